@@ -1,0 +1,278 @@
+//! The calls of a `data_bucket`.
+
+use std::fmt;
+
+use candid::{CandidType, Principal};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::{BlobId, ChunkRange, channel::PublicKey, index::Allowance};
+
+/// Given by the index when it installs the bucket, and again at each upgrade.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct InitArgs {
+    pub index: Principal,
+    /// The largest number of bytes to take; none means [`crate::limits::BUCKET_BYTES_MAX`].
+    pub bytes_max: Option<u64>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Clone, PartialEq, Eq)]
+pub struct PushChunkArgs {
+    pub blob_id: BlobId,
+    /// Bytes of the whole blob; the same in every chunk.
+    pub size: u64,
+    pub mime_type: String,
+    /// A file name for downloads.
+    pub name: Option<String>,
+    pub chunk_index: u32,
+    /// 2,000,000 bytes, fewer only in the last chunk.
+    pub bytes: ByteBuf,
+    /// Who may see the blob: 1 to 32 principals. They add up over an upload's chunks; each keeps the
+    /// MIME type and name of the chunk that first named it.
+    pub accessor_ids: Vec<Principal>,
+}
+
+impl fmt::Debug for PushChunkArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushChunkArgs")
+            .field("blob_id", &self.blob_id)
+            .field("size", &self.size)
+            .field("chunk_index", &self.chunk_index)
+            .field("bytes", &format_args!("{} bytes", self.bytes.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct PushChunkOk {
+    pub state: UploadState,
+    /// Chunks that are not in yet.
+    pub missing_count: u32,
+}
+
+/// Where an upload stands.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadState {
+    /// Chunks are missing.
+    Open,
+    /// All chunks are in; the hash is being computed over several messages.
+    Verifying,
+    /// The caller has a reference to the blob.
+    Stored,
+    Gone(GoneReason),
+}
+
+/// Why an upload is gone; kept for 24 h.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoneReason {
+    /// The bytes did not hash to the blob's id.
+    HashMismatch,
+    Aborted,
+    /// Nothing arrived for 24 h.
+    Expired,
+    UserDeleted,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum PushChunkError {
+    /// The anonymous principal uploads nothing.
+    NotAuthorized,
+    /// Unknown here: call `ensure_registered`, then push again.
+    NotRegistered,
+    /// The same call may succeed after so long.
+    Retry { ms: u64 },
+    /// In bytes.
+    BlobTooLarge { max: u64 },
+    InvalidChunkIndex { count: u32 },
+    /// In bytes.
+    InvalidChunkLength { expected: u64 },
+    /// None, more than `max`, or one of them anonymous or the management canister.
+    InvalidAccessors { max: u32 },
+    AccessorDeleted { accessor_id: Principal },
+    /// Not `type/subtype` in visible ASCII of at most `max` bytes.
+    InvalidMimeType { max: u32 },
+    /// Longer than `max` bytes, or with control characters.
+    InvalidName { max: u32 },
+    /// An earlier chunk said `size`.
+    SessionMismatch { size: u64 },
+    /// This chunk is in already, with other bytes; the first stay.
+    ChunkConflict,
+    /// The chunks hash to `actual`. All of them are dropped, nothing is charged.
+    HashMismatch { actual: BlobId },
+    AllowanceExceeded(Allowance),
+    TooManyOpenUploads { max: u32 },
+    /// The bucket takes no blob of that size any more; ask the index for another.
+    BucketFull { bytes_free: u64 },
+    /// The bucket's memory cannot grow now; nothing was written.
+    StorageFull,
+    /// The blob is stored already: show these chunks to prove that you have it.
+    ChunkNeeded { indexes: Vec<u32> },
+    /// The bytes are not the stored blob's.
+    ChunkMismatch { attempts_left: u32 },
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct UploadArgs {
+    pub blob_id: BlobId,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct UploadStatus {
+    pub state: UploadState,
+    pub size: u64,
+    /// Chunks that are not in yet.
+    pub missing: Vec<ChunkRange>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum UploadError {
+    /// The caller has no such upload.
+    NotFound,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum EnsureRegisteredError {
+    NotAuthorized,
+    NotRegistered,
+    Retry { ms: u64 },
+}
+
+/// A registered caller who may read a blob gives it to further accessors, at its own charge.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AddBlobReferenceArgs {
+    pub blob_id: BlobId,
+    pub accessor_ids: Vec<Principal>,
+    pub mime_type: String,
+    pub name: Option<String>,
+    /// Where the caller sees the blob now.
+    pub from_accessor: Principal,
+    /// A read token for `from_accessor` whose principal is the caller.
+    pub token: String,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum AddBlobReferenceError {
+    NotAuthorized,
+    NotRegistered,
+    Retry { ms: u64 },
+    InvalidToken(TokenProblem),
+    /// No such blob is visible to `from_accessor`.
+    NotFound,
+    InvalidAccessors { max: u32 },
+    AccessorDeleted { accessor_id: Principal },
+    InvalidMimeType { max: u32 },
+    InvalidName { max: u32 },
+    AllowanceExceeded(Allowance),
+    BucketFull { bytes_free: u64 },
+}
+
+/// Removes the reference (blob, owner, accessor). Removing one that is not there is Ok.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct RemoveBlobReferenceArgs {
+    pub blob_id: BlobId,
+    pub accessor_id: Principal,
+    pub owner: Principal,
+    /// Needed unless the caller is the owner: a delete token bound to blob, accessor and owner, issued
+    /// after the reference was created.
+    pub token: Option<String>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum RemoveBlobReferenceError {
+    /// Neither the owner nor the bearer of a delete token.
+    NotAuthorized,
+    InvalidToken(TokenProblem),
+    /// The reference was created after the token was issued.
+    TokenOlderThanReference,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct BlobInfo {
+    pub blob_id: BlobId,
+    pub size: u64,
+    /// The caller's own.
+    pub references: Vec<ReferenceInfo>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct ReferenceInfo {
+    pub accessor_id: Principal,
+    pub mime_type: String,
+    pub name: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct MyBlobsArgs {
+    /// The last id of the page before.
+    pub after: Option<BlobId>,
+    /// At most 1,000.
+    pub limit: u32,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct ReadChunkArgs {
+    pub blob_id: BlobId,
+    pub accessor_id: Principal,
+    /// A read token for the accessor whose principal is the caller.
+    pub token: String,
+    pub chunk_index: u32,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Clone, PartialEq, Eq)]
+pub struct ReadChunkOk {
+    pub bytes: ByteBuf,
+    /// Bytes of the whole blob.
+    pub size: u64,
+    pub mime_type: String,
+}
+
+impl fmt::Debug for ReadChunkOk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReadChunkOk {{ {} bytes of {} }}", self.bytes.len(), self.size)
+    }
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum ReadChunkError {
+    /// The token's principal is not the caller.
+    NotAuthorized,
+    InvalidToken(TokenProblem),
+    /// No such blob is visible to the accessor.
+    NotFound,
+    InvalidChunkIndex { count: u32 },
+}
+
+/// Why a token opens nothing. Told in Candid calls only; HTTP answers one 401 for all of them.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenProblem {
+    /// Not a token's form.
+    Malformed,
+    /// Well formed, but not issued for this accessor, blob, bucket and right by this issuer.
+    NotAuthentic,
+    /// The index trusts no such issuer, or no such key version of it.
+    UnknownIssuer,
+    Expired,
+    /// Issued in the future, or to live longer than tokens may.
+    InvalidTimes,
+    /// The bucket has not drawn its secret yet; try again.
+    KeysNotReady,
+}
+
+/// Answer of `status`: what an operator or a health check asks first.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct BucketStatus {
+    pub index: Principal,
+    pub blobs: u64,
+    pub references: u64,
+    pub open_uploads: u64,
+    /// Of stored blobs.
+    pub bytes_stored: u64,
+    /// Promised to open uploads.
+    pub bytes_reserved: u64,
+    pub bytes_free: u64,
+    /// Events that the index has not acknowledged yet.
+    pub events_unsent: u64,
+    pub key: Option<PublicKey>,
+}

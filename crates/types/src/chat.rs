@@ -1,0 +1,142 @@
+//! The calls of the chat: a small but real app on top of the storage.
+
+use candid::{CandidType, Principal};
+use serde::{Deserialize, Serialize};
+
+use crate::{BlobId, BlobReference};
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct InitArgs {
+    pub index: Principal,
+}
+
+/// Errors of every call of the chat.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum ChatError {
+    /// Anonymous, or not allowed to do this.
+    NotAuthorized,
+    /// Call `register` first.
+    NotRegistered,
+    ChatNotFound,
+    MessageNotFound,
+    ChatDeleted,
+    NotMember,
+    /// In bytes.
+    TextTooLong { max: u32 },
+    /// A message needs a text or a blob.
+    EmptyMessage,
+    /// Its MIME type is not `type/subtype`, or its size is beyond what can be stored.
+    InvalidReference,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct RegisterOk {
+    pub premium: bool,
+    pub byte_limit: u64,
+    /// The index has confirmed the user with this limit. Until then the chat keeps trying by itself.
+    pub confirmed: bool,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct CreateChatArgs {
+    pub name: String,
+}
+
+/// A chat, as its members see it.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct ChatInfo {
+    pub chat_id: u64,
+    pub name: String,
+    pub owner: Principal,
+    /// What its blobs are made visible to: the `accessor_id` of uploads for this chat.
+    pub accessor_id: Principal,
+    pub members: u64,
+    pub messages: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct SendMessageArgs {
+    pub chat_id: u64,
+    pub text: String,
+    pub blob: Option<BlobReference>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct SendMessageOk {
+    pub message_id: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct MessagesArgs {
+    pub chat_id: u64,
+    /// Messages with a higher id; none means from the first.
+    pub after: Option<u64>,
+    /// At most 1,000.
+    pub limit: u32,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub message_id: u64,
+    pub sender: Principal,
+    /// Milliseconds since 1970.
+    pub sent_ms: u64,
+    pub text: String,
+    pub blob: Option<BlobAccess>,
+    pub deleted: bool,
+}
+
+/// A blob and what opens it.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct BlobAccess {
+    pub reference: BlobReference,
+    pub accessor_id: Principal,
+    /// For the caller; the URL is `https://{bucket}.{gateway}/{accessor_id}/{blob_id}?token={token}`.
+    /// None while the chat fetches the bucket's key: ask again.
+    pub token: Option<String>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct DeleteMessageArgs {
+    pub chat_id: u64,
+    pub message_id: u64,
+}
+
+/// What is left to do after a message was deleted. Repeatable: a deleted message answers again, with a
+/// fresh token.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum DeleteMessageOk {
+    /// It had no blob, or another message of the chat by the same sender still shows it.
+    Nothing,
+    /// Call `delete_blob` on `bucket`.
+    Delete { blob_id: BlobId, bucket: Principal, accessor_id: Principal, owner: Principal, token: String },
+    /// The bucket's key is not here yet; ask again.
+    Retry { ms: u64 },
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct ChatArgs {
+    pub chat_id: u64,
+}
+
+/// What is left to do after a chat was deleted. Repeatable, as for messages.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum DeleteChatOk {
+    /// Call `delete_chat` on `index`.
+    Delete { chat_id: Principal, index: Principal, token: String },
+    /// The index's key is not here yet; ask again.
+    Retry { ms: u64 },
+}
+
+/// A user's avatar is visible to every user of the app: its accessor is the chat canister itself.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct SetAvatarArgs {
+    pub blob: Option<BlobReference>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    pub user: Principal,
+    pub premium: bool,
+    pub avatar: Option<BlobAccess>,
+}

@@ -1,0 +1,172 @@
+//! The calls of the `data_bucket_index`.
+
+use candid::{CandidType, Principal};
+use serde::{Deserialize, Serialize};
+
+use crate::{BlobId, channel::PublicKey};
+
+/// Given at installation; all of it optional, so that a plain `dfx deploy` is enough.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
+pub struct InitArgs {
+    /// Who may do everything, besides the canister's controllers.
+    pub admins: Vec<Principal>,
+    /// Cycles given to a new bucket; none means 2 T.
+    pub bucket_cycles: Option<u128>,
+    /// The largest number of bytes of each bucket; none means [`crate::limits::BUCKET_BYTES_MAX`].
+    pub bucket_bytes_max: Option<u64>,
+}
+
+/// A user's allowance, with the figures that a refusal needs.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    pub byte_limit: u64,
+    /// Stored, in all buckets.
+    pub bytes_used: u64,
+    /// Promised to uploads in other buckets.
+    pub leased_elsewhere: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct UserArgs {
+    pub user: Principal,
+    /// Bytes that the user may store.
+    pub byte_limit: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum UserError {
+    /// Neither an admin nor an issuer.
+    NotAuthorized,
+    NotRegistered,
+    /// The anonymous principal and the management canister are nobody.
+    InvalidUser,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct UserInfo {
+    pub byte_limit: u64,
+    /// Stored, in all buckets.
+    pub bytes_used: u64,
+    /// Promised to buckets for uploads, not yet spent.
+    pub bytes_leased: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AllocatedBucketArgs {
+    pub blob_id: BlobId,
+    pub size: u64,
+    /// Buckets that answered `BucketFull`.
+    pub exclude: Vec<Principal>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AllocatedBucketOk {
+    pub bucket: Principal,
+    pub chunk_bytes: u64,
+    /// The bucket has the blob: the upload will be short.
+    pub stored: bool,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum AllocatedBucketError {
+    NotRegistered,
+    /// The blob alone is larger than the caller's whole allowance.
+    AllowanceExceeded { byte_limit: u64 },
+    BlobTooLarge { max: u64 },
+    /// No bucket with room is ready; one may be in the making.
+    NoActiveBucket,
+    /// More than `max`.
+    InvalidExclude { max: u32 },
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct DeleteChatArgs {
+    /// The chat's accessor id.
+    pub chat_id: Principal,
+    /// Its scope says "delete this accessor", its principal is the caller.
+    pub token: String,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum DeleteChatError {
+    /// The token's principal is not the caller.
+    NotAuthorized,
+    InvalidToken(crate::bucket::TokenProblem),
+}
+
+/// Asks the index to trust the caller's tokens. A canister that shares a controller with the index
+/// registers itself; for others an admin calls with `issuer` set.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct RegisterIssuerArgs {
+    /// None means the caller.
+    pub issuer: Option<Principal>,
+    pub key: PublicKey,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct RegisterIssuerOk {
+    /// The index's own key, for tokens that the index checks.
+    pub index_key: PublicKey,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum IssuerError {
+    NotAuthorized,
+    /// The index has not drawn its secret yet; try again.
+    KeysNotReady,
+    /// Only version 1 of a key can be registered.
+    InvalidKeyVersion { expected: u16 },
+    /// Another call to do the same is under way, or the management canister did not answer.
+    Retry { ms: u64 },
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    pub issuer: Principal,
+    pub key: PublicKey,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct BucketKeysArgs {
+    pub bucket: Principal,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum BucketKeysError {
+    /// No bucket of this index.
+    NotFound,
+    KeysNotReady,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BucketState {
+    /// Being created or installed; takes nothing yet.
+    Creating,
+    /// Takes new blobs.
+    Active,
+    /// Serves what it has.
+    Full,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct BucketInfo {
+    pub bucket: Principal,
+    pub state: BucketState,
+    pub bytes_used: u64,
+    pub bytes_free: u64,
+    /// Events that the bucket has not acknowledged yet.
+    pub events_behind: u64,
+}
+
+/// Answer of `status`: what an operator or a health check asks first.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct IndexStatus {
+    pub users: u64,
+    pub blobs: u64,
+    pub bytes_stored: u64,
+    pub buckets: Vec<BucketInfo>,
+    /// SHA-256 of the (uncompressed or gzipped, as embedded) bucket Wasm that this index installs.
+    pub bucket_wasm_hash: BlobId,
+    /// Why the last attempt to create a bucket failed, if it did.
+    pub last_creation_error: Option<String>,
+}

@@ -1,0 +1,119 @@
+//! Every bound of the system, once. The asserts at the end prove that they fit together.
+//!
+//! Units stand last in a name. A limit that the Internet Computer sets says so.
+
+/// Bytes in every chunk but a blob's last. Ingress messages carry up to 2 MiB (2,097,152 bytes), so
+/// 97,152 bytes are left for the other arguments; two messages fill 95 % of a 4 MiB block, where
+/// chunks of 1 MiB fill 75 %.
+pub const CHUNK_BYTES: u64 = 2_000_000;
+
+/// The largest blob: 100 GB, half of a bucket.
+pub const BLOB_BYTES_MAX: u64 = 100_000_000_000;
+
+/// A bucket takes no new blob that would bring it above this: snapshots and migration of a canister
+/// stay practical. The Internet Computer allows 500 GiB.
+pub const BUCKET_BYTES_MAX: u64 = 200 * GIB;
+
+/// Accessors that one upload may name.
+pub const ACCESSORS_MAX: usize = 32;
+
+/// Bytes of a MIME type.
+pub const MIME_TYPE_BYTES_MAX: usize = 127;
+
+/// Bytes of a file name in UTF-8.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Uploads that one user may have open in one bucket.
+pub const OPEN_UPLOADS_MAX: u32 = 256;
+
+/// An open upload in which nothing arrived for so long is dropped.
+pub const UPLOAD_IDLE_MS: u64 = 24 * HOUR_MS;
+
+/// How long a bucket remembers why an upload is gone.
+pub const GONE_KEPT_MS: u64 = 24 * HOUR_MS;
+
+/// Chunks of a stored blob that a second uploader must show, at most.
+pub const POSSESSION_CHUNKS_MAX: u64 = 4;
+
+/// Wrong bytes that a caller may show for one blob in a day before it is refused.
+pub const POSSESSION_FAILURES_MAX: u32 = 10;
+
+/// A bucket leases at least so much of a user's allowance at once, where there is so much: the small
+/// pictures after the first never wait for the index.
+pub const LEASE_BYTES_MIN: u64 = 4 * MIB;
+
+/// A grant that would leave less than this in a user's pool is of exactly the size asked for.
+pub const POOL_LOW_BYTES: u64 = 16 * MIB;
+
+/// Events in one `c2c_events` batch.
+pub const EVENTS_PER_BATCH_MAX: usize = 1_000;
+
+/// Bytes of the events of one `c2c_events` batch.
+pub const EVENT_BATCH_BYTES_MAX: usize = 1_000_000;
+
+/// Bytes of one event.
+pub const EVENT_BYTES_MAX: usize = 4_096;
+
+/// Rows in one page of a list.
+pub const PAGE_ROWS_MAX: u32 = 1_000;
+
+/// Arguments of an unknown caller above this are turned away before they are executed.
+pub const UNKNOWN_CALLER_BYTES_MAX: usize = 4 * 1024;
+
+/// Work that a Candid decoder may do for one call, in its own units (about one a byte), besides the
+/// bytes of a chunk: a small message that claims to hold 2·10⁸ values costs no more than this.
+pub const DECODE_WORK_MAX: usize = 10_000_000;
+
+/// Work that a Candid decoder may do on values nobody asked for.
+pub const DECODE_SKIP_MAX: usize = 10_000;
+
+/// Bytes of a chat's name and of a message's text.
+pub const CHAT_NAME_BYTES_MAX: usize = 100;
+pub const MESSAGE_TEXT_BYTES_MAX: usize = 10_000;
+
+/// The bytes a user of the chat may store, without and with premium.
+pub const CHAT_USER_BYTES: u64 = GIB;
+pub const CHAT_PREMIUM_USER_BYTES: u64 = 10 * GIB;
+
+/// A read token begins at the start of such a window, so that a page that asks again gets the same
+/// URL and caches hit.
+pub const READ_TOKEN_WINDOW_MS: u64 = 6 * HOUR_MS;
+
+/// A read token's life, from the start of its window: each has at least 18 h to live.
+pub const READ_TOKEN_LIFE_MS: u64 = 24 * HOUR_MS;
+
+/// The life of a token that deletes.
+pub const DELETE_TOKEN_LIFE_MS: u64 = HOUR_MS;
+
+/// How far in the future a token's issue time may lie: canisters on two subnets have two clocks.
+pub const CLOCK_SKEW_MS: u64 = 60_000;
+
+/// Characters of a token.
+pub const TOKEN_CHARS_MAX: usize = 192;
+
+/// Bytes of a derived accessor's name within its issuer.
+pub const DERIVED_NAME_BYTES_MAX: usize = 16;
+
+pub const MIB: u64 = 1 << 20;
+pub const GIB: u64 = 1 << 30;
+pub const HOUR_MS: u64 = 3_600_000;
+
+/// Set by the Internet Computer: bytes of an ingress message.
+pub const INGRESS_BYTES_MAX: u64 = 2 * MIB;
+
+const _: () = {
+    // A chunk and its longest other arguments fit one message.
+    let accessors = ACCESSORS_MAX * 30;
+    let others = accessors + MIME_TYPE_BYTES_MAX + NAME_BYTES_MAX + 1_024;
+    assert!(CHUNK_BYTES + others as u64 <= INGRESS_BYTES_MAX);
+    // A chunk index fits a nat32.
+    assert!(BLOB_BYTES_MAX / CHUNK_BYTES < u32::MAX as u64);
+    assert!(BLOB_BYTES_MAX <= BUCKET_BYTES_MAX);
+    // A batch holds at least one event, whatever its size.
+    assert!(EVENT_BYTES_MAX <= EVENT_BATCH_BYTES_MAX);
+    assert!(LEASE_BYTES_MIN >= CHUNK_BYTES && LEASE_BYTES_MIN <= POOL_LOW_BYTES);
+    // A cached page's URL outlives the window in which it stays the same.
+    assert!(READ_TOKEN_LIFE_MS > READ_TOKEN_WINDOW_MS);
+    // What an upload needs to know stays until its tokens have lapsed.
+    assert!(GONE_KEPT_MS >= UPLOAD_IDLE_MS);
+};
