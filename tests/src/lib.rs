@@ -1,1 +1,249 @@
-//! Stub.
+//! A network with an index, its first bucket and a chat, ready for a test.
+//!
+//! The tests run the Wasm that is deployed, on the server that `POCKET_IC_BIN` names: the project's
+//! own local network when `cargo xtask test` starts them, any other that speaks the PocketIC protocol
+//! otherwise. `OPENSTORAGE_WASM_DIR` names the folder of the built canisters; without it,
+//! `target/canisters` is taken, where `cargo xtask build` puts them.
+
+pub mod bucket;
+pub mod chat;
+pub mod index;
+
+use std::{fs, path::PathBuf};
+
+use candid::{CandidType, Principal, decode_one, encode_args, encode_one, utils::ArgumentEncoder};
+use openstorage_types::{
+    BlobId, BlobReference,
+    bucket::PushChunkArgs,
+    chat::{ChatInfo, CreateChatArgs, InitArgs as ChatInit},
+    chunk_count, chunk_len,
+    index::{AllocatedBucketArgs, BucketState, IndexStatus, InitArgs as IndexInit},
+    limits::CHUNK_BYTES,
+};
+use pocket_ic::{PocketIc, PocketIcBuilder};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+/// Rounds that the canisters get to settle something between them, before a test gives up.
+const SETTLE_ROUNDS: usize = 300;
+
+const CYCLES: u128 = 100_000_000_000_000;
+
+/// Who deploys: controller of index and chat.
+pub fn operator() -> Principal {
+    user(0)
+}
+
+/// The n-th user: a self-authenticating principal made up from its number.
+pub fn user(n: u64) -> Principal {
+    Principal::self_authenticating(format!("user {n}"))
+}
+
+pub fn blob_id(bytes: &[u8]) -> BlobId {
+    BlobId(Sha256::digest(bytes).into())
+}
+
+/// `len` bytes that differ from chunk to chunk and from seed to seed.
+pub fn bytes(len: u64, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        })
+        .collect()
+}
+
+/// A deployed system.
+pub struct Setup {
+    pub pic: PocketIc,
+    pub index: Principal,
+    pub bucket: Principal,
+    pub chat: Principal,
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        Self::with(IndexInit::default())
+    }
+
+    /// Deploys as an operator does: index and chat, nothing else.
+    pub fn with(init: IndexInit) -> Self {
+        let pic = PocketIcBuilder::new().with_application_subnet().build();
+        let index = create(&pic);
+        let chat = create(&pic);
+        pic.install_canister(
+            index,
+            wasm("index"),
+            encode_one(Some(init)).unwrap(),
+            Some(operator()),
+        );
+        pic.install_canister(
+            chat,
+            wasm("chat"),
+            encode_one(ChatInit { index }).unwrap(),
+            Some(operator()),
+        );
+        let mut setup = Self {
+            pic,
+            index,
+            bucket: Principal::anonymous(),
+            chat,
+        };
+        setup.bucket = setup.settle(
+            "the index has an active bucket and trusts the chat",
+            |setup| {
+                let status: IndexStatus = setup.ask(setup.index, operator(), "status", ());
+                let bucket = status
+                    .buckets
+                    .iter()
+                    .find(|bucket| bucket.state == BucketState::Active)?;
+                (!index::issuers(setup).is_empty()).then_some(bucket.bucket)
+            },
+        );
+        setup
+    }
+
+    /// Runs rounds until `seen` sees what it waits for.
+    ///
+    /// # Panics
+    /// When that has not come about after a good many rounds.
+    pub fn settle<T>(&self, what: &str, seen: impl Fn(&Self) -> Option<T>) -> T {
+        for _ in 0..SETTLE_ROUNDS {
+            if let Some(value) = seen(self) {
+                return value;
+            }
+            self.pic.advance_time(std::time::Duration::from_millis(100));
+            self.pic.tick();
+        }
+        let status: IndexStatus = self.ask(self.index, operator(), "status", ());
+        panic!("after {SETTLE_ROUNDS} rounds still not so: {what}; the index says {status:?}");
+    }
+
+    /// Registers `user` through the chat and waits until the index has confirmed it.
+    pub fn register(&self, user: Principal) {
+        chat::register(self, user).expect("the chat registers everybody");
+        self.settle("the user is confirmed", |setup| {
+            chat::me(setup, user).unwrap().confirmed.then_some(())
+        });
+    }
+
+    /// A registered user with a chat of its own.
+    pub fn user_with_chat(&self, n: u64) -> (Principal, ChatInfo) {
+        let user = user(n);
+        self.register(user);
+        let chat = chat::create_chat(
+            self,
+            user,
+            CreateChatArgs {
+                name: format!("chat of user {n}"),
+            },
+        )
+        .unwrap();
+        (user, chat)
+    }
+
+    /// Uploads as a client does, chunks in order; registers with the bucket when it is asked to.
+    pub fn upload(&self, user: Principal, data: &[u8], accessor: Principal) -> BlobReference {
+        let args = AllocatedBucketArgs {
+            blob_id: blob_id(data),
+            size: data.len() as u64,
+            exclude: vec![],
+        };
+        let bucket = index::allocated_bucket(self, user, args)
+            .expect("a bucket is allocated")
+            .bucket;
+        bucket::ensure_registered(self, bucket, user).expect("the bucket learns of the user");
+        for i in 0..chunk_count(data.len() as u64) {
+            bucket::push_chunk(self, bucket, user, chunk(data, i, accessor))
+                .expect("the chunk is taken");
+        }
+        BlobReference {
+            blob_id: blob_id(data),
+            bucket,
+            size: data.len() as u64,
+            mime_type: MIME_TYPE.into(),
+        }
+    }
+
+    /// An update call.
+    ///
+    /// # Panics
+    /// When the call is rejected: canisters answer with typed errors, they do not trap.
+    pub fn call<T: CandidType + DeserializeOwned>(
+        &self,
+        canister: Principal,
+        caller: Principal,
+        method: &str,
+        args: impl ArgumentEncoder,
+    ) -> T {
+        match self
+            .pic
+            .update_call(canister, caller, method, encode_args(args).unwrap())
+        {
+            Ok(bytes) => decode_one(&bytes).unwrap(),
+            Err(reject) => panic!("{method} was rejected: {reject}"),
+        }
+    }
+
+    /// A query call; as [`Setup::call`].
+    pub fn ask<T: CandidType + DeserializeOwned>(
+        &self,
+        canister: Principal,
+        caller: Principal,
+        method: &str,
+        args: impl ArgumentEncoder,
+    ) -> T {
+        match self
+            .pic
+            .query_call(canister, caller, method, encode_args(args).unwrap())
+        {
+            Ok(bytes) => decode_one(&bytes).unwrap(),
+            Err(reject) => panic!("{method} was rejected: {reject}"),
+        }
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the tests' blobs say they are.
+pub const MIME_TYPE: &str = "image/png";
+
+/// The arguments that push chunk `index` of `data`.
+pub fn chunk(data: &[u8], index: u64, accessor: Principal) -> PushChunkArgs {
+    let size = data.len() as u64;
+    let start = (index * CHUNK_BYTES) as usize;
+    let len = chunk_len(size, index).expect("there is such a chunk") as usize;
+    PushChunkArgs {
+        blob_id: blob_id(data),
+        size,
+        mime_type: MIME_TYPE.into(),
+        name: Some("picture.png".into()),
+        chunk_index: index as u32,
+        bytes: data[start..start + len].to_vec().into(),
+        accessor_ids: vec![accessor],
+    }
+}
+
+/// The built Wasm of `index`, `bucket` or `chat`.
+pub fn wasm(name: &str) -> Vec<u8> {
+    let dir = std::env::var_os("OPENSTORAGE_WASM_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/canisters"),
+        PathBuf::from,
+    );
+    let path = dir.join(format!("{name}.wasm.gz"));
+    fs::read(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask build` makes it", path.display()))
+}
+
+fn create(pic: &PocketIc) -> Principal {
+    let canister = pic.create_canister_with_settings(Some(operator()), None);
+    pic.add_cycles(canister, CYCLES);
+    canister
+}

@@ -144,14 +144,27 @@ mod tests {
 
     #[test]
     fn a_blob_id_of_another_length_does_not_decode() {
-        assert!(decode_one::<BlobId>(&encode_one(serde_bytes::Bytes::new(&[0; 31])).unwrap()).is_err());
-        assert!(decode_one::<BlobId>(&encode_one(serde_bytes::Bytes::new(&[0; 33])).unwrap()).is_err());
+        assert!(
+            decode_one::<BlobId>(&encode_one(serde_bytes::Bytes::new(&[0; 31])).unwrap()).is_err()
+        );
+        assert!(
+            decode_one::<BlobId>(&encode_one(serde_bytes::Bytes::new(&[0; 33])).unwrap()).is_err()
+        );
     }
 
     #[test]
     fn chunks_cover_a_blob_exactly() {
-        for size in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 10 * CHUNK_BYTES] {
-            let total: u64 = (0..chunk_count(size)).map(|i| chunk_len(size, i).unwrap()).sum();
+        for size in [
+            0,
+            1,
+            CHUNK_BYTES - 1,
+            CHUNK_BYTES,
+            CHUNK_BYTES + 1,
+            10 * CHUNK_BYTES,
+        ] {
+            let total: u64 = (0..chunk_count(size))
+                .map(|i| chunk_len(size, i).unwrap())
+                .sum();
             assert_eq!(total, size);
             assert_eq!(chunk_len(size, chunk_count(size)), None);
         }

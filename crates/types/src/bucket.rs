@@ -80,35 +80,63 @@ pub enum PushChunkError {
     /// Unknown here: call `ensure_registered`, then push again.
     NotRegistered,
     /// The same call may succeed after so long.
-    Retry { ms: u64 },
+    Retry {
+        ms: u64,
+    },
     /// In bytes.
-    BlobTooLarge { max: u64 },
-    InvalidChunkIndex { count: u32 },
+    BlobTooLarge {
+        max: u64,
+    },
+    InvalidChunkIndex {
+        count: u32,
+    },
     /// In bytes.
-    InvalidChunkLength { expected: u64 },
+    InvalidChunkLength {
+        expected: u64,
+    },
     /// None, more than `max`, or one of them anonymous or the management canister.
-    InvalidAccessors { max: u32 },
-    AccessorDeleted { accessor_id: Principal },
+    InvalidAccessors {
+        max: u32,
+    },
+    AccessorDeleted {
+        accessor_id: Principal,
+    },
     /// Not `type/subtype` in visible ASCII of at most `max` bytes.
-    InvalidMimeType { max: u32 },
+    InvalidMimeType {
+        max: u32,
+    },
     /// Longer than `max` bytes, or with control characters.
-    InvalidName { max: u32 },
+    InvalidName {
+        max: u32,
+    },
     /// An earlier chunk said `size`.
-    SessionMismatch { size: u64 },
+    SessionMismatch {
+        size: u64,
+    },
     /// This chunk is in already, with other bytes; the first stay.
     ChunkConflict,
     /// The chunks hash to `actual`. All of them are dropped, nothing is charged.
-    HashMismatch { actual: BlobId },
+    HashMismatch {
+        actual: BlobId,
+    },
     AllowanceExceeded(Allowance),
-    TooManyOpenUploads { max: u32 },
+    TooManyOpenUploads {
+        max: u32,
+    },
     /// The bucket takes no blob of that size any more; ask the index for another.
-    BucketFull { bytes_free: u64 },
+    BucketFull {
+        bytes_free: u64,
+    },
     /// The bucket's memory cannot grow now; nothing was written.
     StorageFull,
     /// The blob is stored already: show these chunks to prove that you have it.
-    ChunkNeeded { indexes: Vec<u32> },
+    ChunkNeeded {
+        indexes: Vec<u32>,
+    },
     /// The bytes are not the stored blob's.
-    ChunkMismatch { attempts_left: u32 },
+    ChunkMismatch {
+        attempts_left: u32,
+    },
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -154,16 +182,28 @@ pub struct AddBlobReferenceArgs {
 pub enum AddBlobReferenceError {
     NotAuthorized,
     NotRegistered,
-    Retry { ms: u64 },
+    Retry {
+        ms: u64,
+    },
     InvalidToken(TokenProblem),
     /// No such blob is visible to `from_accessor`.
     NotFound,
-    InvalidAccessors { max: u32 },
-    AccessorDeleted { accessor_id: Principal },
-    InvalidMimeType { max: u32 },
-    InvalidName { max: u32 },
+    InvalidAccessors {
+        max: u32,
+    },
+    AccessorDeleted {
+        accessor_id: Principal,
+    },
+    InvalidMimeType {
+        max: u32,
+    },
+    InvalidName {
+        max: u32,
+    },
     AllowanceExceeded(Allowance),
-    BucketFull { bytes_free: u64 },
+    BucketFull {
+        bytes_free: u64,
+    },
 }
 
 /// Removes the reference (blob, owner, accessor). Removing one that is not there is Ok.
@@ -230,7 +270,12 @@ pub struct ReadChunkOk {
 
 impl fmt::Debug for ReadChunkOk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ReadChunkOk {{ {} bytes of {} }}", self.bytes.len(), self.size)
+        write!(
+            f,
+            "ReadChunkOk {{ {} bytes of {} }}",
+            self.bytes.len(),
+            self.size
+        )
     }
 }
 
@@ -241,7 +286,9 @@ pub enum ReadChunkError {
     InvalidToken(TokenProblem),
     /// No such blob is visible to the accessor.
     NotFound,
-    InvalidChunkIndex { count: u32 },
+    InvalidChunkIndex {
+        count: u32,
+    },
 }
 
 /// Why a token opens nothing. Told in Candid calls only; HTTP answers one 401 for all of them.

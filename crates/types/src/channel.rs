@@ -8,7 +8,9 @@ use crate::BlobId;
 
 /// A place in a stream of events. The canister version never rolls back, also not when a snapshot is
 /// restored, so two streams that share a sequence number but not a history differ in `version`.
-#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(
+    CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default,
+)]
 pub struct Stamp {
     /// Of the last event before this place; 0 before the first.
     pub seq: u64,
@@ -130,7 +132,9 @@ impl Counters {
 
     /// Bytes that the bucket may still spend.
     pub fn lease(&self) -> u64 {
-        self.granted.saturating_sub(self.spent).saturating_sub(self.returned)
+        self.granted
+            .saturating_sub(self.spent)
+            .saturating_sub(self.returned)
     }
 }
 
@@ -179,7 +183,10 @@ pub struct EventsOk {
 pub enum EventsError {
     /// The caller is not the peer of this channel.
     NotAuthorized,
-    BatchTooLarge { events_max: u32, bytes_max: u64 },
+    BatchTooLarge {
+        events_max: u32,
+        bytes_max: u64,
+    },
 }
 
 /// Argument of `c2c_lease`. `wanted = 0` asks only who the user is.
@@ -206,7 +213,9 @@ pub enum LeaseError {
     NotAuthorized,
     NotRegistered,
     /// Other buckets hold what is missing; ask again.
-    Pending { retry_ms: u64 },
+    Pending {
+        retry_ms: u64,
+    },
     AllowanceExceeded(crate::index::Allowance),
 }
 
@@ -216,8 +225,18 @@ mod tests {
 
     #[test]
     fn counters_merge_in_any_order() {
-        let old = Counters { granted: 10, spent: 4, freed: 1, returned: 0 };
-        let new = Counters { granted: 10, spent: 6, freed: 3, returned: 2 };
+        let old = Counters {
+            granted: 10,
+            spent: 4,
+            freed: 1,
+            returned: 0,
+        };
+        let new = Counters {
+            granted: 10,
+            spent: 6,
+            freed: 3,
+            returned: 2,
+        };
         let (mut a, mut b) = (old, new);
         a.merge(&new);
         b.merge(&old);

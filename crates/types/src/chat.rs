@@ -22,7 +22,9 @@ pub enum ChatError {
     ChatDeleted,
     NotMember,
     /// In bytes.
-    TextTooLong { max: u32 },
+    TextTooLong {
+        max: u32,
+    },
     /// A message needs a text or a blob.
     EmptyMessage,
     /// Its MIME type is not `type/subtype`, or its size is beyond what can be stored.
@@ -109,7 +111,13 @@ pub enum DeleteMessageOk {
     /// It had no blob, or another message of the chat by the same sender still shows it.
     Nothing,
     /// Call `delete_blob` on `bucket`.
-    Delete { blob_id: BlobId, bucket: Principal, accessor_id: Principal, owner: Principal, token: String },
+    Delete {
+        blob_id: BlobId,
+        bucket: Principal,
+        accessor_id: Principal,
+        owner: Principal,
+        token: String,
+    },
     /// The bucket's key is not here yet; ask again.
     Retry { ms: u64 },
 }
@@ -123,7 +131,11 @@ pub struct ChatArgs {
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub enum DeleteChatOk {
     /// Call `delete_chat` on `index`.
-    Delete { chat_id: Principal, index: Principal, token: String },
+    Delete {
+        chat_id: Principal,
+        index: Principal,
+        token: String,
+    },
     /// The index's key is not here yet; ask again.
     Retry { ms: u64 },
 }

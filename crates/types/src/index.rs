@@ -71,12 +71,18 @@ pub struct AllocatedBucketOk {
 pub enum AllocatedBucketError {
     NotRegistered,
     /// The blob alone is larger than the caller's whole allowance.
-    AllowanceExceeded { byte_limit: u64 },
-    BlobTooLarge { max: u64 },
+    AllowanceExceeded {
+        byte_limit: u64,
+    },
+    BlobTooLarge {
+        max: u64,
+    },
     /// No bucket with room is ready; one may be in the making.
     NoActiveBucket,
     /// More than `max`.
-    InvalidExclude { max: u32 },
+    InvalidExclude {
+        max: u32,
+    },
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -115,9 +121,13 @@ pub enum IssuerError {
     /// The index has not drawn its secret yet; try again.
     KeysNotReady,
     /// Only version 1 of a key can be registered.
-    InvalidKeyVersion { expected: u16 },
+    InvalidKeyVersion {
+        expected: u16,
+    },
     /// Another call to do the same is under way, or the management canister did not answer.
-    Retry { ms: u64 },
+    Retry {
+        ms: u64,
+    },
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,42 @@
+//! Calls to the index.
+
+use candid::Principal;
+use openstorage_types::index::*;
+
+use crate::Setup;
+
+pub fn allocated_bucket(
+    setup: &Setup,
+    caller: Principal,
+    args: AllocatedBucketArgs,
+) -> Result<AllocatedBucketOk, AllocatedBucketError> {
+    setup.ask(setup.index, caller, "allocated_bucket", (args,))
+}
+
+pub fn register_user(setup: &Setup, caller: Principal, args: UserArgs) -> Result<(), UserError> {
+    setup.call(setup.index, caller, "register_user", (args,))
+}
+
+pub fn update_user(setup: &Setup, caller: Principal, args: UserArgs) -> Result<(), UserError> {
+    setup.call(setup.index, caller, "update_user", (args,))
+}
+
+pub fn user(setup: &Setup, user: Principal) -> Result<UserInfo, UserError> {
+    setup.ask(setup.index, user, "user", (None::<Principal>,))
+}
+
+pub fn issuers(setup: &Setup) -> Vec<Issuer> {
+    setup.ask(setup.index, crate::operator(), "issuers", ())
+}
+
+pub fn status(setup: &Setup) -> IndexStatus {
+    setup.ask(setup.index, crate::operator(), "status", ())
+}
+
+pub fn delete_chat(
+    setup: &Setup,
+    caller: Principal,
+    args: DeleteChatArgs,
+) -> Result<(), DeleteChatError> {
+    setup.call(setup.index, caller, "delete_chat", (args,))
+}

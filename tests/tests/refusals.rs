@@ -1,0 +1,393 @@
+//! Bad inputs: each has its typed answer, and leaves nothing behind.
+
+use candid::Principal;
+use integration_tests::{Setup, blob_id, bucket, bytes, chat, chunk, index, user};
+use openstorage_types::{
+    BlobId,
+    bucket::*,
+    index::{AllocatedBucketArgs, AllocatedBucketError, UserArgs, UserError},
+    limits::{BLOB_BYTES_MAX, CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES},
+};
+
+#[test]
+fn a_push_that_breaks_a_rule_is_told_which() {
+    let setup = Setup::new();
+    let (alice, room) = setup.user_with_chat(1);
+    bucket::ensure_registered(&setup, setup.bucket, alice).unwrap();
+    let small = bytes(100, 1);
+    let large = bytes(4_000_001, 2);
+    let accessor = room.accessor_id;
+    let push = |args| bucket::push_chunk(&setup, setup.bucket, alice, args);
+
+    let stranger = bucket::push_chunk(&setup, setup.bucket, user(9), chunk(&small, 0, accessor));
+    assert_eq!(stranger, Err(PushChunkError::NotRegistered));
+    assert_eq!(
+        bucket::ensure_registered(&setup, setup.bucket, user(9)),
+        Err(EnsureRegisteredError::NotRegistered)
+    );
+
+    let with = |change: &dyn Fn(&mut PushChunkArgs)| {
+        let mut args = chunk(&large, 0, accessor);
+        change(&mut args);
+        push(args).unwrap_err()
+    };
+    use PushChunkError::*;
+    assert_eq!(
+        with(&|args| args.size = u64::MAX),
+        BlobTooLarge {
+            max: BLOB_BYTES_MAX
+        }
+    );
+    assert_eq!(
+        with(&|args| args.chunk_index = 3),
+        InvalidChunkIndex { count: 3 }
+    );
+    assert_eq!(
+        with(&|args| args.bytes.truncate(5)),
+        InvalidChunkLength {
+            expected: 2_000_000
+        }
+    );
+    assert_eq!(
+        with(&|args| args.accessor_ids.clear()),
+        InvalidAccessors { max: 32 }
+    );
+    assert_eq!(
+        with(&|args| args.accessor_ids = (0..33).map(user).collect()),
+        InvalidAccessors { max: 32 }
+    );
+    assert_eq!(
+        with(&|args| args.accessor_ids.push(Principal::anonymous())),
+        InvalidAccessors { max: 32 }
+    );
+    assert_eq!(
+        with(&|args| args.accessor_ids.push(Principal::management_canister())),
+        InvalidAccessors { max: 32 }
+    );
+    assert_eq!(
+        with(&|args| args.mime_type = "image/png\r\nX: y".into()),
+        InvalidMimeType { max: 127 }
+    );
+    assert_eq!(
+        with(&|args| args.name = Some("a\nb".into())),
+        InvalidName { max: 255 }
+    );
+    assert_eq!(bucket::status(&setup, setup.bucket).open_uploads, 0);
+
+    push(chunk(&large, 0, accessor)).unwrap();
+    assert_eq!(
+        with(&|args| args.size -= 1),
+        SessionMismatch {
+            size: large.len() as u64
+        }
+    );
+    assert_eq!(with(&|args| args.bytes[7] ^= 1), ChunkConflict);
+    push(chunk(&large, 0, accessor)).expect("the same chunk again is no error");
+    bucket::abort_upload(
+        &setup,
+        setup.bucket,
+        alice,
+        UploadArgs {
+            blob_id: blob_id(&large),
+        },
+    )
+    .unwrap();
+    let status = bucket::status(&setup, setup.bucket);
+    assert_eq!(
+        (
+            status.open_uploads,
+            status.bytes_reserved,
+            status.bytes_stored
+        ),
+        (0, 0, 0)
+    );
+}
+
+#[test]
+fn bytes_that_do_not_hash_to_their_name_leave_nothing() {
+    let setup = Setup::new();
+    let (alice, room) = setup.user_with_chat(1);
+    bucket::ensure_registered(&setup, setup.bucket, alice).unwrap();
+    let data = bytes(3_000_000, 1);
+    let claimed = BlobId([7; 32]);
+    let push = |i| {
+        let args = PushChunkArgs {
+            blob_id: claimed,
+            ..chunk(&data, i, room.accessor_id)
+        };
+        bucket::push_chunk(&setup, setup.bucket, alice, args)
+    };
+    assert!(push(1).is_ok());
+    assert_eq!(
+        push(0),
+        Err(PushChunkError::HashMismatch {
+            actual: blob_id(&data)
+        })
+    );
+    let status =
+        bucket::upload_status(&setup, setup.bucket, alice, UploadArgs { blob_id: claimed })
+            .unwrap();
+    assert_eq!(status.state, UploadState::Gone(GoneReason::HashMismatch));
+    let status = bucket::status(&setup, setup.bucket);
+    assert_eq!(
+        (
+            status.blobs,
+            status.open_uploads,
+            status.bytes_stored,
+            status.bytes_reserved
+        ),
+        (0, 0, 0, 0)
+    );
+    setup.upload(alice, &data, room.accessor_id);
+}
+
+#[test]
+fn nobody_stores_beyond_its_allowance_and_premium_raises_it() {
+    let setup = Setup::new();
+    let (alice, room) = setup.user_with_chat(1);
+    bucket::ensure_registered(&setup, setup.bucket, alice).unwrap();
+    assert_eq!(
+        index::user(&setup, alice).unwrap().byte_limit,
+        CHAT_USER_BYTES
+    );
+    let first = PushChunkArgs {
+        size: CHAT_USER_BYTES + 1,
+        ..chunk(&bytes(2_000_000, 1), 0, room.accessor_id)
+    };
+    let Err(PushChunkError::AllowanceExceeded(allowance)) =
+        bucket::push_chunk(&setup, setup.bucket, alice, first.clone())
+    else {
+        panic!("one byte more than the allowance is refused");
+    };
+    assert_eq!(
+        (allowance.byte_limit, allowance.bytes_used),
+        (CHAT_USER_BYTES, 0)
+    );
+    let asked = AllocatedBucketArgs {
+        blob_id: first.blob_id,
+        size: first.size,
+        exclude: vec![],
+    };
+    assert_eq!(
+        index::allocated_bucket(&setup, alice, asked.clone()),
+        Err(AllocatedBucketError::AllowanceExceeded {
+            byte_limit: CHAT_USER_BYTES
+        })
+    );
+
+    chat::set_premium(&setup, alice, true).unwrap();
+    setup.settle("premium has reached the index", |setup| {
+        (index::user(setup, alice).unwrap().byte_limit == CHAT_PREMIUM_USER_BYTES).then_some(())
+    });
+    index::allocated_bucket(&setup, alice, asked).unwrap();
+    bucket::push_chunk(&setup, setup.bucket, alice, first).unwrap();
+    let used = index::user(&setup, alice).unwrap();
+    assert!(used.bytes_leased > CHAT_USER_BYTES && used.bytes_leased <= CHAT_PREMIUM_USER_BYTES);
+}
+
+#[test]
+fn a_hash_alone_opens_nothing() {
+    let setup = Setup::new();
+    let (alice, room) = setup.user_with_chat(1);
+    let (bob, other) = setup.user_with_chat(2);
+    let data = bytes(13_000_000, 1);
+    setup.upload(alice, &data, room.accessor_id);
+    bucket::ensure_registered(&setup, setup.bucket, bob).unwrap();
+
+    let mut forged = chunk(&data, 0, other.accessor_id);
+    forged.bytes.fill(0);
+    let needed = match bucket::push_chunk(&setup, setup.bucket, bob, forged.clone()).unwrap_err() {
+        PushChunkError::ChunkNeeded { indexes } => indexes,
+        PushChunkError::ChunkMismatch { .. } => vec![0],
+        other => panic!("{other:?}"),
+    };
+    assert!((1..=4).contains(&needed.len()));
+    forged.chunk_index = needed[0];
+    forged.bytes.resize(
+        chunk(&data, needed[0] as u64, other.accessor_id)
+            .bytes
+            .len(),
+        0,
+    );
+    let mismatch = bucket::push_chunk(&setup, setup.bucket, bob, forged).unwrap_err();
+    assert!(
+        matches!(mismatch, PushChunkError::ChunkMismatch { .. }),
+        "{mismatch:?}"
+    );
+    assert!(
+        bucket::blob_info(
+            &setup,
+            setup.bucket,
+            bob,
+            UploadArgs {
+                blob_id: blob_id(&data)
+            }
+        )
+        .is_err()
+    );
+
+    // With the bytes it takes four chunks of seven.
+    let mut pushed = 0;
+    let mut next = vec![needed[0]];
+    while let Some(i) = next.pop() {
+        pushed += 1;
+        match bucket::push_chunk(
+            &setup,
+            setup.bucket,
+            bob,
+            chunk(&data, i as u64, other.accessor_id),
+        ) {
+            Ok(ok) if ok.state == UploadState::Stored => break,
+            Ok(_) => {
+                next = needed
+                    .iter()
+                    .copied()
+                    .filter(|n| *n != i)
+                    .skip(pushed - 1)
+                    .take(1)
+                    .collect()
+            }
+            Err(PushChunkError::ChunkNeeded { indexes }) => {
+                next = indexes.into_iter().take(1).collect()
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert!(pushed <= 5, "{pushed} chunks");
+    let info = bucket::blob_info(
+        &setup,
+        setup.bucket,
+        bob,
+        UploadArgs {
+            blob_id: blob_id(&data),
+        },
+    )
+    .unwrap();
+    assert_eq!(info.references.len(), 1);
+    assert_eq!(bucket::status(&setup, setup.bucket).blobs, 1);
+}
+
+#[test]
+fn only_the_right_token_opens_a_blob() {
+    let setup = Setup::new();
+    let (alice, room) = setup.user_with_chat(1);
+    let (bob, other) = setup.user_with_chat(2);
+    let reference = setup.upload(alice, &bytes(5_000, 1), room.accessor_id);
+    let message = chat::post(&setup, alice, room.chat_id, &reference);
+    let (_, token) = chat::access(&setup, alice, room.chat_id, message);
+    let message = chat::post(&setup, bob, other.chat_id, &reference);
+    let (_, foreign) = chat::access(&setup, bob, other.chat_id, message);
+
+    let path = format!("/{}/{}", room.accessor_id, reference.blob_id);
+    let get = |url: &str| bucket::get(&setup, setup.bucket, url, &[]);
+    assert_eq!(get(&format!("{path}?token={token}")).status_code, 200);
+    let refused = get(&path);
+    assert_eq!(refused.status_code, 401);
+    let last = if token.ends_with('A') { 'B' } else { 'A' };
+    for url in [
+        format!("{path}?token="),
+        format!("{path}?token={foreign}"),
+        format!("{path}?token={}{last}", &token[..token.len() - 1]),
+        format!("{path}?token={}", &token[1..]),
+        format!("{path}?token={token}&token={token}"),
+        format!("{path}?token={}", "A".repeat(65_536)),
+        format!("/{}/{}?token={token}", other.accessor_id, reference.blob_id),
+        format!(
+            "/{}/{}?token={token}",
+            room.accessor_id,
+            reference.blob_id.to_string().to_uppercase()
+        ),
+        format!(
+            "/../{}/{}?token={token}",
+            room.accessor_id, reference.blob_id
+        ),
+        "/".into(),
+        "/%00".into(),
+        "//".into(),
+    ] {
+        assert_eq!(get(&url), refused, "{}", &url[..url.len().min(200)]);
+    }
+    // Whoever may see the accessor learns that it has no such blob; nobody else does.
+    let nothing = format!("/{}/{}?token={token}", room.accessor_id, BlobId([1; 32]));
+    assert_eq!(get(&nothing).status_code, 404);
+    assert_eq!(
+        bucket::request(
+            &setup,
+            setup.bucket,
+            "POST",
+            &format!("{path}?token={token}"),
+            &[]
+        )
+        .status_code,
+        405
+    );
+
+    // In a call, the token's principal must be the caller.
+    let args = ReadChunkArgs {
+        blob_id: reference.blob_id,
+        accessor_id: room.accessor_id,
+        token,
+        chunk_index: 0,
+    };
+    assert_eq!(
+        bucket::read_chunk(&setup, setup.bucket, bob, args.clone()),
+        Err(ReadChunkError::NotAuthorized)
+    );
+    assert!(bucket::read_chunk(&setup, setup.bucket, alice, args).is_ok());
+
+    // A day later it opens nothing.
+    let url = format!(
+        "{path}?token={}",
+        chat::access(&setup, alice, room.chat_id, 0).1
+    );
+    setup
+        .pic
+        .advance_time(std::time::Duration::from_secs(24 * 3_600));
+    setup.pic.tick();
+    assert_eq!(get(&url), refused);
+}
+
+#[test]
+fn strangers_register_nobody_and_send_no_events() {
+    let setup = Setup::new();
+    let mallory = user(9);
+    let args = UserArgs {
+        user: mallory,
+        byte_limit: 1,
+    };
+    assert_eq!(
+        index::register_user(&setup, mallory, args.clone()),
+        Err(UserError::NotAuthorized)
+    );
+    assert_eq!(
+        index::update_user(&setup, mallory, args),
+        Err(UserError::NotAuthorized)
+    );
+    assert_eq!(
+        index::allocated_bucket(
+            &setup,
+            mallory,
+            AllocatedBucketArgs {
+                blob_id: BlobId([0; 32]),
+                size: 1,
+                exclude: vec![]
+            }
+        ),
+        Err(AllocatedBucketError::NotRegistered)
+    );
+    for (canister, method) in [
+        (setup.bucket, "c2c_events"),
+        (setup.index, "c2c_events"),
+        (setup.index, "c2c_lease"),
+    ] {
+        let junk = setup
+            .pic
+            .update_call(canister, mallory, method, vec![0; 100]);
+        assert!(junk.is_err(), "{method} took junk from a stranger");
+    }
+    // Two megabytes from nobody known are not even executed.
+    let junk = setup
+        .pic
+        .submit_call(setup.bucket, mallory, "push_chunk", vec![0; 2_000_000]);
+    assert!(junk.is_err());
+}
