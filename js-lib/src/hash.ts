@@ -1,0 +1,94 @@
+/** From bytes to a blob id, in bounded memory. */
+
+import { createSHA256 } from "hash-wasm";
+
+import { type BlobId, blobIdFromBytes } from "./blob.js";
+import { readPieces, type StreamSource } from "./source.js";
+
+/** How far a hash has come. */
+export interface HashProgress {
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+export interface HashOptions {
+  /** An abort rejects with the signal's reason, at the latest after the next 2 MB. */
+  readonly signal?: AbortSignal;
+  /** Called about every 2 MB and at the end; `bytesDone` never falls. What it throws ends the hash. */
+  readonly onProgress?: (progress: HashProgress) => void;
+}
+
+/**
+ * Sources up to this size are read into memory and hashed in one go by WebCrypto, which is at least
+ * twice as fast as WebAssembly but knows no streams. WebCrypto copies its input, so that a hash
+ * takes up to twice this.
+ */
+const ONE_SHOT_BYTES_MAX = 8_000_000;
+
+/** Bytes hashed before other work (events, timers, painting) has its turn. */
+const TURN_BYTES = 2_000_000;
+
+/**
+ * The id of the blob that a source holds: the SHA-256 of its bytes. Memory is bounded whatever the
+ * size, and the event loop is let run in between.
+ *
+ * @throws `SizeMismatch` when the source gives more or fewer bytes than it announced;
+ * `SourceUnreadable`, `SourceChanged`, `SourceConsumed`; the signal's reason
+ */
+export async function hashSource(source: StreamSource, options: HashOptions = {}): Promise<BlobId> {
+  // WebCrypto is there in secure contexts only: a page from http://192.168.… has none.
+  const oneShot = source.size <= ONE_SHOT_BYTES_MAX && globalThis.crypto?.subtle !== undefined;
+  return oneShot ? hashInOneShot(source, options) : hashInStream(source, options);
+}
+
+/** By WebCrypto; the source must fit in memory. */
+export async function hashInOneShot(source: StreamSource, options: HashOptions): Promise<BlobId> {
+  const bytes = new Uint8Array(source.size);
+  let at = 0;
+  for await (const piece of readPieces(source, options.signal)) {
+    bytes.set(piece, at);
+    at += piece.byteLength;
+  }
+  const digest = await crypto.subtle.digest("SHA-256", bytes);
+  options.signal?.throwIfAborted();
+  options.onProgress?.({ bytesDone: source.size, bytesTotal: source.size });
+  return blobIdFromBytes(new Uint8Array(digest));
+}
+
+/** By WebAssembly; the source may have any size. */
+export async function hashInStream(source: StreamSource, options: HashOptions): Promise<BlobId> {
+  const hasher = await createSHA256();
+  const bytesTotal = source.size;
+  let bytesDone = 0;
+  for await (const piece of readPieces(source, options.signal)) {
+    for (let at = 0; at < piece.byteLength; ) {
+      const room = TURN_BYTES - (bytesDone % TURN_BYTES);
+      const part = piece.subarray(at, at + room);
+      hasher.update(part);
+      at += part.byteLength;
+      bytesDone += part.byteLength;
+      if (bytesDone % TURN_BYTES !== 0 || bytesDone === bytesTotal) continue;
+      options.onProgress?.({ bytesDone, bytesTotal });
+      await turnOfEventLoop();
+      options.signal?.throwIfAborted();
+    }
+  }
+  options.onProgress?.({ bytesDone, bytesTotal });
+  return blobIdFromBytes(hasher.digest("binary"));
+}
+
+/**
+ * Lets everything else that waits run once. A source in memory answers without ever leaving the
+ * microtask queue, and a page that hashes it would freeze. A message comes back sooner than a
+ * timer, which browsers hold for 4 ms.
+ */
+function turnOfEventLoop(): Promise<void> {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(undefined);
+  });
+}

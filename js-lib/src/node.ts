@@ -1,0 +1,113 @@
+/** What needs Node: a file on disk as a source. */
+
+import { type FileHandle, open, stat } from "node:fs/promises";
+
+import { checkRange, checkSize } from "./chunks.js";
+import { isOpenStorageError, OpenStorageError } from "./errors.js";
+import { type Source, unreadable } from "./source.js";
+
+/** Bytes read at once while streaming. */
+const READ_BYTES = 1_000_000;
+
+/**
+ * A source over the regular file at `path`. Every read opens the file anew, so that nothing has to
+ * be closed, and makes sure that it still has the size and the modification time of this moment.
+ *
+ * @throws `SourceUnreadable`, with the system's error as `cause`; `BlobTooLarge`
+ */
+export async function fileSource(path: string): Promise<Source> {
+  const stats = await stat(path).catch((cause: unknown) => {
+    throw unreadable(path, cause);
+  });
+  if (!stats.isFile()) throw unreadable(path, new TypeError("not a regular file"));
+  return new FileSource(path, checkSize(stats.size), stats.mtimeMs);
+}
+
+class FileSource implements Source {
+  readonly #modifiedMs: number;
+
+  constructor(
+    readonly name: string,
+    readonly size: number,
+    modifiedMs: number,
+  ) {
+    this.#modifiedMs = modifiedMs;
+  }
+
+  stream(): ReadableStream<Uint8Array> {
+    let file: FileHandle | undefined;
+    let at = 0;
+    return new ReadableStream<Uint8Array>(
+      {
+        pull: async (controller) => {
+          try {
+            file ??= await this.#open();
+            const end = Math.min(at + READ_BYTES, this.size);
+            const bytes = await this.#read(file, at, end);
+            at = end;
+            if (bytes.byteLength > 0) controller.enqueue(bytes);
+            if (at < this.size) return;
+            await this.#checkUnchanged(file);
+            controller.close();
+            await file.close();
+          } catch (error) {
+            await file?.close();
+            throw error;
+          }
+        },
+        cancel: () => file?.close(),
+      },
+      { highWaterMark: 0 },
+    );
+  }
+
+  async slice(start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+    checkRange(start, end, this.size);
+    const file = await this.#open();
+    try {
+      const bytes = await this.#read(file, start, end);
+      await this.#checkUnchanged(file);
+      return bytes;
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #open(): Promise<FileHandle> {
+    const file = await open(this.name).catch((cause: unknown) => {
+      throw unreadable(this.name, cause);
+    });
+    try {
+      await this.#checkUnchanged(file);
+      return file;
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /** Once before reading and once after: bytes from both sides of a change are of no blob. */
+  async #checkUnchanged(file: FileHandle): Promise<void> {
+    const { size, mtimeMs } = await file.stat();
+    if (size !== this.size || mtimeMs !== this.#modifiedMs) throw this.#changed();
+  }
+
+  async #read(file: FileHandle, start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+    const bytes = new Uint8Array(end - start);
+    try {
+      for (let at = 0; at < bytes.byteLength; ) {
+        const { bytesRead } = await file.read(bytes, at, bytes.byteLength - at, start + at);
+        if (bytesRead === 0) throw this.#changed();
+        at += bytesRead;
+      }
+    } catch (cause) {
+      throw isOpenStorageError(cause) ? cause : unreadable(this.name, cause);
+    }
+    return bytes;
+  }
+
+  #changed(): OpenStorageError<"SourceChanged"> {
+    const message = `${this.name} was written to while it was in use`;
+    return new OpenStorageError("SourceChanged", message, { name: this.name });
+  }
+}
