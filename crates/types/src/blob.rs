@@ -152,6 +152,40 @@ mod tests {
         );
     }
 
+    /// The same file holds the TypeScript library to the same facts.
+    #[test]
+    fn the_golden_file_is_reproduced() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../../js-lib/test/golden.json")).unwrap();
+        assert_eq!(golden["limits"]["chunk_bytes"], CHUNK_BYTES);
+        assert_eq!(
+            golden["limits"]["blob_bytes_max"],
+            crate::limits::BLOB_BYTES_MAX
+        );
+        assert_eq!(
+            golden["limits"]["token_chars_max"],
+            crate::limits::TOKEN_CHARS_MAX
+        );
+        for row in golden["chunks"].as_array().unwrap() {
+            let size = row["size"].as_u64().unwrap();
+            let count = chunk_count(size);
+            assert_eq!(
+                (&row["count"], &row["last_chunk_bytes"]),
+                (&count.into(), &chunk_len(size, count - 1).into())
+            );
+        }
+        let ids = |key: &str| golden["blob_ids"][key].as_array().unwrap().clone();
+        for id in ids("valid") {
+            assert_eq!(
+                id.as_str().unwrap().parse::<BlobId>().unwrap().to_string(),
+                id.as_str().unwrap()
+            );
+        }
+        for id in ids("invalid") {
+            assert!(id.as_str().unwrap().parse::<BlobId>().is_err(), "{id}");
+        }
+    }
+
     #[test]
     fn chunks_cover_a_blob_exactly() {
         for size in [
