@@ -1,0 +1,212 @@
+//! The sender's side: events in stable memory, from the oldest that somebody still needs.
+
+use std::borrow::Cow;
+
+use ic_stable_structures::{Memory, StableBTreeMap, StableCell, Storable, storable::Bound};
+use openstorage_types::{
+    channel::{Event, Stamp},
+    limits::{EVENT_BATCH_BYTES_MAX, EVENT_BYTES_MAX, EVENTS_PER_BATCH_MAX},
+};
+
+/// A stamp that is no place in this log: before its oldest event, after its newest, or of a history that
+/// was rolled back. Both sides have to compare their whole state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownStamp;
+
+/// Events to send, and the place before the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub from_stamp: Stamp,
+    pub events: Vec<Event>,
+}
+
+/// Events in order of their appending. Takes two memories: one for the events, one for the two ends.
+pub struct Log<M: Memory> {
+    events: StableBTreeMap<u64, Stored, M>,
+    ends: StableCell<Ends, M>,
+}
+
+impl<M: Memory> Log<M> {
+    pub fn init(events: M, ends: M) -> Self {
+        Self {
+            events: StableBTreeMap::init(events),
+            ends: StableCell::init(ends, Ends::default()),
+        }
+    }
+
+    /// Appends an event, stamped with the canister version of the message that does so. Returns its
+    /// place.
+    ///
+    /// # Panics
+    /// When the event is longer than [`EVENT_BYTES_MAX`]: whoever makes events bounds them.
+    pub fn append(&mut self, version: u64, kind: u16, bytes: Vec<u8>) -> Stamp {
+        assert!(
+            bytes.len() <= EVENT_BYTES_MAX,
+            "an event has at most {EVENT_BYTES_MAX} bytes"
+        );
+        let Ends { first, last } = *self.ends.get();
+        let stamp = Stamp {
+            seq: last.seq + 1,
+            version,
+        };
+        self.events.insert(
+            stamp.seq,
+            Stored(Event {
+                version,
+                kind,
+                bytes: bytes.into(),
+            }),
+        );
+        self.ends.set(Ends { first, last: stamp });
+        stamp
+    }
+
+    /// The place after the newest event.
+    pub fn last(&self) -> Stamp {
+        self.ends.get().last
+    }
+
+    /// Events in the log.
+    pub fn len(&self) -> u64 {
+        self.events.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// How many events lie after `stamp`.
+    pub fn behind(&self, stamp: Stamp) -> u64 {
+        self.last().seq.saturating_sub(stamp.seq)
+    }
+
+    /// Whether `stamp` is a place in this log.
+    pub fn knows(&self, stamp: Stamp) -> bool {
+        let Ends { first, last } = *self.ends.get();
+        stamp == first
+            || stamp == last
+            || self
+                .events
+                .get(&stamp.seq)
+                .is_some_and(|stored| stored.0.version == stamp.version)
+    }
+
+    /// The next events after `stamp`: at most 1,000 and 1 MB of them; none at the end of the log.
+    pub fn batch_after(&self, stamp: Stamp) -> Result<Batch, UnknownStamp> {
+        if !self.knows(stamp) {
+            return Err(UnknownStamp);
+        }
+        let mut bytes = 0;
+        let events = self
+            .events
+            .range(stamp.seq + 1..)
+            .take(EVENTS_PER_BATCH_MAX)
+            .map(|entry| entry.value().0)
+            .take_while(|event| {
+                bytes += event.bytes.len();
+                bytes <= EVENT_BATCH_BYTES_MAX
+            })
+            .collect();
+        Ok(Batch {
+            from_stamp: stamp,
+            events,
+        })
+    }
+
+    /// Drops the events up to `stamp`, which every receiver has acknowledged; at most 1,000 of them, so
+    /// that a long log is dropped over several calls. Unknown stamps drop nothing.
+    pub fn drop_until(&mut self, stamp: Stamp) {
+        if !self.knows(stamp) {
+            return;
+        }
+        let Ends { first, last } = *self.ends.get();
+        let mut oldest = first;
+        for seq in (first.seq + 1..=stamp.seq).take(EVENTS_PER_BATCH_MAX) {
+            if let Some(Stored(event)) = self.events.remove(&seq) {
+                oldest = Stamp {
+                    seq,
+                    version: event.version,
+                };
+            }
+        }
+        self.ends.set(Ends {
+            first: oldest,
+            last,
+        });
+    }
+}
+
+/// The place before the oldest event and the place after the newest.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ends {
+    first: Stamp,
+    last: Stamp,
+}
+
+/// Four numbers of 8 bytes, little-endian: `first.seq, first.version, last.seq, last.version`.
+impl Storable for Ends {
+    const BOUND: Bound = Bound::Bounded {
+        max_size: 32,
+        is_fixed_size: true,
+    };
+
+    fn to_bytes(&self) -> Cow<'_, [u8]> {
+        let numbers = [
+            self.first.seq,
+            self.first.version,
+            self.last.seq,
+            self.last.version,
+        ];
+        numbers.map(u64::to_le_bytes).concat().into()
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        self.to_bytes().into_owned()
+    }
+
+    fn from_bytes(bytes: Cow<[u8]>) -> Self {
+        let number =
+            |i: usize| u64::from_le_bytes(bytes[i * 8..][..8].try_into().expect("8 bytes"));
+        Self {
+            first: Stamp {
+                seq: number(0),
+                version: number(1),
+            },
+            last: Stamp {
+                seq: number(2),
+                version: number(3),
+            },
+        }
+    }
+}
+
+/// Version (8 bytes, little-endian), kind (2 bytes), then the event's own bytes.
+#[derive(Debug, Clone)]
+struct Stored(Event);
+
+impl Storable for Stored {
+    const BOUND: Bound = Bound::Unbounded;
+
+    fn to_bytes(&self) -> Cow<'_, [u8]> {
+        let Event {
+            version,
+            kind,
+            bytes,
+        } = &self.0;
+        [&version.to_le_bytes()[..], &kind.to_le_bytes(), bytes]
+            .concat()
+            .into()
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        self.to_bytes().into_owned()
+    }
+
+    fn from_bytes(bytes: Cow<[u8]>) -> Self {
+        Self(Event {
+            version: u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")),
+            kind: u16::from_le_bytes(bytes[8..10].try_into().expect("2 bytes")),
+            bytes: bytes[10..].to_vec().into(),
+        })
+    }
+}

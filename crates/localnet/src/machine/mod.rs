@@ -1,0 +1,120 @@
+//! One canister's code and memories: runs one entry point at a time, all or nothing.
+//!
+//! The machine knows no network: what an execution may see comes in as a [`Context`], what it wants
+//! done comes out as an [`Outcome`]. A trap leaves heap, stable memory and globals as they were.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use candid::Principal;
+
+/// A function of the canister's table and the value to call it with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closure {
+    pub fun: u32,
+    pub env: u32,
+}
+
+/// What comes back from a call.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Response {
+    Reply(Vec<u8>),
+    Reject { code: u32, message: String },
+}
+
+/// What to run.
+#[derive(Clone)]
+pub enum Entry {
+    /// `canister_inspect_message`, if there is one; accepted where there is none.
+    Inspect { method: String, arg: Vec<u8> },
+    /// `canister_update METHOD`.
+    Update { method: String, arg: Vec<u8> },
+    /// `canister_query METHOD` as part of a block: called as an update or by another canister.
+    ReplicatedQuery { method: String, arg: Vec<u8> },
+    /// `canister_query METHOD` outside a block; state is discarded.
+    Query { method: String, arg: Vec<u8> },
+    Heartbeat,
+    Timer,
+    Callback { closure: Closure, response: Response, cycles_refunded: u128 },
+    Cleanup { closure: Closure },
+}
+
+/// What an execution may see of the world around it.
+pub struct Context<'a> {
+    pub canister_id: Principal,
+    pub subnet_id: Principal,
+    /// Of the message, or of the call context that a callback belongs to.
+    pub caller: Principal,
+    pub controllers: &'a BTreeSet<Principal>,
+    pub environment: &'a BTreeMap<String, String>,
+    pub root_key: &'a [u8],
+    /// Nanoseconds since 1970.
+    pub time_ns: u64,
+    pub canister_version: u64,
+    /// 1 running, 2 stopping, 3 stopped.
+    pub status: u32,
+    pub balance: u128,
+    /// Attached to the call and not accepted yet.
+    pub cycles_available: u128,
+    /// Of a bounded-wait call, in nanoseconds; 0 where there is none.
+    pub deadline_ns: u64,
+    /// The call context has been answered, or cannot be (timers, heartbeats).
+    pub answered: bool,
+    /// For `data_certificate` in a query.
+    pub certificate: Option<&'a [u8]>,
+    /// Calls outstanding from this canister, by callee.
+    pub calls_outstanding: &'a BTreeMap<Principal, usize>,
+    pub instructions_max: u64,
+}
+
+/// A call that the execution made.
+#[derive(Clone)]
+pub struct Call {
+    pub callee: Principal,
+    pub method: String,
+    pub arg: Vec<u8>,
+    pub cycles: u128,
+    pub on_reply: Closure,
+    pub on_reject: Closure,
+    pub on_cleanup: Option<Closure>,
+    /// Of a bounded-wait call.
+    pub timeout_s: Option<u32>,
+}
+
+/// Why an execution failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trap {
+    /// `ic0.trap`, with its message.
+    CalledTrap(String),
+    /// A trap of Wasm itself: unreachable, out of bounds, stack overflow …
+    Wasm(String),
+    /// A System API call that the specification forbids there, or with such arguments.
+    Contract(String),
+    InstructionLimit { max: u64 },
+    MethodNotFound { method: String },
+}
+
+/// One line that the canister printed, or the message of its trap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    pub time_ns: u64,
+    pub text: Vec<u8>,
+}
+
+/// What an execution did. After a trap only `result`, `logs` and `instructions` mean anything.
+pub struct Outcome {
+    pub result: Result<(), Trap>,
+    /// By `msg_reply` or `msg_reject`.
+    pub response: Option<Response>,
+    pub calls: Vec<Call>,
+    /// After accepting cycles, attaching them to calls, and burning them.
+    pub balance: u128,
+    /// Taken from [`Context::cycles_available`].
+    pub cycles_accepted: u128,
+    pub certified_data: Option<Vec<u8>>,
+    /// A new value of the global timer; 0 disables it.
+    pub timer_ns: Option<u64>,
+    /// By `accept_message`.
+    pub accepted: bool,
+    pub logs: Vec<LogLine>,
+    pub instructions: u64,
+}
