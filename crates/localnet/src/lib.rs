@@ -1,1 +1,3 @@
-//! Stub.
+//! A small, deterministic Internet Computer.
+
+pub mod machine;

@@ -3,9 +3,23 @@
 //! The machine knows no network: what an execution may see comes in as a [`Context`], what it wants
 //! done comes out as an [`Outcome`]. A trap leaves heap, stable memory and globals as they were.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod api;
+mod cost;
+mod host;
+mod module;
+mod run;
+mod stable;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use candid::Principal;
+
+pub use module::{Compiler, MetadataVisibility, Module, ModuleError};
+pub use run::Machine;
+pub use stable::{STABLE_PAGE_BYTES, StableMemory};
 
 /// A function of the canister's table and the value to call it with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +63,8 @@ pub struct Context<'a> {
     pub root_key: &'a [u8],
     /// Nanoseconds since 1970.
     pub time_ns: u64,
+    /// The global timer; 0 where it is not set.
+    pub timer_ns: u64,
     pub canister_version: u64,
     /// 1 running, 2 stopping, 3 stopped.
     pub status: u32,
@@ -64,6 +80,8 @@ pub struct Context<'a> {
     /// Calls outstanding from this canister, by callee.
     pub calls_outstanding: &'a BTreeMap<Principal, usize>,
     pub instructions_max: u64,
+    /// Executed already in this call context, for `performance_counter(1)`.
+    pub instructions_before: u64,
 }
 
 /// A call that the execution made.
@@ -91,6 +109,35 @@ pub enum Trap {
     Contract(String),
     InstructionLimit { max: u64 },
     MethodNotFound { method: String },
+}
+
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CalledTrap(message) => write!(f, "Canister called `ic0.trap` with message: '{message}'"),
+            Self::Wasm(message) => write!(f, "Canister trapped: {message}"),
+            Self::Contract(message) => write!(f, "Canister violated contract: {message}"),
+            Self::InstructionLimit { max } => {
+                write!(f, "Canister exceeded the limit of {max} instructions for single message execution.")
+            }
+            Self::MethodNotFound { method } => write!(f, "Canister has no method '{method}'"),
+        }
+    }
+}
+
+impl std::error::Error for Trap {}
+
+impl Entry {
+    /// Arg and method name, where the entry has them.
+    fn message(&self) -> (&str, &[u8]) {
+        match self {
+            Self::Inspect { method, arg }
+            | Self::Update { method, arg }
+            | Self::ReplicatedQuery { method, arg }
+            | Self::Query { method, arg } => (method, arg),
+            _ => ("", &[]),
+        }
+    }
 }
 
 /// One line that the canister printed, or the message of its trap.

@@ -1,0 +1,161 @@
+//! The message that is being executed, and the answer to it.
+
+use wasmtime::{Caller, Linker, Result};
+
+use super::{BASE_COST, CALLBACK, EXCEPT_START, Ic0, MESSAGE, define_bytes};
+use crate::machine::{
+    Response,
+    host::{Host, Kind},
+};
+
+const ARG: Kind = Kind::INIT
+    .or(Kind::UPDATE)
+    .or(Kind::REPLICATED_QUERY)
+    .or(Kind::QUERY)
+    .or(Kind::REPLY_CALLBACK)
+    .or(Kind::INSPECT);
+const CYCLES: Kind = Kind::UPDATE.or(Kind::REPLICATED_QUERY).or(CALLBACK);
+/// Bytes of a reply, as of every payload within a subnet.
+const REPLY_BYTES_MAX: usize = 10 << 20;
+/// A byte of a reply or of a call's argument.
+const PAYLOAD_BYTE_COST: u64 = 50;
+
+pub fn define(linker: &mut Linker<Host>) -> Result<()> {
+    define_bytes(linker, "msg_caller", EXCEPT_START, |run| run.caller.as_slice().to_vec())?;
+    define_bytes(linker, "msg_method_name", Kind::INSPECT, |run| run.method.as_bytes().to_vec())?;
+    define_bytes(linker, "msg_reject_msg", Kind::REJECT_CALLBACK, |run| {
+        run.reject.as_ref().map(|(_, message)| message.as_bytes().to_vec()).unwrap_or_default()
+    })?;
+    // Only envelopes signed for by a canister carry such data; this network takes senders as given.
+    define_bytes(linker, "msg_caller_info_data", EXCEPT_START, |_| vec![])?;
+    define_bytes(linker, "msg_caller_info_signer", EXCEPT_START, |_| vec![])?;
+    define_arg(linker)?;
+    define_answer(linker)?;
+    define_cycles(linker)?;
+
+    linker.func_wrap("ic0", "msg_reject_code", |mut c: Caller<Host>| {
+        c.enter("msg_reject_code", CALLBACK, BASE_COST)?;
+        Ok(c.run().reject.as_ref().map_or(0, |(code, _)| *code))
+    })?;
+    linker.func_wrap("ic0", "msg_deadline", |mut c: Caller<Host>| {
+        c.enter("msg_deadline", MESSAGE, BASE_COST)?;
+        Ok(c.run().deadline_ns)
+    })?;
+    linker.func_wrap("ic0", "accept_message", |mut c: Caller<Host>| {
+        c.enter("accept_message", Kind::INSPECT, BASE_COST)?;
+        if std::mem::replace(&mut c.run().accepted, true) {
+            return c.contract("ic0_accept_message: the message is accepted already");
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// As [`define_bytes`], without copying two megabytes for each look at them.
+fn define_arg(linker: &mut Linker<Host>) -> Result<()> {
+    linker.func_wrap("ic0", "msg_arg_data_size", |mut c: Caller<Host>| {
+        c.enter("msg_arg_data_size", ARG, BASE_COST)?;
+        Ok(c.run().arg.len() as u32)
+    })?;
+    linker.func_wrap("ic0", "msg_arg_data_copy", |mut c: Caller<Host>, dst: u32, offset: u32, size: u32| {
+        c.enter("msg_arg_data_copy", ARG, BASE_COST)?;
+        let arg = std::mem::take(&mut c.run().arg);
+        let result = c.copy_out(&arg, dst, offset, size);
+        c.run().arg = arg;
+        result
+    })?;
+    Ok(())
+}
+
+fn define_answer(linker: &mut Linker<Host>) -> Result<()> {
+    linker.func_wrap("ic0", "msg_reply_data_append", |mut c: Caller<Host>, src: u32, size: u32| {
+        c.enter("msg_reply_data_append", MESSAGE, BASE_COST + PAYLOAD_BYTE_COST * u64::from(size))?;
+        not_answered(&mut c, "msg_reply_data_append")?;
+        let bytes = c.load(src, size)?;
+        if c.run().reply.len() + bytes.len() > REPLY_BYTES_MAX {
+            return c.contract(format!("ic0_msg_reply_data_append: a reply has at most {REPLY_BYTES_MAX} bytes"));
+        }
+        c.run().reply.extend_from_slice(&bytes);
+        Ok(())
+    })?;
+    linker.func_wrap("ic0", "msg_reply", |mut c: Caller<Host>| {
+        c.enter("msg_reply", MESSAGE, BASE_COST)?;
+        not_answered(&mut c, "msg_reply")?;
+        let reply = std::mem::take(&mut c.run().reply);
+        answer(&mut c, Response::Reply(reply));
+        Ok(())
+    })?;
+    linker.func_wrap("ic0", "msg_reject", |mut c: Caller<Host>, src: u32, size: u32| {
+        c.enter("msg_reject", MESSAGE, BASE_COST + PAYLOAD_BYTE_COST * u64::from(size))?;
+        not_answered(&mut c, "msg_reject")?;
+        let bytes = c.load(src, size)?;
+        let Ok(message) = String::from_utf8(bytes) else {
+            return c.contract("ic0_msg_reject: the message is not UTF-8");
+        };
+        const CANISTER_REJECT: u32 = 4;
+        answer(&mut c, Response::Reject { code: CANISTER_REJECT, message });
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Cycles that were not accepted by now go back with the answer.
+fn answer(c: &mut Caller<Host>, response: Response) {
+    let run = c.run();
+    run.response = Some(response);
+    run.answered = true;
+    run.cycles_available = 0;
+}
+
+fn not_answered(c: &mut Caller<Host>, name: &str) -> Result<()> {
+    if c.run().answered { c.contract(format!("ic0_{name}: the call is already replied to")) } else { Ok(()) }
+}
+
+fn define_cycles(linker: &mut Linker<Host>) -> Result<()> {
+    linker.func_wrap("ic0", "msg_cycles_available128", |mut c: Caller<Host>, dst: u32| {
+        c.enter("msg_cycles_available128", CYCLES, BASE_COST)?;
+        let available = c.run().cycles_available;
+        c.store_u128(dst, available)
+    })?;
+    linker.func_wrap("ic0", "msg_cycles_available", |mut c: Caller<Host>| {
+        c.enter("msg_cycles_available", CYCLES, BASE_COST)?;
+        let available = c.run().cycles_available;
+        as_u64(&mut c, available)
+    })?;
+    linker.func_wrap("ic0", "msg_cycles_refunded128", |mut c: Caller<Host>, dst: u32| {
+        c.enter("msg_cycles_refunded128", CALLBACK, BASE_COST)?;
+        let refunded = c.run().cycles_refunded;
+        c.store_u128(dst, refunded)
+    })?;
+    linker.func_wrap("ic0", "msg_cycles_refunded", |mut c: Caller<Host>| {
+        c.enter("msg_cycles_refunded", CALLBACK, BASE_COST)?;
+        let refunded = c.run().cycles_refunded;
+        as_u64(&mut c, refunded)
+    })?;
+    linker.func_wrap("ic0", "msg_cycles_accept128", |mut c: Caller<Host>, high: u64, low: u64, dst: u32| {
+        c.enter("msg_cycles_accept128", CYCLES, BASE_COST)?;
+        let accepted = accept(&mut c, u128::from(high) << 64 | u128::from(low));
+        c.store_u128(dst, accepted)
+    })?;
+    linker.func_wrap("ic0", "msg_cycles_accept", |mut c: Caller<Host>, max: u64| {
+        c.enter("msg_cycles_accept", CYCLES, BASE_COST)?;
+        Ok(accept(&mut c, u128::from(max)) as u64)
+    })?;
+    Ok(())
+}
+
+fn accept(c: &mut Caller<Host>, max: u128) -> u128 {
+    let run = c.run();
+    let accepted = max.min(run.cycles_available);
+    run.cycles_available -= accepted;
+    run.cycles_accepted += accepted;
+    run.balance += accepted;
+    accepted
+}
+
+fn as_u64(c: &mut Caller<Host>, cycles: u128) -> Result<u64> {
+    match u64::try_from(cycles) {
+        Ok(cycles) => Ok(cycles),
+        Err(_) => c.contract(format!("{cycles} cycles do not fit in 64 bits")),
+    }
+}

@@ -1,0 +1,140 @@
+//! The System API: what canisters import from `ic0`.
+//!
+//! Each import is allowed in some kinds of execution only, as the interface specification says; anywhere
+//! else it traps. Costs are those of the Internet Computer: a base for each call, and so much a byte.
+
+mod call;
+mod canister;
+mod message;
+mod stable;
+
+use wasmtime::{Caller, Error, Linker, Result};
+
+use super::{
+    Trap,
+    host::{Host, Kind, Run},
+};
+
+const EVERYWHERE: Kind = Kind::START.or(EXCEPT_START);
+const EXCEPT_START: Kind = Kind::INIT
+    .or(Kind::PRE_UPGRADE)
+    .or(Kind::INSPECT)
+    .or(Kind::SYSTEM_TASK)
+    .or(Kind::CLEANUP)
+    .or(MESSAGE);
+const CALLBACK: Kind = Kind::REPLY_CALLBACK.or(Kind::REJECT_CALLBACK);
+/// Where a call may be answered.
+const MESSAGE: Kind = Kind::UPDATE.or(Kind::REPLICATED_QUERY).or(Kind::QUERY).or(CALLBACK);
+
+/// What nearly every import costs, in instructions.
+const BASE_COST: u64 = 500;
+
+/// Defines every import.
+pub fn define(linker: &mut Linker<Host>) -> Result<()> {
+    message::define(linker)?;
+    call::define(linker)?;
+    canister::define(linker)?;
+    stable::define(linker)
+}
+
+/// What the imports need of a caller.
+trait Ic0 {
+    /// Charges the import, and traps where it is not allowed.
+    fn enter(&mut self, name: &str, allowed: Kind, cost: u64) -> Result<()>;
+    fn run(&mut self) -> &mut Run;
+    fn trap<T>(&mut self, trap: Trap) -> Result<T>;
+    fn contract<T>(&mut self, text: impl Into<String>) -> Result<T>;
+    fn charge(&mut self, instructions: u64) -> Result<()>;
+    /// Bytes of the heap.
+    fn load(&mut self, at: u32, len: u32) -> Result<Vec<u8>>;
+    fn store(&mut self, at: u32, bytes: &[u8]) -> Result<()>;
+    /// Copies `bytes[offset..offset + len]` to the heap.
+    fn copy_out(&mut self, bytes: &[u8], to: u32, offset: u32, len: u32) -> Result<()>;
+    fn store_u128(&mut self, at: u32, value: u128) -> Result<()> {
+        self.store(at, &value.to_le_bytes())
+    }
+}
+
+impl Ic0 for Caller<'_, Host> {
+    fn enter(&mut self, name: &str, allowed: Kind, cost: u64) -> Result<()> {
+        let kind = self.run().kind;
+        if !kind.among(allowed) {
+            return self.contract(format!("\"ic0_{name}\" cannot be executed in {} mode", kind.name()));
+        }
+        self.charge(cost)
+    }
+
+    fn run(&mut self) -> &mut Run {
+        &mut self.data_mut().run
+    }
+
+    fn trap<T>(&mut self, trap: Trap) -> Result<T> {
+        self.run().trap = Some(trap.clone());
+        Err(Error::new(trap))
+    }
+
+    fn contract<T>(&mut self, text: impl Into<String>) -> Result<T> {
+        self.trap(Trap::Contract(text.into()))
+    }
+
+    fn charge(&mut self, instructions: u64) -> Result<()> {
+        match self.get_fuel()?.checked_sub(instructions) {
+            Some(left) => self.set_fuel(left),
+            None => {
+                self.set_fuel(0)?;
+                let max = self.run().instructions_max;
+                self.trap(Trap::InstructionLimit { max })
+            }
+        }
+    }
+
+    fn load(&mut self, at: u32, len: u32) -> Result<Vec<u8>> {
+        let bytes = self.data().memory.and_then(|memory| {
+            memory.data(&*self).get(at as usize..at as usize + len as usize).map(<[u8]>::to_vec)
+        });
+        match bytes {
+            Some(bytes) => Ok(bytes),
+            None => self.contract(format!("heap out of bounds: {len} bytes at {at}")),
+        }
+    }
+
+    fn store(&mut self, at: u32, bytes: &[u8]) -> Result<()> {
+        let range = at as usize..at as usize + bytes.len();
+        let memory = self.data().memory;
+        match memory.and_then(|memory| memory.data_mut(&mut *self).get_mut(range)) {
+            Some(part) => {
+                part.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => self.contract(format!("heap out of bounds: {} bytes at {at}", bytes.len())),
+        }
+    }
+
+    fn copy_out(&mut self, bytes: &[u8], to: u32, offset: u32, len: u32) -> Result<()> {
+        self.charge(u64::from(len))?;
+        match bytes.get(offset as usize..offset as usize + len as usize) {
+            Some(part) => self.store(to, part),
+            None => self.contract(format!("{len} bytes from {offset} of data that has {}", bytes.len())),
+        }
+    }
+}
+
+/// Defines `NAME_size() -> i32` and `NAME_copy(dst, offset, size)` for bytes that `get` finds.
+fn define_bytes(
+    linker: &mut Linker<Host>,
+    name: &'static str,
+    allowed: Kind,
+    get: impl Fn(&Run) -> Vec<u8> + Copy + Send + Sync + 'static,
+) -> Result<()> {
+    let (size_name, copy_name) = (format!("{name}_size"), format!("{name}_copy"));
+    linker.func_wrap("ic0", &size_name.clone(), move |mut c: Caller<Host>| {
+        c.enter(&size_name, allowed, BASE_COST)?;
+        Ok(get(c.run()).len() as u32)
+    })?;
+    linker.func_wrap("ic0", &copy_name.clone(), move |mut c: Caller<Host>, dst: u32, offset: u32, size: u32| {
+        c.enter(&copy_name, allowed, BASE_COST)?;
+        let bytes = get(c.run());
+        c.copy_out(&bytes, dst, offset, size)
+    })?;
+    Ok(())
+}

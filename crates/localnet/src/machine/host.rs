@@ -1,0 +1,178 @@
+//! What an execution carries: the world it may see, and what it has done so far.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use candid::Principal;
+use wasmtime::Memory;
+
+use super::{Call, Context, LogLine, Response, StableMemory, Trap};
+
+/// In which of its entry points a canister is running. One bit each, so that a set of them is a mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind(u16);
+
+impl Kind {
+    pub const START: Self = Self(1);
+    /// `canister_init` and `canister_post_upgrade`.
+    pub const INIT: Self = Self(1 << 1);
+    pub const PRE_UPGRADE: Self = Self(1 << 2);
+    pub const UPDATE: Self = Self(1 << 3);
+    pub const REPLICATED_QUERY: Self = Self(1 << 4);
+    pub const QUERY: Self = Self(1 << 5);
+    pub const REPLY_CALLBACK: Self = Self(1 << 6);
+    pub const REJECT_CALLBACK: Self = Self(1 << 7);
+    pub const CLEANUP: Self = Self(1 << 8);
+    pub const INSPECT: Self = Self(1 << 9);
+    /// Heartbeat and timer.
+    pub const SYSTEM_TASK: Self = Self(1 << 10);
+
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub const fn among(self, set: Self) -> bool {
+        self.0 & set.0 != 0
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::START => "start",
+            Self::INIT => "init or post-upgrade",
+            Self::PRE_UPGRADE => "pre-upgrade",
+            Self::UPDATE => "update",
+            Self::REPLICATED_QUERY => "replicated query",
+            Self::QUERY => "non-replicated query",
+            Self::REPLY_CALLBACK => "reply callback",
+            Self::REJECT_CALLBACK => "reject callback",
+            Self::CLEANUP => "cleanup callback",
+            Self::INSPECT => "inspect message",
+            _ => "system task",
+        }
+    }
+}
+
+/// The state of a store: what stays between executions, and the running one.
+pub struct Host {
+    pub stable: StableMemory,
+    pub memory: Option<Memory>,
+    pub run: Run,
+}
+
+/// One execution.
+pub struct Run {
+    pub kind: Kind,
+    pub canister_id: Principal,
+    pub subnet_id: Principal,
+    pub caller: Principal,
+    pub controllers: BTreeSet<Principal>,
+    pub environment: BTreeMap<String, String>,
+    pub root_key: Vec<u8>,
+    pub certificate: Option<Vec<u8>>,
+    pub calls_outstanding: BTreeMap<Principal, usize>,
+    pub time_ns: u64,
+    pub canister_version: u64,
+    pub status: u32,
+    pub deadline_ns: u64,
+    pub instructions_max: u64,
+    pub instructions_before: u64,
+    pub method: String,
+    pub arg: Vec<u8>,
+    pub reject: Option<(u32, String)>,
+    pub cycles_refunded: u128,
+    pub cycles_available: u128,
+    pub answered: bool,
+
+    pub balance: u128,
+    pub cycles_accepted: u128,
+    pub reply: Vec<u8>,
+    pub response: Option<Response>,
+    /// Begun by `call_new`, not performed yet.
+    pub call: Option<Call>,
+    pub calls: Vec<Call>,
+    pub certified_data: Option<Vec<u8>>,
+    /// As it was set before this execution.
+    pub timer_before_ns: u64,
+    pub timer_ns: Option<u64>,
+    pub accepted: bool,
+    pub logs: Vec<LogLine>,
+    pub trap: Option<Trap>,
+}
+
+impl Run {
+    pub fn new(kind: Kind, context: &Context) -> Self {
+        Self {
+            kind,
+            canister_id: context.canister_id,
+            subnet_id: context.subnet_id,
+            caller: context.caller,
+            controllers: context.controllers.clone(),
+            environment: context.environment.clone(),
+            root_key: context.root_key.to_vec(),
+            certificate: context.certificate.map(<[u8]>::to_vec),
+            calls_outstanding: context.calls_outstanding.clone(),
+            time_ns: context.time_ns,
+            canister_version: context.canister_version,
+            status: context.status,
+            deadline_ns: context.deadline_ns,
+            instructions_max: context.instructions_max,
+            instructions_before: context.instructions_before,
+            method: String::new(),
+            arg: vec![],
+            reject: None,
+            cycles_refunded: 0,
+            cycles_available: context.cycles_available,
+            answered: context.answered,
+            balance: context.balance,
+            cycles_accepted: 0,
+            reply: vec![],
+            response: None,
+            call: None,
+            calls: vec![],
+            certified_data: None,
+            timer_before_ns: context.timer_ns,
+            timer_ns: None,
+            accepted: false,
+            logs: vec![],
+            trap: None,
+        }
+    }
+
+    /// Sets the global timer and returns what it was.
+    pub fn set_timer(&mut self, time_ns: u64) -> u64 {
+        self.timer_ns.replace(time_ns).unwrap_or(self.timer_before_ns)
+    }
+
+    pub fn log(&mut self, text: Vec<u8>) {
+        self.logs.push(LogLine { time_ns: self.time_ns, text });
+    }
+}
+
+impl Run {
+    /// Between executions.
+    pub fn idle() -> Self {
+        let nobody = Principal::anonymous();
+        Self::new(
+            Kind::START,
+            &Context {
+                canister_id: nobody,
+                subnet_id: nobody,
+                caller: nobody,
+                controllers: &BTreeSet::new(),
+                environment: &BTreeMap::new(),
+                root_key: &[],
+                time_ns: 0,
+                timer_ns: 0,
+                canister_version: 0,
+                status: 1,
+                balance: 0,
+                cycles_available: 0,
+                deadline_ns: 0,
+                answered: true,
+                certificate: None,
+                calls_outstanding: &BTreeMap::new(),
+                instructions_max: 0,
+                instructions_before: 0,
+            },
+        )
+    }
+}
