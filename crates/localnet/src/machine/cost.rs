@@ -22,7 +22,11 @@ pub fn weights() -> OperatorCost {
     set!(100: MemoryCopy MemoryFill MemoryInit TableCopy TableFill TableInit);
     set!(130: RefFunc);
     let mut variable = VariableOperatorCost::new();
-    (variable.memory_copy_per_byte, variable.memory_fill_per_byte, variable.memory_init_per_byte) = (1, 1, 1);
+    (
+        variable.memory_copy_per_byte,
+        variable.memory_fill_per_byte,
+        variable.memory_init_per_byte,
+    ) = (1, 1, 1);
     cost.variable = variable;
     cost
 }

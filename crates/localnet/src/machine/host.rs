@@ -139,11 +139,16 @@ impl Run {
 
     /// Sets the global timer and returns what it was.
     pub fn set_timer(&mut self, time_ns: u64) -> u64 {
-        self.timer_ns.replace(time_ns).unwrap_or(self.timer_before_ns)
+        self.timer_ns
+            .replace(time_ns)
+            .unwrap_or(self.timer_before_ns)
     }
 
     pub fn log(&mut self, text: Vec<u8>) {
-        self.logs.push(LogLine { time_ns: self.time_ns, text });
+        self.logs.push(LogLine {
+            time_ns: self.time_ns,
+            text,
+        });
     }
 }
 

@@ -39,17 +39,35 @@ pub enum Response {
 #[derive(Clone)]
 pub enum Entry {
     /// `canister_inspect_message`, if there is one; accepted where there is none.
-    Inspect { method: String, arg: Vec<u8> },
+    Inspect {
+        method: String,
+        arg: Vec<u8>,
+    },
     /// `canister_update METHOD`.
-    Update { method: String, arg: Vec<u8> },
+    Update {
+        method: String,
+        arg: Vec<u8>,
+    },
     /// `canister_query METHOD` as part of a block: called as an update or by another canister.
-    ReplicatedQuery { method: String, arg: Vec<u8> },
+    ReplicatedQuery {
+        method: String,
+        arg: Vec<u8>,
+    },
     /// `canister_query METHOD` outside a block; state is discarded.
-    Query { method: String, arg: Vec<u8> },
+    Query {
+        method: String,
+        arg: Vec<u8>,
+    },
     Heartbeat,
     Timer,
-    Callback { closure: Closure, response: Response, cycles_refunded: u128 },
-    Cleanup { closure: Closure },
+    Callback {
+        closure: Closure,
+        response: Response,
+        cycles_refunded: u128,
+    },
+    Cleanup {
+        closure: Closure,
+    },
 }
 
 /// What an execution may see of the world around it.
@@ -107,18 +125,27 @@ pub enum Trap {
     Wasm(String),
     /// A System API call that the specification forbids there, or with such arguments.
     Contract(String),
-    InstructionLimit { max: u64 },
-    MethodNotFound { method: String },
+    InstructionLimit {
+        max: u64,
+    },
+    MethodNotFound {
+        method: String,
+    },
 }
 
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CalledTrap(message) => write!(f, "Canister called `ic0.trap` with message: '{message}'"),
+            Self::CalledTrap(message) => {
+                write!(f, "Canister called `ic0.trap` with message: '{message}'")
+            }
             Self::Wasm(message) => write!(f, "Canister trapped: {message}"),
             Self::Contract(message) => write!(f, "Canister violated contract: {message}"),
             Self::InstructionLimit { max } => {
-                write!(f, "Canister exceeded the limit of {max} instructions for single message execution.")
+                write!(
+                    f,
+                    "Canister exceeded the limit of {max} instructions for single message execution."
+                )
             }
             Self::MethodNotFound { method } => write!(f, "Canister has no method '{method}'"),
         }

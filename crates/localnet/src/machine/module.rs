@@ -79,12 +79,18 @@ impl Compiler {
         if let Some(folder) = cache {
             let mut cache = CacheConfig::new();
             cache.with_directory(folder);
-            config.cache(Some(Cache::new(cache).expect("the compile cache's folder can be used")));
+            config.cache(Some(
+                Cache::new(cache).expect("the compile cache's folder can be used"),
+            ));
         }
         let engine = Engine::new(&config).expect("the engine's configuration is valid");
         let mut linker = Linker::new(&engine);
         api::define(&mut linker).expect("every import is defined once");
-        Self { engine, linker, known: Mutex::default() }
+        Self {
+            engine,
+            linker,
+            known: Mutex::default(),
+        }
     }
 
     /// Checks and compiles a module, gzipped or not.
@@ -101,8 +107,15 @@ impl Compiler {
             .linker
             .instantiate_pre(&compiled)
             .map_err(|error| ModuleError::Invalid(format!("{error:#}")))?;
-        let module = Module(Arc::new(Inner { hash, instance, shape }));
-        self.known.lock().expect("no panic holds it").insert(hash, module.clone());
+        let module = Module(Arc::new(Inner {
+            hash,
+            instance,
+            shape,
+        }));
+        self.known
+            .lock()
+            .expect("no panic holds it")
+            .insert(hash, module.clone());
         Ok(module)
     }
 }
@@ -138,14 +151,22 @@ impl Module {
 
     /// Names under which mutable globals are exported.
     pub(super) fn globals(&self) -> impl Iterator<Item = String> + '_ {
-        self.0.shape.mutable_globals.iter().map(|index| format!("{GLOBAL}{index}"))
+        self.0
+            .shape
+            .mutable_globals
+            .iter()
+            .map(|index| format!("{GLOBAL}{index}"))
     }
 
     pub(super) const TABLE: &str = TABLE;
 
     /// A custom section `icp:public NAME` or `icp:private NAME`.
     pub fn metadata(&self, name: &str) -> Option<(MetadataVisibility, &[u8])> {
-        self.0.shape.metadata.get(name).map(|(visibility, bytes)| (*visibility, bytes.as_slice()))
+        self.0
+            .shape
+            .metadata
+            .get(name)
+            .map(|(visibility, bytes)| (*visibility, bytes.as_slice()))
     }
 }
 
@@ -158,7 +179,11 @@ fn unpack(bytes: &[u8]) -> Result<Cow<'_, [u8]>, ModuleError> {
     } else {
         Cow::Borrowed(bytes)
     };
-    if wasm.len() as u64 > WASM_BYTES_MAX { Err(ModuleError::TooLarge) } else { Ok(wasm) }
+    if wasm.len() as u64 > WASM_BYTES_MAX {
+        Err(ModuleError::TooLarge)
+    } else {
+        Ok(wasm)
+    }
 }
 
 /// What there is in a module, as far as a canister's host cares.
@@ -178,7 +203,10 @@ impl Shape {
         let mut globals_imported = 0;
         for payload in Parser::new(0).parse_all(wasm) {
             match payload.map_err(invalid)? {
-                Payload::Version { encoding: wasmparser::Encoding::Component, .. } => {
+                Payload::Version {
+                    encoding: wasmparser::Encoding::Component,
+                    ..
+                } => {
                     return Err(ModuleError::Invalid("it is a component".into()));
                 }
                 Payload::ImportSection(section) => {
@@ -207,13 +235,16 @@ impl Shape {
                 Payload::ExportSection(section) => {
                     for export in section {
                         let export = export.map_err(invalid)?;
-                        if export.kind == ExternalKind::Func && export.name.starts_with("canister_") {
+                        if export.kind == ExternalKind::Func && export.name.starts_with("canister_")
+                        {
                             shape.entry_points.insert(export.name.into());
                         }
                     }
                 }
                 Payload::StartSection { func, .. } => shape.start = Some(func),
-                Payload::CustomSection(section) => shape.note_metadata(section.name(), section.data()),
+                Payload::CustomSection(section) => {
+                    shape.note_metadata(section.name(), section.data())
+                }
                 _ => {}
             }
         }
@@ -222,11 +253,13 @@ impl Shape {
     }
 
     fn note_metadata(&mut self, name: &str, data: &[u8]) {
-        for (prefix, visibility) in
-            [("icp:public ", MetadataVisibility::Public), ("icp:private ", MetadataVisibility::Private)]
-        {
+        for (prefix, visibility) in [
+            ("icp:public ", MetadataVisibility::Public),
+            ("icp:private ", MetadataVisibility::Private),
+        ] {
             if let Some(name) = name.strip_prefix(prefix) {
-                self.metadata.insert(name.into(), (visibility, data.to_vec()));
+                self.metadata
+                    .insert(name.into(), (visibility, data.to_vec()));
             }
         }
     }
@@ -242,13 +275,20 @@ impl Shape {
         ];
         let mut methods = BTreeSet::new();
         for name in &self.entry_points {
-            let method = ["canister_update ", "canister_query ", "canister_composite_query "]
-                .iter()
-                .find_map(|prefix| name.strip_prefix(prefix));
+            let method = [
+                "canister_update ",
+                "canister_query ",
+                "canister_composite_query ",
+            ]
+            .iter()
+            .find_map(|prefix| name.strip_prefix(prefix));
             match method {
-                Some(method) if !methods.insert(method) => return Err(ModuleError::ExportedTwice(method.into())),
+                Some(method) if !methods.insert(method) => {
+                    return Err(ModuleError::ExportedTwice(method.into()));
+                }
                 Some(_) => {}
-                None if PLAIN.contains(&name.as_str()) || name == "canister_on_low_wasm_memory" => {}
+                None if PLAIN.contains(&name.as_str()) || name == "canister_on_low_wasm_memory" => {
+                }
                 None => return Err(ModuleError::UnknownExport(name.clone())),
             }
         }
@@ -270,7 +310,9 @@ impl Shape {
                     original.push(export.map_err(invalid)?);
                 }
             }
-            let Some((id, range)) = payload.as_section() else { continue };
+            let Some((id, range)) = payload.as_section() else {
+                continue;
+            };
             // Sections after the exports: start, elements, data count, code, data.
             if !done && id >= EXPORT {
                 done = true;
@@ -281,7 +323,10 @@ impl Shape {
             match id {
                 EXPORT => module.section(&self.exports(&original)),
                 START_ID => &mut module,
-                _ => module.section(&RawSection { id, data: &wasm[range] }),
+                _ => module.section(&RawSection {
+                    id,
+                    data: &wasm[range],
+                }),
             };
         }
         if !done {

@@ -136,7 +136,11 @@ impl Machine {
     }
 
     fn fresh(module: &Module, context: &Context) -> Result<Self, Trap> {
-        let host = Host { stable: StableMemory::default(), memory: None, run: Run::new(Kind::START, context) };
+        let host = Host {
+            stable: StableMemory::default(),
+            memory: None,
+            run: Run::new(Kind::START, context),
+        };
         let mut store = Store::new(module.instance().module().engine(), host);
         store.set_fuel(u64::MAX).expect("the engine counts fuel");
         let instance = module
@@ -146,10 +150,19 @@ impl Machine {
         store.data_mut().memory = instance.get_memory(&mut store, module::MEMORY);
         let globals = module
             .globals()
-            .map(|name| instance.get_global(&mut store, &name).expect("it was exported"))
+            .map(|name| {
+                instance
+                    .get_global(&mut store, &name)
+                    .expect("it was exported")
+            })
             .collect();
-        let mut machine =
-            Self { module: module.clone(), store, instance, globals, image: Image::default() };
+        let mut machine = Self {
+            module: module.clone(),
+            store,
+            instance,
+            globals,
+            image: Image::default(),
+        };
         machine.keep();
         Ok(machine)
     }
@@ -187,7 +200,11 @@ impl Machine {
 
     fn enter_init(&mut self, name: &str, arg: Vec<u8>, context: &Context) -> Result<(), Trap> {
         let logs = std::mem::take(&mut self.store.data_mut().run.logs);
-        self.store.data_mut().run = Run { arg, logs, ..Run::new(Kind::INIT, context) };
+        self.store.data_mut().run = Run {
+            arg,
+            logs,
+            ..Run::new(Kind::INIT, context)
+        };
         self.call_optional(name)
     }
 
@@ -195,19 +212,31 @@ impl Machine {
         let (kind, export) = match &entry {
             Entry::Inspect { .. } => (Kind::INSPECT, "canister_inspect_message".into()),
             Entry::Update { method, .. } => (Kind::UPDATE, format!("canister_update {method}")),
-            Entry::ReplicatedQuery { method, .. } => (Kind::REPLICATED_QUERY, format!("canister_query {method}")),
+            Entry::ReplicatedQuery { method, .. } => {
+                (Kind::REPLICATED_QUERY, format!("canister_query {method}"))
+            }
             Entry::Query { method, .. } => (Kind::QUERY, format!("canister_query {method}")),
             Entry::Heartbeat => (Kind::SYSTEM_TASK, "canister_heartbeat".into()),
             Entry::Timer => (Kind::SYSTEM_TASK, "canister_global_timer".into()),
-            Entry::Callback { response: Response::Reply(_), .. } => (Kind::REPLY_CALLBACK, String::new()),
+            Entry::Callback {
+                response: Response::Reply(_),
+                ..
+            } => (Kind::REPLY_CALLBACK, String::new()),
             Entry::Callback { .. } => (Kind::REJECT_CALLBACK, String::new()),
             Entry::Cleanup { .. } => (Kind::CLEANUP, String::new()),
         };
         let (method, arg) = entry.message();
-        let mut run =
-            Run { method: method.into(), arg: arg.to_vec(), ..Run::new(kind, context) };
+        let mut run = Run {
+            method: method.into(),
+            arg: arg.to_vec(),
+            ..Run::new(kind, context)
+        };
         let closure = match entry {
-            Entry::Callback { closure, response, cycles_refunded } => {
+            Entry::Callback {
+                closure,
+                response,
+                cycles_refunded,
+            } => {
                 run.cycles_refunded = cycles_refunded;
                 match response {
                     Response::Reply(reply) => run.arg = reply,
@@ -217,7 +246,10 @@ impl Machine {
             }
             Entry::Cleanup { closure } => Some(closure),
             Entry::Inspect { .. } if !self.module.exports(&export) => {
-                self.store.data_mut().run = Run { accepted: true, ..run };
+                self.store.data_mut().run = Run {
+                    accepted: true,
+                    ..run
+                };
                 return Ok(());
             }
             _ => None,
@@ -232,7 +264,11 @@ impl Machine {
     }
 
     fn call_optional(&mut self, name: &str) -> Result<(), Trap> {
-        if self.module.exports(name) { self.call_export(name) } else { Ok(()) }
+        if self.module.exports(name) {
+            self.call_export(name)
+        } else {
+            Ok(())
+        }
     }
 
     fn call_export(&mut self, name: &str) -> Result<(), Trap> {
@@ -240,19 +276,27 @@ impl Machine {
             .instance
             .get_typed_func::<(), ()>(&mut self.store, name)
             .map_err(|error| Trap::Wasm(format!("'{name}' is no entry point: {error}")))?;
-        function.call(&mut self.store, ()).map_err(|error| self.trap(error))
+        function
+            .call(&mut self.store, ())
+            .map_err(|error| self.trap(error))
     }
 
     fn call_closure(&mut self, Closure { fun, env }: Closure) -> Result<(), Trap> {
         let table = self.instance.get_table(&mut self.store, Module::TABLE);
         let element = table.and_then(|table| table.get(&mut self.store, u64::from(fun)));
         let Some(Ref::Func(Some(function))) = element else {
-            return Err(Trap::Contract(format!("there is no function {fun} in the table")));
+            return Err(Trap::Contract(format!(
+                "there is no function {fun} in the table"
+            )));
         };
-        let function = function
-            .typed::<u32, ()>(&self.store)
-            .map_err(|_| Trap::Contract(format!("function {fun} of the table is no callback (i32) -> ()")))?;
-        function.call(&mut self.store, env).map_err(|error| self.trap(error))
+        let function = function.typed::<u32, ()>(&self.store).map_err(|_| {
+            Trap::Contract(format!(
+                "function {fun} of the table is no callback (i32) -> ()"
+            ))
+        })?;
+        function
+            .call(&mut self.store, env)
+            .map_err(|error| self.trap(error))
     }
 
     fn trap(&mut self, error: wasmtime::Error) -> Trap {
@@ -261,14 +305,18 @@ impl Machine {
             return trap;
         }
         match error.downcast_ref::<wasmtime::Trap>() {
-            Some(wasmtime::Trap::OutOfFuel) => Trap::InstructionLimit { max: run.instructions_max },
+            Some(wasmtime::Trap::OutOfFuel) => Trap::InstructionLimit {
+                max: run.instructions_max,
+            },
             Some(trap) => Trap::Wasm(trap.to_string()),
             None => Trap::Wasm(format!("{error:#}")),
         }
     }
 
     fn fuel(&mut self, instructions: u64) {
-        self.store.set_fuel(instructions).expect("the engine counts fuel");
+        self.store
+            .set_fuel(instructions)
+            .expect("the engine counts fuel");
     }
 
     fn outcome(&mut self, result: Result<(), Trap>, context: &Context) -> Outcome {
@@ -296,21 +344,32 @@ impl Machine {
             self.image.heap.copy_from_slice(live);
         }
         let globals = &self.globals;
-        self.image.globals = globals.iter().map(|global| global.get(&mut self.store)).collect();
+        self.image.globals = globals
+            .iter()
+            .map(|global| global.get(&mut self.store))
+            .collect();
     }
 
     /// Puts heap and globals back to the committed ones.
     fn restore(&mut self) {
-        let live = self.store.data().memory.map_or(0, |memory| memory.data_size(&self.store));
+        let live = self
+            .store
+            .data()
+            .memory
+            .map_or(0, |memory| memory.data_size(&self.store));
         if live != self.image.heap.len() {
             // A memory of Wasm cannot shrink: take a new instance.
             self.renew();
         }
         if let Some(memory) = self.store.data().memory {
-            memory.data_mut(&mut self.store).copy_from_slice(&self.image.heap);
+            memory
+                .data_mut(&mut self.store)
+                .copy_from_slice(&self.image.heap);
         }
         for (global, value) in self.globals.iter().zip(&self.image.globals) {
-            global.set(&mut self.store, *value).expect("the value came from there");
+            global
+                .set(&mut self.store, *value)
+                .expect("the value came from there");
         }
     }
 
@@ -319,19 +378,36 @@ impl Machine {
         let stable = std::mem::take(&mut host.stable);
         let run = std::mem::replace(&mut host.run, Run::idle());
         let image = std::mem::take(&mut self.image);
-        let mut store = Store::new(self.module.instance().module().engine(), Host { stable, memory: None, run });
+        let mut store = Store::new(
+            self.module.instance().module().engine(),
+            Host {
+                stable,
+                memory: None,
+                run,
+            },
+        );
         store.set_fuel(u64::MAX).expect("the engine counts fuel");
-        let instance = self.module.instance().instantiate(&mut store).expect("it could be instantiated before");
+        let instance = self
+            .module
+            .instance()
+            .instantiate(&mut store)
+            .expect("it could be instantiated before");
         let memory = instance.get_memory(&mut store, module::MEMORY);
         if let Some(memory) = memory {
             let missing = image.heap.len() as u64 / 65_536 - memory.size(&store);
-            memory.grow(&mut store, missing).expect("the memory had that size before");
+            memory
+                .grow(&mut store, missing)
+                .expect("the memory had that size before");
         }
         store.data_mut().memory = memory;
         self.globals = self
             .module
             .globals()
-            .map(|name| instance.get_global(&mut store, &name).expect("it was exported"))
+            .map(|name| {
+                instance
+                    .get_global(&mut store, &name)
+                    .expect("it was exported")
+            })
             .collect();
         (self.store, self.instance, self.image) = (store, instance, image);
     }

@@ -34,7 +34,10 @@ pub struct OutOfBounds;
 impl StableMemory {
     /// Its first bytes are `bytes`, filled up with zeros to whole pages.
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        let mut memory = Self { size_pages: (bytes.len() as u64).div_ceil(STABLE_PAGE_BYTES), ..Self::default() };
+        let mut memory = Self {
+            size_pages: (bytes.len() as u64).div_ceil(STABLE_PAGE_BYTES),
+            ..Self::default()
+        };
         memory.write(0, bytes).expect("the memory has that size");
         memory
     }
@@ -53,7 +56,9 @@ impl StableMemory {
     /// The size before, or none where the memory cannot grow so far.
     pub fn grow(&mut self, pages: u64) -> Option<u64> {
         let old = self.size_pages;
-        let new = old.checked_add(pages).filter(|new| *new <= STABLE_PAGES_MAX)?;
+        let new = old
+            .checked_add(pages)
+            .filter(|new| *new <= STABLE_PAGES_MAX)?;
         self.size_pages = new;
         Some(old)
     }
@@ -79,9 +84,14 @@ impl StableMemory {
         while done < from.len() {
             let (page, at, len) = span(offset + done as u64, from.len() - done);
             if let Some(undo) = &mut self.undo {
-                undo.pages.entry(page).or_insert_with(|| self.pages.get(&page).cloned());
+                undo.pages
+                    .entry(page)
+                    .or_insert_with(|| self.pages.get(&page).cloned());
             }
-            let bytes = self.pages.entry(page).or_insert_with(|| Box::new([0; STABLE_PAGE_BYTES as usize]));
+            let bytes = self
+                .pages
+                .entry(page)
+                .or_insert_with(|| Box::new([0; STABLE_PAGE_BYTES as usize]));
             bytes[at..at + len].copy_from_slice(&from[done..done + len]);
             done += len;
         }
@@ -90,7 +100,10 @@ impl StableMemory {
 
     /// From here on, everything can be undone.
     pub fn begin(&mut self) {
-        self.undo = Some(Undo { pages: BTreeMap::new(), size_pages: self.size_pages });
+        self.undo = Some(Undo {
+            pages: BTreeMap::new(),
+            size_pages: self.size_pages,
+        });
     }
 
     /// Keeps what was written since [`StableMemory::begin`].
@@ -124,12 +137,20 @@ impl StableMemory {
 
     fn check(&self, offset: u64, len: usize) -> Result<(), OutOfBounds> {
         let end = offset.checked_add(len as u64).ok_or(OutOfBounds)?;
-        if end <= self.size_pages * STABLE_PAGE_BYTES { Ok(()) } else { Err(OutOfBounds) }
+        if end <= self.size_pages * STABLE_PAGE_BYTES {
+            Ok(())
+        } else {
+            Err(OutOfBounds)
+        }
     }
 }
 
 /// The page of `offset`, the place in it, and how many of `len` bytes it holds from there.
 fn span(offset: u64, len: usize) -> (u64, usize, usize) {
     let at = (offset % STABLE_PAGE_BYTES) as usize;
-    (offset / STABLE_PAGE_BYTES, at, len.min(STABLE_PAGE_BYTES as usize - at))
+    (
+        offset / STABLE_PAGE_BYTES,
+        at,
+        len.min(STABLE_PAGE_BYTES as usize - at),
+    )
 }

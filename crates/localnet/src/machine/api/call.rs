@@ -19,46 +19,79 @@ const PAYLOAD_BYTE_COST: u64 = 50;
 
 pub fn define(linker: &mut Linker<Host>) -> Result<()> {
     linker.func_wrap("ic0", "call_new", call_new)?;
-    linker.func_wrap("ic0", "call_on_cleanup", |mut c: Caller<Host>, fun: u32, env: u32| {
-        c.enter("call_on_cleanup", MAY_CALL, BASE_COST)?;
-        match &mut c.run().call {
-            Some(call) if call.on_cleanup.is_none() => call.on_cleanup = Some(Closure { fun, env }),
-            Some(_) => return c.contract("ic0_call_on_cleanup: the cleanup is set already"),
-            None => return no_call(&mut c, "call_on_cleanup"),
-        }
-        Ok(())
-    })?;
-    linker.func_wrap("ic0", "call_data_append", |mut c: Caller<Host>, src: u32, size: u32| {
-        c.enter("call_data_append", MAY_CALL, BASE_COST + PAYLOAD_BYTE_COST * u64::from(size))?;
-        let bytes = c.load(src, size)?;
-        match &mut c.run().call {
-            None => no_call(&mut c, "call_data_append"),
-            Some(call) if call.arg.len() + bytes.len() > ARG_BYTES_MAX => {
-                c.contract(format!("ic0_call_data_append: an argument has at most {ARG_BYTES_MAX} bytes"))
+    linker.func_wrap(
+        "ic0",
+        "call_on_cleanup",
+        |mut c: Caller<Host>, fun: u32, env: u32| {
+            c.enter("call_on_cleanup", MAY_CALL, BASE_COST)?;
+            match &mut c.run().call {
+                Some(call) if call.on_cleanup.is_none() => {
+                    call.on_cleanup = Some(Closure { fun, env })
+                }
+                Some(_) => return c.contract("ic0_call_on_cleanup: the cleanup is set already"),
+                None => return no_call(&mut c, "call_on_cleanup"),
             }
-            Some(call) => {
-                call.arg.extend_from_slice(&bytes);
-                Ok(())
+            Ok(())
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "call_data_append",
+        |mut c: Caller<Host>, src: u32, size: u32| {
+            c.enter(
+                "call_data_append",
+                MAY_CALL,
+                BASE_COST + PAYLOAD_BYTE_COST * u64::from(size),
+            )?;
+            let bytes = c.load(src, size)?;
+            match &mut c.run().call {
+                None => no_call(&mut c, "call_data_append"),
+                Some(call) if call.arg.len() + bytes.len() > ARG_BYTES_MAX => c.contract(format!(
+                    "ic0_call_data_append: an argument has at most {ARG_BYTES_MAX} bytes"
+                )),
+                Some(call) => {
+                    call.arg.extend_from_slice(&bytes);
+                    Ok(())
+                }
             }
-        }
-    })?;
-    linker.func_wrap("ic0", "call_with_best_effort_response", |mut c: Caller<Host>, timeout_s: u32| {
-        c.enter("call_with_best_effort_response", MAY_CALL, BASE_COST)?;
-        match &mut c.run().call {
-            Some(call) if call.timeout_s.is_none() => call.timeout_s = Some(timeout_s),
-            Some(_) => return c.contract("ic0_call_with_best_effort_response: the timeout is set already"),
-            None => return no_call(&mut c, "call_with_best_effort_response"),
-        }
-        Ok(())
-    })?;
-    linker.func_wrap("ic0", "call_cycles_add128", |mut c: Caller<Host>, high: u64, low: u64| {
-        c.enter("call_cycles_add128", MAY_CALL, BASE_COST)?;
-        add_cycles(&mut c, "call_cycles_add128", u128::from(high) << 64 | u128::from(low))
-    })?;
-    linker.func_wrap("ic0", "call_cycles_add", |mut c: Caller<Host>, amount: u64| {
-        c.enter("call_cycles_add", MAY_CALL, BASE_COST)?;
-        add_cycles(&mut c, "call_cycles_add", u128::from(amount))
-    })?;
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "call_with_best_effort_response",
+        |mut c: Caller<Host>, timeout_s: u32| {
+            c.enter("call_with_best_effort_response", MAY_CALL, BASE_COST)?;
+            match &mut c.run().call {
+                Some(call) if call.timeout_s.is_none() => call.timeout_s = Some(timeout_s),
+                Some(_) => {
+                    return c
+                        .contract("ic0_call_with_best_effort_response: the timeout is set already");
+                }
+                None => return no_call(&mut c, "call_with_best_effort_response"),
+            }
+            Ok(())
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "call_cycles_add128",
+        |mut c: Caller<Host>, high: u64, low: u64| {
+            c.enter("call_cycles_add128", MAY_CALL, BASE_COST)?;
+            add_cycles(
+                &mut c,
+                "call_cycles_add128",
+                u128::from(high) << 64 | u128::from(low),
+            )
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "call_cycles_add",
+        |mut c: Caller<Host>, amount: u64| {
+            c.enter("call_cycles_add", MAY_CALL, BASE_COST)?;
+            add_cycles(&mut c, "call_cycles_add", u128::from(amount))
+        },
+    )?;
     linker.func_wrap("ic0", "call_perform", call_perform)?;
     Ok(())
 }
@@ -78,7 +111,9 @@ fn call_new(
     c.enter("call_new", MAY_CALL, 1_500)?;
     give_back(&mut c);
     if name_size > METHOD_BYTES_MAX {
-        return c.contract(format!("ic0_call_new: a method's name has at most {METHOD_BYTES_MAX} bytes"));
+        return c.contract(format!(
+            "ic0_call_new: a method's name has at most {METHOD_BYTES_MAX} bytes"
+        ));
     }
     let Ok(callee) = Principal::try_from_slice(&c.load(callee_src, callee_size)?) else {
         return c.contract("ic0_call_new: the callee is no principal");
@@ -91,8 +126,14 @@ fn call_new(
         method,
         arg: vec![],
         cycles: 0,
-        on_reply: Closure { fun: reply_fun, env: reply_env },
-        on_reject: Closure { fun: reject_fun, env: reject_env },
+        on_reply: Closure {
+            fun: reply_fun,
+            env: reply_env,
+        },
+        on_reject: Closure {
+            fun: reject_fun,
+            env: reject_env,
+        },
         on_cleanup: None,
         timeout_s: None,
     });
@@ -101,7 +142,9 @@ fn call_new(
 
 fn call_perform(mut c: Caller<Host>) -> Result<u32> {
     c.enter("call_perform", MAY_CALL, 5_000)?;
-    let Some(call) = c.run().call.take() else { return no_call(&mut c, "call_perform") };
+    let Some(call) = c.run().call.take() else {
+        return no_call(&mut c, "call_perform");
+    };
     let run = c.run();
     let outstanding = run.calls_outstanding.entry(call.callee).or_default();
     if *outstanding >= QUEUE_MAX {
@@ -116,7 +159,9 @@ fn call_perform(mut c: Caller<Host>) -> Result<u32> {
 
 fn add_cycles(c: &mut Caller<Host>, name: &str, amount: u128) -> Result<()> {
     let run = c.run();
-    let Some(call) = &mut run.call else { return no_call(c, name) };
+    let Some(call) = &mut run.call else {
+        return no_call(c, name);
+    };
     match run.balance.checked_sub(amount) {
         Some(left) => {
             run.balance = left;
@@ -125,7 +170,9 @@ fn add_cycles(c: &mut Caller<Host>, name: &str, amount: u128) -> Result<()> {
         }
         None => {
             let balance = run.balance;
-            c.contract(format!("ic0_{name}: {amount} cycles are more than the balance of {balance}"))
+            c.contract(format!(
+                "ic0_{name}: {amount} cycles are more than the balance of {balance}"
+            ))
         }
     }
 }
@@ -139,5 +186,7 @@ fn give_back(c: &mut Caller<Host>) {
 }
 
 fn no_call<T>(c: &mut Caller<Host>, name: &str) -> Result<T> {
-    c.contract(format!("ic0_{name} called when no call is under construction"))
+    c.contract(format!(
+        "ic0_{name} called when no call is under construction"
+    ))
 }

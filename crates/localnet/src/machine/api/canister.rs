@@ -9,16 +9,26 @@ use crate::machine::{
     host::{Host, Kind},
 };
 
-const WRITES: Kind = Kind::INIT.or(Kind::PRE_UPGRADE).or(Kind::UPDATE).or(CALLBACK).or(Kind::SYSTEM_TASK);
+const WRITES: Kind = Kind::INIT
+    .or(Kind::PRE_UPGRADE)
+    .or(Kind::UPDATE)
+    .or(CALLBACK)
+    .or(Kind::SYSTEM_TASK);
 const CERTIFIED_DATA_BYTES_MAX: u32 = 32;
 /// Nodes of a subnet, as fees are reckoned.
 const SUBNET_NODES: u32 = 13;
 
 pub fn define(linker: &mut Linker<Host>) -> Result<()> {
-    define_bytes(linker, "canister_self", EXCEPT_START, |run| run.canister_id.as_slice().to_vec())?;
-    define_bytes(linker, "subnet_self", EXCEPT_START, |run| run.subnet_id.as_slice().to_vec())?;
+    define_bytes(linker, "canister_self", EXCEPT_START, |run| {
+        run.canister_id.as_slice().to_vec()
+    })?;
+    define_bytes(linker, "subnet_self", EXCEPT_START, |run| {
+        run.subnet_id.as_slice().to_vec()
+    })?;
     define_bytes(linker, "root_key", EXCEPT_START, |run| run.root_key.clone())?;
-    define_bytes(linker, "data_certificate", Kind::QUERY, |run| run.certificate.clone().unwrap_or_default())?;
+    define_bytes(linker, "data_certificate", Kind::QUERY, |run| {
+        run.certificate.clone().unwrap_or_default()
+    })?;
     define_cycles(linker)?;
     define_costs(linker)?;
     define_environment(linker)?;
@@ -34,67 +44,111 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
         };
     }
     number!("canister_status", EXCEPT_START, BASE_COST, |run| run.status);
-    number!("canister_version", EXCEPT_START, BASE_COST, |run| run.canister_version);
-    number!("subnet_self_node_count", EXCEPT_START, BASE_COST, |_run| SUBNET_NODES);
-    number!("data_certificate_present", EXCEPT_START, BASE_COST, |run| run.certificate.is_some() as u32);
+    number!("canister_version", EXCEPT_START, BASE_COST, |run| run
+        .canister_version);
+    number!("subnet_self_node_count", EXCEPT_START, BASE_COST, |_run| {
+        SUBNET_NODES
+    });
+    number!(
+        "data_certificate_present",
+        EXCEPT_START,
+        BASE_COST,
+        |run| run.certificate.is_some() as u32
+    );
     number!("time", EXCEPT_START, BASE_COST, |run| run.time_ns);
-    number!("in_replicated_execution", EVERYWHERE, BASE_COST, |run| !run.kind.among(QUERY_OR_INSPECT) as u32);
+    number!("in_replicated_execution", EVERYWHERE, BASE_COST, |run| !run
+        .kind
+        .among(QUERY_OR_INSPECT)
+        as u32);
 
-    linker.func_wrap("ic0", "performance_counter", |mut c: Caller<Host>, counter: u32| {
-        c.enter("performance_counter", EVERYWHERE, 200)?;
-        let left = c.get_fuel()?;
-        let run = c.run();
-        let here = run.instructions_max.saturating_sub(left);
-        match counter {
-            0 => Ok(here),
-            1 => Ok(run.instructions_before + here),
-            _ => c.contract(format!("ic0_performance_counter: there is no counter {counter}")),
-        }
-    })?;
-    linker.func_wrap("ic0", "is_controller", |mut c: Caller<Host>, src: u32, size: u32| {
-        c.enter("is_controller", EVERYWHERE, 1_000)?;
-        match Principal::try_from_slice(&c.load(src, size)?) {
-            Ok(principal) => Ok(c.run().controllers.contains(&principal) as u32),
-            Err(_) => c.contract("ic0_is_controller: not a principal"),
-        }
-    })?;
-    linker.func_wrap("ic0", "debug_print", |mut c: Caller<Host>, src: u32, size: u32| {
-        c.enter("debug_print", EVERYWHERE, 100)?;
-        let text = c.load(src, size)?;
-        c.run().log(text);
-        Ok(())
-    })?;
-    linker.func_wrap("ic0", "trap", |mut c: Caller<Host>, src: u32, size: u32| -> Result<()> {
-        c.enter("trap", EVERYWHERE, BASE_COST)?;
-        let text = c.load(src, size)?;
-        c.run().log([b"[TRAP]: ", &text[..]].concat());
-        c.trap(Trap::CalledTrap(String::from_utf8_lossy(&text).into_owned()))
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "performance_counter",
+        |mut c: Caller<Host>, counter: u32| {
+            c.enter("performance_counter", EVERYWHERE, 200)?;
+            let left = c.get_fuel()?;
+            let run = c.run();
+            let here = run.instructions_max.saturating_sub(left);
+            match counter {
+                0 => Ok(here),
+                1 => Ok(run.instructions_before + here),
+                _ => c.contract(format!(
+                    "ic0_performance_counter: there is no counter {counter}"
+                )),
+            }
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "is_controller",
+        |mut c: Caller<Host>, src: u32, size: u32| {
+            c.enter("is_controller", EVERYWHERE, 1_000)?;
+            match Principal::try_from_slice(&c.load(src, size)?) {
+                Ok(principal) => Ok(c.run().controllers.contains(&principal) as u32),
+                Err(_) => c.contract("ic0_is_controller: not a principal"),
+            }
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "debug_print",
+        |mut c: Caller<Host>, src: u32, size: u32| {
+            c.enter("debug_print", EVERYWHERE, 100)?;
+            let text = c.load(src, size)?;
+            c.run().log(text);
+            Ok(())
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "trap",
+        |mut c: Caller<Host>, src: u32, size: u32| -> Result<()> {
+            c.enter("trap", EVERYWHERE, BASE_COST)?;
+            let text = c.load(src, size)?;
+            c.run().log([b"[TRAP]: ", &text[..]].concat());
+            c.trap(Trap::CalledTrap(
+                String::from_utf8_lossy(&text).into_owned(),
+            ))
+        },
+    )?;
     Ok(())
 }
 
 const QUERY_OR_INSPECT: Kind = Kind::QUERY.or(Kind::INSPECT);
 
 fn define_writes(linker: &mut Linker<Host>) -> Result<()> {
-    linker.func_wrap("ic0", "certified_data_set", |mut c: Caller<Host>, src: u32, size: u32| {
-        c.enter("certified_data_set", WRITES, BASE_COST + u64::from(size))?;
-        if size > CERTIFIED_DATA_BYTES_MAX {
-            return c.contract(format!("ic0_certified_data_set: at most {CERTIFIED_DATA_BYTES_MAX} bytes"));
-        }
-        let data = c.load(src, size)?;
-        c.run().certified_data = Some(data);
-        Ok(())
-    })?;
-    linker.func_wrap("ic0", "global_timer_set", |mut c: Caller<Host>, time_ns: u64| {
-        c.enter("global_timer_set", WRITES.or(Kind::CLEANUP), BASE_COST)?;
-        Ok(c.run().set_timer(time_ns))
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "certified_data_set",
+        |mut c: Caller<Host>, src: u32, size: u32| {
+            c.enter("certified_data_set", WRITES, BASE_COST + u64::from(size))?;
+            if size > CERTIFIED_DATA_BYTES_MAX {
+                return c.contract(format!(
+                    "ic0_certified_data_set: at most {CERTIFIED_DATA_BYTES_MAX} bytes"
+                ));
+            }
+            let data = c.load(src, size)?;
+            c.run().certified_data = Some(data);
+            Ok(())
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "global_timer_set",
+        |mut c: Caller<Host>, time_ns: u64| {
+            c.enter("global_timer_set", WRITES.or(Kind::CLEANUP), BASE_COST)?;
+            Ok(c.run().set_timer(time_ns))
+        },
+    )?;
     Ok(())
 }
 
 fn define_cycles(linker: &mut Linker<Host>) -> Result<()> {
     // Nothing is frozen yet: the liquid balance is the balance.
-    for name in ["canister_cycle_balance128", "canister_liquid_cycle_balance128"] {
+    for name in [
+        "canister_cycle_balance128",
+        "canister_liquid_cycle_balance128",
+    ] {
         linker.func_wrap("ic0", name, move |mut c: Caller<Host>, dst: u32| {
             c.enter(name, EXCEPT_START, BASE_COST)?;
             let balance = c.run().balance;
@@ -106,43 +160,77 @@ fn define_cycles(linker: &mut Linker<Host>) -> Result<()> {
         let balance = c.run().balance;
         match u64::try_from(balance) {
             Ok(balance) => Ok(balance),
-            Err(_) => c.contract(format!("ic0_canister_cycle_balance: {balance} cycles do not fit in 64 bits")),
+            Err(_) => c.contract(format!(
+                "ic0_canister_cycle_balance: {balance} cycles do not fit in 64 bits"
+            )),
         }
     })?;
-    linker.func_wrap("ic0", "cycles_burn128", |mut c: Caller<Host>, high: u64, low: u64, dst: u32| {
-        c.enter("cycles_burn128", WRITES.or(Kind::REPLICATED_QUERY).or(Kind::CLEANUP), BASE_COST)?;
-        let run = c.run();
-        let burned = run.balance.min(u128::from(high) << 64 | u128::from(low));
-        run.balance -= burned;
-        c.store_u128(dst, burned)
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "cycles_burn128",
+        |mut c: Caller<Host>, high: u64, low: u64, dst: u32| {
+            c.enter(
+                "cycles_burn128",
+                WRITES.or(Kind::REPLICATED_QUERY).or(Kind::CLEANUP),
+                BASE_COST,
+            )?;
+            let run = c.run();
+            let burned = run.balance.min(u128::from(high) << 64 | u128::from(low));
+            run.balance -= burned;
+            c.store_u128(dst, burned)
+        },
+    )?;
     Ok(())
 }
 
 /// What things cost: nothing. This network charges no fees.
 fn define_costs(linker: &mut Linker<Host>) -> Result<()> {
-    linker.func_wrap("ic0", "cost_call", |mut c: Caller<Host>, _name: u64, _payload: u64, dst: u32| {
-        c.enter("cost_call", EVERYWHERE, BASE_COST)?;
-        c.store_u128(dst, 0)
-    })?;
-    linker.func_wrap("ic0", "cost_create_canister", |mut c: Caller<Host>, dst: u32| {
-        c.enter("cost_create_canister", EVERYWHERE, BASE_COST)?;
-        c.store_u128(dst, 0)
-    })?;
-    linker.func_wrap("ic0", "cost_http_request", |mut c: Caller<Host>, _size: u64, _max: u64, dst: u32| {
-        c.enter("cost_http_request", EVERYWHERE, BASE_COST)?;
-        c.store_u128(dst, 0)
-    })?;
-    linker.func_wrap("ic0", "cost_http_request_v2", |mut c: Caller<Host>, _src: u32, _size: u32, dst: u32| {
-        c.enter("cost_http_request_v2", EVERYWHERE, BASE_COST)?;
-        c.store_u128(dst, 0)
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "cost_call",
+        |mut c: Caller<Host>, _name: u64, _payload: u64, dst: u32| {
+            c.enter("cost_call", EVERYWHERE, BASE_COST)?;
+            c.store_u128(dst, 0)
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "cost_create_canister",
+        |mut c: Caller<Host>, dst: u32| {
+            c.enter("cost_create_canister", EVERYWHERE, BASE_COST)?;
+            c.store_u128(dst, 0)
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "cost_http_request",
+        |mut c: Caller<Host>, _size: u64, _max: u64, dst: u32| {
+            c.enter("cost_http_request", EVERYWHERE, BASE_COST)?;
+            c.store_u128(dst, 0)
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "cost_http_request_v2",
+        |mut c: Caller<Host>, _src: u32, _size: u32, dst: u32| {
+            c.enter("cost_http_request_v2", EVERYWHERE, BASE_COST)?;
+            c.store_u128(dst, 0)
+        },
+    )?;
     // There are no threshold keys here, so that every name of one is unknown: 2.
-    for name in ["cost_sign_with_ecdsa", "cost_sign_with_schnorr", "cost_vetkd_derive_key"] {
-        linker.func_wrap("ic0", name, move |mut c: Caller<Host>, _: u32, _: u32, _: u32, _: u32| {
-            c.enter(name, EVERYWHERE, BASE_COST)?;
-            Ok(2u32)
-        })?;
+    for name in [
+        "cost_sign_with_ecdsa",
+        "cost_sign_with_schnorr",
+        "cost_vetkd_derive_key",
+    ] {
+        linker.func_wrap(
+            "ic0",
+            name,
+            move |mut c: Caller<Host>, _: u32, _: u32, _: u32, _: u32| {
+                c.enter(name, EVERYWHERE, BASE_COST)?;
+                Ok(2u32)
+            },
+        )?;
     }
     Ok(())
 }
@@ -152,10 +240,14 @@ fn define_environment(linker: &mut Linker<Host>) -> Result<()> {
         c.enter("env_var_count", EXCEPT_START, BASE_COST)?;
         Ok(c.run().environment.len() as u32)
     })?;
-    linker.func_wrap("ic0", "env_var_name_size", |mut c: Caller<Host>, index: u32| {
-        c.enter("env_var_name_size", EXCEPT_START, BASE_COST)?;
-        Ok(name_at(&mut c, index)?.len() as u32)
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "env_var_name_size",
+        |mut c: Caller<Host>, index: u32| {
+            c.enter("env_var_name_size", EXCEPT_START, BASE_COST)?;
+            Ok(name_at(&mut c, index)?.len() as u32)
+        },
+    )?;
     linker.func_wrap(
         "ic0",
         "env_var_name_copy",
@@ -165,15 +257,23 @@ fn define_environment(linker: &mut Linker<Host>) -> Result<()> {
             c.copy_out(name.as_bytes(), dst, offset, size)
         },
     )?;
-    linker.func_wrap("ic0", "env_var_name_exists", |mut c: Caller<Host>, src: u32, size: u32| {
-        c.enter("env_var_name_exists", EXCEPT_START, BASE_COST)?;
-        let name = c.load(src, size)?;
-        Ok(c.run().environment.keys().any(|key| key.as_bytes() == name) as u32)
-    })?;
-    linker.func_wrap("ic0", "env_var_value_size", |mut c: Caller<Host>, src: u32, size: u32| {
-        c.enter("env_var_value_size", EXCEPT_START, BASE_COST)?;
-        Ok(value_of(&mut c, src, size)?.len() as u32)
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "env_var_name_exists",
+        |mut c: Caller<Host>, src: u32, size: u32| {
+            c.enter("env_var_name_exists", EXCEPT_START, BASE_COST)?;
+            let name = c.load(src, size)?;
+            Ok(c.run().environment.keys().any(|key| key.as_bytes() == name) as u32)
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "env_var_value_size",
+        |mut c: Caller<Host>, src: u32, size: u32| {
+            c.enter("env_var_value_size", EXCEPT_START, BASE_COST)?;
+            Ok(value_of(&mut c, src, size)?.len() as u32)
+        },
+    )?;
     linker.func_wrap(
         "ic0",
         "env_var_value_copy",
@@ -195,7 +295,13 @@ fn name_at(c: &mut Caller<Host>, index: u32) -> Result<String> {
 
 fn value_of(c: &mut Caller<Host>, src: u32, size: u32) -> Result<String> {
     let name = c.load(src, size)?;
-    match c.run().environment.iter().find(|(key, _)| key.as_bytes() == name).map(|(_, value)| value.clone()) {
+    match c
+        .run()
+        .environment
+        .iter()
+        .find(|(key, _)| key.as_bytes() == name)
+        .map(|(_, value)| value.clone())
+    {
         Some(value) => Ok(value),
         None => c.contract("there is no such environment variable"),
     }

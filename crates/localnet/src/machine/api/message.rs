@@ -21,10 +21,17 @@ const REPLY_BYTES_MAX: usize = 10 << 20;
 const PAYLOAD_BYTE_COST: u64 = 50;
 
 pub fn define(linker: &mut Linker<Host>) -> Result<()> {
-    define_bytes(linker, "msg_caller", EXCEPT_START, |run| run.caller.as_slice().to_vec())?;
-    define_bytes(linker, "msg_method_name", Kind::INSPECT, |run| run.method.as_bytes().to_vec())?;
+    define_bytes(linker, "msg_caller", EXCEPT_START, |run| {
+        run.caller.as_slice().to_vec()
+    })?;
+    define_bytes(linker, "msg_method_name", Kind::INSPECT, |run| {
+        run.method.as_bytes().to_vec()
+    })?;
     define_bytes(linker, "msg_reject_msg", Kind::REJECT_CALLBACK, |run| {
-        run.reject.as_ref().map(|(_, message)| message.as_bytes().to_vec()).unwrap_or_default()
+        run.reject
+            .as_ref()
+            .map(|(_, message)| message.as_bytes().to_vec())
+            .unwrap_or_default()
     })?;
     // Only envelopes signed for by a canister carry such data; this network takes senders as given.
     define_bytes(linker, "msg_caller_info_data", EXCEPT_START, |_| vec![])?;
@@ -57,27 +64,41 @@ fn define_arg(linker: &mut Linker<Host>) -> Result<()> {
         c.enter("msg_arg_data_size", ARG, BASE_COST)?;
         Ok(c.run().arg.len() as u32)
     })?;
-    linker.func_wrap("ic0", "msg_arg_data_copy", |mut c: Caller<Host>, dst: u32, offset: u32, size: u32| {
-        c.enter("msg_arg_data_copy", ARG, BASE_COST)?;
-        let arg = std::mem::take(&mut c.run().arg);
-        let result = c.copy_out(&arg, dst, offset, size);
-        c.run().arg = arg;
-        result
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "msg_arg_data_copy",
+        |mut c: Caller<Host>, dst: u32, offset: u32, size: u32| {
+            c.enter("msg_arg_data_copy", ARG, BASE_COST)?;
+            let arg = std::mem::take(&mut c.run().arg);
+            let result = c.copy_out(&arg, dst, offset, size);
+            c.run().arg = arg;
+            result
+        },
+    )?;
     Ok(())
 }
 
 fn define_answer(linker: &mut Linker<Host>) -> Result<()> {
-    linker.func_wrap("ic0", "msg_reply_data_append", |mut c: Caller<Host>, src: u32, size: u32| {
-        c.enter("msg_reply_data_append", MESSAGE, BASE_COST + PAYLOAD_BYTE_COST * u64::from(size))?;
-        not_answered(&mut c, "msg_reply_data_append")?;
-        let bytes = c.load(src, size)?;
-        if c.run().reply.len() + bytes.len() > REPLY_BYTES_MAX {
-            return c.contract(format!("ic0_msg_reply_data_append: a reply has at most {REPLY_BYTES_MAX} bytes"));
-        }
-        c.run().reply.extend_from_slice(&bytes);
-        Ok(())
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "msg_reply_data_append",
+        |mut c: Caller<Host>, src: u32, size: u32| {
+            c.enter(
+                "msg_reply_data_append",
+                MESSAGE,
+                BASE_COST + PAYLOAD_BYTE_COST * u64::from(size),
+            )?;
+            not_answered(&mut c, "msg_reply_data_append")?;
+            let bytes = c.load(src, size)?;
+            if c.run().reply.len() + bytes.len() > REPLY_BYTES_MAX {
+                return c.contract(format!(
+                    "ic0_msg_reply_data_append: a reply has at most {REPLY_BYTES_MAX} bytes"
+                ));
+            }
+            c.run().reply.extend_from_slice(&bytes);
+            Ok(())
+        },
+    )?;
     linker.func_wrap("ic0", "msg_reply", |mut c: Caller<Host>| {
         c.enter("msg_reply", MESSAGE, BASE_COST)?;
         not_answered(&mut c, "msg_reply")?;
@@ -85,17 +106,31 @@ fn define_answer(linker: &mut Linker<Host>) -> Result<()> {
         answer(&mut c, Response::Reply(reply));
         Ok(())
     })?;
-    linker.func_wrap("ic0", "msg_reject", |mut c: Caller<Host>, src: u32, size: u32| {
-        c.enter("msg_reject", MESSAGE, BASE_COST + PAYLOAD_BYTE_COST * u64::from(size))?;
-        not_answered(&mut c, "msg_reject")?;
-        let bytes = c.load(src, size)?;
-        let Ok(message) = String::from_utf8(bytes) else {
-            return c.contract("ic0_msg_reject: the message is not UTF-8");
-        };
-        const CANISTER_REJECT: u32 = 4;
-        answer(&mut c, Response::Reject { code: CANISTER_REJECT, message });
-        Ok(())
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "msg_reject",
+        |mut c: Caller<Host>, src: u32, size: u32| {
+            c.enter(
+                "msg_reject",
+                MESSAGE,
+                BASE_COST + PAYLOAD_BYTE_COST * u64::from(size),
+            )?;
+            not_answered(&mut c, "msg_reject")?;
+            let bytes = c.load(src, size)?;
+            let Ok(message) = String::from_utf8(bytes) else {
+                return c.contract("ic0_msg_reject: the message is not UTF-8");
+            };
+            const CANISTER_REJECT: u32 = 4;
+            answer(
+                &mut c,
+                Response::Reject {
+                    code: CANISTER_REJECT,
+                    message,
+                },
+            );
+            Ok(())
+        },
+    )?;
     Ok(())
 }
 
@@ -108,39 +143,59 @@ fn answer(c: &mut Caller<Host>, response: Response) {
 }
 
 fn not_answered(c: &mut Caller<Host>, name: &str) -> Result<()> {
-    if c.run().answered { c.contract(format!("ic0_{name}: the call is already replied to")) } else { Ok(()) }
+    if c.run().answered {
+        c.contract(format!("ic0_{name}: the call is already replied to"))
+    } else {
+        Ok(())
+    }
 }
 
 fn define_cycles(linker: &mut Linker<Host>) -> Result<()> {
-    linker.func_wrap("ic0", "msg_cycles_available128", |mut c: Caller<Host>, dst: u32| {
-        c.enter("msg_cycles_available128", CYCLES, BASE_COST)?;
-        let available = c.run().cycles_available;
-        c.store_u128(dst, available)
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "msg_cycles_available128",
+        |mut c: Caller<Host>, dst: u32| {
+            c.enter("msg_cycles_available128", CYCLES, BASE_COST)?;
+            let available = c.run().cycles_available;
+            c.store_u128(dst, available)
+        },
+    )?;
     linker.func_wrap("ic0", "msg_cycles_available", |mut c: Caller<Host>| {
         c.enter("msg_cycles_available", CYCLES, BASE_COST)?;
         let available = c.run().cycles_available;
         as_u64(&mut c, available)
     })?;
-    linker.func_wrap("ic0", "msg_cycles_refunded128", |mut c: Caller<Host>, dst: u32| {
-        c.enter("msg_cycles_refunded128", CALLBACK, BASE_COST)?;
-        let refunded = c.run().cycles_refunded;
-        c.store_u128(dst, refunded)
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "msg_cycles_refunded128",
+        |mut c: Caller<Host>, dst: u32| {
+            c.enter("msg_cycles_refunded128", CALLBACK, BASE_COST)?;
+            let refunded = c.run().cycles_refunded;
+            c.store_u128(dst, refunded)
+        },
+    )?;
     linker.func_wrap("ic0", "msg_cycles_refunded", |mut c: Caller<Host>| {
         c.enter("msg_cycles_refunded", CALLBACK, BASE_COST)?;
         let refunded = c.run().cycles_refunded;
         as_u64(&mut c, refunded)
     })?;
-    linker.func_wrap("ic0", "msg_cycles_accept128", |mut c: Caller<Host>, high: u64, low: u64, dst: u32| {
-        c.enter("msg_cycles_accept128", CYCLES, BASE_COST)?;
-        let accepted = accept(&mut c, u128::from(high) << 64 | u128::from(low));
-        c.store_u128(dst, accepted)
-    })?;
-    linker.func_wrap("ic0", "msg_cycles_accept", |mut c: Caller<Host>, max: u64| {
-        c.enter("msg_cycles_accept", CYCLES, BASE_COST)?;
-        Ok(accept(&mut c, u128::from(max)) as u64)
-    })?;
+    linker.func_wrap(
+        "ic0",
+        "msg_cycles_accept128",
+        |mut c: Caller<Host>, high: u64, low: u64, dst: u32| {
+            c.enter("msg_cycles_accept128", CYCLES, BASE_COST)?;
+            let accepted = accept(&mut c, u128::from(high) << 64 | u128::from(low));
+            c.store_u128(dst, accepted)
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "msg_cycles_accept",
+        |mut c: Caller<Host>, max: u64| {
+            c.enter("msg_cycles_accept", CYCLES, BASE_COST)?;
+            Ok(accept(&mut c, u128::from(max)) as u64)
+        },
+    )?;
     Ok(())
 }
 

@@ -24,7 +24,10 @@ const EXCEPT_START: Kind = Kind::INIT
     .or(MESSAGE);
 const CALLBACK: Kind = Kind::REPLY_CALLBACK.or(Kind::REJECT_CALLBACK);
 /// Where a call may be answered.
-const MESSAGE: Kind = Kind::UPDATE.or(Kind::REPLICATED_QUERY).or(Kind::QUERY).or(CALLBACK);
+const MESSAGE: Kind = Kind::UPDATE
+    .or(Kind::REPLICATED_QUERY)
+    .or(Kind::QUERY)
+    .or(CALLBACK);
 
 /// What nearly every import costs, in instructions.
 const BASE_COST: u64 = 500;
@@ -59,7 +62,10 @@ impl Ic0 for Caller<'_, Host> {
     fn enter(&mut self, name: &str, allowed: Kind, cost: u64) -> Result<()> {
         let kind = self.run().kind;
         if !kind.among(allowed) {
-            return self.contract(format!("\"ic0_{name}\" cannot be executed in {} mode", kind.name()));
+            return self.contract(format!(
+                "\"ic0_{name}\" cannot be executed in {} mode",
+                kind.name()
+            ));
         }
         self.charge(cost)
     }
@@ -90,7 +96,10 @@ impl Ic0 for Caller<'_, Host> {
 
     fn load(&mut self, at: u32, len: u32) -> Result<Vec<u8>> {
         let bytes = self.data().memory.and_then(|memory| {
-            memory.data(&*self).get(at as usize..at as usize + len as usize).map(<[u8]>::to_vec)
+            memory
+                .data(&*self)
+                .get(at as usize..at as usize + len as usize)
+                .map(<[u8]>::to_vec)
         });
         match bytes {
             Some(bytes) => Ok(bytes),
@@ -114,7 +123,10 @@ impl Ic0 for Caller<'_, Host> {
         self.charge(u64::from(len))?;
         match bytes.get(offset as usize..offset as usize + len as usize) {
             Some(part) => self.store(to, part),
-            None => self.contract(format!("{len} bytes from {offset} of data that has {}", bytes.len())),
+            None => self.contract(format!(
+                "{len} bytes from {offset} of data that has {}",
+                bytes.len()
+            )),
         }
     }
 }
@@ -131,10 +143,14 @@ fn define_bytes(
         c.enter(&size_name, allowed, BASE_COST)?;
         Ok(get(c.run()).len() as u32)
     })?;
-    linker.func_wrap("ic0", &copy_name.clone(), move |mut c: Caller<Host>, dst: u32, offset: u32, size: u32| {
-        c.enter(&copy_name, allowed, BASE_COST)?;
-        let bytes = get(c.run());
-        c.copy_out(&bytes, dst, offset, size)
-    })?;
+    linker.func_wrap(
+        "ic0",
+        &copy_name.clone(),
+        move |mut c: Caller<Host>, dst: u32, offset: u32, size: u32| {
+            c.enter(&copy_name, allowed, BASE_COST)?;
+            let bytes = get(c.run());
+            c.copy_out(&bytes, dst, offset, size)
+        },
+    )?;
     Ok(())
 }
