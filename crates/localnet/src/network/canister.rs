@@ -1,0 +1,141 @@
+//! One canister, as the network keeps it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use candid::Principal;
+
+use super::call::{Delivery, Origin, Request};
+use crate::machine::{Closure, LogLine, Machine};
+
+/// Log lines kept for each canister; older ones are dropped.
+const LOG_LINES_MAX: usize = 1_000;
+
+/// Whether a canister takes messages.
+pub enum Status {
+    Running,
+    /// Waits for outstanding calls; who asked is answered when none is left.
+    Stopping(Vec<Origin>),
+    Stopped,
+}
+
+/// Settings that are kept and shown; this network enforces none of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub compute_allocation: u128,
+    pub memory_allocation: u128,
+    pub freezing_threshold: u128,
+    pub reserved_cycles_limit: u128,
+    pub wasm_memory_limit: u128,
+    pub wasm_memory_threshold: u128,
+    /// Whether everybody may read the logs; controllers always may.
+    pub logs_public: bool,
+}
+
+impl Default for Settings {
+    /// The Internet Computer's defaults.
+    fn default() -> Self {
+        Self {
+            compute_allocation: 0,
+            memory_allocation: 0,
+            freezing_threshold: 2_592_000,
+            reserved_cycles_limit: 5_000_000_000_000,
+            wasm_memory_limit: 3_221_225_472,
+            wasm_memory_threshold: 0,
+            logs_public: false,
+        }
+    }
+}
+
+pub struct Canister {
+    pub subnet: Principal,
+    pub controllers: BTreeSet<Principal>,
+    pub balance: u128,
+    pub machine: Option<Machine>,
+    pub environment: BTreeMap<String, String>,
+    pub settings: Settings,
+    pub status: Status,
+    pub version: u64,
+    /// Code and controllers changed so often.
+    pub changes: u64,
+    /// 0 where it is not set.
+    pub timer_ns: u64,
+    pub certified_data: Vec<u8>,
+    pub logs: VecDeque<(u64, LogLine)>,
+    pub logs_seen: u64,
+    pub chunks: BTreeMap<[u8; 32], Vec<u8>>,
+    pub responses: VecDeque<Delivery>,
+    pub requests: VecDeque<Request>,
+    /// Calls this canister waits for, by callee.
+    pub outstanding: BTreeMap<Principal, usize>,
+}
+
+impl Canister {
+    pub fn new(subnet: Principal, controllers: BTreeSet<Principal>, balance: u128) -> Self {
+        Self {
+            subnet,
+            controllers,
+            balance,
+            machine: None,
+            environment: BTreeMap::new(),
+            settings: Settings::default(),
+            status: Status::Running,
+            version: 0,
+            changes: 1,
+            timer_ns: 0,
+            certified_data: vec![],
+            logs: VecDeque::new(),
+            logs_seen: 0,
+            chunks: BTreeMap::new(),
+            responses: VecDeque::new(),
+            requests: VecDeque::new(),
+            outstanding: BTreeMap::new(),
+        }
+    }
+
+    /// As `canister_status` in the System API: 1 running, 2 stopping, 3 stopped.
+    pub fn status_code(&self) -> u32 {
+        match self.status {
+            Status::Running => 1,
+            Status::Stopping(_) => 2,
+            Status::Stopped => 3,
+        }
+    }
+
+    pub fn log(&mut self, lines: Vec<LogLine>) {
+        for line in lines {
+            self.logs.push_back((self.logs_seen, line));
+            self.logs_seen += 1;
+            if self.logs.len() > LOG_LINES_MAX {
+                self.logs.pop_front();
+            }
+        }
+    }
+
+    pub fn exports(&self, name: &str) -> bool {
+        self.machine.as_ref().is_some_and(|machine| machine.module().exports(name))
+    }
+}
+
+/// A call context: a message that was begun, or a timer's or heartbeat's run, with the calls it made.
+pub struct Context {
+    pub canister: Principal,
+    /// Who waits for the answer; nobody for timers and heartbeats, or once it was given.
+    pub origin: Option<Origin>,
+    pub caller: Principal,
+    pub cycles_available: u128,
+    pub deadline_ns: u64,
+    pub calls_outstanding: usize,
+    pub instructions: u64,
+}
+
+/// A call that was made and not answered.
+pub struct Outstanding {
+    pub context: u64,
+    pub caller: Principal,
+    pub callee: Principal,
+    pub on_reply: Closure,
+    pub on_reject: Closure,
+    pub on_cleanup: Option<Closure>,
+    /// 0 for a call that waits without bound.
+    pub deadline_ns: u64,
+}
