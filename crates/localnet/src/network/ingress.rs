@@ -1,0 +1,144 @@
+//! Messages and queries from outside.
+
+use candid::Principal;
+use sha2::{Digest, Sha256};
+
+use super::{
+    MessageId, Network, Reject,
+    call::{Origin, Request},
+    canister::Status,
+    execute::{Circumstances, INSPECT_INSTRUCTIONS, QUERY_INSTRUCTIONS, with_machine},
+};
+use crate::machine::{Entry, Response, Trap};
+
+/// Rounds in which a message is expected to be answered.
+const ROUNDS_MAX: usize = 100;
+
+/// An update call from outside.
+#[derive(Debug, Clone)]
+pub struct Ingress {
+    pub sender: Principal,
+    /// The management canister takes messages too.
+    pub canister: Principal,
+    pub method: String,
+    pub arg: Vec<u8>,
+    /// For management calls: the canister or subnet meant.
+    pub effective: Option<Principal>,
+}
+
+/// The message is not answered after a good many rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StillRunning {
+    pub rounds: usize,
+}
+
+impl Network {
+    /// Takes a message, if its canister does. It is executed in the next round.
+    pub fn submit(&mut self, ingress: Ingress) -> Result<MessageId, Reject> {
+        let Ingress { sender, canister, method, arg, effective } = ingress;
+        if canister != Principal::management_canister() {
+            self.inspect(sender, canister, &method, &arg)?;
+        }
+        let number = self.new_id();
+        let mut hash = Sha256::new();
+        for part in [&number.to_be_bytes()[..], sender.as_slice(), canister.as_slice(), method.as_bytes(), &arg] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let id: MessageId = hash.finalize().into();
+        self.ingress.insert(id, None);
+        self.enqueue(Request {
+            origin: Origin::Ingress(id),
+            caller: sender,
+            callee: canister,
+            method,
+            arg,
+            cycles: 0,
+            deadline_ns: 0,
+            subnet: effective,
+        });
+        Ok(id)
+    }
+
+    /// None for an unknown message, `Some(None)` for one that is not answered yet.
+    pub fn ingress_status(&self, id: &MessageId) -> Option<Option<&Result<Vec<u8>, Reject>>> {
+        self.ingress.get(id).map(Option::as_ref)
+    }
+
+    /// Runs rounds until the message is answered. An unknown message is never answered.
+    pub fn await_ingress(&mut self, id: &MessageId) -> Result<Result<Vec<u8>, Reject>, StillRunning> {
+        for _ in 0..ROUNDS_MAX {
+            if let Some(Some(result)) = self.ingress_status(id) {
+                return Ok(result.clone());
+            }
+            self.tick();
+        }
+        match self.ingress_status(id) {
+            Some(Some(result)) => Ok(result.clone()),
+            _ => Err(StillRunning { rounds: ROUNDS_MAX }),
+        }
+    }
+
+    fn inspect(&mut self, sender: Principal, id: Principal, method: &str, arg: &[u8]) -> Result<(), Reject> {
+        let time_ns = self.time_ns;
+        let canister = self.canisters.get_mut(&id).ok_or_else(|| Reject::not_found(&id))?;
+        match canister.status {
+            Status::Running => {}
+            Status::Stopping(_) => return Err(Reject::stopping(&id)),
+            Status::Stopped => return Err(Reject::stopped(&id)),
+        }
+        if canister.machine.is_none() {
+            return Err(Reject::no_module(&id));
+        }
+        let known = ["canister_update", "canister_query"].iter().any(|kind| canister.exports(&format!("{kind} {method}")));
+        if !known {
+            return Err(Reject::no_method(&id, "update", method));
+        }
+        if !canister.exports("canister_inspect_message") {
+            return Ok(());
+        }
+        let circumstances = Circumstances::new(id, sender, time_ns, INSPECT_INSTRUCTIONS);
+        let entry = Entry::Inspect { method: method.into(), arg: arg.to_vec() };
+        let outcome = with_machine(canister, circumstances, |machine, view| machine.run(entry, view))
+            .ok_or_else(|| Reject::no_module(&id))?;
+        match outcome.result {
+            Ok(()) if outcome.accepted => Ok(()),
+            Ok(()) => Err(Reject::refused(&id)),
+            Err(trap) => Err(Reject::trapped(&id, &trap)),
+        }
+    }
+
+    /// A query: answered at once, outside of any round; it changes nothing.
+    pub fn query(
+        &mut self,
+        sender: Principal,
+        id: Principal,
+        method: &str,
+        arg: Vec<u8>,
+    ) -> Result<Vec<u8>, Reject> {
+        if id == Principal::management_canister() {
+            return self.manage_query(sender, method, &arg);
+        }
+        let time_ns = self.time_ns;
+        let canister = self.canisters.get_mut(&id).ok_or_else(|| Reject::not_found(&id))?;
+        match canister.status {
+            Status::Running => {}
+            Status::Stopping(_) => return Err(Reject::stopping(&id)),
+            Status::Stopped => return Err(Reject::stopped(&id)),
+        }
+        let circumstances = Circumstances::new(id, sender, time_ns, QUERY_INSTRUCTIONS);
+        let entry = Entry::Query { method: method.into(), arg };
+        let mut outcome = with_machine(canister, circumstances, |machine, view| machine.run(entry, view))
+            .ok_or_else(|| Reject::no_module(&id))?;
+        canister.log(std::mem::take(&mut outcome.logs));
+        match (outcome.result, outcome.response) {
+            (Ok(()), Some(Response::Reply(bytes))) => Ok(bytes),
+            (Ok(()), Some(Response::Reject { message, .. })) => {
+                Err(Reject::new(pocket_ic::ErrorCode::CanisterRejectedMessage, message))
+            }
+            (Ok(()), None) => Err(Reject::no_reply(&id)),
+            (Err(Trap::MethodNotFound { method }), _) => Err(Reject::no_method(&id, "query", &method)),
+            (Err(trap), _) => Err(Reject::trapped(&id, &trap)),
+        }
+    }
+}

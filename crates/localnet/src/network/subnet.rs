@@ -1,0 +1,69 @@
+//! Subnets, their ids, and the canister ids they hand out.
+
+use candid::Principal;
+pub use pocket_ic::common::rest::SubnetKind;
+use sha2::{Digest, Sha256};
+
+/// Canister ids of one subnet.
+const IDS_PER_SUBNET: u64 = 1 << 20;
+
+/// One subnet.
+#[derive(Debug, Clone)]
+pub struct Subnet {
+    pub id: Principal,
+    pub kind: SubnetKind,
+    pub seed: [u8; 32],
+    first: u64,
+    next: u64,
+}
+
+impl Subnet {
+    pub(super) fn new(index: u64, kind: SubnetKind) -> Self {
+        let seed: [u8; 32] = Sha256::digest([b"subnet".as_slice(), &index.to_be_bytes()].concat()).into();
+        let first = index * IDS_PER_SUBNET;
+        Self { id: Principal::self_authenticating(seed), kind, seed, first, next: first }
+    }
+
+    /// The first and the last canister id of the subnet.
+    pub fn canister_range(&self) -> (Principal, Principal) {
+        (canister_id(self.first), canister_id(self.first + IDS_PER_SUBNET - 1))
+    }
+
+    pub fn holds(&self, canister: &Principal) -> bool {
+        let (first, last) = self.canister_range();
+        canister.as_slice().len() == first.as_slice().len() && first <= *canister && *canister <= last
+    }
+
+    /// Ids are never handed out twice. `taken` are those that somebody asked for by name.
+    pub(super) fn next_id(&mut self, taken: impl Fn(&Principal) -> bool) -> Option<Principal> {
+        while self.next < self.first + IDS_PER_SUBNET {
+            let id = canister_id(self.next);
+            self.next += 1;
+            if !taken(&id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+}
+
+/// Eight bytes of number, then 1, 1: the form of canister ids on the Internet Computer.
+fn canister_id(number: u64) -> Principal {
+    let mut id = [1; 10];
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    Principal::from_slice(&id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_canister_is_the_first_of_the_internet_computer() {
+        let mut subnet = Subnet::new(0, SubnetKind::Application);
+        let first = subnet.next_id(|_| false).unwrap();
+        assert_eq!(first.to_text(), "rwlgt-iiaaa-aaaaa-aaaaa-cai");
+        assert!(subnet.holds(&first) && !Subnet::new(1, SubnetKind::System).holds(&first));
+        assert!(!subnet.holds(&Principal::anonymous()));
+    }
+}
