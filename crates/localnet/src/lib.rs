@@ -1,3 +1,4 @@
 //! A small, deterministic Internet Computer.
 
 pub mod machine;
+pub mod network;

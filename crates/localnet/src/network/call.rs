@@ -36,6 +36,9 @@ pub struct Delivery {
 
 impl From<Reject> for Response {
     fn from(reject: Reject) -> Self {
-        Self::Reject { code: reject.code as u32, message: reject.message }
+        Self::Reject {
+            code: reject.code as u32,
+            message: reject.message,
+        }
     }
 }

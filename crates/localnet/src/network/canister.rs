@@ -3,12 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use candid::Principal;
+use ic_management_canister_types::{
+    Change, ChangeDetails, ChangeOrigin, FromCanisterRecord, FromUserRecord,
+};
 
 use super::call::{Delivery, Origin, Request};
 use crate::machine::{Closure, LogLine, Machine};
 
 /// Log lines kept for each canister; older ones are dropped.
 const LOG_LINES_MAX: usize = 1_000;
+/// Changes of code and controllers kept for each canister, as on the Internet Computer.
+const HISTORY_MAX: usize = 20;
 
 /// Whether a canister takes messages.
 pub enum Status {
@@ -55,8 +60,9 @@ pub struct Canister {
     pub settings: Settings,
     pub status: Status,
     pub version: u64,
-    /// Code and controllers changed so often.
+    /// Code and controllers changed so often; `history` holds the latest.
     pub changes: u64,
+    pub history: VecDeque<Change>,
     /// 0 where it is not set.
     pub timer_ns: u64,
     pub certified_data: Vec<u8>,
@@ -80,7 +86,8 @@ impl Canister {
             settings: Settings::default(),
             status: Status::Running,
             version: 0,
-            changes: 1,
+            changes: 0,
+            history: VecDeque::new(),
             timer_ns: 0,
             certified_data: vec![],
             logs: VecDeque::new(),
@@ -111,8 +118,31 @@ impl Canister {
         }
     }
 
+    /// Notes who changed code or controllers.
+    pub fn record(&mut self, time_ns: u64, by: &Request, details: ChangeDetails) {
+        let origin = match by.origin {
+            Origin::Ingress(_) => ChangeOrigin::FromUser(FromUserRecord { user_id: by.caller }),
+            Origin::Call(_) => ChangeOrigin::FromCanister(FromCanisterRecord {
+                canister_id: by.caller,
+                canister_version: None,
+            }),
+        };
+        self.changes += 1;
+        self.history.push_back(Change {
+            timestamp_nanos: time_ns,
+            canister_version: self.version,
+            origin,
+            details: Some(details),
+        });
+        if self.history.len() > HISTORY_MAX {
+            self.history.pop_front();
+        }
+    }
+
     pub fn exports(&self, name: &str) -> bool {
-        self.machine.as_ref().is_some_and(|machine| machine.module().exports(name))
+        self.machine
+            .as_ref()
+            .is_some_and(|machine| machine.module().exports(name))
     }
 }
 

@@ -107,7 +107,9 @@ impl Network {
             Origin::Call(call) => self.calls.get(&call).map(|call| call.caller),
             Origin::Ingress(_) => None,
         };
-        caller.and_then(|caller| self.subnet_of(&caller)).unwrap_or(Principal::management_canister())
+        caller
+            .and_then(|caller| self.subnet_of(&caller))
+            .unwrap_or(Principal::management_canister())
     }
 
     pub(super) fn run_request(&mut self, request: Request) {
@@ -124,7 +126,15 @@ impl Network {
         if let Some(reject) = refusal {
             return self.refuse(request, reject);
         }
-        let Request { origin, caller, method, arg, cycles, deadline_ns, .. } = request;
+        let Request {
+            origin,
+            caller,
+            method,
+            arg,
+            cycles,
+            deadline_ns,
+            ..
+        } = request;
         let entry = if canister.exports(&format!("canister_query {method}")) {
             Entry::ReplicatedQuery { method, arg }
         } else {
@@ -176,9 +186,16 @@ impl Network {
             deadline_ns: context.deadline_ns,
             answered: context.origin.is_none(),
             instructions_before: context.instructions,
-            ..Circumstances::new(context.canister, context.caller, time_ns, UPDATE_INSTRUCTIONS)
+            ..Circumstances::new(
+                context.canister,
+                context.caller,
+                time_ns,
+                UPDATE_INSTRUCTIONS,
+            )
         };
-        let mut outcome = with_machine(canister, circumstances, |machine, view| machine.run(entry, view))?;
+        let mut outcome = with_machine(canister, circumstances, |machine, view| {
+            machine.run(entry, view)
+        })?;
         context.instructions += outcome.instructions;
         canister.log(std::mem::take(&mut outcome.logs));
         if outcome.result.is_ok() {
@@ -197,7 +214,9 @@ impl Network {
 
     /// Sends what the execution asked for, and answers the context when there is reason to.
     fn conclude(&mut self, number: u64, outcome: Outcome) {
-        let Some(context) = self.contexts.get(&number) else { return };
+        let Some(context) = self.contexts.get(&number) else {
+            return;
+        };
         let id = context.canister;
         let failure = match outcome.result {
             Ok(()) => {
@@ -209,10 +228,16 @@ impl Network {
                 }
                 Reject::no_reply(&id)
             }
-            Err(machine::Trap::MethodNotFound { method }) => Reject::no_method(&id, "update", &method),
+            Err(machine::Trap::MethodNotFound { method }) => {
+                Reject::no_method(&id, "update", &method)
+            }
             Err(trap) => Reject::trapped(&id, &trap),
         };
-        if self.contexts.get(&number).is_some_and(|context| context.calls_outstanding == 0) {
+        if self
+            .contexts
+            .get(&number)
+            .is_some_and(|context| context.calls_outstanding == 0)
+        {
             // Nothing can answer any more.
             self.reject_context(number, failure);
             self.contexts.remove(&number);
@@ -220,25 +245,44 @@ impl Network {
     }
 
     fn answer_context(&mut self, number: u64, response: Response) {
-        let Some(context) = self.contexts.get_mut(&number) else { return };
-        let (id, refund) = (context.canister, std::mem::take(&mut context.cycles_available));
-        let Some(origin) = context.origin.take() else { return };
-        let Some(subnet) = self.subnet_of(&id) else { return };
+        let Some(context) = self.contexts.get_mut(&number) else {
+            return;
+        };
+        let (id, refund) = (
+            context.canister,
+            std::mem::take(&mut context.cycles_available),
+        );
+        let Some(origin) = context.origin.take() else {
+            return;
+        };
+        let Some(subnet) = self.subnet_of(&id) else {
+            return;
+        };
         let result = match response {
             Response::Reply(bytes) => Ok(bytes),
-            Response::Reject { message, .. } => {
-                Err(Reject::new(pocket_ic::ErrorCode::CanisterRejectedMessage, message))
-            }
+            Response::Reject { message, .. } => Err(Reject::new(
+                pocket_ic::ErrorCode::CanisterRejectedMessage,
+                message,
+            )),
         };
         self.answer(origin, subnet, result, refund);
     }
 
     /// Rejects whoever waits for the context, if anybody does.
     pub(super) fn reject_context(&mut self, number: u64, reject: Reject) {
-        let Some(context) = self.contexts.get_mut(&number) else { return };
-        let (id, refund) = (context.canister, std::mem::take(&mut context.cycles_available));
-        let Some(origin) = context.origin.take() else { return };
-        let subnet = self.subnet_of(&id).unwrap_or(Principal::management_canister());
+        let Some(context) = self.contexts.get_mut(&number) else {
+            return;
+        };
+        let (id, refund) = (
+            context.canister,
+            std::mem::take(&mut context.cycles_available),
+        );
+        let Some(origin) = context.origin.take() else {
+            return;
+        };
+        let subnet = self
+            .subnet_of(&id)
+            .unwrap_or(Principal::management_canister());
         self.answer(origin, subnet, Err(reject), refund);
     }
 
@@ -247,12 +291,31 @@ impl Network {
         let deadline_ns = call.timeout_s.map_or(0, |timeout_s| {
             self.time_ns + u64::from(timeout_s.min(WAIT_S_MAX)) * 1_000_000_000
         });
-        let machine::Call { callee, method, arg, cycles, on_reply, on_reject, on_cleanup, .. } = call;
+        let machine::Call {
+            callee,
+            method,
+            arg,
+            cycles,
+            on_reply,
+            on_reject,
+            on_cleanup,
+            ..
+        } = call;
         self.calls.insert(
             number,
-            Outstanding { context, caller, callee, on_reply, on_reject, on_cleanup, deadline_ns },
+            Outstanding {
+                context,
+                caller,
+                callee,
+                on_reply,
+                on_reject,
+                on_cleanup,
+                deadline_ns,
+            },
         );
-        let Some(canister) = self.canisters.get_mut(&caller) else { return };
+        let Some(canister) = self.canisters.get_mut(&caller) else {
+            return;
+        };
         *canister.outstanding.entry(callee).or_default() += 1;
         let subnet = canister.subnet;
         if let Some(context) = self.contexts.get_mut(&context) {
@@ -272,12 +335,15 @@ impl Network {
             Some(other) if other != subnet && request.arg.len() > CROSS_SUBNET_BYTES_MAX => {
                 let reject = Reject::new(
                     pocket_ic::ErrorCode::CanisterRejectedMessage,
-                    format!("an argument for another subnet has at most {CROSS_SUBNET_BYTES_MAX} bytes"),
+                    format!(
+                        "an argument for another subnet has at most {CROSS_SUBNET_BYTES_MAX} bytes"
+                    ),
                 );
                 self.refuse(request, reject);
             }
             Some(other) if other != subnet => {
-                self.streams.push_back((self.round + 1, Stream::Request(request)));
+                self.streams
+                    .push_back((self.round + 1, Stream::Request(request)));
             }
             _ => self.enqueue(request),
         }
@@ -286,7 +352,9 @@ impl Network {
     /// Runs the callback of a call that was answered.
     pub(super) fn run_callback(&mut self, delivery: Delivery) {
         // Answered twice: by its deadline and then in truth.
-        let Some(call) = self.calls.remove(&delivery.call) else { return };
+        let Some(call) = self.calls.remove(&delivery.call) else {
+            return;
+        };
         if let Some(canister) = self.canisters.get_mut(&call.caller) {
             canister.balance += delivery.cycles_refunded;
             if let Some(count) = canister.outstanding.get_mut(&call.callee) {
@@ -296,7 +364,9 @@ impl Network {
                 }
             }
         }
-        let Some(context) = self.contexts.get_mut(&call.context) else { return };
+        let Some(context) = self.contexts.get_mut(&call.context) else {
+            return;
+        };
         context.calls_outstanding -= 1;
         let closure = match delivery.response {
             Response::Reply(_) => call.on_reply,

@@ -35,13 +35,25 @@ pub struct StillRunning {
 impl Network {
     /// Takes a message, if its canister does. It is executed in the next round.
     pub fn submit(&mut self, ingress: Ingress) -> Result<MessageId, Reject> {
-        let Ingress { sender, canister, method, arg, effective } = ingress;
+        let Ingress {
+            sender,
+            canister,
+            method,
+            arg,
+            effective,
+        } = ingress;
         if canister != Principal::management_canister() {
             self.inspect(sender, canister, &method, &arg)?;
         }
         let number = self.new_id();
         let mut hash = Sha256::new();
-        for part in [&number.to_be_bytes()[..], sender.as_slice(), canister.as_slice(), method.as_bytes(), &arg] {
+        for part in [
+            &number.to_be_bytes()[..],
+            sender.as_slice(),
+            canister.as_slice(),
+            method.as_bytes(),
+            &arg,
+        ] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
@@ -66,7 +78,10 @@ impl Network {
     }
 
     /// Runs rounds until the message is answered. An unknown message is never answered.
-    pub fn await_ingress(&mut self, id: &MessageId) -> Result<Result<Vec<u8>, Reject>, StillRunning> {
+    pub fn await_ingress(
+        &mut self,
+        id: &MessageId,
+    ) -> Result<Result<Vec<u8>, Reject>, StillRunning> {
         for _ in 0..ROUNDS_MAX {
             if let Some(Some(result)) = self.ingress_status(id) {
                 return Ok(result.clone());
@@ -79,9 +94,18 @@ impl Network {
         }
     }
 
-    fn inspect(&mut self, sender: Principal, id: Principal, method: &str, arg: &[u8]) -> Result<(), Reject> {
+    fn inspect(
+        &mut self,
+        sender: Principal,
+        id: Principal,
+        method: &str,
+        arg: &[u8],
+    ) -> Result<(), Reject> {
         let time_ns = self.time_ns;
-        let canister = self.canisters.get_mut(&id).ok_or_else(|| Reject::not_found(&id))?;
+        let canister = self
+            .canisters
+            .get_mut(&id)
+            .ok_or_else(|| Reject::not_found(&id))?;
         match canister.status {
             Status::Running => {}
             Status::Stopping(_) => return Err(Reject::stopping(&id)),
@@ -90,7 +114,9 @@ impl Network {
         if canister.machine.is_none() {
             return Err(Reject::no_module(&id));
         }
-        let known = ["canister_update", "canister_query"].iter().any(|kind| canister.exports(&format!("{kind} {method}")));
+        let known = ["canister_update", "canister_query"]
+            .iter()
+            .any(|kind| canister.exports(&format!("{kind} {method}")));
         if !known {
             return Err(Reject::no_method(&id, "update", method));
         }
@@ -98,9 +124,14 @@ impl Network {
             return Ok(());
         }
         let circumstances = Circumstances::new(id, sender, time_ns, INSPECT_INSTRUCTIONS);
-        let entry = Entry::Inspect { method: method.into(), arg: arg.to_vec() };
-        let outcome = with_machine(canister, circumstances, |machine, view| machine.run(entry, view))
-            .ok_or_else(|| Reject::no_module(&id))?;
+        let entry = Entry::Inspect {
+            method: method.into(),
+            arg: arg.to_vec(),
+        };
+        let outcome = with_machine(canister, circumstances, |machine, view| {
+            machine.run(entry, view)
+        })
+        .ok_or_else(|| Reject::no_module(&id))?;
         match outcome.result {
             Ok(()) if outcome.accepted => Ok(()),
             Ok(()) => Err(Reject::refused(&id)),
@@ -120,24 +151,35 @@ impl Network {
             return self.manage_query(sender, method, &arg);
         }
         let time_ns = self.time_ns;
-        let canister = self.canisters.get_mut(&id).ok_or_else(|| Reject::not_found(&id))?;
+        let canister = self
+            .canisters
+            .get_mut(&id)
+            .ok_or_else(|| Reject::not_found(&id))?;
         match canister.status {
             Status::Running => {}
             Status::Stopping(_) => return Err(Reject::stopping(&id)),
             Status::Stopped => return Err(Reject::stopped(&id)),
         }
         let circumstances = Circumstances::new(id, sender, time_ns, QUERY_INSTRUCTIONS);
-        let entry = Entry::Query { method: method.into(), arg };
-        let mut outcome = with_machine(canister, circumstances, |machine, view| machine.run(entry, view))
-            .ok_or_else(|| Reject::no_module(&id))?;
+        let entry = Entry::Query {
+            method: method.into(),
+            arg,
+        };
+        let mut outcome = with_machine(canister, circumstances, |machine, view| {
+            machine.run(entry, view)
+        })
+        .ok_or_else(|| Reject::no_module(&id))?;
         canister.log(std::mem::take(&mut outcome.logs));
         match (outcome.result, outcome.response) {
             (Ok(()), Some(Response::Reply(bytes))) => Ok(bytes),
-            (Ok(()), Some(Response::Reject { message, .. })) => {
-                Err(Reject::new(pocket_ic::ErrorCode::CanisterRejectedMessage, message))
-            }
+            (Ok(()), Some(Response::Reject { message, .. })) => Err(Reject::new(
+                pocket_ic::ErrorCode::CanisterRejectedMessage,
+                message,
+            )),
             (Ok(()), None) => Err(Reject::no_reply(&id)),
-            (Err(Trap::MethodNotFound { method }), _) => Err(Reject::no_method(&id, "query", &method)),
+            (Err(Trap::MethodNotFound { method }), _) => {
+                Err(Reject::no_method(&id, "query", &method))
+            }
             (Err(trap), _) => Err(Reject::trapped(&id, &trap)),
         }
     }

@@ -80,17 +80,26 @@ pub struct Network {
 /// Something that goes from subnet to subnet.
 enum Stream {
     Request(Request),
-    Delivery { to: Principal, delivery: call::Delivery },
+    Delivery {
+        to: Principal,
+        delivery: call::Delivery,
+    },
 }
 
 impl Network {
     /// # Panics
     /// Without any subnet.
     pub fn new(config: Config) -> Self {
-        assert!(!config.subnets.is_empty(), "a network has at least one subnet");
+        assert!(
+            !config.subnets.is_empty(),
+            "a network has at least one subnet"
+        );
         Self {
             compiler: Compiler::new(config.compile_cache.as_deref()),
-            subnets: (0..).zip(config.subnets).map(|(index, kind)| Subnet::new(index, kind)).collect(),
+            subnets: (0..)
+                .zip(config.subnets)
+                .map(|(index, kind)| Subnet::new(index, kind))
+                .collect(),
             canisters: BTreeMap::new(),
             time_ns: config.time_ns,
             round: 0,
@@ -112,7 +121,9 @@ impl Network {
     /// subnet, else the first.
     pub fn default_subnet(&self) -> &Subnet {
         let first = |kind| self.subnets.iter().find(|subnet| subnet.kind == kind);
-        first(SubnetKind::Application).or_else(|| first(SubnetKind::System)).unwrap_or(&self.subnets[0])
+        first(SubnetKind::Application)
+            .or_else(|| first(SubnetKind::System))
+            .unwrap_or(&self.subnets[0])
     }
 
     pub fn time_ns(&self) -> u64 {
@@ -121,7 +132,9 @@ impl Network {
 
     pub fn set_time(&mut self, time_ns: u64) -> Result<(), TimeGoesBack> {
         if time_ns < self.time_ns {
-            return Err(TimeGoesBack { now_ns: self.time_ns });
+            return Err(TimeGoesBack {
+                now_ns: self.time_ns,
+            });
         }
         self.time_ns = time_ns;
         Ok(())
@@ -133,11 +146,15 @@ impl Network {
     }
 
     pub fn controllers(&self, canister: &Principal) -> Option<Vec<Principal>> {
-        self.canisters.get(canister).map(|canister| canister.controllers.iter().copied().collect())
+        self.canisters
+            .get(canister)
+            .map(|canister| canister.controllers.iter().copied().collect())
     }
 
     pub fn cycles(&self, canister: &Principal) -> Option<u128> {
-        self.canisters.get(canister).map(|canister| canister.balance)
+        self.canisters
+            .get(canister)
+            .map(|canister| canister.balance)
     }
 
     /// Adds cycles from nowhere; the new balance.
@@ -149,13 +166,25 @@ impl Network {
 
     /// Stable memory, whole; none where there is no such canister or no code in it.
     pub fn stable_memory(&self, canister: &Principal) -> Option<Vec<u8>> {
-        Some(self.canisters.get(canister)?.machine.as_ref()?.stable().to_bytes())
+        Some(
+            self.canisters
+                .get(canister)?
+                .machine
+                .as_ref()?
+                .stable()
+                .to_bytes(),
+        )
     }
 
     /// Replaces stable memory; false where there is no such canister or no code in it.
     pub fn set_stable_memory(&mut self, canister: &Principal, bytes: &[u8]) -> bool {
-        let machine = self.canisters.get_mut(canister).and_then(|canister| canister.machine.as_mut());
-        machine.map(|machine| machine.set_stable(StableMemory::from_bytes(bytes))).is_some()
+        let machine = self
+            .canisters
+            .get_mut(canister)
+            .and_then(|canister| canister.machine.as_mut());
+        machine
+            .map(|machine| machine.set_stable(StableMemory::from_bytes(bytes)))
+            .is_some()
     }
 
     /// Whether anything is left to do without a new message or a later time.
@@ -195,23 +224,39 @@ impl Network {
 
     /// Sends an answer to whoever waits for it. Ingress gets it at once, a caller on the same subnet in
     /// the same round, one elsewhere in the next.
-    fn answer(&mut self, origin: Origin, from_subnet: Principal, result: Result<Vec<u8>, Reject>, refund: u128) {
+    fn answer(
+        &mut self,
+        origin: Origin,
+        from_subnet: Principal,
+        result: Result<Vec<u8>, Reject>,
+        refund: u128,
+    ) {
         match origin {
             Origin::Ingress(id) => {
                 self.ingress.insert(id, Some(result));
             }
             Origin::Call(call) => {
                 // The caller of a bounded wait may have given up; then nobody gets answer or cycles.
-                let Some(outstanding) = self.calls.get(&call) else { return };
+                let Some(outstanding) = self.calls.get(&call) else {
+                    return;
+                };
                 let response = match result {
                     Ok(bytes) => crate::machine::Response::Reply(bytes),
                     Err(reject) => reject.into(),
                 };
-                let delivery = call::Delivery { call, response, cycles_refunded: refund };
+                let delivery = call::Delivery {
+                    call,
+                    response,
+                    cycles_refunded: refund,
+                };
                 let to = outstanding.caller;
                 match self.canisters.get_mut(&to) {
-                    Some(caller) if caller.subnet == from_subnet => caller.responses.push_back(delivery),
-                    Some(_) => self.streams.push_back((self.round + 1, Stream::Delivery { to, delivery })),
+                    Some(caller) if caller.subnet == from_subnet => {
+                        caller.responses.push_back(delivery)
+                    }
+                    Some(_) => self
+                        .streams
+                        .push_back((self.round + 1, Stream::Delivery { to, delivery })),
                     None => {}
                 }
             }

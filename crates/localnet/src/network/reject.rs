@@ -23,17 +23,26 @@ impl Reject {
             5 => RejectCode::CanisterError,
             _ => RejectCode::SysUnknown,
         };
-        Self { code, error_code, message: message.into() }
+        Self {
+            code,
+            error_code,
+            message: message.into(),
+        }
     }
 
     pub fn not_found(canister: &Principal) -> Self {
-        Self::new(ErrorCode::CanisterNotFound, format!("Canister {canister} not found"))
+        Self::new(
+            ErrorCode::CanisterNotFound,
+            format!("Canister {canister} not found"),
+        )
     }
 
     pub fn no_module(canister: &Principal) -> Self {
         Self::new(
             ErrorCode::CanisterWasmModuleNotFound,
-            format!("Error from Canister {canister}: Attempted to execute a message on canister {canister}, but the canister contains no Wasm module"),
+            format!(
+                "Error from Canister {canister}: Attempted to execute a message on canister {canister}, but the canister contains no Wasm module"
+            ),
         )
     }
 
@@ -45,15 +54,26 @@ impl Reject {
     }
 
     pub fn stopped(canister: &Principal) -> Self {
-        Self::new(ErrorCode::CanisterStopped, format!("Canister {canister} is stopped and therefore does not have a CallContextManager"))
+        Self::new(
+            ErrorCode::CanisterStopped,
+            format!(
+                "Canister {canister} is stopped and therefore does not have a CallContextManager"
+            ),
+        )
     }
 
     pub fn stopping(canister: &Principal) -> Self {
-        Self::new(ErrorCode::CanisterStopping, format!("Canister {canister} is stopping"))
+        Self::new(
+            ErrorCode::CanisterStopping,
+            format!("Canister {canister} is stopping"),
+        )
     }
 
     pub fn no_reply(canister: &Principal) -> Self {
-        Self::new(ErrorCode::CanisterDidNotReply, format!("Error from Canister {canister}: Canister did not reply to the call"))
+        Self::new(
+            ErrorCode::CanisterDidNotReply,
+            format!("Error from Canister {canister}: Canister did not reply to the call"),
+        )
     }
 
     pub fn deadline() -> Self {
@@ -70,12 +90,17 @@ impl Reject {
     pub fn not_controller(canister: &Principal, caller: &Principal) -> Self {
         Self::new(
             ErrorCode::CanisterInvalidController,
-            format!("Only controllers of canister {canister} can call ic00 method; {caller} is none of them"),
+            format!(
+                "Only controllers of canister {canister} can call ic00 method; {caller} is none of them"
+            ),
         )
     }
 
     pub fn payload(method: &str, error: impl std::fmt::Display) -> Self {
-        Self::new(ErrorCode::InvalidManagementPayload, format!("Error decoding the argument of {method}: {error}"))
+        Self::new(
+            ErrorCode::InvalidManagementPayload,
+            format!("Error decoding the argument of {method}: {error}"),
+        )
     }
 
     pub fn trapped(canister: &Principal, trap: &Trap) -> Self {
@@ -86,6 +111,9 @@ impl Reject {
             Trap::InstructionLimit { .. } => ErrorCode::CanisterInstructionLimitExceeded,
             Trap::MethodNotFound { .. } => ErrorCode::CanisterMethodNotFound,
         };
-        Self::new(error_code, format!("Error from Canister {canister}: {trap}"))
+        Self::new(
+            error_code,
+            format!("Error from Canister {canister}: {trap}"),
+        )
     }
 }

@@ -54,12 +54,22 @@ impl Network {
         if self.canisters.len() == order.len() {
             return vec![];
         }
-        self.canisters.keys().filter(|id| !order.contains(id)).copied().collect()
+        self.canisters
+            .keys()
+            .filter(|id| !order.contains(id))
+            .copied()
+            .collect()
     }
 
     fn take_streams(&mut self) {
-        while self.streams.front().is_some_and(|(round, _)| *round <= self.round) {
-            let Some((_, stream)) = self.streams.pop_front() else { break };
+        while self
+            .streams
+            .front()
+            .is_some_and(|(round, _)| *round <= self.round)
+        {
+            let Some((_, stream)) = self.streams.pop_front() else {
+                break;
+            };
             match stream {
                 Stream::Request(request) => self.enqueue(request),
                 Stream::Delivery { to, delivery } => {
@@ -73,7 +83,9 @@ impl Network {
 
     fn run_tasks(&mut self, id: &Principal) {
         let now = self.time_ns;
-        let Some(canister) = self.canisters.get_mut(id) else { return };
+        let Some(canister) = self.canisters.get_mut(id) else {
+            return;
+        };
         if !matches!(canister.status, Status::Running) {
             return;
         }
@@ -93,7 +105,9 @@ impl Network {
 
     /// One answer, else one request. Whether there was any.
     fn step(&mut self, id: &Principal) -> bool {
-        let Some(canister) = self.canisters.get_mut(id) else { return false };
+        let Some(canister) = self.canisters.get_mut(id) else {
+            return false;
+        };
         if let Some(delivery) = canister.responses.pop_front() {
             self.run_callback(delivery);
             true
@@ -115,17 +129,29 @@ impl Network {
             .map(|(id, call)| (*id, call.caller))
             .collect();
         for (call, caller) in late {
-            let Some(canister) = self.canisters.get_mut(&caller) else { continue };
+            let Some(canister) = self.canisters.get_mut(&caller) else {
+                continue;
+            };
             // An answer that is here already is taken.
-            if canister.responses.iter().any(|delivery| delivery.call == call) {
+            if canister
+                .responses
+                .iter()
+                .any(|delivery| delivery.call == call)
+            {
                 continue;
             }
             let response: Response = Reject::deadline().into();
-            canister.responses.push_back(super::call::Delivery { call, response, cycles_refunded: 0 });
+            canister.responses.push_back(super::call::Delivery {
+                call,
+                response,
+                cycles_refunded: 0,
+            });
         }
         for canister in self.canisters.values_mut() {
             // Requests that nobody waits for any more are not begun.
-            canister.requests.retain(|request| request.deadline_ns == 0 || request.deadline_ns > now);
+            canister
+                .requests
+                .retain(|request| request.deadline_ns == 0 || request.deadline_ns > now);
         }
     }
 
@@ -136,14 +162,23 @@ impl Network {
             .iter()
             .filter(|(id, canister)| {
                 matches!(canister.status, Status::Stopping(_))
-                    && !self.contexts.values().any(|context| context.canister == **id)
+                    && !self
+                        .contexts
+                        .values()
+                        .any(|context| context.canister == **id)
             })
             .map(|(id, _)| *id)
             .collect();
         for id in idle {
-            let Some(canister) = self.canisters.get_mut(&id) else { continue };
+            let Some(canister) = self.canisters.get_mut(&id) else {
+                continue;
+            };
             let subnet = canister.subnet;
-            let Status::Stopping(waiting) = std::mem::replace(&mut canister.status, Status::Stopped) else { continue };
+            let Status::Stopping(waiting) =
+                std::mem::replace(&mut canister.status, Status::Stopped)
+            else {
+                continue;
+            };
             canister.version += 1;
             for origin in waiting {
                 self.answer(origin, subnet, Ok(super::mgmt::empty_reply()), 0);

@@ -19,19 +19,31 @@ pub struct Subnet {
 
 impl Subnet {
     pub(super) fn new(index: u64, kind: SubnetKind) -> Self {
-        let seed: [u8; 32] = Sha256::digest([b"subnet".as_slice(), &index.to_be_bytes()].concat()).into();
+        let seed: [u8; 32] =
+            Sha256::digest([b"subnet".as_slice(), &index.to_be_bytes()].concat()).into();
         let first = index * IDS_PER_SUBNET;
-        Self { id: Principal::self_authenticating(seed), kind, seed, first, next: first }
+        Self {
+            id: Principal::self_authenticating(seed),
+            kind,
+            seed,
+            first,
+            next: first,
+        }
     }
 
     /// The first and the last canister id of the subnet.
     pub fn canister_range(&self) -> (Principal, Principal) {
-        (canister_id(self.first), canister_id(self.first + IDS_PER_SUBNET - 1))
+        (
+            canister_id(self.first),
+            canister_id(self.first + IDS_PER_SUBNET - 1),
+        )
     }
 
     pub fn holds(&self, canister: &Principal) -> bool {
         let (first, last) = self.canister_range();
-        canister.as_slice().len() == first.as_slice().len() && first <= *canister && *canister <= last
+        canister.as_slice().len() == first.as_slice().len()
+            && first <= *canister
+            && *canister <= last
     }
 
     /// Ids are never handed out twice. `taken` are those that somebody asked for by name.

@@ -64,8 +64,9 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
             match &mut c.run().call {
                 Some(call) if call.timeout_s.is_none() => call.timeout_s = Some(timeout_s),
                 Some(_) => {
-                    return c
-                        .contract("ic0_call_with_best_effort_response: the timeout is set already");
+                    return c.contract(
+                        "ic0_call_with_best_effort_response: the timeout is set already",
+                    );
                 }
                 None => return no_call(&mut c, "call_with_best_effort_response"),
             }
