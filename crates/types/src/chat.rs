@@ -29,6 +29,17 @@ pub enum ChatError {
     EmptyMessage,
     /// Its MIME type is not `type/subtype`, or its size is beyond what can be stored.
     InvalidReference,
+    /// The reference names a canister that is no bucket of the index.
+    UnknownBucket,
+    /// The index could not be asked about the bucket; nothing has changed.
+    Retry {
+        ms: u64,
+    },
+    /// The caller is a member of so many chats already.
+    TooManyChats {
+        max: u32,
+    },
+    UserNotFound,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -73,7 +84,8 @@ pub struct MessagesArgs {
     pub chat_id: u64,
     /// Messages with a higher id; none means from the first.
     pub after: Option<u64>,
-    /// At most 1,000.
+    /// At most 1,000. A page ends sooner where its texts are long, but never before its first message:
+    /// an empty page is the end.
     pub limit: u32,
 }
 

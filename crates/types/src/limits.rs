@@ -71,6 +71,12 @@ pub const DECODE_SKIP_MAX: usize = 10_000;
 pub const CHAT_NAME_BYTES_MAX: usize = 100;
 pub const MESSAGE_TEXT_BYTES_MAX: usize = 10_000;
 
+/// Chats that one user may be a member of: they are listed in one page.
+pub const CHATS_PER_USER_MAX: u32 = PAGE_ROWS_MAX;
+
+/// Bytes of a page of messages, about: an answer may have 2 MiB.
+pub const MESSAGES_PAGE_BYTES_MAX: usize = 1_000_000;
+
 /// The bytes a user of the chat may store, without and with premium.
 pub const CHAT_USER_BYTES: u64 = GIB;
 pub const CHAT_PREMIUM_USER_BYTES: u64 = 10 * GIB;
