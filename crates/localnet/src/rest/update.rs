@@ -1,0 +1,159 @@
+//! Routes that change: `/instances/{id}/update/…` and automatic progress.
+//!
+//! The protocol lets a server answer 202 and be polled. This one answers in the request itself, however
+//! long that takes: clients wait without limit, and nothing is asked for twice.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::State;
+use pocket_ic::{
+    RejectResponse,
+    common::rest::{
+        AutoProgressConfig, RawAddCycles, RawCanisterCall, RawCanisterResult, RawCycles,
+        RawMessageId, RawSetStableMemory, RawTickConfigs, RawTime,
+    },
+};
+
+use super::{
+    server::{Instance, Server},
+    shapes::{ApiError, Json, Reply, canister_result, effective, message_id, principal, reject},
+};
+use crate::network::{Ingress, TimeGoesBack};
+
+pub async fn tick(instance: Instance, Json(config): Json<RawTickConfigs>) -> Reply<()> {
+    if config.blockmakers.is_some() {
+        return Err(ApiError::bad(
+            "this network has no nodes, so blockmakers cannot be chosen",
+        ));
+    }
+    instance.engine.run(|engine| engine.network.tick()).await?;
+    Ok(Json(()))
+}
+
+pub async fn set_time(instance: Instance, Json(time): Json<RawTime>) -> Reply<()> {
+    instance
+        .engine
+        .run(move |engine| engine.network.set_time(time.nanos_since_epoch))
+        .await?
+        .map_err(|error| goes_back(time, error))?;
+    Ok(Json(()))
+}
+
+/// Sets the time and runs a round, so that canisters have seen it.
+pub async fn set_certified_time(instance: Instance, Json(time): Json<RawTime>) -> Reply<()> {
+    instance
+        .engine
+        .run(move |engine| {
+            engine.network.set_time(time.nanos_since_epoch)?;
+            engine.network.tick();
+            Ok(())
+        })
+        .await?
+        .map_err(|error| goes_back(time, error))?;
+    Ok(Json(()))
+}
+
+fn goes_back(asked: RawTime, TimeGoesBack { now_ns }: TimeGoesBack) -> ApiError {
+    ApiError::bad(format!(
+        "time cannot go back from {now_ns} ns to {} ns",
+        asked.nanos_since_epoch
+    ))
+}
+
+/// Hands a message in; it is executed in the next round.
+pub async fn submit(
+    instance: Instance,
+    Json(call): Json<RawCanisterCall>,
+) -> Reply<Result<RawMessageId, RejectResponse>> {
+    let effective_principal = call.effective_principal;
+    let ingress = Ingress {
+        sender: principal(&call.sender)?,
+        canister: principal(&call.canister_id)?,
+        method: call.method,
+        arg: call.payload,
+        effective: effective(&effective_principal)?,
+    };
+    let submitted = instance
+        .engine
+        .run(move |engine| engine.submit(ingress))
+        .await?;
+    Ok(Json(match submitted {
+        Ok(id) => Ok(RawMessageId {
+            effective_principal,
+            message_id: id.to_vec(),
+        }),
+        Err(error) => Err(reject(error, false)),
+    }))
+}
+
+/// Runs rounds until the message is answered.
+pub async fn await_ingress(
+    instance: Instance,
+    Json(raw): Json<RawMessageId>,
+) -> Reply<RawCanisterResult> {
+    let answer = instance
+        .engine
+        .answer(message_id(&raw.message_id)?)
+        .await??;
+    Ok(Json(canister_result(answer, true)))
+}
+
+pub async fn add_cycles(instance: Instance, Json(raw): Json<RawAddCycles>) -> Reply<RawCycles> {
+    let canister = principal(&raw.canister_id)?;
+    let cycles = instance
+        .engine
+        .run(move |engine| engine.network.add_cycles(&canister, raw.amount))
+        .await?
+        .ok_or_else(|| ApiError::no_canister(&canister))?;
+    Ok(Json(RawCycles { cycles }))
+}
+
+/// The bytes come from the blob store.
+pub async fn set_stable_memory(
+    State(server): State<Arc<Server>>,
+    instance: Instance,
+    Json(raw): Json<RawSetStableMemory>,
+) -> Reply<()> {
+    let canister = principal(&raw.canister_id)?;
+    let blob = server
+        .blob(&raw.blob_id.0)
+        .ok_or_else(|| ApiError::bad(format!("there is no blob {}", hex::encode(&raw.blob_id.0))))?;
+    let set = instance
+        .engine
+        .run(move |engine| engine.network.set_stable_memory(&canister, &blob))
+        .await?;
+    if set {
+        Ok(Json(()))
+    } else {
+        Err(ApiError::bad(format!(
+            "Canister {canister} not found, or it contains no Wasm module"
+        )))
+    }
+}
+
+pub async fn auto_progress(
+    instance: Instance,
+    Json(config): Json<AutoProgressConfig>,
+) -> Reply<()> {
+    let delay = config.artificial_delay_ms.map(Duration::from_millis);
+    instance
+        .engine
+        .run(move |engine| engine.start_progress(delay))
+        .await?
+        .map_err(ApiError::bad)?;
+    Ok(Json(()))
+}
+
+pub async fn auto_progress_enabled(instance: Instance) -> Reply<bool> {
+    Ok(Json(
+        instance.engine.run(|engine| engine.in_progress()).await?,
+    ))
+}
+
+pub async fn stop_progress(instance: Instance) -> Reply<()> {
+    instance
+        .engine
+        .run(|engine| engine.stop_progress())
+        .await?;
+    Ok(Json(()))
+}
