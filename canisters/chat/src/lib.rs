@@ -1,1 +1,374 @@
-//! Stub.
+//! The example app: a chat whose messages show blobs.
+//!
+//! The core knows no `ic_cdk`: caller and time come in as arguments, and what is to be asked of other
+//! canisters goes out as [`Work`] or as [`App::unknown_bucket`], whose answers come back in. A bucket
+//! never asks the chat; it believes the chat's tokens.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`users`] | who has registered, with which limit, and whether the index knows |
+//! | [`chats`] | chats and their members |
+//! | [`messages`] | messages and the blobs they show |
+//! | [`keys`] | the secret, and the keys shared with index and buckets |
+//! | [`work`] | what the chat does by itself |
+//! | [`memory`], [`row`] | where and how all of it is stored |
+
+pub mod chats;
+pub mod keys;
+pub mod memory;
+pub mod messages;
+pub mod row;
+pub mod users;
+pub mod work;
+
+mod answers;
+
+use candid::Principal;
+use ic_stable_structures::{DefaultMemoryImpl, StableCell};
+use openstorage_types::{
+    BlobReference,
+    channel::PublicKey,
+    chat::*,
+    index::{
+        BucketKeysError, IssuerError, RegisterIssuerArgs, RegisterIssuerOk, UserArgs, UserError,
+    },
+};
+
+use crate::{
+    chats::{Chat, Chats},
+    keys::Keys,
+    memory::{Manager, Memory},
+    messages::{Message as MessageRow, Messages},
+    users::Users,
+    work::{Lane, REMOVAL_ROWS_MAX, Work},
+};
+
+/// What the front end is told to wait before it asks again.
+const RETRY_MS: u64 = 1_000;
+
+/// The whole state.
+pub struct App {
+    /// This canister.
+    own: Principal,
+    index: Principal,
+    keys: Keys,
+    users: Users,
+    chats: Chats,
+    messages: Messages,
+}
+
+/// Why a state cannot be opened.
+#[derive(Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// Nothing was installed here.
+    NoIndex,
+    /// A chat keeps its index: users, buckets and keys are known there.
+    OtherIndex { index: Principal },
+}
+
+impl App {
+    /// The state in `memory`. `index` is needed the first time; later it must be the same.
+    pub fn open(
+        memory: DefaultMemoryImpl,
+        own: Principal,
+        index: Option<Principal>,
+    ) -> Result<Self, OpenError> {
+        let manager = Manager::init(memory);
+        let cell: StableCell<Option<Principal>, Memory> =
+            StableCell::init(manager.get(memory::INDEX), index);
+        let kept = (*cell.get()).ok_or(OpenError::NoIndex)?;
+        if index.is_some_and(|index| index != kept) {
+            return Err(OpenError::OtherIndex { index: kept });
+        }
+        Ok(Self {
+            own,
+            index: kept,
+            keys: Keys::open(&manager, own),
+            users: Users::open(&manager),
+            chats: Chats::open(&manager),
+            messages: Messages::open(&manager),
+        })
+    }
+
+    pub fn index(&self) -> Principal {
+        self.index
+    }
+
+    /// The key under which the index and its buckets check this chat's tokens, once it is drawn.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.keys.public()
+    }
+
+    // Users.
+
+    pub fn is_registered(&self, caller: Principal) -> bool {
+        self.users.check(&caller).is_ok()
+    }
+
+    pub fn register(&mut self, caller: Principal) -> Result<RegisterOk, ChatError> {
+        if caller == Principal::anonymous() || caller == Principal::management_canister() {
+            return Err(ChatError::NotAuthorized);
+        }
+        Ok(self.users.register(caller))
+    }
+
+    /// Anyone may go premium: this is an example.
+    pub fn set_premium(
+        &mut self,
+        caller: Principal,
+        premium: bool,
+    ) -> Result<RegisterOk, ChatError> {
+        self.check(caller)?;
+        self.users.set_premium(caller, premium)
+    }
+
+    pub fn me(&self, caller: Principal) -> Result<RegisterOk, ChatError> {
+        self.check(caller)?;
+        self.users.me(&caller)
+    }
+
+    /// The bucket of an avatar must be known: see [`App::unknown_bucket`].
+    pub fn set_avatar(&mut self, caller: Principal, args: SetAvatarArgs) -> Result<(), ChatError> {
+        self.check_avatar(caller, &args)?;
+        self.check_bucket(args.blob.as_ref())?;
+        self.users.set_avatar(caller, args.blob)
+    }
+
+    /// What can be checked of an avatar before its bucket is.
+    pub fn check_avatar(&self, caller: Principal, args: &SetAvatarArgs) -> Result<(), ChatError> {
+        self.check(caller)?;
+        args.blob.as_ref().map_or(Ok(()), messages::check_reference)
+    }
+
+    // Chats.
+
+    pub fn create_chat(
+        &mut self,
+        caller: Principal,
+        args: CreateChatArgs,
+    ) -> Result<ChatInfo, ChatError> {
+        self.check(caller)?;
+        let (chat_id, chat) = self.chats.create(caller, args.name)?;
+        Ok(self.chat_info(chat_id, chat))
+    }
+
+    /// Whoever knows a chat's id may join: this is an example.
+    pub fn join_chat(&mut self, caller: Principal, args: ChatArgs) -> Result<ChatInfo, ChatError> {
+        self.check(caller)?;
+        let chat = self.chats.join(args.chat_id, caller)?;
+        Ok(self.chat_info(args.chat_id, chat))
+    }
+
+    pub fn leave_chat(&mut self, caller: Principal, args: ChatArgs) -> Result<(), ChatError> {
+        self.check(caller)?;
+        self.chats.leave(args.chat_id, caller)
+    }
+
+    /// The caller's chats.
+    pub fn chats(&self, caller: Principal) -> Vec<ChatInfo> {
+        let chats = self.chats.of(caller);
+        chats
+            .filter_map(|chat_id| {
+                let chat = self.chats.get(chat_id).ok()?;
+                Some(self.chat_info(chat_id, chat))
+            })
+            .collect()
+    }
+
+    /// Only the owner may. The chat is gone for its members at once, what belongs to it goes in slices.
+    pub fn delete_chat(
+        &mut self,
+        caller: Principal,
+        args: ChatArgs,
+        now_ms: u64,
+    ) -> Result<DeleteChatOk, ChatError> {
+        self.check(caller)?;
+        self.chats.delete(args.chat_id, caller)?;
+        Ok(self.delete_chat_answer(caller, args.chat_id, now_ms))
+    }
+
+    // Messages.
+
+    /// What can be checked of a message before its bucket is.
+    pub fn check_message(
+        &self,
+        caller: Principal,
+        args: &SendMessageArgs,
+    ) -> Result<(), ChatError> {
+        self.check(caller)?;
+        messages::check(&args.text, args.blob.as_ref())?;
+        self.chats.get_for(args.chat_id, caller).map(|_| ())
+    }
+
+    /// The bucket that the index must be asked about before this reference can be taken.
+    pub fn unknown_bucket(&self, blob: Option<&BlobReference>) -> Option<Principal> {
+        let bucket = blob?.bucket;
+        (!self.keys.knows(&bucket)).then_some(bucket)
+    }
+
+    /// The bucket must be known. Everything is checked, also what was checked before the index was
+    /// asked: chat and membership may have gone since.
+    pub fn send_message(
+        &mut self,
+        caller: Principal,
+        args: SendMessageArgs,
+        now_ms: u64,
+    ) -> Result<SendMessageOk, ChatError> {
+        self.check_message(caller, &args)?;
+        self.check_bucket(args.blob.as_ref())?;
+        let mut chat = self.chats.get_for(args.chat_id, caller)?;
+        let message_id = chat.next_message_id;
+        chat.next_message_id += 1;
+        chat.messages += 1;
+        self.chats.put(args.chat_id, chat);
+        let message = MessageRow {
+            sender: caller,
+            sent_ms: now_ms,
+            text: args.text,
+            blob: args.blob,
+            deleted: false,
+        };
+        self.messages.add(args.chat_id, message_id, message);
+        Ok(SendMessageOk { message_id })
+    }
+
+    /// The author may, also after leaving, and the chat's owner. Repeatable.
+    pub fn delete_message(
+        &mut self,
+        caller: Principal,
+        args: DeleteMessageArgs,
+        now_ms: u64,
+    ) -> Result<DeleteMessageOk, ChatError> {
+        self.check(caller)?;
+        let DeleteMessageArgs {
+            chat_id,
+            message_id,
+        } = args;
+        let mut chat = self.chats.get(chat_id)?;
+        let message = self.messages.get(chat_id, message_id)?;
+        if caller != message.sender && caller != chat.owner {
+            return Err(ChatError::NotAuthorized);
+        }
+        if self.messages.delete(chat_id, message_id, message) {
+            chat.messages -= 1;
+            self.chats.put(chat_id, chat);
+        }
+        let message = self.messages.get(chat_id, message_id)?;
+        Ok(self.delete_message_answer(caller, chat_id, message, now_ms))
+    }
+
+    // What other canisters answered.
+
+    /// Takes in what the index says about a bucket that a caller named.
+    pub fn learn_bucket(
+        &mut self,
+        bucket: Principal,
+        answer: Option<Result<PublicKey, BucketKeysError>>,
+    ) -> Result<(), ChatError> {
+        match answer {
+            Some(Ok(key)) => self.keys.set_bucket_key(bucket, Some(&key)),
+            Some(Err(BucketKeysError::KeysNotReady)) => self.keys.set_bucket_key(bucket, None),
+            Some(Err(BucketKeysError::NotFound)) => return Err(ChatError::UnknownBucket),
+            None => return Err(ChatError::Retry { ms: RETRY_MS }),
+        };
+        Ok(())
+    }
+
+    /// The next step in `lane`, if there is one.
+    pub fn next_work(&mut self, lane: Lane) -> Option<Work> {
+        if !self.has_work(lane) {
+            return None;
+        }
+        match lane {
+            Lane::Setup => Some(match self.keys.public() {
+                None => Work::DrawSecret,
+                Some(key) => Work::RegisterIssuer(RegisterIssuerArgs { issuer: None, key }),
+            }),
+            Lane::Users => Some(Work::RegisterUsers(self.users.pending())),
+            Lane::Buckets => self.keys.next_awaited().map(Work::AskBucketKey),
+            Lane::Removal => self.chats.next_removal().map(Work::RemoveSlice),
+        }
+    }
+
+    /// Whether a timer is needed for `lane`. Before the index trusts the chat it takes no users.
+    pub fn has_work(&self, lane: Lane) -> bool {
+        match lane {
+            Lane::Setup => !self.keys.has_index_key(),
+            Lane::Users => self.keys.has_index_key() && self.users.any_pending(),
+            Lane::Buckets => self.keys.has_secret() && self.keys.any_awaited(),
+            Lane::Removal => self.chats.next_removal().is_some(),
+        }
+    }
+
+    pub fn secret_drawn(&mut self, random: [u8; 32]) {
+        self.keys.set_secret(random);
+    }
+
+    /// Tells whether the chat is trusted now.
+    pub fn issuer_registered(&mut self, answer: &Result<RegisterIssuerOk, IssuerError>) -> bool {
+        answer
+            .as_ref()
+            .is_ok_and(|ok| self.keys.set_index_key(self.index, &ok.index_key))
+    }
+
+    /// Tells whether all were taken.
+    pub fn users_registered(
+        &mut self,
+        sent: &[UserArgs],
+        answers: &[Result<(), UserError>],
+    ) -> bool {
+        self.users.confirm(sent, answers)
+    }
+
+    /// Tells whether the bucket need not be asked for again.
+    pub fn bucket_key_came(
+        &mut self,
+        bucket: Principal,
+        answer: &Result<PublicKey, BucketKeysError>,
+    ) -> bool {
+        match answer {
+            Ok(key) => self.keys.set_bucket_key(bucket, Some(key)),
+            Err(BucketKeysError::KeysNotReady) => false,
+            Err(BucketKeysError::NotFound) => {
+                self.keys.forget_awaited(&bucket);
+                true
+            }
+        }
+    }
+
+    /// Removes a bounded part of what belonged to a deleted chat.
+    pub fn remove_slice(&mut self, chat_id: u64) {
+        let messages = self.messages.remove(chat_id, REMOVAL_ROWS_MAX);
+        let members = self
+            .chats
+            .remove_members(chat_id, REMOVAL_ROWS_MAX - messages);
+        if messages + members == 0 {
+            self.chats.removed(chat_id);
+        }
+    }
+
+    fn check(&self, caller: Principal) -> Result<(), ChatError> {
+        if caller == Principal::anonymous() {
+            return Err(ChatError::NotAuthorized);
+        }
+        self.users.check(&caller)
+    }
+
+    fn check_bucket(&self, blob: Option<&BlobReference>) -> Result<(), ChatError> {
+        match self.unknown_bucket(blob) {
+            Some(_) => Err(ChatError::UnknownBucket),
+            None => Ok(()),
+        }
+    }
+
+    fn chat_info(&self, chat_id: u64, chat: Chat) -> ChatInfo {
+        ChatInfo {
+            chat_id,
+            name: chat.name,
+            owner: chat.owner,
+            accessor_id: self.accessor(chat_id),
+            members: chat.members,
+            messages: chat.messages,
+        }
+    }
+}

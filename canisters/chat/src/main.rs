@@ -1,1 +1,202 @@
-fn main(){}
+//! The entry points: they find out who calls and when, and leave the rest to the core.
+
+mod timers;
+
+use std::cell::RefCell;
+
+use candid::{CandidType, DecoderConfig, Principal, candid_method, utils::decode_args_with_config};
+use chat::App;
+use ic_cdk::{
+    api::{canister_self, msg_caller, time},
+    init, inspect_message, post_upgrade, query, update,
+};
+use ic_stable_structures::DefaultMemoryImpl;
+use openstorage_types::{
+    BlobReference,
+    channel::PublicKey,
+    chat::*,
+    limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX, UNKNOWN_CALLER_BYTES_MAX},
+};
+use serde::de::DeserializeOwned;
+
+thread_local! {
+    static APP: RefCell<Option<App>> = const { RefCell::new(None) };
+}
+
+/// The state, for as long as `act` runs: never across an await.
+fn with<T>(act: impl FnOnce(&mut App) -> T) -> T {
+    APP.with_borrow_mut(|app| act(app.as_mut().expect("opened by init or post_upgrade")))
+}
+
+/// An update: changes the state, then sees to the work that this made.
+fn change<T>(act: impl FnOnce(&mut App) -> T) -> T {
+    let answer = with(act);
+    timers::arm();
+    answer
+}
+
+fn now_ms() -> u64 {
+    time() / 1_000_000
+}
+
+fn open(args: Option<InitArgs>) {
+    let index = args.map(|args| args.index);
+    match App::open(DefaultMemoryImpl::default(), canister_self(), index) {
+        Ok(app) => APP.set(Some(app)),
+        Err(error) => ic_cdk::trap(format!("{error:?}")),
+    }
+    timers::arm();
+}
+
+/// The one argument of a call, at a bounded cost.
+fn decode<T: CandidType + DeserializeOwned>(bytes: Vec<u8>) -> T {
+    let mut config = DecoderConfig::new();
+    config
+        .set_decoding_quota(DECODE_WORK_MAX)
+        .set_skipping_quota(DECODE_SKIP_MAX);
+    match decode_args_with_config::<(T,)>(&bytes, &config) {
+        Ok((args,)) => args,
+        Err(error) => ic_cdk::trap(format!("the argument cannot be decoded: {error}")),
+    }
+}
+
+#[init]
+fn init(args: InitArgs) {
+    open(Some(args));
+}
+
+#[post_upgrade]
+fn post_upgrade(args: Option<InitArgs>) {
+    open(args);
+}
+
+/// Turns away, before they are executed, messages that could only be refused. The core checks again:
+/// calls of other canisters do not come this way.
+#[inspect_message]
+fn inspect_message() {
+    let caller = msg_caller();
+    let known = with(|app| app.is_registered(caller));
+    let may_register = caller != Principal::anonymous()
+        && ic_cdk::api::msg_method_name() == "register"
+        && ic_cdk::api::msg_arg_data().len() <= UNKNOWN_CALLER_BYTES_MAX;
+    if known || may_register {
+        ic_cdk::api::accept_message();
+    }
+}
+
+// Where an argument is decoded with quotas, ic_cdk takes it for bytes: such a method is hidden from it
+// and shown to Candid here.
+
+#[update]
+fn register() -> Result<RegisterOk, ChatError> {
+    change(|app| app.register(msg_caller()))
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn set_premium(premium: bool) -> Result<RegisterOk, ChatError> {
+    change(|app| app.set_premium(msg_caller(), premium))
+}
+
+#[query]
+fn me() -> Result<RegisterOk, ChatError> {
+    with(|app| app.me(msg_caller()))
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+async fn set_avatar(args: SetAvatarArgs) -> Result<(), ChatError> {
+    let caller = msg_caller();
+    with(|app| app.check_avatar(caller, &args))?;
+    learn_bucket(args.blob.as_ref()).await?;
+    change(|app| app.set_avatar(caller, args))
+}
+
+#[query(decode_with = "decode", hidden = true)]
+#[candid_method(query)]
+fn profile(user: Principal) -> Result<Profile, ChatError> {
+    with(|app| app.profile(msg_caller(), user, now_ms()))
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn create_chat(args: CreateChatArgs) -> Result<ChatInfo, ChatError> {
+    change(|app| app.create_chat(msg_caller(), args))
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn join_chat(args: ChatArgs) -> Result<ChatInfo, ChatError> {
+    change(|app| app.join_chat(msg_caller(), args))
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn leave_chat(args: ChatArgs) -> Result<(), ChatError> {
+    change(|app| app.leave_chat(msg_caller(), args))
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn delete_chat(args: ChatArgs) -> Result<DeleteChatOk, ChatError> {
+    change(|app| app.delete_chat(msg_caller(), args, now_ms()))
+}
+
+#[query]
+fn chats() -> Vec<ChatInfo> {
+    with(|app| app.chats(msg_caller()))
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+async fn send_message(args: SendMessageArgs) -> Result<SendMessageOk, ChatError> {
+    let caller = msg_caller();
+    with(|app| app.check_message(caller, &args))?;
+    learn_bucket(args.blob.as_ref()).await?;
+    change(|app| app.send_message(caller, args, now_ms()))
+}
+
+#[query(decode_with = "decode", hidden = true)]
+#[candid_method(query)]
+fn messages(args: MessagesArgs) -> Result<Vec<Message>, ChatError> {
+    with(|app| app.messages(msg_caller(), &args, now_ms()))
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn delete_message(args: DeleteMessageArgs) -> Result<DeleteMessageOk, ChatError> {
+    change(|app| app.delete_message(msg_caller(), args, now_ms()))
+}
+
+#[query]
+fn public_key() -> Option<PublicKey> {
+    with(|app| app.public_key())
+}
+
+/// Asks the index about the reference's bucket where no reference named it before.
+async fn learn_bucket(blob: Option<&BlobReference>) -> Result<(), ChatError> {
+    match with(|app| app.unknown_bucket(blob)) {
+        None => Ok(()),
+        Some(bucket) => {
+            let answer = timers::ask_bucket_key(bucket).await;
+            change(|app| app.learn_bucket(bucket, answer))
+        }
+    }
+}
+
+candid::export_service!();
+
+fn main() {}
+
+#[cfg(test)]
+mod tests {
+    use candid_parser::utils::{CandidSource, service_equal};
+
+    #[test]
+    fn the_did_file_says_what_the_code_does() {
+        let code = super::__export_service();
+        let file = include_str!("../chat.did");
+        service_equal(CandidSource::Text(&code), CandidSource::Text(file))
+            .unwrap_or_else(|error| panic!("{error}\nthe code says:\n{code}"));
+    }
+}

@@ -1,0 +1,178 @@
+//! Chats and who is in them.
+
+use candid::{CandidType, Principal};
+use ic_stable_structures::StableBTreeMap;
+use openstorage_types::{
+    chat::ChatError,
+    limits::{CHAT_NAME_BYTES_MAX, CHATS_PER_USER_MAX},
+};
+use serde::Deserialize;
+
+use crate::{
+    memory::{self, Manager, Memory},
+    row::Row,
+};
+
+#[derive(CandidType, Deserialize)]
+pub struct Chat {
+    pub name: String,
+    pub owner: Principal,
+    pub members: u64,
+    /// Without the deleted ones.
+    pub messages: u64,
+    pub next_message_id: u64,
+    /// Stays for good: whoever asks again gets the same answer, and the id is never used again.
+    pub deleted: bool,
+}
+
+pub struct Chats {
+    rows: StableBTreeMap<u64, Row<Chat>, Memory>,
+    /// Chat, member.
+    members: StableBTreeMap<(u64, Principal), (), Memory>,
+    /// The same the other way round.
+    memberships: StableBTreeMap<(Principal, u64), (), Memory>,
+    /// Deleted chats whose members and messages are still here.
+    in_removal: StableBTreeMap<u64, (), Memory>,
+}
+
+impl Chats {
+    pub fn open(manager: &Manager) -> Self {
+        Self {
+            rows: StableBTreeMap::init(manager.get(memory::CHATS)),
+            members: StableBTreeMap::init(manager.get(memory::MEMBERS)),
+            memberships: StableBTreeMap::init(manager.get(memory::MEMBERSHIPS)),
+            in_removal: StableBTreeMap::init(manager.get(memory::CHATS_IN_REMOVAL)),
+        }
+    }
+
+    /// Also a deleted one.
+    pub fn any(&self, chat_id: u64) -> Result<Chat, ChatError> {
+        let row = self.rows.get(&chat_id).ok_or(ChatError::ChatNotFound)?;
+        Ok(row.0)
+    }
+
+    pub fn get(&self, chat_id: u64) -> Result<Chat, ChatError> {
+        let chat = self.any(chat_id)?;
+        if chat.deleted {
+            return Err(ChatError::ChatDeleted);
+        }
+        Ok(chat)
+    }
+
+    /// The chat, for one of its members.
+    pub fn get_for(&self, chat_id: u64, user: Principal) -> Result<Chat, ChatError> {
+        let chat = self.get(chat_id)?;
+        if !self.members.contains_key(&(chat_id, user)) {
+            return Err(ChatError::NotMember);
+        }
+        Ok(chat)
+    }
+
+    pub fn put(&mut self, chat_id: u64, chat: Chat) {
+        self.rows.insert(chat_id, Row(chat));
+    }
+
+    /// The ids of the chats that `user` is in, lowest first.
+    pub fn of(&self, user: Principal) -> impl Iterator<Item = u64> + '_ {
+        self.memberships
+            .keys_range((user, 0)..=(user, u64::MAX))
+            .map(|(_, chat_id)| chat_id)
+    }
+
+    pub fn create(&mut self, owner: Principal, name: String) -> Result<(u64, Chat), ChatError> {
+        if name.len() > CHAT_NAME_BYTES_MAX {
+            return Err(ChatError::TextTooLong {
+                max: CHAT_NAME_BYTES_MAX as u32,
+            });
+        }
+        // Rows are never removed, so an id never comes twice.
+        let chat_id = self.rows.last_key_value().map_or(1, |(last, _)| last + 1);
+        let chat = Chat {
+            name,
+            owner,
+            members: 0,
+            messages: 0,
+            next_message_id: 1,
+            deleted: false,
+        };
+        let chat = self.add_member(chat_id, chat, owner)?;
+        Ok((chat_id, chat))
+    }
+
+    /// Repeatable.
+    pub fn join(&mut self, chat_id: u64, user: Principal) -> Result<Chat, ChatError> {
+        let chat = self.get(chat_id)?;
+        if self.members.contains_key(&(chat_id, user)) {
+            return Ok(chat);
+        }
+        self.add_member(chat_id, chat, user)
+    }
+
+    fn add_member(
+        &mut self,
+        chat_id: u64,
+        mut chat: Chat,
+        user: Principal,
+    ) -> Result<Chat, ChatError> {
+        let max = CHATS_PER_USER_MAX;
+        if self.of(user).take(max as usize).count() == max as usize {
+            return Err(ChatError::TooManyChats { max });
+        }
+        self.members.insert((chat_id, user), ());
+        self.memberships.insert((user, chat_id), ());
+        chat.members += 1;
+        self.put(chat_id, chat);
+        self.get(chat_id)
+    }
+
+    /// The owner stays until it deletes the chat.
+    pub fn leave(&mut self, chat_id: u64, user: Principal) -> Result<(), ChatError> {
+        let mut chat = self.get_for(chat_id, user)?;
+        if chat.owner == user {
+            return Err(ChatError::NotAuthorized);
+        }
+        self.members.remove(&(chat_id, user));
+        self.memberships.remove(&(user, chat_id));
+        chat.members -= 1;
+        self.put(chat_id, chat);
+        Ok(())
+    }
+
+    /// Only the owner may. Repeatable; what belongs to the chat goes with [`Chats::remove_members`].
+    pub fn delete(&mut self, chat_id: u64, user: Principal) -> Result<(), ChatError> {
+        let mut chat = self.any(chat_id)?;
+        if chat.owner != user {
+            return Err(ChatError::NotAuthorized);
+        }
+        if !chat.deleted {
+            chat.deleted = true;
+            chat.name.clear();
+            self.put(chat_id, chat);
+            self.in_removal.insert(chat_id, ());
+        }
+        Ok(())
+    }
+
+    /// A deleted chat that still has members or messages.
+    pub fn next_removal(&self) -> Option<u64> {
+        self.in_removal.keys().next()
+    }
+
+    /// Removes at most `max` members; tells how many.
+    pub fn remove_members(&mut self, chat_id: u64, max: usize) -> usize {
+        let all = (chat_id, Principal::management_canister())..=(chat_id, LAST_PRINCIPAL);
+        let keys: Vec<_> = self.members.keys_range(all).take(max).collect();
+        for (_, user) in &keys {
+            self.members.remove(&(chat_id, *user));
+            self.memberships.remove(&(*user, chat_id));
+        }
+        keys.len()
+    }
+
+    pub fn removed(&mut self, chat_id: u64) {
+        self.in_removal.remove(&chat_id);
+    }
+}
+
+/// No principal comes after this one.
+pub const LAST_PRINCIPAL: Principal = Principal::from_slice(&[u8::MAX; 29]);

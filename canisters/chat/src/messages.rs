@@ -1,0 +1,167 @@
+//! Messages, and how often each blob is shown by them.
+
+use candid::{CandidType, Principal};
+use ic_stable_structures::StableBTreeMap;
+use openstorage_types::{
+    BlobReference,
+    chat::ChatError,
+    limits::{
+        BLOB_BYTES_MAX, MESSAGE_TEXT_BYTES_MAX, MESSAGES_PAGE_BYTES_MAX, MIME_TYPE_BYTES_MAX,
+    },
+};
+use serde::Deserialize;
+
+use crate::{
+    chats::LAST_PRINCIPAL,
+    memory::{self, Manager, Memory},
+    row::Row,
+};
+
+/// What an answer needs for a message besides its text, at most: principals, MIME type, a token.
+const MESSAGE_BYTES: usize = 640;
+
+#[derive(CandidType, Deserialize)]
+pub struct Message {
+    pub sender: Principal,
+    /// Milliseconds since 1970.
+    pub sent_ms: u64,
+    /// Empty once deleted.
+    pub text: String,
+    /// Stays when the message is deleted: until the chat goes, a token to delete it can be had again.
+    pub blob: Option<BlobReference>,
+    pub deleted: bool,
+}
+
+/// A reference as a bucket counts it: accessor and owner, here as (chat, sender), and the blob there.
+type Shown = ((u64, Principal), (Principal, [u8; 32]));
+
+pub struct Messages {
+    /// Chat, message.
+    rows: StableBTreeMap<(u64, u64), Row<Message>, Memory>,
+    /// How many messages show the reference; never 0.
+    shown: StableBTreeMap<Shown, u64, Memory>,
+}
+
+/// What a message may hold.
+pub fn check(text: &str, blob: Option<&BlobReference>) -> Result<(), ChatError> {
+    if text.len() > MESSAGE_TEXT_BYTES_MAX {
+        return Err(ChatError::TextTooLong {
+            max: MESSAGE_TEXT_BYTES_MAX as u32,
+        });
+    }
+    if text.is_empty() && blob.is_none() {
+        return Err(ChatError::EmptyMessage);
+    }
+    blob.map_or(Ok(()), check_reference)
+}
+
+/// The form of a reference; whether its bucket is one is another question.
+pub fn check_reference(blob: &BlobReference) -> Result<(), ChatError> {
+    // Tokens of RFC 9110; parameters may follow.
+    let is_token = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
+    };
+    let mime_type = &blob.mime_type;
+    let essence = mime_type.split(';').next().unwrap_or_default().trim_end();
+    let is_mime_type = mime_type.len() <= MIME_TYPE_BYTES_MAX
+        && mime_type.bytes().all(|c| matches!(c, b' '..=b'~'))
+        && essence
+            .split_once('/')
+            .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
+    if is_mime_type && blob.size <= BLOB_BYTES_MAX {
+        Ok(())
+    } else {
+        Err(ChatError::InvalidReference)
+    }
+}
+
+impl Messages {
+    pub fn open(manager: &Manager) -> Self {
+        Self {
+            rows: StableBTreeMap::init(manager.get(memory::MESSAGES)),
+            shown: StableBTreeMap::init(manager.get(memory::BLOBS_SHOWN)),
+        }
+    }
+
+    pub fn get(&self, chat_id: u64, message_id: u64) -> Result<Message, ChatError> {
+        let row = self.rows.get(&(chat_id, message_id));
+        Ok(row.ok_or(ChatError::MessageNotFound)?.0)
+    }
+
+    pub fn add(&mut self, chat_id: u64, message_id: u64, message: Message) {
+        if let Some(key) = shown_key(chat_id, &message) {
+            let count = self.shown.get(&key).unwrap_or(0);
+            self.shown.insert(key, count + 1);
+        }
+        self.rows.insert((chat_id, message_id), Row(message));
+    }
+
+    /// Leaves a mark in the message's place. Tells whether it was there until now.
+    pub fn delete(&mut self, chat_id: u64, message_id: u64, mut message: Message) -> bool {
+        if message.deleted {
+            return false;
+        }
+        if let Some(key) = shown_key(chat_id, &message) {
+            match self.shown.get(&key) {
+                Some(count) if count > 1 => self.shown.insert(key, count - 1),
+                _ => self.shown.remove(&key),
+            };
+        }
+        message.text.clear();
+        message.deleted = true;
+        self.rows.insert((chat_id, message_id), Row(message));
+        true
+    }
+
+    /// Whether a message of the chat shows the reference that `message` has, or had.
+    pub fn shows(&self, chat_id: u64, message: &Message) -> bool {
+        shown_key(chat_id, message).is_some_and(|key| self.shown.contains_key(&key))
+    }
+
+    /// The messages that follow `after`: at most `limit`, and no more than an answer can carry.
+    pub fn page(&self, chat_id: u64, after: Option<u64>, limit: usize) -> Vec<(u64, Message)> {
+        let Some(first) = after.map_or(Some(0), |after| after.checked_add(1)) else {
+            return Vec::new();
+        };
+        let mut bytes = 0;
+        self.rows
+            .range((chat_id, first)..=(chat_id, u64::MAX))
+            .take(limit)
+            .map(|entry| {
+                let (_, message_id) = *entry.key();
+                (message_id, entry.value().0)
+            })
+            .take_while(|(_, message)| {
+                let is_first = bytes == 0;
+                bytes += MESSAGE_BYTES + message.text.len();
+                is_first || bytes <= MESSAGES_PAGE_BYTES_MAX
+            })
+            .collect()
+    }
+
+    /// Removes at most `max` rows of a chat; tells how many.
+    pub fn remove(&mut self, chat_id: u64, max: usize) -> usize {
+        let all = (chat_id, 0)..=(chat_id, u64::MAX);
+        let rows: Vec<_> = self.rows.keys_range(all).take(max).collect();
+        rows.iter().for_each(|key| {
+            self.rows.remove(key);
+        });
+        let first = Principal::management_canister();
+        let all = ((chat_id, first), (first, [0; 32]))
+            ..=((chat_id, LAST_PRINCIPAL), (LAST_PRINCIPAL, [u8::MAX; 32]));
+        let left = max - rows.len();
+        let shown: Vec<_> = self.shown.keys_range(all).take(left).collect();
+        shown.iter().for_each(|key| {
+            self.shown.remove(key);
+        });
+        rows.len() + shown.len()
+    }
+}
+
+fn shown_key(chat_id: u64, message: &Message) -> Option<Shown> {
+    let blob = message.blob.as_ref()?;
+    Some(((chat_id, message.sender), (blob.bucket, blob.blob_id.0)))
+}

@@ -1,0 +1,62 @@
+//! What the chat does by itself, and how long it waits after a failure.
+//!
+//! Work is kept in stable memory until it is done, so an upgrade or a lost answer costs a repetition
+//! at most. The work stands in lanes: one that fails holds up no other.
+
+use candid::Principal;
+use openstorage_types::index::{RegisterIssuerArgs, UserArgs};
+
+/// The first wait after a failure.
+const BACK_OFF_MIN_MS: u64 = 1_000;
+const BACK_OFF_MAX_MS: u64 = 60_000;
+
+/// Members and messages that go in one slice of a chat's removal.
+pub const REMOVAL_ROWS_MAX: usize = 500;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// A secret, then the index's trust.
+    Setup,
+    /// Tells the index of users and their limits.
+    Users,
+    /// Asks the index for the keys of buckets.
+    Buckets,
+    /// Removes what belonged to deleted chats.
+    Removal,
+}
+
+impl Lane {
+    pub const ALL: [Self; 4] = [Self::Setup, Self::Users, Self::Buckets, Self::Removal];
+}
+
+/// The next step of a lane.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Work {
+    /// 32 random bytes.
+    DrawSecret,
+    RegisterIssuer(RegisterIssuerArgs),
+    RegisterUsers(Vec<UserArgs>),
+    AskBucketKey(Principal),
+    /// The id of a deleted chat.
+    RemoveSlice(u64),
+}
+
+/// Waits that double from a second to a minute.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BackOff {
+    next_ms: u64,
+}
+
+impl BackOff {
+    pub fn wait_ms(&self) -> u64 {
+        self.next_ms
+    }
+
+    pub fn succeeded(&mut self) {
+        self.next_ms = 0;
+    }
+
+    pub fn failed(&mut self) {
+        self.next_ms = (self.next_ms * 2).clamp(BACK_OFF_MIN_MS, BACK_OFF_MAX_MS);
+    }
+}
