@@ -84,7 +84,7 @@ pub struct MessagesArgs {
     pub chat_id: u64,
     /// Messages with a higher id; none means from the first.
     pub after: Option<u64>,
-    /// At most 1,000. A page ends sooner where its texts are long, but never before its first message:
+    /// From 1 to 1,000. A page ends sooner where its texts are long, but never before its first message:
     /// an empty page is the end.
     pub limit: u32,
 }
