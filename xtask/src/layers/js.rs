@@ -1,0 +1,83 @@
+//! The JavaScript library, in Node.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::SystemTime;
+
+use anyhow::{Result, bail};
+
+use super::Bench;
+
+/// The oldest major version of Node that the library supports.
+const NODE_MAJOR_MIN: u32 = 20;
+
+const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
+
+/// `npm test` checks the types and builds the library first.
+pub fn run(bench: &mut Bench) -> Result<()> {
+    require_node()?;
+    let library = bench.workspace.root.join("js-lib");
+    if packages_outdated(&library) {
+        bench.count(npm(&library, "ci"))?;
+    }
+    bench.count(npm(&library, "test"))
+}
+
+fn npm(library: &Path, word: &str) -> Command {
+    let mut command = Command::new(NPM);
+    command.arg(word).current_dir(library);
+    command
+}
+
+fn require_node() -> Result<()> {
+    let advice = format!(
+        "install Node {NODE_MAJOR_MIN} or newer, which brings npm, from https://nodejs.org"
+    );
+    let Ok(output) = Command::new("node").arg("--version").output() else {
+        bail!("the JavaScript tests need Node, and there is none: {advice}");
+    };
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if major(&version).is_none_or(|major| major < NODE_MAJOR_MIN) {
+        bail!("the JavaScript tests do not run on Node {version}: {advice}");
+    }
+    if Command::new(NPM).arg("--version").output().is_err() {
+        bail!("the JavaScript tests need npm, and there is none: {advice}");
+    }
+    Ok(())
+}
+
+/// 20 of `v20.11.1`.
+fn major(version: &str) -> Option<u32> {
+    version.strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
+/// Whether the packages installed are older than the lock file, or missing. npm leaves a lock file of
+/// its own where it has installed them.
+fn packages_outdated(library: &Path) -> bool {
+    let installed = changed(&library.join("node_modules/.package-lock.json"));
+    let wanted = changed(&library.join("package-lock.json"));
+    installed.is_none() || installed < wanted
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_node_are_read() {
+        assert_eq!(major("v20.11.1"), Some(20));
+        assert_eq!(major("v9.0.0"), Some(9));
+        assert_eq!(major(""), None);
+        assert_eq!(major("nodeless"), None);
+    }
+
+    #[test]
+    fn packages_are_outdated_where_none_are() {
+        assert!(packages_outdated(Path::new("/nowhere")));
+    }
+}

@@ -1,0 +1,54 @@
+//! Every Rust test, in one call of cargo: one build, and one set of features.
+
+use anyhow::Result;
+
+use super::Bench;
+use crate::tools::SERVER_VARIABLE;
+
+/// Tells the integration tests where the canisters' Wasm lies.
+const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
+
+/// The test programs of `tests/`.
+const INTEGRATION: [&str; 3] = ["journey", "refusals", "upgrades"];
+
+/// All of them.
+pub fn all(bench: &mut Bench) -> Result<()> {
+    test(bench, &[])
+}
+
+/// Those of `tests/` alone. They are picked by name from the whole workspace, not by package: another
+/// choice of packages is another choice of features, and builds everything once more.
+pub fn integration(bench: &mut Bench) -> Result<()> {
+    let args = INTEGRATION.map(|name| ["--test", name]);
+    test(bench, args.as_flattened())
+}
+
+fn test(bench: &mut Bench, args: &[&str]) -> Result<()> {
+    let canisters = bench.canisters()?;
+    let tools = bench.tools()?;
+    let mut command = bench
+        .workspace
+        .cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    command.args(args);
+    command.env(WASM_DIR, &canisters.dir);
+    command.env(SERVER_VARIABLE, tools.network());
+    bench.count(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_integration_test_is_forgotten() {
+        let dir = crate::workspace::root().join("tests/tests");
+        let mut found: Vec<String> = std::fs::read_dir(dir)
+            .expect("lists the integration tests")
+            .map(|entry| entry.expect("reads an entry").path())
+            .filter(|path| path.extension().is_some_and(|kind| kind == "rs"))
+            .map(|path| path.file_stem().expect("has a name").display().to_string())
+            .collect();
+        found.sort();
+        assert_eq!(found, INTEGRATION);
+    }
+}

@@ -1,0 +1,35 @@
+//! The text of `cargo xtask` alone.
+
+use crate::layers;
+
+const COMMANDS: &str = "\
+cargo xtask demo [FILE]    build everything, store FILE (a picture if none is named) and serve it
+            --once         leave when it is stored and checked
+            --json         say the outcome as one JSON object, the last line
+            --port N       serve on this port
+cargo xtask build          build the canisters to target/canisters/*.wasm.gz
+cargo xtask test           run every test
+            --only NAME    run one layer; may be given more than once
+            --list         name the layers
+cargo xtask server-path    build the local network's server and print its path as the last line
+
+Layers of the test run:
+";
+
+/// All commands and all test layers.
+pub fn text() -> String {
+    let mut text = COMMANDS.to_owned();
+    for line in layers().lines() {
+        text.push_str(&format!("  {line}\n"));
+    }
+    text
+}
+
+/// One line for each test layer.
+pub fn layers() -> String {
+    let mut lines = String::new();
+    for layer in &layers::ALL {
+        lines.push_str(&format!("{:<12} {}\n", layer.name, layer.about));
+    }
+    lines
+}

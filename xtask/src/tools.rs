@@ -1,0 +1,54 @@
+//! The host programs: the command line `ostore` and the local network's server.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::workspace::Workspace;
+
+/// Names the network's server to whatever uses the `pocket-ic` crate.
+pub const SERVER_VARIABLE: &str = "POCKET_IC_BIN";
+
+/// The programs of one build.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    pub ostore: PathBuf,
+    pub server: PathBuf,
+}
+
+impl Tools {
+    /// The network to run on: what the user set, else ours.
+    pub fn network(&self) -> PathBuf {
+        std::env::var_os(SERVER_VARIABLE).map_or_else(|| self.server.clone(), PathBuf::from)
+    }
+}
+
+/// Builds the programs exactly as `cargo test --workspace` does, so that demo and tests compile the
+/// Wasm engine once between them.
+///
+/// Cargo gives a crate the features that all selected packages ask for. `--package ostore` alone
+/// selects fewer than the tests do, and another set of features is another build of everything above
+/// it. So the whole workspace is selected, with only these two programs to make. Tests also bring
+/// the features of dev-dependencies, which cargo leaves out unless a test or an example is asked for;
+/// `--examples` asks, and there are none to build.
+pub fn build(workspace: &Workspace) -> Result<Tools> {
+    eprintln!("building ostore and pocket-ic-server (the first time compiles a Wasm engine)");
+    let args = [
+        "--workspace",
+        "--bin",
+        "ostore",
+        "--bin",
+        "pocket-ic-server",
+        "--examples",
+    ];
+    let mut programs = workspace.build(&args, &[])?;
+    let mut program = |name: &str| {
+        programs
+            .remove(name)
+            .with_context(|| format!("cargo named no program {name}"))
+    };
+    Ok(Tools {
+        ostore: program("ostore")?,
+        server: program("pocket-ic-server")?,
+    })
+}
