@@ -68,10 +68,12 @@ impl Workspace {
     }
 }
 
-/// The checkout. Fixed when this program is compiled, so it holds wherever it is called from.
+/// The checkout: as cargo says when it runs this program, else where this program was compiled. Two
+/// checkouts that share a target directory may share this program too, so cargo's word comes first.
 pub fn root() -> PathBuf {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().unwrap_or(xtask).to_owned()
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    xtask.parent().unwrap_or(&xtask).to_owned()
 }
 
 /// The cargo that runs this program, so that nested calls use the same toolchain.
