@@ -17,9 +17,12 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// The network to run on: what the user set, else ours.
+    /// The network to run on: what the user set, else ours. Absolute, since tests run in directories of
+    /// their own.
     pub fn network(&self) -> PathBuf {
-        std::env::var_os(SERVER_VARIABLE).map_or_else(|| self.server.clone(), PathBuf::from)
+        std::env::var_os(SERVER_VARIABLE)
+            .and_then(|server| std::path::absolute(server).ok())
+            .unwrap_or_else(|| self.server.clone())
     }
 }
 

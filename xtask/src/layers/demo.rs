@@ -1,5 +1,8 @@
 //! The demo of the README, run as a user runs it: files of many sizes, and what it must refuse.
 
+#[cfg(unix)]
+mod serving;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write as _};
@@ -36,6 +39,11 @@ pub fn run(bench: &mut Bench) -> Result<()> {
             stores(Some(&path))
         });
     }
+    // Elsewhere there is no `kill` to send a Ctrl-C with.
+    #[cfg(unix)]
+    bench.case("serving, another demo beside it, Ctrl-C", || {
+        serving::until_interrupted(&scratch)
+    });
     bench.case("a missing file is refused", refuses_missing_file);
     bench.case("a taken port is refused", refuses_taken_port);
 
