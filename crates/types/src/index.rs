@@ -124,6 +124,8 @@ pub enum IssuerError {
     InvalidKeyVersion {
         expected: u16,
     },
+    /// No secret can be shared under this key: its point is of small order.
+    InvalidKey,
     /// Another call to do the same is under way, or the management canister did not answer.
     Retry {
         ms: u64,

@@ -11,6 +11,7 @@
 //! | [`index`] | the calls of the `data_bucket_index` |
 //! | [`chat`] | the calls of the example app |
 //! | [`channel`] | what travels between index and buckets: events, stamps, lease counters |
+//! | [`form`] | what names, MIME types and accessors look like |
 //! | [`http`] | the HTTP gateway's request and response |
 //! | [`limits`] | every bound, once |
 
@@ -18,8 +19,10 @@ pub mod blob;
 pub mod bucket;
 pub mod channel;
 pub mod chat;
+pub mod form;
 pub mod http;
 pub mod index;
 pub mod limits;
 
 pub use blob::{BlobId, BlobReference, ChunkRange, chunk_count, chunk_len};
+pub use form::{accessors_are_valid, is_file_name, is_mime_type};

@@ -57,6 +57,9 @@ pub const EVENT_BYTES_MAX: usize = 4_096;
 /// Rows in one page of a list.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
 
+/// Buckets that one question for a bucket may exclude.
+pub const EXCLUDE_MAX: usize = 32;
+
 /// Arguments of an unknown caller above this are turned away before they are executed.
 pub const UNKNOWN_CALLER_BYTES_MAX: usize = 4 * 1024;
 
