@@ -176,7 +176,7 @@ fn ensure_target(workspace: &Workspace) -> Result<()> {
         Ok(_) => bail!("the compiler's target {TARGET} could not be added: {advice}"),
         Err(_) => bail!(
             "the compiler lacks the target {TARGET}, and there is no rustup to add it: install Rust \
-             from https://rustup.rs, {advice}"
+             from https://rustup.rs, then {advice}"
         ),
     }
 }

@@ -1,1 +1,228 @@
-//! Stub.
+//! A bucket: blobs in stable memory, who refers to them, and the reads that tokens open.
+//!
+//! The core of the canister: it knows no `ic_cdk`. Caller and [`Now`] come in as arguments, calls that
+//! are needed come out as values. Everything lives in stable memory; an upgrade copies nothing.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `push` | chunks come in, uploads are finished, aborted, expired |
+//! | `refer` | references come and go; a blob lives as long as it has one |
+//! | `read` | what a caller or a token may see |
+//! | `http` | blobs, status and metrics for browsers |
+//! | `sync` | events to and from the index |
+//! | `access` | the secret, the issuers, the check of tokens |
+//! | `accounts`, `uploads`, `references` | the tables |
+//! | `memory`, `row` | where the tables lie |
+
+mod access;
+mod accounts;
+mod http;
+mod memory;
+mod push;
+mod read;
+mod refer;
+mod references;
+mod row;
+mod sync;
+mod uploads;
+
+use candid::{CandidType, Principal};
+use ic_stable_structures::{DefaultMemoryImpl, StableBTreeMap, StableCell};
+use openstorage_blobstore::BlobStore;
+use openstorage_channel::Log;
+use openstorage_types::{
+    BlobId,
+    bucket::{BucketStatus, EnsureRegisteredError, InitArgs},
+    channel::{LeaseArgs, LeaseOk},
+    limits::BUCKET_BYTES_MAX,
+};
+use serde::{Deserialize, Serialize};
+
+use access::Access;
+use accounts::Accounts;
+use memory::{Memories, Memory};
+use references::References;
+use row::Row;
+use sync::Cursors;
+use uploads::Uploads;
+
+/// When a message is executed.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Milliseconds since 1970.
+    pub ms: u64,
+    /// The canister's version, for events.
+    pub version: u64,
+}
+
+/// A call cannot be finished here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop<E> {
+    /// It failed.
+    Error(E),
+    /// Ask the index for allowance first, give its answer to [`Bucket::leased`], then call again.
+    Lease(LeaseArgs),
+}
+
+impl<E> From<E> for Stop<E> {
+    fn from(error: E) -> Self {
+        Self::Error(error)
+    }
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone)]
+struct Config {
+    index: Principal,
+    bytes_max: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, Default)]
+struct Totals {
+    bytes_stored: u64,
+    /// Promised to open uploads.
+    bytes_reserved: u64,
+    references_made: u64,
+    /// Events that could not be applied.
+    events_skipped: u64,
+}
+
+/// A blob that is stored.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy)]
+struct Stored {
+    slot: u64,
+    size: u64,
+}
+
+pub struct Bucket {
+    config: StableCell<Row<Config>, Memory>,
+    totals: StableCell<Row<Totals>, Memory>,
+    access: Access,
+    accounts: Accounts,
+    uploads: Uploads,
+    references: References,
+    blobs: StableBTreeMap<[u8; 32], Row<Stored>, Memory>,
+    store: BlobStore<Memory>,
+    accessors_deleted: StableBTreeMap<Principal, (), Memory>,
+    /// Deleted accessors whose references are not all gone yet.
+    deletions: StableBTreeMap<Principal, (), Memory>,
+    log: Log<Memory>,
+    cursors: StableCell<Row<Cursors>, Memory>,
+    /// The index has not heard of this bucket's key and space since they came about.
+    report_due: bool,
+}
+
+impl Bucket {
+    /// A new bucket, or the one that is in `memory` already. `own` is this canister. `args` are needed
+    /// for a new one and change what is there otherwise.
+    pub fn open(memory: DefaultMemoryImpl, own: Principal, args: Option<InitArgs>) -> Self {
+        let memories = Memories::open(memory);
+        let config = args.map(|args| Config {
+            index: args.index,
+            bytes_max: args.bytes_max.unwrap_or(BUCKET_BYTES_MAX),
+        });
+        let nobody = Config {
+            index: Principal::anonymous(),
+            bytes_max: 0,
+        };
+        let cell = |id| memories.get(id);
+        let mut stored = StableCell::init(cell(memory::CONFIG), Row(nobody));
+        if let Some(config) = config {
+            stored.set(Row(config));
+        }
+        Self {
+            config: stored,
+            totals: StableCell::init(cell(memory::TOTALS), Row(Totals::default())),
+            access: Access::open(&memories, own),
+            accounts: Accounts::open(&memories),
+            uploads: Uploads::open(&memories),
+            references: References::open(&memories),
+            blobs: StableBTreeMap::init(cell(memory::BLOBS)),
+            store: BlobStore::init(openstorage_blobstore::Memories {
+                header: cell(memory::STORE_HEADER),
+                records: cell(memory::STORE_RECORDS),
+                chunks: cell(memory::STORE_CHUNKS),
+                free: cell(memory::STORE_FREE),
+                free_by_size: cell(memory::STORE_FREE_BY_SIZE),
+                data: cell(memory::STORE_DATA),
+            }),
+            accessors_deleted: StableBTreeMap::init(cell(memory::ACCESSORS_DELETED)),
+            deletions: StableBTreeMap::init(cell(memory::DELETIONS)),
+            log: Log::init(cell(memory::LOG_EVENTS), cell(memory::LOG_ENDS)),
+            cursors: StableCell::init(cell(memory::CURSORS), Row(Cursors::default())),
+            report_due: true,
+        }
+    }
+
+    /// The index that this bucket belongs to.
+    pub fn index(&self) -> Principal {
+        self.config.get().0.index
+    }
+
+    pub fn knows(&self, user: &Principal) -> bool {
+        self.accounts.knows(user)
+    }
+
+    pub fn has_secret(&self) -> bool {
+        self.access.has_secret()
+    }
+
+    /// 32 random bytes for the bucket's key, once.
+    pub fn set_secret(&mut self, random: [u8; 32]) {
+        self.access.set_secret(random);
+        self.report_due = true;
+    }
+
+    /// What to ask the index about a caller that is unknown here; none where it is known.
+    pub fn ensure_registered(
+        &self,
+        caller: &Principal,
+    ) -> Result<Option<LeaseArgs>, EnsureRegisteredError> {
+        if *caller == Principal::anonymous() {
+            return Err(EnsureRegisteredError::NotAuthorized);
+        }
+        if self.knows(caller) {
+            return Ok(None);
+        }
+        Ok(self.accounts.shortage(caller, 0))
+    }
+
+    /// The index has answered a [`LeaseArgs`].
+    pub fn leased(&mut self, user: Principal, answer: &LeaseOk) {
+        self.accounts.leased(user, answer);
+    }
+
+    fn bytes_free(&self) -> u64 {
+        let totals = self.totals();
+        let taken = totals.bytes_stored + totals.bytes_reserved;
+        self.config.get().0.bytes_max.saturating_sub(taken)
+    }
+
+    fn totals(&self) -> Totals {
+        self.totals.get().0
+    }
+
+    fn count(&mut self, work: impl FnOnce(&mut Totals)) {
+        let mut totals = self.totals();
+        work(&mut totals);
+        self.totals.set(Row(totals));
+    }
+
+    fn stored(&self, blob: &BlobId) -> Option<Stored> {
+        self.blobs.get(&blob.0).map(|row| row.0)
+    }
+
+    pub fn status(&self) -> BucketStatus {
+        let totals = self.totals();
+        BucketStatus {
+            index: self.index(),
+            blobs: self.blobs.len(),
+            references: self.references.count(),
+            open_uploads: self.uploads.count(),
+            bytes_stored: totals.bytes_stored,
+            bytes_reserved: totals.bytes_reserved,
+            bytes_free: self.bytes_free(),
+            events_unsent: self.events_unsent(),
+            key: self.access.public(),
+        }
+    }
+}

@@ -1,1 +1,297 @@
-fn main(){}
+//! Entry points of a bucket. All they do is to hand the message to the core, and to make the calls that
+//! the core asks for.
+
+mod jobs;
+
+use std::{cell::RefCell, collections::BTreeSet};
+
+use candid::{CandidType, Principal, de::DecoderConfig, utils::decode_args_with_config};
+use data_bucket::{Bucket, Now, Stop};
+use ic_cdk::{
+    api::{canister_self, canister_version, msg_caller, time},
+    call::Call,
+};
+use ic_cdk_macros::{init, inspect_message, post_upgrade, query, update};
+use ic_stable_structures::DefaultMemoryImpl;
+use openstorage_types::{
+    BlobReference,
+    bucket::*,
+    channel::{EventsArgs, EventsError, EventsOk, LeaseArgs, LeaseError, LeaseOk},
+    http::{HttpRequest, HttpResponse},
+    index::Allowance,
+    limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX, INGRESS_BYTES_MAX, UNKNOWN_CALLER_BYTES_MAX},
+};
+use serde::de::DeserializeOwned;
+
+/// Callers whose allowance may be asked for at the same time.
+const LEASES_IN_FLIGHT_MAX: usize = 100;
+/// What a caller waits while a request for allowance is on its way, or after one that failed.
+const LEASE_RETRY_MS: u64 = 500;
+
+thread_local! {
+    static BUCKET: RefCell<Option<Bucket>> = const { RefCell::new(None) };
+    /// Users for whom the index is being asked. An upgrade forgets them together with the calls.
+    static LEASES: RefCell<BTreeSet<Principal>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// The one bucket of this canister.
+pub(crate) fn with<T>(work: impl FnOnce(&mut Bucket) -> T) -> T {
+    BUCKET.with_borrow_mut(|bucket| {
+        let open = || Bucket::open(DefaultMemoryImpl::default(), canister_self(), None);
+        work(bucket.get_or_insert_with(open))
+    })
+}
+
+pub(crate) fn now() -> Now {
+    Now {
+        ms: time() / 1_000_000,
+        version: canister_version(),
+    }
+}
+
+/// Decodes an argument within a budget: a small message that claims to hold a lot costs little. The bytes
+/// of a chunk come on top of it.
+fn decode<T: CandidType + DeserializeOwned>(bytes: Vec<u8>) -> T {
+    let mut config = DecoderConfig::new();
+    config
+        .set_decoding_quota(DECODE_WORK_MAX + 4 * INGRESS_BYTES_MAX as usize)
+        .set_skipping_quota(DECODE_SKIP_MAX);
+    let decoded = decode_args_with_config::<(T,)>(&bytes, &config).map(|(arg,)| arg);
+    decoded.unwrap_or_else(|error| ic_cdk::trap(format!("the argument cannot be decoded: {error}")))
+}
+
+#[init]
+fn init(args: InitArgs) {
+    open(Some(args));
+}
+
+#[post_upgrade]
+fn post_upgrade(args: Option<InitArgs>) {
+    open(args);
+}
+
+fn open(args: Option<InitArgs>) {
+    let bucket = Bucket::open(DefaultMemoryImpl::default(), canister_self(), args);
+    BUCKET.set(Some(bucket));
+    jobs::start();
+}
+
+#[inspect_message]
+fn inspect_message() {
+    let caller = msg_caller();
+    let method = ic_cdk::api::msg_method_name();
+    let is_call_of_canisters = method.starts_with("c2c_");
+    let is_small = ic_cdk::api::msg_arg_data().len() <= UNKNOWN_CALLER_BYTES_MAX;
+    let is_welcome = is_small || with(|bucket| bucket.knows(&caller));
+    if caller != Principal::anonymous() && !is_call_of_canisters && is_welcome {
+        ic_cdk::api::accept_message();
+    }
+}
+
+#[update(decode_with = "decode")]
+async fn push_chunk(args: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> {
+    let caller = msg_caller();
+    let answer = with_allowance(caller, |bucket| {
+        bucket.push_chunk(caller, &args, now())
+    });
+    answer.await.unwrap_or_else(|failed| {
+        Err(match failed {
+            LeaseFailed::Retry { ms } => PushChunkError::Retry { ms },
+            LeaseFailed::NotRegistered => PushChunkError::NotRegistered,
+            LeaseFailed::Exceeded(allowance) => PushChunkError::AllowanceExceeded(allowance),
+        })
+    })
+}
+
+/// The notes' other name for `push_chunk`.
+#[update(decode_with = "decode")]
+async fn upload_chunk(args: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> {
+    push_chunk(args).await
+}
+
+#[query(decode_with = "decode")]
+fn upload_status(args: UploadArgs) -> Result<UploadStatus, UploadError> {
+    with(|bucket| bucket.upload_status(&msg_caller(), &args.blob_id))
+}
+
+#[update(decode_with = "decode")]
+fn abort_upload(args: UploadArgs) -> Result<(), UploadError> {
+    with(|bucket| bucket.abort_upload(&msg_caller(), &args.blob_id, now()))
+}
+
+#[update]
+async fn ensure_registered() -> Result<(), EnsureRegisteredError> {
+    let caller = msg_caller();
+    match with(|bucket| bucket.ensure_registered(&caller))? {
+        None => Ok(()),
+        Some(lease) => ask_for(lease).await.map_err(|failed| match failed {
+            LeaseFailed::NotRegistered => EnsureRegisteredError::NotRegistered,
+            LeaseFailed::Retry { ms } => EnsureRegisteredError::Retry { ms },
+            // Nothing was wanted.
+            LeaseFailed::Exceeded(_) => EnsureRegisteredError::Retry { ms: LEASE_RETRY_MS },
+        }),
+    }
+}
+
+#[update(decode_with = "decode")]
+async fn add_blob_reference(
+    args: AddBlobReferenceArgs,
+) -> Result<BlobReference, AddBlobReferenceError> {
+    let caller = msg_caller();
+    let answer = with_allowance(caller, |bucket| {
+        bucket.add_blob_reference(caller, &args, now())
+    });
+    answer.await.unwrap_or_else(|failed| {
+        Err(match failed {
+            LeaseFailed::Retry { ms } => AddBlobReferenceError::Retry { ms },
+            LeaseFailed::NotRegistered => AddBlobReferenceError::NotRegistered,
+            LeaseFailed::Exceeded(allowance) => AddBlobReferenceError::AllowanceExceeded(allowance),
+        })
+    })
+}
+
+#[update(decode_with = "decode")]
+fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
+    let removed = with(|bucket| bucket.remove_blob_reference(msg_caller(), &args, now()));
+    jobs::wake();
+    removed
+}
+
+/// The notes' name for `remove_blob_reference`.
+#[update(decode_with = "decode")]
+fn delete_blob(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
+    remove_blob_reference(args)
+}
+
+#[query(decode_with = "decode")]
+fn blob_info(args: UploadArgs) -> Result<BlobInfo, UploadError> {
+    with(|bucket| bucket.blob_info(&msg_caller(), &args.blob_id))
+}
+
+#[query(decode_with = "decode")]
+fn my_blobs(args: MyBlobsArgs) -> Vec<BlobInfo> {
+    with(|bucket| bucket.my_blobs(&msg_caller(), &args))
+}
+
+#[query(decode_with = "decode")]
+fn read_chunk(args: ReadChunkArgs) -> Result<ReadChunkOk, ReadChunkError> {
+    with(|bucket| bucket.read_chunk(&msg_caller(), &args, now()))
+}
+
+#[query(decode_with = "decode")]
+fn http_request(request: HttpRequest) -> HttpResponse {
+    with(|bucket| bucket.http_request(&request, now()))
+}
+
+#[query]
+fn status() -> BucketStatus {
+    with(|bucket| bucket.status())
+}
+
+#[update(decode_with = "decode")]
+fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
+    let answer = with(|bucket| bucket.receive(&msg_caller(), &args));
+    jobs::wake();
+    answer
+}
+
+/// Why the index gave no allowance.
+enum LeaseFailed {
+    Retry { ms: u64 },
+    NotRegistered,
+    Exceeded(Allowance),
+}
+
+/// Does the work; where allowance is missing, asks the index for it and does it once more. By then
+/// everything may have changed, so the work looks everything up anew.
+async fn with_allowance<T, E>(
+    caller: Principal,
+    work: impl Fn(&mut Bucket) -> Result<T, Stop<E>>,
+) -> Result<Result<T, E>, LeaseFailed> {
+    let mut asked = false;
+    loop {
+        match with(&work) {
+            Ok(done) => {
+                jobs::wake();
+                return Ok(Ok(done));
+            }
+            Err(Stop::Error(error)) => {
+                jobs::wake();
+                return Ok(Err(error));
+            }
+            // Another call of this user has taken what was leased meanwhile.
+            Err(Stop::Lease(_)) if asked => {
+                return Err(LeaseFailed::Retry { ms: LEASE_RETRY_MS });
+            }
+            Err(Stop::Lease(lease)) => {
+                debug_assert_eq!(lease.user, caller);
+                ask_for(lease).await?;
+                asked = true;
+            }
+        }
+    }
+}
+
+async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
+    let user = lease.user;
+    let retry = LeaseFailed::Retry { ms: LEASE_RETRY_MS };
+    let Some(_in_flight) = InFlight::begin(user) else {
+        return Err(retry);
+    };
+    let index = with(|bucket| bucket.index());
+    let reply = Call::bounded_wait(index, "c2c_lease")
+        .with_arg(&lease)
+        .await;
+    let answer = reply
+        .ok()
+        .and_then(|reply| reply.candid::<Result<LeaseOk, LeaseError>>().ok());
+    match answer {
+        Some(Ok(granted)) => {
+            with(|bucket| bucket.leased(user, &granted));
+            Ok(())
+        }
+        Some(Err(LeaseError::NotRegistered)) => Err(LeaseFailed::NotRegistered),
+        Some(Err(LeaseError::Pending { retry_ms: ms })) => Err(LeaseFailed::Retry { ms }),
+        Some(Err(LeaseError::AllowanceExceeded(allowance))) => {
+            Err(LeaseFailed::Exceeded(allowance))
+        }
+        Some(Err(LeaseError::NotAuthorized)) | None => Err(retry),
+    }
+}
+
+/// One request for each user; ends with the call, whatever becomes of it.
+struct InFlight(Principal);
+
+impl InFlight {
+    fn begin(user: Principal) -> Option<Self> {
+        LEASES.with_borrow_mut(|leases| {
+            let may = leases.len() < LEASES_IN_FLIGHT_MAX && leases.insert(user);
+            may.then_some(Self(user))
+        })
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        LEASES.with_borrow_mut(|leases| leases.remove(&self.0));
+    }
+}
+
+fn main() {}
+
+ic_cdk::export_candid!();
+
+#[cfg(test)]
+mod tests {
+    use candid_parser::utils::{CandidSource, service_equal};
+
+    #[test]
+    fn the_did_file_is_what_the_code_says() {
+        let file = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/data_bucket.did"));
+        service_equal(
+            CandidSource::Text(&super::__export_service()),
+            CandidSource::File(file),
+        )
+        .unwrap();
+    }
+}

@@ -1,1 +1,134 @@
-//! Stub.
+//! The index: who may store how much, and which bucket holds which blob.
+//!
+//! This is the core. It knows no `ic_cdk`: caller, time and version come in as a [`Context`], and what
+//! has to be called comes out as a value. `main.rs` makes the calls.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`memory`] | where everything lives in stable memory |
+//! | [`users`] | users, their limits, and the leases of the buckets |
+//! | [`accounts`] | the calls about users, and `c2c_lease` |
+//! | [`blobs`] | which bucket holds which blob |
+//! | [`buckets`] | the buckets, and which one takes a new blob |
+//! | [`allocation`] | `allocated_bucket` |
+//! | [`issuers`] | whose tokens are believed, and deleted accessors |
+//! | [`trust`] | the calls about issuers, keys and deletions |
+//! | [`sync`] | what buckets have to be told |
+//! | [`reports`] | `c2c_events`: what buckets tell |
+//! | [`creation`] | how a bucket comes to be |
+//! | [`agenda`] | what is to be done without being asked |
+//! | [`page`] | `status`, `buckets`, and the HTTP pages |
+
+pub mod accounts;
+pub mod agenda;
+pub mod allocation;
+pub mod backoff;
+pub mod blobs;
+pub mod buckets;
+pub mod creation;
+pub mod issuers;
+pub mod memory;
+pub mod page;
+pub mod reports;
+pub mod sync;
+pub mod trust;
+pub mod users;
+
+use std::collections::BTreeMap;
+
+use candid::Principal;
+use ic_stable_structures::{DefaultMemoryImpl, StableCell};
+use openstorage_types::{BlobId, index::InitArgs};
+
+use crate::{
+    backoff::Backoff,
+    blobs::Blobs,
+    buckets::Buckets,
+    creation::Creation,
+    issuers::Issuers,
+    memory::{Candid, Memory},
+    sync::SharedLog,
+    users::Users,
+};
+
+/// What a message brings along.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// This canister.
+    pub own: Principal,
+    pub caller: Principal,
+    /// The caller is a controller of this canister.
+    pub is_controller: bool,
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// This canister's version.
+    pub version: u64,
+}
+
+/// All of the index.
+pub struct Index {
+    config: StableCell<Candid<InitArgs>, Memory>,
+    creation: StableCell<Candid<Creation>, Memory>,
+    users: Users,
+    blobs: Blobs,
+    buckets: Buckets,
+    issuers: Issuers,
+    log: SharedLog,
+    /// Of the Wasm that buckets get; none when there is none.
+    bucket_wasm: Option<BlobId>,
+    /// The rest is forgotten in an upgrade.
+    secret_backoff: Backoff,
+    creation_backoff: Backoff,
+    send_backoffs: BTreeMap<Principal, Backoff>,
+    /// Events of a kind or form that is not known.
+    events_skipped: u64,
+}
+
+impl Index {
+    /// Opens what is in `memory`, or begins with nothing.
+    pub fn open(memory: DefaultMemoryImpl, bucket_wasm: Option<BlobId>) -> Self {
+        let memory = memory::manager(memory);
+        let at = |id| memory.get(id);
+        Self {
+            config: StableCell::init(at(memory::CONFIG), Candid::new(&InitArgs::default())),
+            creation: StableCell::init(at(memory::CREATION), Candid::new(&Creation::default())),
+            users: Users::init(at(memory::USERS), at(memory::LEASES)),
+            blobs: Blobs::init(at(memory::HOMES), at(memory::TOTALS)),
+            buckets: Buckets::init(at(memory::BUCKETS)),
+            issuers: Issuers::init(
+                at(memory::SECRET),
+                at(memory::ISSUERS),
+                at(memory::DELETED_ACCESSORS),
+            ),
+            log: SharedLog::init(at(memory::LOG_EVENTS), at(memory::LOG_ENDS)),
+            bucket_wasm,
+            secret_backoff: Backoff::default(),
+            creation_backoff: Backoff::default(),
+            send_backoffs: BTreeMap::new(),
+            events_skipped: 0,
+        }
+    }
+
+    fn config(&self) -> InitArgs {
+        self.config.get().get()
+    }
+
+    pub fn configure(&mut self, config: &InitArgs) {
+        self.config.set(Candid::new(config));
+    }
+
+    /// An admin may do everything.
+    pub fn is_admin(&self, context: &Context) -> bool {
+        context.is_controller || self.config().admins.contains(&context.caller)
+    }
+
+    /// An admin, or an app that is trusted.
+    pub fn is_service(&self, context: &Context) -> bool {
+        self.is_admin(context) || self.issuers.contains(&context.caller)
+    }
+
+    /// Adds to what all buckets will be told.
+    fn tell(&mut self, context: &Context, (kind, bytes): (u16, Vec<u8>)) {
+        self.log.append(context.version, kind, bytes);
+    }
+}

@@ -1,1 +1,250 @@
-fn main(){}
+//! The entry points of the index. They gather what the system knows, and delegate.
+
+mod jobs;
+
+use std::cell::RefCell;
+
+use candid::{CandidType, Principal, candid_method};
+use data_bucket_index::{
+    Context, Index,
+    page::Gauges,
+    trust::{Registration, share_controller},
+};
+use ic_cdk::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
+use ic_stable_structures::DefaultMemoryImpl;
+use openstorage_types::{
+    BlobId,
+    channel::*,
+    http::{HttpRequest, HttpResponse},
+    index::*,
+    limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX, UNKNOWN_CALLER_BYTES_MAX},
+};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+/// The gzipped Wasm of the buckets; empty when none was named to the build.
+static BUCKET_WASM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bucket.wasm.gz"));
+
+thread_local! {
+    static INDEX: RefCell<Index> = RefCell::new(Index::open(DefaultMemoryImpl::default(), bucket_wasm_hash()));
+}
+
+fn bucket_wasm_hash() -> Option<BlobId> {
+    (!BUCKET_WASM.is_empty()).then(|| BlobId(Sha256::digest(BUCKET_WASM).into()))
+}
+
+fn read<T>(f: impl FnOnce(&Index) -> T) -> T {
+    INDEX.with_borrow(f)
+}
+
+fn write<T>(f: impl FnOnce(&mut Index) -> T) -> T {
+    INDEX.with_borrow_mut(f)
+}
+
+/// Runs an update, and whatever has become due by it.
+fn act<T>(f: impl FnOnce(&mut Index, &Context) -> T) -> T {
+    let context = context();
+    let answer = write(|index| f(index, &context));
+    jobs::wake();
+    answer
+}
+
+fn now_ms() -> u64 {
+    ic_cdk::api::time() / 1_000_000
+}
+
+fn context() -> Context {
+    let caller = ic_cdk::api::msg_caller();
+    Context {
+        own: ic_cdk::api::canister_self(),
+        caller,
+        is_controller: ic_cdk::api::is_controller(&caller),
+        now_ms: now_ms(),
+        version: ic_cdk::api::canister_version(),
+    }
+}
+
+/// Decodes the one argument of a call, with bounds on the work.
+fn decode<T: CandidType + DeserializeOwned>(bytes: Vec<u8>) -> T {
+    let mut config = candid::DecoderConfig::new();
+    config
+        .set_decoding_quota(DECODE_WORK_MAX)
+        .set_skipping_quota(DECODE_SKIP_MAX);
+    // No argument at all stands for one that is optional.
+    let bytes = if bytes.is_empty() {
+        b"DIDL\0\0"
+    } else {
+        &bytes[..]
+    };
+    match candid::utils::decode_args_with_config(bytes, &config) {
+        Ok((arg,)) => arg,
+        Err(error) => ic_cdk::trap(format!("the argument does not decode: {error}")),
+    }
+}
+
+#[init]
+fn init(args: Option<InitArgs>) {
+    configure(args);
+}
+
+#[post_upgrade]
+fn post_upgrade(args: Option<InitArgs>) {
+    configure(args);
+}
+
+/// Without arguments an upgraded index stays as it was.
+fn configure(args: Option<InitArgs>) {
+    write(|index| args.iter().for_each(|args| index.configure(args)));
+    jobs::wake();
+}
+
+/// Answers to calls under way would land in other code than the one that made them.
+#[pre_upgrade]
+fn pre_upgrade() {
+    if jobs::any_running() {
+        ic_cdk::trap(
+            "the index has calls under way: stop it before you upgrade it (dfx canister stop, \
+             dfx deploy, dfx canister start)",
+        );
+    }
+}
+
+/// Not run for calls between canisters and for queries: the methods check again.
+#[inspect_message]
+fn inspect() {
+    let context = context();
+    let method = ic_cdk::api::msg_method_name();
+    let small = ic_cdk::api::msg_arg_data().len() <= UNKNOWN_CALLER_BYTES_MAX;
+    if context.caller != Principal::anonymous()
+        && !method.starts_with("c2c_")
+        && (small || read(|index| index.is_service(&context)))
+    {
+        ic_cdk::api::accept_message();
+    }
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn register_user(args: UserArgs) -> Result<(), UserError> {
+    act(|index, context| index.register_user(context, &args))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn register_users(rows: Vec<UserArgs>) -> Vec<Result<(), UserError>> {
+    act(|index, context| index.register_users(context, &rows))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn update_user(args: UserArgs) -> Result<(), UserError> {
+    act(|index, context| index.update_user(context, &args))
+}
+
+#[candid_method(query)]
+#[query(hidden = true, decode_with = "decode")]
+fn user(user: Option<Principal>) -> Result<UserInfo, UserError> {
+    read(|index| index.user(&context(), user))
+}
+
+#[candid_method(query)]
+#[query(hidden = true, decode_with = "decode")]
+fn allocated_bucket(args: AllocatedBucketArgs) -> Result<AllocatedBucketOk, AllocatedBucketError> {
+    read(|index| index.allocated_bucket(&context(), &args))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn delete_chat(args: DeleteChatArgs) -> Result<(), DeleteChatError> {
+    act(|index, context| index.delete_chat(context, &args))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+async fn register_issuer(args: RegisterIssuerArgs) -> Result<RegisterIssuerOk, IssuerError> {
+    let context = context();
+    match act(|index, context| index.register_issuer(context, &args))? {
+        Registration::Done(ok) => Ok(ok),
+        Registration::CheckControllers(issuer) => {
+            let (theirs, ours) = jobs::controllers_of_both(issuer).await?;
+            if !share_controller(&theirs, &ours) {
+                return Err(IssuerError::NotAuthorized);
+            }
+            let context = Context {
+                now_ms: now_ms(),
+                version: ic_cdk::api::canister_version(),
+                ..context
+            };
+            let answer = write(|index| index.trust_issuer(&context, issuer, args.key));
+            jobs::wake();
+            answer
+        }
+    }
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn remove_issuer(issuer: Principal) -> Result<(), IssuerError> {
+    act(|index, context| index.remove_issuer(context, issuer))
+}
+
+#[query]
+fn issuers() -> Vec<Issuer> {
+    read(Index::issuers)
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn c2c_bucket_keys(args: BucketKeysArgs) -> Result<PublicKey, BucketKeysError> {
+    act(|index, _| index.bucket_keys(&args))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
+    act(|index, context| index.events(context, &args))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn c2c_lease(args: LeaseArgs) -> Result<LeaseOk, LeaseError> {
+    act(|index, context| index.lease(context, &args))
+}
+
+#[query]
+fn buckets() -> Vec<BucketInfo> {
+    read(Index::buckets)
+}
+
+#[query]
+fn status() -> IndexStatus {
+    read(Index::status)
+}
+
+#[candid_method(query)]
+#[query(hidden = true, decode_with = "decode")]
+fn http_request(request: HttpRequest) -> HttpResponse {
+    let gauges = Gauges {
+        cycles: ic_cdk::api::canister_cycle_balance(),
+        stable_bytes: ic_cdk::api::stable_size() * 65_536,
+    };
+    read(|index| index.http(&request, &gauges))
+}
+
+fn main() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candid_parser::utils::{CandidSource, service_equal};
+
+    #[test]
+    fn the_did_file_says_what_the_code_says() {
+        candid::export_service!();
+        let code = __export_service();
+        let file = include_str!("../data_bucket_index.did");
+        if let Err(error) = service_equal(CandidSource::Text(&code), CandidSource::Text(file)) {
+            panic!("{error}\nthe code says:\n{code}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -54,7 +54,7 @@ pub struct AlreadyInProgress;
 
 /// Automatic progress: rounds by themselves, at the time of the wall clock.
 struct Progress {
-    /// Replaces the usual pauses between rounds.
+    /// Replaces the usual pauses between rounds; never shorter than the shortest of them.
     delay: Option<Duration>,
     last_round: Instant,
 }
@@ -152,13 +152,11 @@ impl Engine {
     /// The time until the next round is due; none without automatic progress.
     fn pause(&self) -> Option<Duration> {
         let progress = self.progress.as_ref()?;
-        let pause = progress.delay.unwrap_or_else(|| {
-            if self.network.has_work() {
-                PAUSE_BUSY
-            } else {
-                PAUSE_IDLE
-            }
-        });
+        let pause = match progress.delay {
+            Some(delay) => delay.max(PAUSE_BUSY),
+            None if self.network.has_work() => PAUSE_BUSY,
+            None => PAUSE_IDLE,
+        };
         Some(pause.saturating_sub(progress.last_round.elapsed()))
     }
 
@@ -192,9 +190,11 @@ impl Engine {
                 Ok(job) => job(&mut self),
                 Err(RecvTimeoutError::Timeout) => {
                     self.round();
-                    // Between two rounds there is room for what came in, however long rounds take.
-                    for job in jobs.try_iter() {
-                        job(&mut self);
+                    // One job between two rounds, however short the pause.
+                    match jobs.try_recv() {
+                        Ok(job) => job(&mut self),
+                        Err(TryRecvError::Empty) => {}
+                        Err(TryRecvError::Disconnected) => return,
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return,

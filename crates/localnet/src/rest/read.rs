@@ -16,7 +16,10 @@ pub async fn topology(instance: Instance) -> Json<Topology> {
 }
 
 pub async fn get_time(instance: Instance) -> Reply<RawTime> {
-    let nanos_since_epoch = instance.engine.run(|engine| engine.network.time_ns()).await?;
+    let nanos_since_epoch = instance
+        .engine
+        .run(|engine| engine.network.time_ns())
+        .await?;
     Ok(Json(RawTime { nanos_since_epoch }))
 }
 

@@ -100,10 +100,7 @@ pub type Reply<T> = Result<Json<T>, ApiError>;
 impl FromRequestParts<Arc<Server>> for Instance {
     type Rejection = ApiError;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        server: &Arc<Server>,
-    ) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, ApiError> {
         let Path(id): Path<usize> = Path::from_request_parts(parts, server)
             .await
             .map_err(|_| ApiError::bad("an instance's id is a number"))?;
@@ -146,7 +143,5 @@ pub fn reject(reject: Reject, certified: bool) -> RejectResponse {
 }
 
 pub fn canister_result(answer: Answer, certified: bool) -> RawCanisterResult {
-    answer
-        .map_err(|error| reject(error, certified))
-        .into()
+    answer.map_err(|error| reject(error, certified)).into()
 }

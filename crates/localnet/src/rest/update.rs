@@ -115,9 +115,9 @@ pub async fn set_stable_memory(
     Json(raw): Json<RawSetStableMemory>,
 ) -> Reply<()> {
     let canister = principal(&raw.canister_id)?;
-    let blob = server
-        .blob(&raw.blob_id.0)
-        .ok_or_else(|| ApiError::bad(format!("there is no blob {}", hex::encode(&raw.blob_id.0))))?;
+    let blob = server.blob(&raw.blob_id.0).ok_or_else(|| {
+        ApiError::bad(format!("there is no blob {}", hex::encode(&raw.blob_id.0)))
+    })?;
     let set = instance
         .engine
         .run(move |engine| engine.network.set_stable_memory(&canister, &blob))
@@ -151,9 +151,6 @@ pub async fn auto_progress_enabled(instance: Instance) -> Reply<bool> {
 }
 
 pub async fn stop_progress(instance: Instance) -> Reply<()> {
-    instance
-        .engine
-        .run(|engine| engine.stop_progress())
-        .await?;
+    instance.engine.run(|engine| engine.stop_progress()).await?;
     Ok(Json(()))
 }

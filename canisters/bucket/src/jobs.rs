@@ -1,0 +1,134 @@
+//! What the bucket does by itself. One timer, armed only while there is something to do; each turn does a
+//! bounded slice of each job.
+
+use std::{cell::Cell, time::Duration};
+
+use candid::{CandidType, Principal};
+use ic_cdk::call::Call;
+use openstorage_types::channel::{EventsArgs, EventsError, EventsOk};
+
+use crate::{now, with};
+
+/// Waits after a failure: doubled each time, at most a minute.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+thread_local! {
+    /// When the timer fires, in milliseconds since 1970; none where it is not armed.
+    static ARMED: Cell<Option<u64>> = const { Cell::new(None) };
+    /// A call of the jobs is under way; its end wakes them again.
+    static CALLING: Cell<bool> = const { Cell::new(false) };
+    static RETRY: Cell<Duration> = const { Cell::new(RETRY_MIN) };
+    /// No call before this time: the one before has failed.
+    static CALM_UNTIL: Cell<u64> = const { Cell::new(0) };
+}
+
+/// After an installation or an upgrade: no timer and no call has outlived it.
+pub fn start() {
+    ARMED.set(None);
+    CALLING.set(false);
+    wake();
+}
+
+/// Arms the timer for the next thing to do, if there is any. Cheap; called by every update.
+pub fn wake() {
+    let Some(at_ms) = next_ms() else { return };
+    if ARMED.get().is_some_and(|armed| armed <= at_ms) {
+        return;
+    }
+    ARMED.set(Some(at_ms));
+    let delay = Duration::from_millis(at_ms.saturating_sub(now().ms));
+    ic_cdk_timers::set_timer(delay, turn());
+}
+
+/// When there is something to do.
+fn next_ms() -> Option<u64> {
+    let now_ms = now().ms;
+    let may_call = !CALLING.get();
+    let call_ms = CALM_UNTIL.get().max(now_ms);
+    with(|bucket| {
+        let slices = (bucket.is_verifying() || bucket.is_deleting()).then_some(now_ms);
+        let calls = (may_call && (!bucket.has_secret() || bucket.has_news()))
+            .then_some(call_ms);
+        let expiry = bucket.next_expiry_ms();
+        [slices, calls, expiry].into_iter().flatten().min()
+    })
+}
+
+async fn turn() {
+    ARMED.set(None);
+    with(|bucket| {
+        bucket.verify_slice(now());
+        bucket.delete_slice(now());
+        bucket.expire(now());
+    });
+    if !CALLING.get() && CALM_UNTIL.get() <= now().ms {
+        // Armed before the call: if the call never comes back in order, expiry and slices go on.
+        let calling = Calling::begin();
+        wake();
+        let done = call().await;
+        drop(calling);
+        if done {
+            RETRY.set(RETRY_MIN);
+        } else {
+            CALM_UNTIL.set(now().ms + RETRY.get().as_millis() as u64);
+            RETRY.set((RETRY.get() * 2).min(RETRY_MAX));
+        }
+    }
+    wake();
+}
+
+/// Draws the secret, else tells the index what is new. False when that failed.
+async fn call() -> bool {
+    if !with(|bucket| bucket.has_secret()) {
+        let random: Option<Vec<u8>> = ask(Principal::management_canister(), "raw_rand", &()).await;
+        let Some(secret) = random.and_then(|bytes| bytes.try_into().ok()) else {
+            return false;
+        };
+        with(|bucket| bucket.set_secret(secret));
+        return true;
+    }
+    let Some((index, batch)) =
+        with(|bucket| Some((bucket.index(), bucket.next_batch()?)))
+    else {
+        return true;
+    };
+    let answer: Option<Result<EventsOk, EventsError>> = ask(index, "c2c_events", &(&batch,)).await;
+    let Some(Ok(answer)) = answer else {
+        return false;
+    };
+    acknowledge(&batch, &answer);
+    true
+}
+
+fn acknowledge(batch: &EventsArgs, answer: &EventsOk) {
+    with(|bucket| bucket.acknowledged(batch, answer));
+}
+
+async fn ask<T>(
+    canister: Principal,
+    method: &str,
+    args: &impl candid::utils::ArgumentEncoder,
+) -> Option<T>
+where
+    T: CandidType + serde::de::DeserializeOwned,
+{
+    let reply = Call::bounded_wait(canister, method).with_args(args).await;
+    reply.ok()?.candid().ok()
+}
+
+/// A call of the jobs under way; ends with it, also after a trap.
+struct Calling;
+
+impl Calling {
+    fn begin() -> Self {
+        CALLING.set(true);
+        Self
+    }
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        CALLING.set(false);
+    }
+}

@@ -1,0 +1,523 @@
+//! Chunks come in, in any order; the last one brings the verdict on the hash.
+
+use candid::Principal;
+use openstorage_blobstore::{Progress, WriteError};
+use openstorage_types::{
+    BlobId, accessors_are_valid,
+    bucket::{
+        GoneReason, PushChunkArgs, PushChunkError, PushChunkOk, UploadError, UploadState,
+        UploadStatus,
+    },
+    chunk_count, chunk_len, is_file_name, is_mime_type,
+    limits::{
+        ACCESSORS_MAX, BLOB_BYTES_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX, OPEN_UPLOADS_MAX,
+        POSSESSION_CHUNKS_MAX,
+    },
+};
+
+use crate::{Bucket, Now, Stop, Stored, references::Named, uploads::Session};
+
+/// Bytes hashed in one message, besides the chunk that it brought: about 8 billion instructions of the
+/// 40 that a message may take.
+const HASH_BYTES_PER_MESSAGE: u64 = 100_000_000;
+/// Uploads looked at in one turn of expiry.
+const EXPIRED_PER_TURN: usize = 100;
+/// What a caller waits before it asks a bucket that has no secret yet.
+const SECRET_RETRY_MS: u64 = 1_000;
+
+type Pushed = Result<PushChunkOk, PushChunkError>;
+
+impl Bucket {
+    /// Takes one chunk of a blob. An error leaves everything as it was, but for a wrong hash, which drops
+    /// the whole upload, and a wrong chunk of a stored blob, which is counted.
+    pub fn push_chunk(
+        &mut self,
+        caller: Principal,
+        args: &PushChunkArgs,
+        now: Now,
+    ) -> Result<PushChunkOk, Stop<PushChunkError>> {
+        if caller == Principal::anonymous() {
+            return Err(PushChunkError::NotAuthorized.into());
+        }
+        check_form(args)?;
+        if !self.knows(&caller) {
+            return Err(PushChunkError::NotRegistered.into());
+        }
+        let mut deleted = args
+            .accessor_ids
+            .iter()
+            .filter(|id| self.accessors_deleted.contains_key(id));
+        if let Some(accessor_id) = deleted.next() {
+            let accessor_id = *accessor_id;
+            return Err(PushChunkError::AccessorDeleted { accessor_id }.into());
+        }
+        match self.stored(&args.blob_id) {
+            Some(stored) => self.push_to_stored(caller, args, stored, now),
+            None => self.push_to_upload(caller, args, now),
+        }
+    }
+
+    fn push_to_upload(
+        &mut self,
+        caller: Principal,
+        args: &PushChunkArgs,
+        now: Now,
+    ) -> Result<PushChunkOk, Stop<PushChunkError>> {
+        let known = self.uploads.get(&caller, &args.blob_id);
+        let is_new = known.is_none();
+        let mut session = self.session(caller, args, known, now)?;
+        let slot = match session.slot {
+            Some(slot) => slot,
+            None => {
+                // Also where a stored blob, of which the user had begun to show chunks, has gone.
+                session.shown.clear();
+                self.store.open(session.size)
+            }
+        };
+        session.slot = Some(slot);
+        let written = self.store.write(slot, args.chunk_index, &args.bytes);
+        if let Err(error) = written {
+            if is_new {
+                self.store.remove(slot);
+            }
+            return Err(match error {
+                WriteError::Conflict => PushChunkError::ChunkConflict,
+                WriteError::Full => PushChunkError::StorageFull,
+                WriteError::NoSuchChunk { count } => PushChunkError::InvalidChunkIndex { count },
+                WriteError::InvalidLength { expected } => {
+                    PushChunkError::InvalidChunkLength { expected }
+                }
+            }
+            .into());
+        }
+        if is_new {
+            self.reserve(&caller, session.size);
+        }
+        Ok(self.advance(caller, args.blob_id, session, now)?)
+    }
+
+    /// The caller's session with the accessors of this chunk added; a new one where there is none and the
+    /// caller may begin. Nothing is stored yet.
+    fn session(
+        &self,
+        caller: Principal,
+        args: &PushChunkArgs,
+        known: Option<Session>,
+        now: Now,
+    ) -> Result<Session, Stop<PushChunkError>> {
+        let mut session = match known {
+            Some(session) if session.size != args.size => {
+                return Err(PushChunkError::SessionMismatch { size: session.size }.into());
+            }
+            Some(session) => session,
+            None => {
+                self.admit(&caller, args.size)?;
+                Session {
+                    size: args.size,
+                    slot: None,
+                    shown: vec![],
+                    accessors: vec![],
+                    touched_ms: now.ms,
+                    verifying: false,
+                }
+            }
+        };
+        session.touched_ms = now.ms;
+        for named in named(args) {
+            if session
+                .accessors
+                .iter()
+                .all(|known| known.accessor_id != named.accessor_id)
+            {
+                session.accessors.push(named);
+            }
+        }
+        if session.accessors.len() > ACCESSORS_MAX {
+            let max = ACCESSORS_MAX as u32;
+            return Err(PushChunkError::InvalidAccessors { max }.into());
+        }
+        Ok(session)
+    }
+
+    /// Whether the user may begin an upload of `size` bytes.
+    fn admit(&self, user: &Principal, size: u64) -> Result<(), Stop<PushChunkError>> {
+        let account = self.accounts.get(user);
+        if account.is_some_and(|account| account.open_uploads >= OPEN_UPLOADS_MAX) {
+            return Err(PushChunkError::TooManyOpenUploads {
+                max: OPEN_UPLOADS_MAX,
+            }
+            .into());
+        }
+        let bytes_free = self.bytes_free();
+        if bytes_free < size {
+            return Err(PushChunkError::BucketFull { bytes_free }.into());
+        }
+        match self.accounts.shortage(user, size) {
+            Some(lease) => Err(Stop::Lease(lease)),
+            None => Ok(()),
+        }
+    }
+
+    /// Hashes what is in; stores the session again, or finishes it.
+    fn advance(
+        &mut self,
+        user: Principal,
+        blob: BlobId,
+        mut session: Session,
+        now: Now,
+    ) -> Pushed {
+        let slot = session
+            .slot
+            .expect("only sessions with a slot are advanced");
+        match self.store.verify(slot, HASH_BYTES_PER_MESSAGE) {
+            Progress::Done { digest } => self.finish(user, blob, session, digest, now),
+            progress => {
+                session.verifying = progress == Progress::Hashing;
+                let state = match session.verifying {
+                    true => UploadState::Verifying,
+                    false => UploadState::Open,
+                };
+                self.uploads.put(&user, &blob, session);
+                Ok(PushChunkOk {
+                    state,
+                    missing_count: self.store.missing_count(slot),
+                })
+            }
+        }
+    }
+
+    fn finish(
+        &mut self,
+        user: Principal,
+        blob: BlobId,
+        session: Session,
+        digest: [u8; 32],
+        now: Now,
+    ) -> Pushed {
+        let accessors = self.living(&session);
+        let error = match (session.accessors.first(), accessors.is_empty()) {
+            _ if digest != blob.0 => Some((
+                GoneReason::HashMismatch,
+                PushChunkError::HashMismatch {
+                    actual: BlobId(digest),
+                },
+            )),
+            (Some(Named { accessor_id, .. }), true) => Some((
+                GoneReason::Aborted,
+                PushChunkError::AccessorDeleted {
+                    accessor_id: *accessor_id,
+                },
+            )),
+            _ => None,
+        };
+        if let Some((reason, error)) = error {
+            self.drop_upload(&user, &blob, session, reason, now);
+            return Err(error);
+        }
+        self.uploads.remove(&user, &blob);
+        self.release(&user, session.size);
+        let slot = session
+            .slot
+            .expect("a session that was hashed has a slot");
+        if self.stored(&blob).is_some() {
+            // Another user was faster; these bytes have proved that this one has them too.
+            self.store.remove(slot);
+        } else {
+            self.store.seal(slot);
+            let stored = Stored {
+                slot,
+                size: session.size,
+            };
+            self.blobs.insert(blob.0, crate::row::Row(stored));
+            self.count(|totals| totals.bytes_stored += session.size);
+        }
+        self.refer(user, &blob, session.size, &accessors, now);
+        Ok(STORED)
+    }
+
+    /// A blob that is stored already: the caller gets a reference once it has shown that it has the bytes.
+    fn push_to_stored(
+        &mut self,
+        caller: Principal,
+        args: &PushChunkArgs,
+        stored: Stored,
+        now: Now,
+    ) -> Result<PushChunkOk, Stop<PushChunkError>> {
+        let blob = args.blob_id;
+        if stored.size != args.size {
+            return Err(PushChunkError::SessionMismatch { size: stored.size }.into());
+        }
+        let known = self.uploads.get(&caller, &blob);
+        if self.references.owner_has(&blob, &caller) {
+            if let Some(session) = known {
+                self.drop_upload(&caller, &blob, session, GoneReason::Aborted, now);
+            }
+            let accessors: Vec<_> = named(args).collect();
+            self.refer(caller, &blob, stored.size, &accessors, now);
+            return Ok(STORED);
+        }
+        let needed = self.challenge(&blob, &caller, stored.size)?;
+        let is_new = known.is_none();
+        let mut session = self.session(caller, args, known, now)?;
+        if is_new {
+            self.reserve(&caller, session.size);
+        }
+        self.adopt_own_chunks(&mut session, &needed, stored);
+        let shown = self.show(caller, args, &mut session, &needed, stored, now);
+        let left = left(&needed, &session);
+        if left.is_empty() {
+            self.uploads.remove(&caller, &blob);
+            self.release(&caller, session.size);
+            let accessors = self.living(&session);
+            self.refer(caller, &blob, stored.size, &accessors, now);
+            return Ok(STORED);
+        }
+        self.uploads.put(&caller, &blob, session);
+        shown?;
+        Ok(PushChunkOk {
+            state: UploadState::Open,
+            missing_count: left.len() as u32,
+        })
+    }
+
+    /// Compares a chunk with the stored blob's and notes it as shown.
+    fn show(
+        &mut self,
+        caller: Principal,
+        args: &PushChunkArgs,
+        session: &mut Session,
+        needed: &[u32],
+        stored: Stored,
+        now: Now,
+    ) -> Result<(), PushChunkError> {
+        let index = args.chunk_index;
+        if session.shown.contains(&index) {
+            return Ok(());
+        }
+        if !needed.contains(&index) {
+            return Err(PushChunkError::ChunkNeeded {
+                indexes: left(needed, session),
+            });
+        }
+        let attempts_left = self.uploads.attempts_left(&caller, &args.blob_id, now.ms);
+        if attempts_left == 0 {
+            return Err(PushChunkError::ChunkMismatch { attempts_left });
+        }
+        if !self.store.holds(stored.slot, index, &args.bytes) {
+            self.uploads.failed(&caller, &args.blob_id, now.ms);
+            let attempts_left = attempts_left - 1;
+            return Err(PushChunkError::ChunkMismatch { attempts_left });
+        }
+        session.shown.push(index);
+        Ok(())
+    }
+
+    /// The user had begun to upload the blob when another finished it: what is in counts as shown, and
+    /// its bytes are given back.
+    fn adopt_own_chunks(&mut self, session: &mut Session, needed: &[u32], stored: Stored) {
+        let Some(slot) = session.slot.take() else {
+            return;
+        };
+        for index in needed {
+            let own = self.store.read_chunk(slot, *index);
+            if own.is_some_and(|own| self.store.holds(stored.slot, *index, &own)) {
+                session.shown.push(*index);
+            }
+        }
+        session.verifying = false;
+        self.store.remove(slot);
+    }
+
+    fn challenge(
+        &self,
+        blob: &BlobId,
+        caller: &Principal,
+        size: u64,
+    ) -> Result<Vec<u32>, PushChunkError> {
+        self.access
+            .challenge(blob, caller, chunk_count(size), POSSESSION_CHUNKS_MAX)
+            .ok_or(PushChunkError::Retry {
+                ms: SECRET_RETRY_MS,
+            })
+    }
+
+    /// The session's accessors that were not deleted meanwhile.
+    fn living(&self, session: &Session) -> Vec<Named> {
+        let accessors = session.accessors.iter();
+        accessors
+            .filter(|named| !self.accessors_deleted.contains_key(&named.accessor_id))
+            .cloned()
+            .collect()
+    }
+
+    /// Where the caller's upload stands.
+    pub fn upload_status(
+        &self,
+        caller: &Principal,
+        blob: &BlobId,
+    ) -> Result<UploadStatus, UploadError> {
+        if let Some(session) = self.uploads.get(caller, blob) {
+            let missing = match session.slot {
+                Some(slot) => self.store.missing(slot),
+                None => {
+                    let needed = self.challenge(blob, caller, session.size);
+                    let single = |start| openstorage_types::ChunkRange {
+                        start,
+                        end: start + 1,
+                    };
+                    left(&needed.unwrap_or_default(), &session)
+                        .into_iter()
+                        .map(single)
+                        .collect()
+                }
+            };
+            let state = match session.verifying {
+                true => UploadState::Verifying,
+                false => UploadState::Open,
+            };
+            return Ok(UploadStatus {
+                state,
+                size: session.size,
+                missing,
+            });
+        }
+        let ended = |state, size| UploadStatus {
+            state,
+            size,
+            missing: vec![],
+        };
+        if let Some(stored) = self.stored(blob)
+            && self.references.owner_has(blob, caller)
+        {
+            return Ok(ended(UploadState::Stored, stored.size));
+        }
+        let gone = self
+            .uploads
+            .gone(caller, blob)
+            .ok_or(UploadError::NotFound)?;
+        Ok(ended(UploadState::Gone(gone.reason), gone.size))
+    }
+
+    /// Drops the caller's upload; bytes and allowance are given back at once.
+    pub fn abort_upload(
+        &mut self,
+        caller: &Principal,
+        blob: &BlobId,
+        now: Now,
+    ) -> Result<(), UploadError> {
+        match self.uploads.get(caller, blob) {
+            Some(session) => {
+                self.drop_upload(caller, blob, session, GoneReason::Aborted, now);
+                Ok(())
+            }
+            None if self.uploads.gone(caller, blob).is_some() => Ok(()),
+            None => Err(UploadError::NotFound),
+        }
+    }
+
+    fn drop_upload(
+        &mut self,
+        user: &Principal,
+        blob: &BlobId,
+        session: Session,
+        reason: GoneReason,
+        now: Now,
+    ) {
+        self.uploads.remove(user, blob);
+        if let Some(slot) = session.slot {
+            self.store.remove(slot);
+        }
+        self.release(user, session.size);
+        self.uploads.bury(user, blob, reason, session.size, now.ms);
+    }
+
+    fn reserve(&mut self, user: &Principal, size: u64) {
+        self.accounts.reserve(user, size);
+        self.count(|totals| totals.bytes_reserved += size);
+    }
+
+    fn release(&mut self, user: &Principal, size: u64) {
+        self.accounts.release(user, size);
+        self.count(|totals| totals.bytes_reserved = totals.bytes_reserved.saturating_sub(size));
+    }
+
+    /// Hashes a slice of an upload whose chunks are all in. False where there is none.
+    pub fn verify_slice(&mut self, now: Now) -> bool {
+        let Some((user, blob)) = self.uploads.next_verifying() else {
+            return false;
+        };
+        if let Some(session) = self.uploads.get(&user, &blob) {
+            // A wrong hash is told by `upload_status`: nobody waits for this message.
+            self.advance(user, blob, session, now).ok();
+        }
+        true
+    }
+
+    pub fn is_verifying(&self) -> bool {
+        self.uploads.next_verifying().is_some()
+    }
+
+    /// Drops uploads in which nothing has arrived for a day, and forgets old graves.
+    pub fn expire(&mut self, now: Now) {
+        for (user, blob) in self.uploads.lapse(now.ms, EXPIRED_PER_TURN) {
+            if let Some(session) = self.uploads.get(&user, &blob) {
+                self.drop_upload(&user, &blob, session, GoneReason::Expired, now);
+            }
+        }
+    }
+
+    /// When [`Bucket::expire`] has something to do.
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.uploads.next_due_ms()
+    }
+}
+
+const STORED: PushChunkOk = PushChunkOk {
+    state: UploadState::Stored,
+    missing_count: 0,
+};
+
+/// Chunks that are needed and not shown yet.
+fn left(needed: &[u32], session: &Session) -> Vec<u32> {
+    let needed = needed.iter().copied();
+    needed
+        .filter(|index| !session.shown.contains(index))
+        .collect()
+}
+
+fn named(args: &PushChunkArgs) -> impl Iterator<Item = Named> {
+    args.accessor_ids.iter().map(|accessor_id| Named {
+        accessor_id: *accessor_id,
+        mime_type: args.mime_type.clone(),
+        name: args.name.clone(),
+    })
+}
+
+/// What can be said of a chunk without knowing anything else.
+fn check_form(args: &PushChunkArgs) -> Result<(), PushChunkError> {
+    if args.size > BLOB_BYTES_MAX {
+        return Err(PushChunkError::BlobTooLarge {
+            max: BLOB_BYTES_MAX,
+        });
+    }
+    let Some(expected) = chunk_len(args.size, args.chunk_index.into()) else {
+        let count = chunk_count(args.size) as u32;
+        return Err(PushChunkError::InvalidChunkIndex { count });
+    };
+    if args.bytes.len() as u64 != expected {
+        return Err(PushChunkError::InvalidChunkLength { expected });
+    }
+    if !accessors_are_valid(&args.accessor_ids) {
+        let max = ACCESSORS_MAX as u32;
+        return Err(PushChunkError::InvalidAccessors { max });
+    }
+    if !is_mime_type(&args.mime_type) {
+        let max = MIME_TYPE_BYTES_MAX as u32;
+        return Err(PushChunkError::InvalidMimeType { max });
+    }
+    if args.name.as_deref().is_some_and(|name| !is_file_name(name)) {
+        let max = NAME_BYTES_MAX as u32;
+        return Err(PushChunkError::InvalidName { max });
+    }
+    Ok(())
+}

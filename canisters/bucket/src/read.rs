@@ -1,0 +1,90 @@
+//! What a caller may see: its own blobs, and chunks that a token opens.
+
+use candid::Principal;
+use openstorage_tokens::Scope;
+use openstorage_types::{
+    BlobId,
+    bucket::{
+        BlobInfo, MyBlobsArgs, ReadChunkArgs, ReadChunkError, ReadChunkOk, ReferenceInfo,
+        UploadError,
+    },
+    chunk_count,
+    limits::PAGE_ROWS_MAX,
+};
+use serde_bytes::ByteBuf;
+
+use crate::{Bucket, Now, access::Wanted};
+
+impl Bucket {
+    /// One chunk, for the principal that the token was issued to.
+    pub fn read_chunk(
+        &self,
+        caller: &Principal,
+        args: &ReadChunkArgs,
+        now: Now,
+    ) -> Result<ReadChunkOk, ReadChunkError> {
+        let wanted = Wanted {
+            scope: Scope::READ,
+            accessor: args.accessor_id,
+            blob: args.blob_id,
+            owner: None,
+        };
+        let claims = self.access.check(&args.token, &wanted, now.ms);
+        if claims.map_err(ReadChunkError::InvalidToken)?.principal != *caller {
+            return Err(ReadChunkError::NotAuthorized);
+        }
+        let seen = self.references.seen(&args.blob_id, &args.accessor_id);
+        let (Some(seen), Some(stored)) = (seen, self.stored(&args.blob_id)) else {
+            return Err(ReadChunkError::NotFound);
+        };
+        match self.store.read_chunk(stored.slot, args.chunk_index) {
+            Some(bytes) => Ok(ReadChunkOk {
+                bytes: ByteBuf::from(bytes),
+                size: stored.size,
+                mime_type: seen.mime_type,
+            }),
+            None => Err(ReadChunkError::InvalidChunkIndex {
+                count: chunk_count(stored.size) as u32,
+            }),
+        }
+    }
+
+    /// A blob that the caller has references to, with these references.
+    pub fn blob_info(&self, caller: &Principal, blob: &BlobId) -> Result<BlobInfo, UploadError> {
+        let references: Vec<_> = self
+            .references
+            .of_owner(blob, caller)
+            .map(|(accessor_id, reference)| ReferenceInfo {
+                accessor_id,
+                mime_type: reference.mime_type,
+                name: reference.name,
+                created_ms: reference.created_ms,
+            })
+            .collect();
+        match self.stored(blob) {
+            Some(stored) if !references.is_empty() => Ok(BlobInfo {
+                blob_id: *blob,
+                size: stored.size,
+                references,
+            }),
+            _ => Err(UploadError::NotFound),
+        }
+    }
+
+    /// The caller's blobs, page by page in order of their ids. A page also ends where its rows get many.
+    pub fn my_blobs(&self, caller: &Principal, args: &MyBlobsArgs) -> Vec<BlobInfo> {
+        let max = args.limit.min(PAGE_ROWS_MAX) as usize;
+        let ids = self
+            .references
+            .blobs_of(caller, args.after.as_ref(), max);
+        let mut rows = 0;
+        ids.iter()
+            .filter_map(|id| self.blob_info(caller, id).ok())
+            .take_while(|info| {
+                let first = rows == 0;
+                rows += info.references.len();
+                first || rows <= PAGE_ROWS_MAX as usize
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,204 @@
+//! References come and go. A blob lives exactly as long as it has one, and is charged once for each user
+//! that has one.
+
+use candid::Principal;
+use openstorage_tokens::Scope;
+use openstorage_types::{
+    BlobId, BlobReference, accessors_are_valid,
+    bucket::{
+        AddBlobReferenceArgs, AddBlobReferenceError, RemoveBlobReferenceArgs,
+        RemoveBlobReferenceError,
+    },
+    channel::{AccessorDeleted, BlobReferenceAdded, BlobReferenceRemoved, kind},
+    is_file_name, is_mime_type,
+    limits::{ACCESSORS_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX},
+};
+
+use crate::{Bucket, Now, Stop, access::Wanted, references::Named};
+
+/// References removed in one turn of the deletion of an accessor.
+const REMOVED_PER_TURN: usize = 500;
+
+impl Bucket {
+    /// Adds references of a user to a stored blob. Its allowance must be secured.
+    pub(crate) fn refer(
+        &mut self,
+        owner: Principal,
+        blob: &BlobId,
+        size: u64,
+        accessors: &[Named],
+        now: Now,
+    ) {
+        if !self.references.owner_has(blob, &owner) {
+            self.accounts.spend(&owner, size);
+        }
+        for named in accessors {
+            let number = self.totals().references_made;
+            if self.references.add(blob, owner, named, now.ms, number) {
+                self.count(|totals| totals.references_made += 1);
+                let event = BlobReferenceAdded {
+                    blob_id: *blob,
+                    size,
+                    owner,
+                    accessor_id: named.accessor_id,
+                };
+                self.tell(kind::BLOB_REFERENCE_ADDED, &event, now);
+            }
+        }
+    }
+
+    /// Removes one reference; with the user's last its charge, with the blob's last the blob.
+    fn unrefer(&mut self, blob: &BlobId, owner: &Principal, accessor: &Principal, now: Now) {
+        if !self.references.remove(blob, owner, accessor) {
+            return;
+        }
+        let Some(stored) = self.stored(blob) else {
+            return;
+        };
+        if !self.references.owner_has(blob, owner) {
+            self.accounts.free(owner, stored.size);
+        }
+        let blob_gone = !self.references.any(blob);
+        if blob_gone {
+            self.blobs.remove(&blob.0);
+            self.store.remove(stored.slot);
+            self.count(|totals| totals.bytes_stored -= stored.size);
+        }
+        let event = BlobReferenceRemoved {
+            blob_id: *blob,
+            size: stored.size,
+            owner: *owner,
+            accessor_id: *accessor,
+            blob_gone,
+        };
+        self.tell(kind::BLOB_REFERENCE_REMOVED, &event, now);
+    }
+
+    /// The caller may read a blob and gives it to further accessors, at its own charge.
+    pub fn add_blob_reference(
+        &mut self,
+        caller: Principal,
+        args: &AddBlobReferenceArgs,
+        now: Now,
+    ) -> Result<BlobReference, Stop<AddBlobReferenceError>> {
+        type Error = AddBlobReferenceError;
+        if caller == Principal::anonymous() {
+            return Err(Error::NotAuthorized.into());
+        }
+        if !accessors_are_valid(&args.accessor_ids) {
+            let max = ACCESSORS_MAX as u32;
+            return Err(Error::InvalidAccessors { max }.into());
+        }
+        if !is_mime_type(&args.mime_type) {
+            let max = MIME_TYPE_BYTES_MAX as u32;
+            return Err(Error::InvalidMimeType { max }.into());
+        }
+        if args.name.as_deref().is_some_and(|name| !is_file_name(name)) {
+            let max = NAME_BYTES_MAX as u32;
+            return Err(Error::InvalidName { max }.into());
+        }
+        if !self.knows(&caller) {
+            return Err(Error::NotRegistered.into());
+        }
+        let wanted = Wanted {
+            scope: Scope::READ,
+            accessor: args.from_accessor,
+            blob: args.blob_id,
+            owner: None,
+        };
+        let claims = self.access.check(&args.token, &wanted, now.ms);
+        if claims.map_err(Error::InvalidToken)?.principal != caller {
+            return Err(Error::NotAuthorized.into());
+        }
+        let mut accessors = args.accessor_ids.iter();
+        if let Some(deleted) = accessors.find(|id| self.accessors_deleted.contains_key(id)) {
+            let accessor_id = *deleted;
+            return Err(Error::AccessorDeleted { accessor_id }.into());
+        }
+        let visible = self.references.seen(&args.blob_id, &args.from_accessor);
+        let stored = visible.and_then(|_| self.stored(&args.blob_id));
+        let stored = stored.ok_or(Error::NotFound)?;
+        if !self.references.owner_has(&args.blob_id, &caller)
+            && let Some(lease) = self.accounts.shortage(&caller, stored.size)
+        {
+            return Err(Stop::Lease(lease));
+        }
+        let named: Vec<_> = args
+            .accessor_ids
+            .iter()
+            .map(|accessor_id| Named {
+                accessor_id: *accessor_id,
+                mime_type: args.mime_type.clone(),
+                name: args.name.clone(),
+            })
+            .collect();
+        self.refer(caller, &args.blob_id, stored.size, &named, now);
+        Ok(BlobReference {
+            blob_id: args.blob_id,
+            bucket: self.access.own(),
+            size: stored.size,
+            mime_type: args.mime_type.clone(),
+        })
+    }
+
+    /// By the owner, or by whom a delete token was issued to. Removing what is not there is no error.
+    pub fn remove_blob_reference(
+        &mut self,
+        caller: Principal,
+        args: &RemoveBlobReferenceArgs,
+        now: Now,
+    ) -> Result<(), RemoveBlobReferenceError> {
+        type Error = RemoveBlobReferenceError;
+        if caller == Principal::anonymous() {
+            return Err(Error::NotAuthorized);
+        }
+        if caller != args.owner {
+            let token = args.token.as_deref().ok_or(Error::NotAuthorized)?;
+            let wanted = Wanted {
+                scope: Scope::DELETE_REFERENCE.with(Scope::BOUND_TO_BLOB),
+                accessor: args.accessor_id,
+                blob: args.blob_id,
+                owner: Some(args.owner),
+            };
+            let claims = self.access.check(token, &wanted, now.ms);
+            let claims = claims.map_err(Error::InvalidToken)?;
+            if claims.principal != caller {
+                return Err(Error::NotAuthorized);
+            }
+            let reference = self
+                .references
+                .get(&args.blob_id, &args.owner, &args.accessor_id);
+            if reference.is_some_and(|reference| claims.iat_ms < reference.created_ms) {
+                return Err(Error::TokenOlderThanReference);
+            }
+        }
+        self.unrefer(&args.blob_id, &args.owner, &args.accessor_id, now);
+        Ok(())
+    }
+
+    /// Final: nothing is ever shown to this accessor again. Its references go over several turns.
+    pub(crate) fn delete_accessor(&mut self, event: AccessorDeleted) {
+        let AccessorDeleted { accessor_id } = event;
+        if self.accessors_deleted.insert(accessor_id, ()).is_none() {
+            self.deletions.insert(accessor_id, ());
+        }
+    }
+
+    /// Removes some references of deleted accessors.
+    pub fn delete_slice(&mut self, now: Now) {
+        let Some((accessor, ())) = self.deletions.first_key_value() else {
+            return;
+        };
+        let references = self.references.of_accessor(&accessor, REMOVED_PER_TURN);
+        for (blob, owner) in &references {
+            self.unrefer(blob, owner, &accessor, now);
+        }
+        if references.len() < REMOVED_PER_TURN {
+            self.deletions.remove(&accessor);
+        }
+    }
+
+    pub fn is_deleting(&self) -> bool {
+        !self.deletions.is_empty()
+    }
+}

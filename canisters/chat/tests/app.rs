@@ -1,0 +1,642 @@
+//! The chat's core, with an index and a bucket played by the test.
+
+use candid::Principal;
+use chat::{
+    App, OpenError,
+    users::USERS_PER_CALL_MAX,
+    work::{BackOff, Lane, REMOVAL_ROWS_MAX, Work},
+};
+use ic_stable_structures::DefaultMemoryImpl;
+use openstorage_tokens::{Expect, Pair, PairKey, Scope, SecretKey, TokenError, parse};
+use openstorage_types::{
+    BlobId, BlobReference,
+    channel::PublicKey,
+    chat::*,
+    index::{BucketKeysError, IssuerError, RegisterIssuerOk, UserArgs, UserError},
+    limits::*,
+};
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn principal(n: u8) -> Principal {
+    Principal::from_slice(&[n; 10])
+}
+
+fn own() -> Principal {
+    principal(200)
+}
+
+fn index() -> Principal {
+    principal(201)
+}
+
+fn bucket() -> Principal {
+    principal(202)
+}
+
+/// The secret of the index or of a bucket.
+fn secret_of(peer: Principal) -> SecretKey {
+    SecretKey::from_bytes([peer.as_slice()[0]; 32])
+}
+
+fn key_of(peer: Principal) -> PublicKey {
+    PublicKey {
+        version: 1,
+        bytes: BlobId(secret_of(peer).public()),
+    }
+}
+
+/// The key that `peer` computes from the chat's public key.
+fn shared(app: &App, peer: Principal) -> PairKey {
+    let pair = Pair {
+        issuer: own(),
+        issuer_key_version: 1,
+        audience: peer,
+        audience_key_version: 1,
+    };
+    let key = app.public_key().unwrap();
+    secret_of(peer).pair(&key.bytes.0, &pair).unwrap()
+}
+
+fn empty() -> App {
+    App::open(DefaultMemoryImpl::default(), own(), Some(index())).unwrap()
+}
+
+fn set_up(app: &mut App) {
+    assert_eq!(app.next_work(Lane::Setup), Some(Work::DrawSecret));
+    app.secret_drawn([7; 32]);
+    let answer = Ok(RegisterIssuerOk {
+        index_key: key_of(index()),
+    });
+    assert!(app.issuer_registered(&answer));
+    assert!(!app.has_work(Lane::Setup));
+}
+
+/// A chat of user 1, with user 2 in it, in an app that knows the bucket.
+fn with_chat() -> (App, ChatInfo) {
+    let mut app = empty();
+    set_up(&mut app);
+    app.learn_bucket(bucket(), Some(Ok(key_of(bucket()))))
+        .unwrap();
+    for n in 1..=3 {
+        app.register(principal(n)).unwrap();
+    }
+    let name = "tea".to_string();
+    let room = app
+        .create_chat(principal(1), CreateChatArgs { name })
+        .unwrap();
+    let chat_id = room.chat_id;
+    let room = app.join_chat(principal(2), ChatArgs { chat_id }).unwrap();
+    (app, room)
+}
+
+fn reference() -> BlobReference {
+    BlobReference {
+        blob_id: BlobId([9; 32]),
+        bucket: bucket(),
+        size: 5,
+        mime_type: "image/png".into(),
+    }
+}
+
+fn send(app: &mut App, n: u8, chat_id: u64, blob: Option<BlobReference>) -> Result<u64, ChatError> {
+    let args = SendMessageArgs {
+        chat_id,
+        text: "hello".into(),
+        blob,
+    };
+    let sent = app.send_message(principal(n), args, NOW_MS)?;
+    Ok(sent.message_id)
+}
+
+fn delete(
+    app: &mut App,
+    n: u8,
+    chat_id: u64,
+    message_id: u64,
+) -> Result<DeleteMessageOk, ChatError> {
+    let args = DeleteMessageArgs {
+        chat_id,
+        message_id,
+    };
+    app.delete_message(principal(n), args, NOW_MS)
+}
+
+fn read(
+    app: &App,
+    n: u8,
+    chat_id: u64,
+    after: Option<u64>,
+    limit: u32,
+) -> Result<Vec<Message>, ChatError> {
+    let args = MessagesArgs {
+        chat_id,
+        after,
+        limit,
+    };
+    app.messages(principal(n), &args, NOW_MS)
+}
+
+fn expect(audience: Principal, accessor: Principal, scope: Scope) -> Expect {
+    Expect {
+        audience,
+        accessor,
+        blob: reference().blob_id.0,
+        owner: Some(principal(2)),
+        scope,
+        now_ms: NOW_MS,
+    }
+}
+
+#[test]
+fn a_member_gets_a_token_that_the_bucket_believes() {
+    let (mut app, room) = with_chat();
+    let sent = send(&mut app, 2, room.chat_id, Some(reference())).unwrap();
+
+    let seen = read(&app, 1, room.chat_id, None, 10).unwrap();
+    assert_eq!((seen.len(), seen[0].message_id), (1, sent));
+    let access = seen[0].blob.clone().unwrap();
+    assert_eq!(
+        (&access.reference, access.accessor_id),
+        (&reference(), room.accessor_id)
+    );
+    let token = parse(&access.token.unwrap()).unwrap();
+    let key = shared(&app, bucket());
+    let expected = expect(bucket(), room.accessor_id, Scope::READ);
+    let claims = token.check(&key, &expected).unwrap();
+    assert_eq!(claims.principal, principal(1));
+    // It opens nothing else.
+    let elsewhere = expect(bucket(), app.accessor(room.chat_id + 1), Scope::READ);
+    assert_eq!(
+        token.check(&key, &elsewhere),
+        Err(TokenError::OtherAccessor)
+    );
+    let more = expect(bucket(), room.accessor_id, Scope::DELETE_REFERENCE);
+    assert_eq!(token.check(&key, &more), Err(TokenError::OtherScope));
+    // The same token comes again within its window.
+    assert_eq!(read(&app, 1, room.chat_id, None, 10).unwrap(), seen);
+}
+
+#[test]
+fn strangers_read_and_change_nothing() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    let sent = send(&mut app, 1, chat_id, None).unwrap();
+
+    for (n, error) in [(3, ChatError::NotMember), (4, ChatError::NotRegistered)] {
+        assert_eq!(read(&app, n, chat_id, None, 10), Err(error.clone()));
+        assert_eq!(send(&mut app, n, chat_id, None), Err(error.clone()));
+        let left = app.leave_chat(principal(n), ChatArgs { chat_id });
+        assert_eq!(left, Err(error));
+    }
+    for n in [2, 3] {
+        let refused = delete(&mut app, n, chat_id, sent);
+        assert_eq!(refused, Err(ChatError::NotAuthorized));
+        let refused = app.delete_chat(principal(n), ChatArgs { chat_id }, NOW_MS);
+        assert_eq!(refused, Err(ChatError::NotAuthorized));
+    }
+    let nobody = Principal::anonymous();
+    assert_eq!(app.register(nobody), Err(ChatError::NotAuthorized));
+    assert_eq!(app.me(nobody), Err(ChatError::NotAuthorized));
+    assert_eq!(app.chats(nobody), []);
+}
+
+#[test]
+fn what_was_left_during_a_call_is_left() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    let mut blob = reference();
+    blob.bucket = principal(203);
+    let args = SendMessageArgs {
+        chat_id,
+        text: String::new(),
+        blob: Some(blob.clone()),
+    };
+    app.check_message(principal(2), &args).unwrap();
+    assert_eq!(app.unknown_bucket(args.blob.as_ref()), Some(blob.bucket));
+    // While the index is asked, the member leaves.
+    app.leave_chat(principal(2), ChatArgs { chat_id }).unwrap();
+    app.learn_bucket(blob.bucket, Some(Ok(key_of(blob.bucket))))
+        .unwrap();
+    let sent = app.send_message(principal(2), args, NOW_MS);
+    assert_eq!(sent, Err(ChatError::NotMember));
+}
+
+#[test]
+fn a_bucket_must_be_the_indexs() {
+    let (mut app, room) = with_chat();
+    let mut blob = reference();
+    blob.bucket = principal(203);
+    let refused = app.learn_bucket(blob.bucket, Some(Err(BucketKeysError::NotFound)));
+    assert_eq!(refused, Err(ChatError::UnknownBucket));
+    let unheard = app.learn_bucket(blob.bucket, None);
+    assert!(matches!(unheard, Err(ChatError::Retry { .. })));
+    let sent = send(&mut app, 1, room.chat_id, Some(blob.clone()));
+    assert_eq!(sent, Err(ChatError::UnknownBucket));
+    let avatar = SetAvatarArgs { blob: Some(blob) };
+    let refused = app.set_avatar(principal(1), avatar);
+    assert_eq!(refused, Err(ChatError::UnknownBucket));
+    assert!(!app.has_work(Lane::Buckets));
+}
+
+#[test]
+fn a_key_that_is_late_holds_up_neither_the_message_nor_other_keys() {
+    let (mut app, room) = with_chat();
+    let late = [principal(203), principal(204)];
+    for bucket in late {
+        app.learn_bucket(bucket, Some(Err(BucketKeysError::KeysNotReady)))
+            .unwrap();
+    }
+    let mut blob = reference();
+    blob.bucket = late[1];
+    let sent = send(&mut app, 2, room.chat_id, Some(blob)).unwrap();
+    let token = |app: &App| {
+        let seen = read(app, 1, room.chat_id, None, 10).unwrap();
+        seen[0].blob.clone().unwrap().token
+    };
+    assert_eq!(token(&app), None);
+    assert!(matches!(
+        delete(&mut app, 2, room.chat_id, sent),
+        Ok(DeleteMessageOk::Retry { .. })
+    ));
+
+    for bucket in [late[0], late[1], late[0]] {
+        let work = app.next_work(Lane::Buckets);
+        assert_eq!(work, Some(Work::AskBucketKey(bucket)));
+        assert!(!app.bucket_key_came(bucket, &Err(BucketKeysError::KeysNotReady)));
+    }
+    // A key with which nothing can be shared is none.
+    let weak = PublicKey {
+        version: 1,
+        bytes: BlobId([0; 32]),
+    };
+    assert!(!app.bucket_key_came(late[1], &Ok(weak)));
+    assert!(app.bucket_key_came(late[1], &Ok(key_of(late[1]))));
+    assert!(app.bucket_key_came(late[0], &Err(BucketKeysError::NotFound)));
+    assert!(!app.has_work(Lane::Buckets));
+    assert!(matches!(
+        delete(&mut app, 2, room.chat_id, sent),
+        Ok(DeleteMessageOk::Delete { .. })
+    ));
+}
+
+#[test]
+fn the_last_message_that_shows_a_blob_brings_the_delete_token() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    let blob = Some(reference());
+    let first = send(&mut app, 2, chat_id, blob.clone()).unwrap();
+    let second = send(&mut app, 2, chat_id, blob.clone()).unwrap();
+    // Another sender's reference is another one.
+    send(&mut app, 1, chat_id, blob).unwrap();
+    let plain = send(&mut app, 2, chat_id, None).unwrap();
+
+    let nothing = Ok(DeleteMessageOk::Nothing);
+    assert_eq!(delete(&mut app, 2, chat_id, plain), nothing);
+    assert_eq!(delete(&mut app, 2, chat_id, first), nothing);
+    assert_eq!(delete(&mut app, 2, chat_id, first), nothing);
+    // The chat's owner may delete what others sent; the token is for the owner, the reference theirs.
+    for (n, repeated) in [(1, false), (1, true), (2, true)] {
+        let answer = delete(&mut app, n, chat_id, second).unwrap();
+        let DeleteMessageOk::Delete {
+            blob_id,
+            owner,
+            token,
+            accessor_id,
+            ..
+        } = answer
+        else {
+            panic!("{answer:?}, repeated: {repeated}")
+        };
+        assert_eq!((blob_id, owner), (reference().blob_id, principal(2)));
+        let expected = expect(bucket(), accessor_id, Scope::DELETE_REFERENCE);
+        let token = parse(&token).unwrap();
+        let claims = token.check(&shared(&app, bucket()), &expected).unwrap();
+        assert_eq!(claims.principal, principal(n));
+    }
+
+    let seen = read(&app, 1, chat_id, None, 10).unwrap();
+    let deleted: Vec<_> = seen.iter().map(|message| message.deleted).collect();
+    assert_eq!(deleted, [true, true, false, true]);
+    assert!(seen[0].text.is_empty() && seen[0].blob.is_none());
+    assert_eq!(app.chats(principal(1))[0].messages, 1);
+    // Shown anew, the reference must stay.
+    send(&mut app, 2, chat_id, Some(reference())).unwrap();
+    assert_eq!(delete(&mut app, 2, chat_id, second), nothing);
+    let missing = delete(&mut app, 1, chat_id, 99);
+    assert_eq!(missing, Err(ChatError::MessageNotFound));
+}
+
+#[test]
+fn a_deleted_chat_goes_in_slices_and_its_token_can_be_had_again() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    for _ in 0..2 * REMOVAL_ROWS_MAX + 1 {
+        send(&mut app, 2, chat_id, Some(reference())).unwrap();
+    }
+    let kept = app
+        .create_chat(
+            principal(2),
+            CreateChatArgs {
+                name: "kept".into(),
+            },
+        )
+        .unwrap();
+    send(&mut app, 2, kept.chat_id, Some(reference())).unwrap();
+
+    let mut slices = 0;
+    for _ in 0..2 {
+        let answer = app
+            .delete_chat(principal(1), ChatArgs { chat_id }, NOW_MS)
+            .unwrap();
+        let DeleteChatOk::Delete { chat_id, token, .. } = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(chat_id, room.accessor_id);
+        let expected = expect(index(), chat_id, Scope::DELETE_ACCESSOR);
+        let token = parse(&token).unwrap();
+        let claims = token.check(&shared(&app, index()), &expected).unwrap();
+        assert_eq!(claims.principal, principal(1));
+        while let Some(Work::RemoveSlice(chat)) = app.next_work(Lane::Removal) {
+            app.remove_slice(chat);
+            slices += 1;
+        }
+    }
+    assert_eq!(slices, 4);
+    assert_eq!(
+        send(&mut app, 2, chat_id, None),
+        Err(ChatError::ChatDeleted)
+    );
+    let joined = app.join_chat(principal(3), ChatArgs { chat_id });
+    assert_eq!(joined, Err(ChatError::ChatDeleted));
+    assert_eq!(app.chats(principal(1)), []);
+    assert_eq!(app.chats(principal(2)).len(), 1);
+    assert_eq!(read(&app, 2, kept.chat_id, None, 10).unwrap().len(), 1);
+    // An id never comes again.
+    let next = app
+        .create_chat(
+            principal(1),
+            CreateChatArgs {
+                name: "next".into(),
+            },
+        )
+        .unwrap();
+    assert!(next.chat_id > kept.chat_id);
+}
+
+#[test]
+fn a_chat_can_be_deleted_before_the_index_has_a_key() {
+    let mut app = empty();
+    app.register(principal(1)).unwrap();
+    let ChatInfo { chat_id, .. } = app
+        .create_chat(principal(1), CreateChatArgs { name: "tea".into() })
+        .unwrap();
+    let ask = |app: &mut App| app.delete_chat(principal(1), ChatArgs { chat_id }, NOW_MS);
+    assert!(matches!(ask(&mut app), Ok(DeleteChatOk::Retry { .. })));
+    set_up(&mut app);
+    assert!(matches!(ask(&mut app), Ok(DeleteChatOk::Delete { .. })));
+}
+
+#[test]
+fn users_stay_pending_until_the_index_has_their_latest_limit() {
+    let mut app = empty();
+    app.register(principal(1)).unwrap();
+    // The index takes users only from issuers.
+    assert!(!app.has_work(Lane::Users));
+    app.secret_drawn([7; 32]);
+    assert!(!app.issuer_registered(&Err(IssuerError::NotAuthorized)));
+    assert!(matches!(
+        app.next_work(Lane::Setup),
+        Some(Work::RegisterIssuer(_))
+    ));
+    assert!(app.issuer_registered(&Ok(RegisterIssuerOk {
+        index_key: key_of(index())
+    })));
+
+    let users = |byte_limit| {
+        vec![UserArgs {
+            user: principal(1),
+            byte_limit,
+        }]
+    };
+    let small = users(CHAT_USER_BYTES);
+    let work = app.next_work(Lane::Users);
+    assert_eq!(work, Some(Work::RegisterUsers(small.clone())));
+    assert!(!app.users_registered(&small, &[Err(UserError::NotAuthorized)]));
+    assert!(!app.users_registered(&small, &[]));
+    // The user pays while the index is told of the small limit.
+    let premium = app.set_premium(principal(1), true).unwrap();
+    assert_eq!(
+        (premium.byte_limit, premium.confirmed),
+        (CHAT_PREMIUM_USER_BYTES, false)
+    );
+    assert!(app.users_registered(&small, &[Ok(())]));
+    assert!(!app.me(principal(1)).unwrap().confirmed);
+    let large = users(CHAT_PREMIUM_USER_BYTES);
+    let work = app.next_work(Lane::Users);
+    assert_eq!(work, Some(Work::RegisterUsers(large.clone())));
+    assert!(app.users_registered(&large, &[Ok(())]));
+    assert!(app.me(principal(1)).unwrap().confirmed);
+    assert!(!app.has_work(Lane::Users));
+    // Registering again, and the same choice again, make no work.
+    app.register(principal(1)).unwrap();
+    app.set_premium(principal(1), true).unwrap();
+    assert!(!app.has_work(Lane::Users));
+}
+
+#[test]
+fn many_users_are_told_in_batches() {
+    let mut app = empty();
+    set_up(&mut app);
+    for n in 0..=USERS_PER_CALL_MAX as u8 {
+        app.register(principal(n)).unwrap();
+    }
+    let mut batches = Vec::new();
+    while let Some(Work::RegisterUsers(users)) = app.next_work(Lane::Users) {
+        assert!(app.users_registered(&users, &vec![Ok(()); users.len()]));
+        batches.push(users.len());
+    }
+    assert_eq!(batches, [USERS_PER_CALL_MAX, 1]);
+}
+
+#[test]
+fn every_input_has_a_bound() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    let check = |text: String, blob: Option<BlobReference>| {
+        let args = SendMessageArgs {
+            chat_id,
+            text,
+            blob,
+        };
+        app.check_message(principal(1), &args)
+    };
+    let long = |max: usize| Err(ChatError::TextTooLong { max: max as u32 });
+    let max = MESSAGE_TEXT_BYTES_MAX;
+    assert_eq!(check("x".repeat(max), None), Ok(()));
+    assert_eq!(check("x".repeat(max + 1), None), long(max));
+    assert_eq!(check(String::new(), None), Err(ChatError::EmptyMessage));
+    assert_eq!(check(String::new(), Some(reference())), Ok(()));
+    let typed = |mime_type: &str| BlobReference {
+        mime_type: mime_type.into(),
+        ..reference()
+    };
+    for good in ["text/plain; charset=utf-8", "image/svg+xml"] {
+        assert_eq!(check(String::new(), Some(typed(good))), Ok(()), "{good}");
+    }
+    let long_type = format!("a/{}", "b".repeat(MIME_TYPE_BYTES_MAX - 1));
+    for bad in [
+        "",
+        "image",
+        "/",
+        "a/",
+        " a/b",
+        "a/b/c",
+        "a/b;\r\nc",
+        &long_type,
+    ] {
+        let checked = check(String::new(), Some(typed(bad)));
+        assert_eq!(checked, Err(ChatError::InvalidReference), "{bad:?}");
+    }
+    let size = BLOB_BYTES_MAX + 1;
+    let huge = BlobReference {
+        size,
+        ..reference()
+    };
+    let checked = check(String::new(), Some(huge));
+    assert_eq!(checked, Err(ChatError::InvalidReference));
+
+    let max = CHAT_NAME_BYTES_MAX;
+    let name = "x".repeat(max + 1);
+    let created = app.create_chat(principal(1), CreateChatArgs { name });
+    assert_eq!(created.map(|_| ()), long(max));
+    let max = CHATS_PER_USER_MAX;
+    let create = |app: &mut App| {
+        let name = String::new();
+        app.create_chat(principal(3), CreateChatArgs { name })
+    };
+    for _ in 0..max {
+        create(&mut app).unwrap();
+    }
+    let refused = Err(ChatError::TooManyChats { max });
+    assert_eq!(create(&mut app), refused);
+    assert_eq!(app.join_chat(principal(3), ChatArgs { chat_id }), refused);
+}
+
+#[test]
+fn pages_follow_each_other_and_fit_an_answer() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    let text = "x".repeat(MESSAGE_TEXT_BYTES_MAX);
+    for _ in 0..150 {
+        let (text, blob) = (text.clone(), Some(reference()));
+        let args = SendMessageArgs {
+            chat_id,
+            text,
+            blob,
+        };
+        app.send_message(principal(1), args, NOW_MS).unwrap();
+    }
+    let (mut after, mut ids, mut pages) = (None, Vec::new(), 0);
+    loop {
+        let page = read(&app, 2, chat_id, after, u32::MAX).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        assert!(candid::encode_one(&page).unwrap().len() <= MESSAGES_PAGE_BYTES_MAX);
+        ids.extend(page.iter().map(|message| message.message_id));
+        after = ids.last().copied();
+        pages += 1;
+    }
+    assert_eq!((ids.len(), pages), (150, 2));
+    assert!(ids.is_sorted());
+    assert_eq!(read(&app, 2, chat_id, None, 7).unwrap().len(), 7);
+    assert_eq!(read(&app, 2, chat_id, None, 0).unwrap().len(), 1);
+    assert_eq!(read(&app, 2, chat_id, Some(u64::MAX), 7).unwrap(), []);
+}
+
+#[test]
+fn an_avatar_is_visible_to_every_user() {
+    let (mut app, _) = with_chat();
+    let avatar = SetAvatarArgs {
+        blob: Some(reference()),
+    };
+    app.set_avatar(principal(1), avatar).unwrap();
+    let seen = app.profile(principal(3), principal(1), NOW_MS).unwrap();
+    let access = seen.avatar.unwrap();
+    assert_eq!(access.accessor_id, own());
+    let token = parse(&access.token.unwrap()).unwrap();
+    let expected = expect(bucket(), own(), Scope::READ);
+    let claims = token.check(&shared(&app, bucket()), &expected).unwrap();
+    assert_eq!(claims.principal, principal(3));
+
+    app.set_avatar(principal(1), SetAvatarArgs { blob: None })
+        .unwrap();
+    let seen = app.profile(principal(3), principal(1), NOW_MS).unwrap();
+    assert_eq!(seen.avatar, None);
+    let unknown = app.profile(principal(3), principal(9), NOW_MS);
+    assert_eq!(unknown, Err(ChatError::UserNotFound));
+}
+
+#[test]
+fn an_upgrade_forgets_nothing() {
+    let memory = DefaultMemoryImpl::default();
+    let nothing = App::open(memory.clone(), own(), None).err();
+    assert_eq!(nothing, Some(OpenError::NoIndex));
+
+    let memory = DefaultMemoryImpl::default();
+    let mut app = App::open(memory.clone(), own(), Some(index())).unwrap();
+    set_up(&mut app);
+    app.learn_bucket(bucket(), Some(Ok(key_of(bucket()))))
+        .unwrap();
+    let late = principal(203);
+    app.learn_bucket(late, Some(Err(BucketKeysError::KeysNotReady)))
+        .unwrap();
+    app.register(principal(1)).unwrap();
+    let ChatInfo { chat_id, .. } = app
+        .create_chat(principal(1), CreateChatArgs { name: "tea".into() })
+        .unwrap();
+    let gone = app
+        .create_chat(
+            principal(1),
+            CreateChatArgs {
+                name: "gone".into(),
+            },
+        )
+        .unwrap();
+    send(&mut app, 1, chat_id, Some(reference())).unwrap();
+    let args = ChatArgs {
+        chat_id: gone.chat_id,
+    };
+    app.delete_chat(principal(1), args, NOW_MS).unwrap();
+    let (key, seen) = (app.public_key(), read(&app, 1, chat_id, None, 10));
+    drop(app);
+
+    let mut app = App::open(memory.clone(), own(), None).unwrap();
+    assert_eq!(
+        (app.public_key(), read(&app, 1, chat_id, None, 10)),
+        (key, seen)
+    );
+    let lanes: Vec<_> = Lane::ALL.into_iter().filter(|l| app.has_work(*l)).collect();
+    assert_eq!(lanes, [Lane::Users, Lane::Buckets, Lane::Removal]);
+    // A secret drawn twice, by a call that was under way, does not replace the first.
+    app.secret_drawn([8; 32]);
+    assert_eq!(app.public_key(), key);
+    let other = App::open(memory, own(), Some(principal(5))).err();
+    assert_eq!(other, Some(OpenError::OtherIndex { index: index() }));
+}
+
+#[test]
+fn waits_double_up_to_a_minute() {
+    let mut back_off = BackOff::default();
+    assert_eq!(back_off.wait_ms(), 0);
+    let waits: Vec<_> = (0..8)
+        .map(|_| {
+            back_off.failed();
+            back_off.wait_ms() / 1_000
+        })
+        .collect();
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    back_off.succeeded();
+    assert_eq!(back_off.wait_ms(), 0);
+}

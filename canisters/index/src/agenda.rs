@@ -1,0 +1,84 @@
+//! What the index does without being asked: draw its secret, make buckets, tell them the news.
+
+use std::collections::BTreeSet;
+
+use candid::Principal;
+
+use crate::{Index, creation::Step};
+
+/// Batches on their way at once. Each holds up to 1 MB.
+pub const SENDS_MAX: usize = 16;
+
+/// A job of which one is done at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Job {
+    DrawSecret,
+    MakeBucket,
+    Send(Principal),
+    /// Looks whether an issuer shares a controller.
+    CheckIssuer(Principal),
+}
+
+/// What to begin now, and when to look again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Agenda {
+    pub jobs: Vec<Job>,
+    /// Milliseconds since 1970; none when nothing waits for a time.
+    pub next_ms: Option<u64>,
+}
+
+impl Index {
+    /// What is to be done, besides the jobs that are running.
+    pub fn agenda(&self, now_ms: u64, running: &BTreeSet<Job>) -> Agenda {
+        let mut agenda = Agenda::default();
+        let mut add = |job: Job, due_ms: u64| {
+            if running.contains(&job) {
+                return;
+            }
+            if due_ms <= now_ms {
+                agenda.jobs.push(job);
+            } else {
+                agenda.next_ms = Some(agenda.next_ms.map_or(due_ms, |next| next.min(due_ms)));
+            }
+        };
+        if !self.has_secret() {
+            add(Job::DrawSecret, self.secret_backoff.due_ms);
+        }
+        if self.creation_step().is_some() {
+            add(Job::MakeBucket, self.creation_backoff.due_ms);
+        }
+        let sending = running
+            .iter()
+            .filter(|job| matches!(job, Job::Send(_)))
+            .count();
+        let mut free = SENDS_MAX.saturating_sub(sending);
+        for (bucket, _) in self.buckets.iter() {
+            if free > 0 && self.has_news_for(bucket) {
+                let backoff = self.send_backoffs.get(bucket);
+                let due_ms = backoff.map_or(0, |backoff| backoff.due_ms);
+                add(Job::Send(*bucket), due_ms);
+                free -= usize::from(due_ms <= now_ms && !running.contains(&Job::Send(*bucket)));
+            }
+        }
+        agenda
+    }
+
+    /// The step for a new bucket, with everything that precedes the call on record.
+    pub fn begin_creation_step(&mut self, now_ms: u64) -> Option<Step> {
+        let step = self.creation_step();
+        if step == Some(Step::Create) {
+            self.creation_asked(now_ms);
+        }
+        step
+    }
+
+    /// A bucket took what it was sent.
+    pub fn send_succeeded(&mut self, bucket: &Principal) {
+        self.send_backoffs.remove(bucket);
+    }
+
+    /// A bucket did not answer, or not as hoped.
+    pub fn send_failed(&mut self, bucket: Principal, now_ms: u64) {
+        self.send_backoffs.entry(bucket).or_default().fail(now_ms);
+    }
+}

@@ -1,0 +1,86 @@
+//! Where everything lives in stable memory. A number is never used again for something else.
+
+use std::{borrow::Cow, marker::PhantomData};
+
+use candid::{CandidType, decode_one, encode_one};
+use ic_stable_structures::{
+    DefaultMemoryImpl, Storable,
+    memory_manager::{MemoryId, MemoryManager, VirtualMemory},
+    storable::Bound,
+};
+use serde::de::DeserializeOwned;
+
+pub type Memory = VirtualMemory<DefaultMemoryImpl>;
+
+pub const CONFIG: MemoryId = MemoryId::new(0);
+pub const SECRET: MemoryId = MemoryId::new(1);
+pub const CREATION: MemoryId = MemoryId::new(2);
+pub const TOTALS: MemoryId = MemoryId::new(3);
+pub const USERS: MemoryId = MemoryId::new(4);
+pub const LEASES: MemoryId = MemoryId::new(5);
+pub const HOMES: MemoryId = MemoryId::new(6);
+pub const BUCKETS: MemoryId = MemoryId::new(7);
+pub const ISSUERS: MemoryId = MemoryId::new(8);
+pub const DELETED_ACCESSORS: MemoryId = MemoryId::new(9);
+pub const LOG_EVENTS: MemoryId = MemoryId::new(10);
+pub const LOG_ENDS: MemoryId = MemoryId::new(11);
+
+/// Pages of 64 KiB that a memory grows by at once: 1 MiB. The manager has 32,768 such steps, so an
+/// index may take 32 GiB, and an empty one takes 12 MiB.
+const STEP_PAGES: u16 = 16;
+
+pub fn manager(memory: DefaultMemoryImpl) -> MemoryManager<DefaultMemoryImpl> {
+    MemoryManager::init_with_bucket_size(memory, STEP_PAGES)
+}
+
+/// A value kept in Candid: for the few rows that are read once and may get new fields (as `opt`).
+pub struct Candid<T> {
+    bytes: Vec<u8>,
+    of: PhantomData<T>,
+}
+
+impl<T: CandidType + DeserializeOwned> Candid<T> {
+    pub fn new(value: &T) -> Self {
+        Self {
+            bytes: encode_one(value).expect("our own types encode"),
+            of: PhantomData,
+        }
+    }
+
+    pub fn get(&self) -> T {
+        decode_one(&self.bytes).expect("what we encoded decodes")
+    }
+}
+
+impl<T> Storable for Candid<T> {
+    const BOUND: Bound = Bound::Unbounded;
+
+    fn to_bytes(&self) -> Cow<'_, [u8]> {
+        (&self.bytes).into()
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    fn from_bytes(bytes: Cow<[u8]>) -> Self {
+        Self {
+            bytes: bytes.into_owned(),
+            of: PhantomData,
+        }
+    }
+}
+
+/// The bytes of a row of numbers, little-endian one after the other.
+pub fn row_bytes<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
+    numbers.map(u64::to_le_bytes).concat()
+}
+
+/// The numbers of [`row_bytes`]; those that an older, shorter row lacks are 0.
+pub fn row_numbers<const N: usize>(bytes: &[u8]) -> [u64; N] {
+    let mut numbers = [0; N];
+    for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *number = u64::from_le_bytes(*bytes);
+    }
+    numbers
+}

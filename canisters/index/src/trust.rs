@@ -1,0 +1,152 @@
+//! The calls about issuers, keys and deleted accessors.
+
+use candid::Principal;
+use openstorage_types::{
+    channel::PublicKey,
+    index::{
+        BucketKeysArgs, BucketKeysError, DeleteChatArgs, DeleteChatError, Issuer, IssuerError,
+        RegisterIssuerArgs, RegisterIssuerOk,
+    },
+    limits::PAGE_ROWS_MAX,
+};
+
+use crate::{
+    Context, Index,
+    issuers::KEY_VERSION,
+    sync::{deletion_event, issuer_event},
+};
+
+/// What has to happen before an issuer is trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registration {
+    /// Nothing more: it is.
+    Done(RegisterIssuerOk),
+    /// The caller has to share a controller with the index: look, then call
+    /// [`Index::trust_issuer`].
+    CheckControllers(Principal),
+}
+
+impl Index {
+    /// Registers the caller, or for an admin whomever it names.
+    pub fn register_issuer(
+        &mut self,
+        context: &Context,
+        args: &RegisterIssuerArgs,
+    ) -> Result<Registration, IssuerError> {
+        let issuer = args.issuer.unwrap_or(context.caller);
+        let is_admin = self.is_admin(context);
+        if !is_admin && (issuer != context.caller || !is_canister(&issuer)) {
+            return Err(IssuerError::NotAuthorized);
+        }
+        let index_key = self.issuers.public_key().ok_or(IssuerError::KeysNotReady)?;
+        if args.key.version != KEY_VERSION {
+            return Err(IssuerError::InvalidKeyVersion {
+                expected: KEY_VERSION,
+            });
+        }
+        if self.issuers.key(&issuer) == Some(args.key) {
+            return Ok(Registration::Done(RegisterIssuerOk { index_key }));
+        }
+        if is_admin {
+            return self
+                .trust_issuer(context, issuer, args.key)
+                .map(Registration::Done);
+        }
+        Ok(Registration::CheckControllers(issuer))
+    }
+
+    /// Trusts an issuer whose right to that has been checked.
+    pub fn trust_issuer(
+        &mut self,
+        context: &Context,
+        issuer: Principal,
+        key: PublicKey,
+    ) -> Result<RegisterIssuerOk, IssuerError> {
+        let index_key = self.issuers.public_key().ok_or(IssuerError::KeysNotReady)?;
+        if self.issuers.key(&issuer) != Some(key) {
+            self.issuers
+                .insert(context.own, issuer, key)
+                .map_err(|_| IssuerError::InvalidKey)?;
+            self.tell(context, issuer_event(issuer, Some(key)));
+        }
+        Ok(RegisterIssuerOk { index_key })
+    }
+
+    /// Believes an issuer's tokens no longer. By an admin, or by the issuer itself.
+    pub fn remove_issuer(
+        &mut self,
+        context: &Context,
+        issuer: Principal,
+    ) -> Result<(), IssuerError> {
+        if !self.is_admin(context) && issuer != context.caller {
+            return Err(IssuerError::NotAuthorized);
+        }
+        if self.issuers.remove(issuer) {
+            self.tell(context, issuer_event(issuer, None));
+        }
+        Ok(())
+    }
+
+    /// The first 1,000.
+    pub fn issuers(&self) -> Vec<Issuer> {
+        self.issuers
+            .after(Principal::management_canister())
+            .filter_map(|(issuer, key)| Some(Issuer { issuer, key: key? }))
+            .take(PAGE_ROWS_MAX as usize)
+            .collect()
+    }
+
+    /// The key that a bucket has published. It is public: everybody may ask.
+    pub fn bucket_keys(&self, args: &BucketKeysArgs) -> Result<PublicKey, BucketKeysError> {
+        self.buckets
+            .get(&args.bucket)
+            .ok_or(BucketKeysError::NotFound)?
+            .report
+            .key
+            .ok_or(BucketKeysError::KeysNotReady)
+    }
+
+    /// Deletes a chat's accessor in every bucket, for ever. Deleting it again is no error.
+    pub fn delete_chat(
+        &mut self,
+        context: &Context,
+        args: &DeleteChatArgs,
+    ) -> Result<(), DeleteChatError> {
+        let principal = self
+            .issuers
+            .check_deletion(context.own, args.chat_id, &args.token, context.now_ms)
+            .map_err(DeleteChatError::InvalidToken)?;
+        if principal != context.caller {
+            return Err(DeleteChatError::NotAuthorized);
+        }
+        if self.issuers.delete_accessor(args.chat_id, context.now_ms) {
+            self.tell(context, deletion_event(args.chat_id));
+        }
+        Ok(())
+    }
+
+    pub fn has_secret(&self) -> bool {
+        self.issuers.public_key().is_some()
+    }
+
+    /// Keeps the first 32 random bytes that arrive; later ones are of no use.
+    pub fn set_secret(&mut self, bytes: [u8; 32]) {
+        self.issuers.set_secret(bytes);
+    }
+
+    pub fn secret_failed(&mut self, now_ms: u64) {
+        self.secret_backoff.fail(now_ms);
+    }
+}
+
+/// Two canisters belong to the same people when somebody controls both. That everybody is, anonymously,
+/// says nothing.
+pub fn share_controller(a: &[Principal], b: &[Principal]) -> bool {
+    a.iter()
+        .any(|one| *one != Principal::anonymous() && b.contains(one))
+}
+
+/// Ids of canisters end in 1, as the Internet Computer's interface specification has it.
+fn is_canister(principal: &Principal) -> bool {
+    principal.as_slice().last() == Some(&1)
+}

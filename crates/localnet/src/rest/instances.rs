@@ -1,0 +1,262 @@
+//! Instances are made, listed and deleted; blobs are stored.
+
+use std::{io::Read, sync::Arc, time::Duration};
+
+use axum::{
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, header},
+};
+use flate2::read::GzDecoder;
+use pocket_ic::common::rest::{
+    CanisterIdRange, CreateInstanceResponse, ExtendedSubnetConfigSet, HttpGatewayBackend,
+    HttpGatewayConfig, IcpFeatures, InitialTime, InstanceConfig, SubnetConfig,
+    SubnetInstructionConfig, SubnetSpec, Topology,
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    BODY_BYTES_MAX,
+    engine::{Engine, Gone, Handle},
+    gateway,
+    server::{Instance, Server},
+    shapes::{ApiError, Json, Reply},
+};
+use crate::network::{Config, SubnetKind, TIME_START_NS};
+
+/// Every instance draws the same random numbers, so that a test can be run again.
+const SEED: u64 = 0;
+
+pub async fn create(
+    State(server): State<Arc<Server>>,
+    Json(config): Json<InstanceConfig>,
+) -> (StatusCode, Json<CreateInstanceResponse>) {
+    match try_create(&server, config).await {
+        Ok(created) => (StatusCode::CREATED, Json(created)),
+        Err(message) => (
+            StatusCode::BAD_REQUEST,
+            Json(CreateInstanceResponse::Error { message }),
+        ),
+    }
+}
+
+async fn try_create(
+    server: &Arc<Server>,
+    config: InstanceConfig,
+) -> Result<CreateInstanceResponse, String> {
+    check(&config)?;
+    let specs = specs(&config.subnet_config_set);
+    let time_ns = match &config.initial_time {
+        Some(InitialTime::Timestamp(time)) => time.nanos_since_epoch,
+        Some(InitialTime::AutoProgress(_)) | None => TIME_START_NS,
+    };
+    let engine = Handle::start(Config {
+        subnets: specs.iter().map(|(kind, _)| *kind).collect(),
+        seed: SEED,
+        time_ns,
+        compile_cache: server.compile_cache.clone(),
+    })
+    .map_err(|error| format!("the instance's thread did not start: {error}"))?;
+    let gone = |gone: Gone| gone.to_string();
+    let topology = engine
+        .run(move |engine| topology(engine, &specs))
+        .await
+        .map_err(gone)?;
+    if let Some(InitialTime::AutoProgress(progress)) = config.initial_time {
+        let delay = progress.artificial_delay_ms.map(Duration::from_millis);
+        engine
+            .run(move |engine| engine.start_progress(delay))
+            .await
+            .map_err(gone)?
+            .map_err(|error| error.to_string())?;
+    }
+    let instance_id = server.add_instance(Instance {
+        engine,
+        topology: Arc::new(topology.clone()),
+    });
+    let http_gateway_info = match config.http_gateway_config {
+        None => None,
+        Some(gateway) => {
+            let created = gateway::start(
+                server,
+                HttpGatewayConfig {
+                    ip_addr: gateway.ip_addr,
+                    port: gateway.port,
+                    forward_to: HttpGatewayBackend::PocketIcInstance(instance_id),
+                    domains: gateway.domains,
+                    https_config: gateway.https_config,
+                    domain_custom_provider_local_file: gateway.domain_custom_provider_local_file,
+                },
+            )
+            .await;
+            if created.is_err() {
+                server.delete_instance(instance_id).await;
+            }
+            Some(created?)
+        }
+    };
+    Ok(CreateInstanceResponse::Created {
+        instance_id,
+        topology,
+        http_gateway_info,
+    })
+}
+
+/// Refuses what this network cannot be. Left out on purpose: flags that only loosen limits which it
+/// does not have (`icp_config`, `disable_ingress_validation`) and `log_level`.
+fn check(config: &InstanceConfig) -> Result<(), String> {
+    config.subnet_config_set.validate()?;
+    let refused = [
+        (
+            config
+                .icp_features
+                .as_ref()
+                .is_some_and(|features| *features != IcpFeatures::default()),
+            "canisters of the Internet Computer itself (`icp_features`) are not at hand here",
+        ),
+        (
+            config.state_dir.is_some(),
+            "state is kept in memory only, so `state_dir` is not served",
+        ),
+        (
+            config.bitcoind_addr.is_some() || config.dogecoind_addr.is_some(),
+            "there is no Bitcoin or Dogecoin here",
+        ),
+        (
+            config.mainnet_nns_subnet_id == Some(true),
+            "the mainnet's NNS subnet id is not served",
+        ),
+        (
+            matches!(&config.initial_time, Some(InitialTime::Timestamp(time))
+                if time.nanos_since_epoch < TIME_START_NS),
+            "the initial time lies before 2021-05-06, when networks begin",
+        ),
+    ];
+    if let Some((_, reason)) = refused.into_iter().find(|(applies, _)| *applies) {
+        return Err(reason.into());
+    }
+    for (kind, spec) in specs(&config.subnet_config_set) {
+        if spec.get_state_path().is_some() || !spec.is_supported() {
+            return Err(format!(
+                "the {kind:?} subnet cannot be loaded: state is kept in memory only"
+            ));
+        }
+        if spec.get_instruction_config() != SubnetInstructionConfig::Production {
+            return Err(format!(
+                "the {kind:?} subnet cannot have other instruction limits than in production"
+            ));
+        }
+        if spec.get_subnet_admins().is_some() {
+            return Err(format!(
+                "the {kind:?} subnet cannot have admins: they are not served"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// All subnets in the order of their canister ids.
+fn specs(set: &ExtendedSubnetConfigSet) -> Vec<(SubnetKind, SubnetSpec)> {
+    let named = [
+        (SubnetKind::NNS, &set.nns),
+        (SubnetKind::SNS, &set.sns),
+        (SubnetKind::II, &set.ii),
+        (SubnetKind::Fiduciary, &set.fiduciary),
+        (SubnetKind::Bitcoin, &set.bitcoin),
+        (SubnetKind::TestThresholdKeys, &set.test_threshold_keys),
+    ]
+    .into_iter()
+    .flat_map(|(kind, spec)| spec.iter().map(move |spec| (kind, spec)));
+    let unnamed = [
+        (SubnetKind::System, &set.system),
+        (SubnetKind::Application, &set.application),
+        (SubnetKind::CloudEngine, &set.cloud_engine),
+        (SubnetKind::VerifiedApplication, &set.verified_application),
+    ]
+    .into_iter()
+    .flat_map(|(kind, specs)| specs.iter().map(move |spec| (kind, spec)));
+    named
+        .chain(unnamed)
+        .map(|(kind, spec)| (kind, spec.clone()))
+        .collect()
+}
+
+fn topology(engine: &Engine, specs: &[(SubnetKind, SubnetSpec)]) -> Topology {
+    let subnets = engine.network.subnets();
+    let config = |(subnet, (_, spec)): (&crate::network::Subnet, &(SubnetKind, SubnetSpec))| {
+        let (start, end) = subnet.canister_range();
+        let config = SubnetConfig {
+            subnet_kind: subnet.kind,
+            subnet_admins: None,
+            cost_schedule: spec.get_cost_schedule(),
+            subnet_seed: subnet.seed,
+            instruction_config: spec.get_instruction_config(),
+            canister_ranges: vec![CanisterIdRange {
+                start: start.into(),
+                end: end.into(),
+            }],
+        };
+        (subnet.id, config)
+    };
+    let (first, _) = engine.network.default_subnet().canister_range();
+    Topology {
+        subnet_configs: subnets.iter().zip(specs).map(config).collect(),
+        default_effective_canister_id: first.into(),
+    }
+}
+
+pub async fn list(State(server): State<Arc<Server>>) -> Json<Vec<&'static str>> {
+    let word = |there| if there { "Available" } else { "Deleted" };
+    Json(server.instances().into_iter().map(word).collect())
+}
+
+pub async fn delete(State(server): State<Arc<Server>>, Path(id): Path<usize>) -> Reply<()> {
+    if server.delete_instance(id).await {
+        Ok(Json(()))
+    } else {
+        Err(ApiError::not_found(format!("there is no instance {id}")))
+    }
+}
+
+/// Stores a blob, unpacked, and answers its name: the hash of the bytes as they were sent.
+pub async fn store_blob(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+    sent: Bytes,
+) -> Result<String, ApiError> {
+    let hash = Sha256::digest(&sent).to_vec();
+    let name = hex::encode(&hash);
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    let blob = match encoding.map(|encoding| encoding.as_bytes()) {
+        None => sent,
+        Some(b"gzip") => unzip(sent).await?,
+        Some(other) => {
+            return Err(ApiError::bad(format!(
+                "the content encoding {} is not served, only gzip",
+                String::from_utf8_lossy(other)
+            )));
+        }
+    };
+    server.add_blob(hash, blob);
+    Ok(name)
+}
+
+async fn unzip(packed: Bytes) -> Result<Bytes, ApiError> {
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let mut blob = vec![];
+        GzDecoder::new(&packed[..])
+            .take(BODY_BYTES_MAX as u64 + 1)
+            .read_to_end(&mut blob)
+            .map(|_| blob)
+    });
+    let blob = unpacking
+        .await
+        .map_err(ApiError::bad)?
+        .map_err(|error| ApiError::bad(format!("the blob is no valid gzip: {error}")))?;
+    if blob.len() > BODY_BYTES_MAX {
+        return Err(ApiError::bad(format!(
+            "the blob has more than {BODY_BYTES_MAX} bytes unpacked"
+        )));
+    }
+    Ok(blob.into())
+}
