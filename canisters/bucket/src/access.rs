@@ -8,10 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    memory::{self, Memories, Memory},
-    row::Row,
-};
+use crate::memory::{self, Memories, Memory};
+use openstorage_canister::Row;
 
 /// The only version of the bucket's own key.
 const KEY_VERSION: u16 = 1;

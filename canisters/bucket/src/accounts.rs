@@ -6,10 +6,8 @@ use ic_stable_structures::StableBTreeMap;
 use openstorage_types::channel::{Counters, LeaseArgs, LeaseOk, UserCounters};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    memory::{self, Memories, Memory},
-    row::Row,
-};
+use crate::memory::{self, Memories, Memory};
+use openstorage_canister::Row;
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Account {

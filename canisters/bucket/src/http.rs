@@ -134,7 +134,10 @@ impl Bucket {
         if in_parts {
             let start = u64::from(part) * CHUNK_BYTES;
             let end = start + body.len() as u64 - 1;
-            headers.push(header("Content-Range", format!("bytes {start}-{end}/{size}")));
+            headers.push(header(
+                "Content-Range",
+                format!("bytes {start}-{end}/{size}"),
+            ));
         }
         HttpResponse {
             status_code: if in_parts { 206 } else { 200 },
@@ -171,7 +174,11 @@ impl Bucket {
                 "Bytes promised to uploads",
                 status.bytes_reserved,
             ),
-            ("free_bytes", "Bytes that can still be taken", status.bytes_free),
+            (
+                "free_bytes",
+                "Bytes that can still be taken",
+                status.bytes_free,
+            ),
             (
                 "unsent_events",
                 "Events the index has not confirmed",
@@ -287,6 +294,9 @@ mod tests {
 
     #[test]
     fn a_file_name_cannot_break_out_of_its_header() {
-        assert_eq!(percent_encoded("a\"b;\r\nc é.txt"), "a%22b%3B%0D%0Ac%20%C3%A9.txt");
+        assert_eq!(
+            percent_encoded("a\"b;\r\nc é.txt"),
+            "a%22b%3B%0D%0Ac%20%C3%A9.txt"
+        );
     }
 }

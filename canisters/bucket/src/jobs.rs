@@ -48,8 +48,7 @@ fn next_ms() -> Option<u64> {
     let call_ms = CALM_UNTIL.get().max(now_ms);
     with(|bucket| {
         let slices = (bucket.is_verifying() || bucket.is_deleting()).then_some(now_ms);
-        let calls = (may_call && (!bucket.has_secret() || bucket.has_news()))
-            .then_some(call_ms);
+        let calls = (may_call && (!bucket.has_secret() || bucket.has_news())).then_some(call_ms);
         let expiry = bucket.next_expiry_ms();
         [slices, calls, expiry].into_iter().flatten().min()
     })
@@ -88,9 +87,7 @@ async fn call() -> bool {
         with(|bucket| bucket.set_secret(secret));
         return true;
     }
-    let Some((index, batch)) =
-        with(|bucket| Some((bucket.index(), bucket.next_batch()?)))
-    else {
+    let Some((index, batch)) = with(|bucket| Some((bucket.index(), bucket.next_batch()?))) else {
         return true;
     };
     let answer: Option<Result<EventsOk, EventsError>> = ask(index, "c2c_events", &(&batch,)).await;

@@ -22,7 +22,6 @@ mod push;
 mod read;
 mod refer;
 mod references;
-mod row;
 mod sync;
 mod uploads;
 
@@ -41,8 +40,8 @@ use serde::{Deserialize, Serialize};
 use access::Access;
 use accounts::Accounts;
 use memory::{Memories, Memory};
+use openstorage_canister::Row;
 use references::References;
-use row::Row;
 use sync::Cursors;
 use uploads::Uploads;
 

@@ -5,7 +5,7 @@ mod jobs;
 
 use std::{cell::RefCell, collections::BTreeSet};
 
-use candid::{CandidType, Principal, de::DecoderConfig, utils::decode_args_with_config};
+use candid::{CandidType, Principal, candid_method};
 use data_bucket::{Bucket, Now, Stop};
 use ic_cdk::{
     api::{canister_self, canister_version, msg_caller, time},
@@ -19,7 +19,7 @@ use openstorage_types::{
     channel::{EventsArgs, EventsError, EventsOk, LeaseArgs, LeaseError, LeaseOk},
     http::{HttpRequest, HttpResponse},
     index::Allowance,
-    limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX, INGRESS_BYTES_MAX, UNKNOWN_CALLER_BYTES_MAX},
+    limits::{INGRESS_BYTES_MAX, UNKNOWN_CALLER_BYTES_MAX},
 };
 use serde::de::DeserializeOwned;
 
@@ -49,15 +49,9 @@ pub(crate) fn now() -> Now {
     }
 }
 
-/// Decodes an argument within a budget: a small message that claims to hold a lot costs little. The bytes
-/// of a chunk come on top of it.
+/// The bytes of a chunk come on top of the budget.
 fn decode<T: CandidType + DeserializeOwned>(bytes: Vec<u8>) -> T {
-    let mut config = DecoderConfig::new();
-    config
-        .set_decoding_quota(DECODE_WORK_MAX + 4 * INGRESS_BYTES_MAX as usize)
-        .set_skipping_quota(DECODE_SKIP_MAX);
-    let decoded = decode_args_with_config::<(T,)>(&bytes, &config).map(|(arg,)| arg);
-    decoded.unwrap_or_else(|error| ic_cdk::trap(format!("the argument cannot be decoded: {error}")))
+    openstorage_canister::decode(&bytes, INGRESS_BYTES_MAX as usize)
 }
 
 #[init]
@@ -88,12 +82,14 @@ fn inspect_message() {
     }
 }
 
-#[update(decode_with = "decode")]
+// Where an argument is decoded within a budget, ic_cdk takes it for bytes: such a method is hidden from it
+// and shown to Candid here.
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
 async fn push_chunk(args: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> {
     let caller = msg_caller();
-    let answer = with_allowance(caller, |bucket| {
-        bucket.push_chunk(caller, &args, now())
-    });
+    let answer = with_allowance(caller, |bucket| bucket.push_chunk(caller, &args, now()));
     answer.await.unwrap_or_else(|failed| {
         Err(match failed {
             LeaseFailed::Retry { ms } => PushChunkError::Retry { ms },
@@ -104,17 +100,20 @@ async fn push_chunk(args: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> 
 }
 
 /// The notes' other name for `push_chunk`.
-#[update(decode_with = "decode")]
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
 async fn upload_chunk(args: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> {
     push_chunk(args).await
 }
 
-#[query(decode_with = "decode")]
+#[query(decode_with = "decode", hidden = true)]
+#[candid_method(query)]
 fn upload_status(args: UploadArgs) -> Result<UploadStatus, UploadError> {
     with(|bucket| bucket.upload_status(&msg_caller(), &args.blob_id))
 }
 
-#[update(decode_with = "decode")]
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
 fn abort_upload(args: UploadArgs) -> Result<(), UploadError> {
     with(|bucket| bucket.abort_upload(&msg_caller(), &args.blob_id, now()))
 }
@@ -133,7 +132,8 @@ async fn ensure_registered() -> Result<(), EnsureRegisteredError> {
     }
 }
 
-#[update(decode_with = "decode")]
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
 async fn add_blob_reference(
     args: AddBlobReferenceArgs,
 ) -> Result<BlobReference, AddBlobReferenceError> {
@@ -150,7 +150,8 @@ async fn add_blob_reference(
     })
 }
 
-#[update(decode_with = "decode")]
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
 fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
     let removed = with(|bucket| bucket.remove_blob_reference(msg_caller(), &args, now()));
     jobs::wake();
@@ -158,27 +159,32 @@ fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlob
 }
 
 /// The notes' name for `remove_blob_reference`.
-#[update(decode_with = "decode")]
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
 fn delete_blob(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
     remove_blob_reference(args)
 }
 
-#[query(decode_with = "decode")]
+#[query(decode_with = "decode", hidden = true)]
+#[candid_method(query)]
 fn blob_info(args: UploadArgs) -> Result<BlobInfo, UploadError> {
     with(|bucket| bucket.blob_info(&msg_caller(), &args.blob_id))
 }
 
-#[query(decode_with = "decode")]
+#[query(decode_with = "decode", hidden = true)]
+#[candid_method(query)]
 fn my_blobs(args: MyBlobsArgs) -> Vec<BlobInfo> {
     with(|bucket| bucket.my_blobs(&msg_caller(), &args))
 }
 
-#[query(decode_with = "decode")]
+#[query(decode_with = "decode", hidden = true)]
+#[candid_method(query)]
 fn read_chunk(args: ReadChunkArgs) -> Result<ReadChunkOk, ReadChunkError> {
     with(|bucket| bucket.read_chunk(&msg_caller(), &args, now()))
 }
 
-#[query(decode_with = "decode")]
+#[query(decode_with = "decode", hidden = true)]
+#[candid_method(query)]
 fn http_request(request: HttpRequest) -> HttpResponse {
     with(|bucket| bucket.http_request(&request, now()))
 }
@@ -188,7 +194,8 @@ fn status() -> BucketStatus {
     with(|bucket| bucket.status())
 }
 
-#[update(decode_with = "decode")]
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
 fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     let answer = with(|bucket| bucket.receive(&msg_caller(), &args));
     jobs::wake();
@@ -279,19 +286,18 @@ impl Drop for InFlight {
 
 fn main() {}
 
-ic_cdk::export_candid!();
-
 #[cfg(test)]
 mod tests {
+    use super::*;
     use candid_parser::utils::{CandidSource, service_equal};
 
     #[test]
-    fn the_did_file_is_what_the_code_says() {
-        let file = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/data_bucket.did"));
-        service_equal(
-            CandidSource::Text(&super::__export_service()),
-            CandidSource::File(file),
-        )
-        .unwrap();
+    fn the_did_file_says_what_the_code_says() {
+        candid::export_service!();
+        let code = __export_service();
+        let file = include_str!("../data_bucket.did");
+        if let Err(error) = service_equal(CandidSource::Text(&code), CandidSource::Text(file)) {
+            panic!("{error}\nthe code says:\n{code}");
+        }
     }
 }

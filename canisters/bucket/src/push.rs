@@ -159,13 +159,7 @@ impl Bucket {
     }
 
     /// Hashes what is in; stores the session again, or finishes it.
-    fn advance(
-        &mut self,
-        user: Principal,
-        blob: BlobId,
-        mut session: Session,
-        now: Now,
-    ) -> Pushed {
+    fn advance(&mut self, user: Principal, blob: BlobId, mut session: Session, now: Now) -> Pushed {
         let slot = session
             .slot
             .expect("only sessions with a slot are advanced");
@@ -216,9 +210,7 @@ impl Bucket {
         }
         self.uploads.remove(&user, &blob);
         self.release(&user, session.size);
-        let slot = session
-            .slot
-            .expect("a session that was hashed has a slot");
+        let slot = session.slot.expect("a session that was hashed has a slot");
         if self.stored(&blob).is_some() {
             // Another user was faster; these bytes have proved that this one has them too.
             self.store.remove(slot);
@@ -228,7 +220,7 @@ impl Bucket {
                 slot,
                 size: session.size,
             };
-            self.blobs.insert(blob.0, crate::row::Row(stored));
+            self.blobs.insert(blob.0, openstorage_canister::Row(stored));
             self.count(|totals| totals.bytes_stored += session.size);
         }
         self.refer(user, &blob, session.size, &accessors, now);

@@ -74,9 +74,7 @@ impl Bucket {
     /// The caller's blobs, page by page in order of their ids. A page also ends where its rows get many.
     pub fn my_blobs(&self, caller: &Principal, args: &MyBlobsArgs) -> Vec<BlobInfo> {
         let max = args.limit.min(PAGE_ROWS_MAX) as usize;
-        let ids = self
-            .references
-            .blobs_of(caller, args.after.as_ref(), max);
+        let ids = self.references.blobs_of(caller, args.after.as_ref(), max);
         let mut rows = 0;
         ids.iter()
             .filter_map(|id| self.blob_info(caller, id).ok())

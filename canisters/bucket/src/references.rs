@@ -5,10 +5,8 @@ use ic_stable_structures::StableBTreeMap;
 use openstorage_types::BlobId;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    memory::{self, Memories, Memory},
-    row::Row,
-};
+use crate::memory::{self, Memories, Memory};
+use openstorage_canister::Row;
 
 type Id = [u8; 32];
 

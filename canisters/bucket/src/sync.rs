@@ -11,7 +11,9 @@ use openstorage_types::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Bucket, Now, row::Row};
+use openstorage_canister::Row;
+
+use crate::{Bucket, Now};
 
 /// Places in two logs.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, Default)]

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     memory::{self, Memories, Memory},
     references::Named,
-    row::Row,
 };
+use openstorage_canister::Row;
 
 /// Names an upload: user and blob.
 type Key = (Principal, [u8; 32]);

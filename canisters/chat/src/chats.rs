@@ -8,10 +8,8 @@ use openstorage_types::{
 };
 use serde::Deserialize;
 
-use crate::{
-    memory::{self, Manager, Memory},
-    row::Row,
-};
+use crate::memory::{self, Manager, Memory};
+use openstorage_canister::Row;
 
 #[derive(CandidType, Deserialize)]
 pub struct Chat {

@@ -17,7 +17,6 @@ pub mod chats;
 pub mod keys;
 pub mod memory;
 pub mod messages;
-pub mod row;
 pub mod users;
 pub mod work;
 

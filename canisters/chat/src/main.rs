@@ -4,18 +4,13 @@ mod timers;
 
 use std::cell::RefCell;
 
-use candid::{CandidType, DecoderConfig, Principal, candid_method, utils::decode_args_with_config};
+use candid::{CandidType, Principal, candid_method};
 use chat::App;
-use ic_cdk::{
-    api::{canister_self, msg_caller, time},
-    init, inspect_message, post_upgrade, query, update,
-};
+use ic_cdk::api::{canister_self, msg_caller, time};
+use ic_cdk_macros::{init, inspect_message, post_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_types::{
-    BlobReference,
-    channel::PublicKey,
-    chat::*,
-    limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX, UNKNOWN_CALLER_BYTES_MAX},
+    BlobReference, channel::PublicKey, chat::*, limits::UNKNOWN_CALLER_BYTES_MAX,
 };
 use serde::de::DeserializeOwned;
 
@@ -48,16 +43,8 @@ fn open(args: Option<InitArgs>) {
     timers::arm();
 }
 
-/// The one argument of a call, at a bounded cost.
 fn decode<T: CandidType + DeserializeOwned>(bytes: Vec<u8>) -> T {
-    let mut config = DecoderConfig::new();
-    config
-        .set_decoding_quota(DECODE_WORK_MAX)
-        .set_skipping_quota(DECODE_SKIP_MAX);
-    match decode_args_with_config::<(T,)>(&bytes, &config) {
-        Ok((args,)) => args,
-        Err(error) => ic_cdk::trap(format!("the argument cannot be decoded: {error}")),
-    }
+    openstorage_canister::decode(&bytes, 0)
 }
 
 #[init]

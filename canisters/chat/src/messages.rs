@@ -14,8 +14,8 @@ use serde::Deserialize;
 use crate::{
     chats::LAST_PRINCIPAL,
     memory::{self, Manager, Memory},
-    row::Row,
 };
+use openstorage_canister::Row;
 
 /// What an answer needs for a message besides its text, at most: principals, MIME type, a token.
 const MESSAGE_BYTES: usize = 640;

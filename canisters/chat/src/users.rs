@@ -10,10 +10,8 @@ use openstorage_types::{
 };
 use serde::Deserialize;
 
-use crate::{
-    memory::{self, Manager, Memory},
-    row::Row,
-};
+use crate::memory::{self, Manager, Memory};
+use openstorage_canister::Row;
 
 /// Users that one call to the index registers.
 pub const USERS_PER_CALL_MAX: usize = 100;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use candid::{CandidType, Principal};
 use ic_stable_structures::StableBTreeMap;
+use openstorage_canister::Row;
 use openstorage_types::{
     BlobId,
     channel::{BucketReport, Stamp},
@@ -16,10 +17,7 @@ use openstorage_types::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    memory::{Candid, Memory},
-    sync::Cursor,
-};
+use crate::{memory::Memory, sync::Cursor};
 
 /// More are not created: everything that walks all buckets stays small.
 pub const BUCKETS_MAX: usize = 1_000;
@@ -75,16 +73,16 @@ impl Bucket {
 }
 
 pub struct Buckets {
-    stable: StableBTreeMap<Principal, Candid<Bucket>, Memory>,
+    stable: StableBTreeMap<Principal, Row<Bucket>, Memory>,
     rows: BTreeMap<Principal, Bucket>,
 }
 
 impl Buckets {
     pub fn init(memory: Memory) -> Self {
-        let stable: StableBTreeMap<_, Candid<Bucket>, _> = StableBTreeMap::init(memory);
+        let stable: StableBTreeMap<_, Row<Bucket>, _> = StableBTreeMap::init(memory);
         let rows = stable
             .iter()
-            .map(|entry| (*entry.key(), entry.value().get()))
+            .map(|entry| (*entry.key(), entry.value().0))
             .collect();
         Self { stable, rows }
     }
@@ -107,7 +105,7 @@ impl Buckets {
 
     pub fn set(&mut self, bucket: Principal, row: Bucket) {
         if self.rows.get(&bucket) != Some(&row) {
-            self.stable.insert(bucket, Candid::new(&row));
+            self.stable.insert(bucket, Row(row.clone()));
             self.rows.insert(bucket, row);
         }
     }

@@ -2,6 +2,7 @@
 //! takes it, so that whatever is cut short goes on where it stopped.
 
 use candid::{CandidType, Principal};
+use openstorage_canister::Row;
 use openstorage_types::{
     BlobId,
     index::BucketState,
@@ -13,7 +14,6 @@ use crate::{
     Index,
     backoff::Backoff,
     buckets::{BUCKETS_MAX, Bucket},
-    memory::Candid,
 };
 
 /// Cycles of a new bucket where nothing else was said: 2 T.
@@ -136,10 +136,10 @@ impl Index {
     }
 
     fn creation(&self) -> Creation {
-        self.creation.get().get()
+        self.creation.get().0.clone()
     }
 
     fn set_creation(&mut self, creation: &Creation) {
-        self.creation.set(Candid::new(creation));
+        self.creation.set(Row(creation.clone()));
     }
 }

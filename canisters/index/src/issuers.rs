@@ -2,12 +2,13 @@
 
 use candid::{CandidType, Principal};
 use ic_stable_structures::{StableBTreeMap, StableCell};
+use openstorage_canister::Row;
 use openstorage_tokens::{Expect, InvalidKey, Pair, PairKey, Scope, SecretKey, TokenError, parse};
 use openstorage_types::{BlobId, bucket::TokenProblem, channel::PublicKey};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 
-use crate::memory::{Candid, Memory};
+use crate::memory::Memory;
 
 /// Every canister has one key so far.
 pub const KEY_VERSION: u16 = 1;
@@ -15,7 +16,7 @@ pub const KEY_VERSION: u16 = 1;
 /// An issuer's public key, and the key that the index shares with it. A removed issuer's row stays, so
 /// that a bucket that is told the whole state anew hears of the removal.
 #[derive(CandidType, Serialize, Deserialize, Clone)]
-struct Row {
+struct Known {
     key: PublicKey,
     pair: ByteArray<64>,
     trusted: bool,
@@ -24,7 +25,7 @@ struct Row {
 pub struct Issuers {
     /// 32 bytes; nothing until they are drawn.
     secret: StableCell<Vec<u8>, Memory>,
-    rows: StableBTreeMap<Principal, Candid<Row>, Memory>,
+    rows: StableBTreeMap<Principal, Row<Known>, Memory>,
     /// Accessor → when it was deleted, milliseconds since 1970.
     deleted: StableBTreeMap<Principal, u64, Memory>,
 }
@@ -58,8 +59,8 @@ impl Issuers {
         })
     }
 
-    fn trusted(&self, issuer: &Principal) -> Option<Row> {
-        let row = self.rows.get(issuer)?.get();
+    fn trusted(&self, issuer: &Principal) -> Option<Known> {
+        let row = self.rows.get(issuer)?.0;
         row.trusted.then_some(row)
     }
 
@@ -94,12 +95,12 @@ impl Issuers {
         };
         let secret = self.secret().expect("the secret is drawn");
         let pair = secret.pair(&key.bytes.0, &pair)?.to_bytes().into();
-        let row = Row {
+        let row = Known {
             key,
             pair,
             trusted: true,
         };
-        self.rows.insert(issuer, Candid::new(&row));
+        self.rows.insert(issuer, Row(row));
         Ok(())
     }
 
@@ -109,8 +110,7 @@ impl Issuers {
             return false;
         };
         let trusted = false;
-        self.rows
-            .insert(issuer, Candid::new(&Row { trusted, ..row }));
+        self.rows.insert(issuer, Row(Known { trusted, ..row }));
         true
     }
 
@@ -118,7 +118,7 @@ impl Issuers {
     pub fn after(&self, after: Principal) -> impl Iterator<Item = (Principal, Option<PublicKey>)> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.rows.range((Excluded(after), Unbounded)).map(|entry| {
-            let row = entry.value().get();
+            let row = entry.value().0;
             (*entry.key(), row.trusted.then_some(row.key))
         })
     }

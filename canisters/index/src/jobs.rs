@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 
 use candid::{Principal, encode_one};
 use data_bucket_index::{agenda::Job, creation::Step, sync::Sent};
-use ic_cdk::call::{Call, CallFailed, CallRejected, Error, RejectCode};
+use ic_cdk::call::{Call, CallRejected, Error, RejectCode};
 use ic_cdk_management_canister::{
     CanisterInfoArgs, CanisterInfoResult, CanisterInstallMode, CanisterSettings, ChunkHash,
     ClearChunkStoreArgs, CreateCanisterArgs, InstallChunkedCodeArgs, InstallCodeArgs,
@@ -18,7 +18,7 @@ use openstorage_types::{
     index::IssuerError,
 };
 
-use crate::{BUCKET_WASM, context, now_ms, read, write};
+use crate::{BUCKET_WASM, now_ms, read, write};
 
 /// The largest Wasm that is installed with one call: what a call to another subnet may carry, 2 MB, less
 /// room for the rest.

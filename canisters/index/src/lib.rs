@@ -38,17 +38,12 @@ use std::collections::BTreeMap;
 
 use candid::Principal;
 use ic_stable_structures::{DefaultMemoryImpl, StableCell};
+use openstorage_canister::Row;
 use openstorage_types::{BlobId, index::InitArgs};
 
 use crate::{
-    backoff::Backoff,
-    blobs::Blobs,
-    buckets::Buckets,
-    creation::Creation,
-    issuers::Issuers,
-    memory::{Candid, Memory},
-    sync::SharedLog,
-    users::Users,
+    backoff::Backoff, blobs::Blobs, buckets::Buckets, creation::Creation, issuers::Issuers,
+    memory::Memory, sync::SharedLog, users::Users,
 };
 
 /// What a message brings along.
@@ -67,8 +62,8 @@ pub struct Context {
 
 /// All of the index.
 pub struct Index {
-    config: StableCell<Candid<InitArgs>, Memory>,
-    creation: StableCell<Candid<Creation>, Memory>,
+    config: StableCell<Row<InitArgs>, Memory>,
+    creation: StableCell<Row<Creation>, Memory>,
     users: Users,
     blobs: Blobs,
     buckets: Buckets,
@@ -90,8 +85,8 @@ impl Index {
         let memory = memory::manager(memory);
         let at = |id| memory.get(id);
         Self {
-            config: StableCell::init(at(memory::CONFIG), Candid::new(&InitArgs::default())),
-            creation: StableCell::init(at(memory::CREATION), Candid::new(&Creation::default())),
+            config: StableCell::init(at(memory::CONFIG), Row(InitArgs::default())),
+            creation: StableCell::init(at(memory::CREATION), Row(Creation::default())),
             users: Users::init(at(memory::USERS), at(memory::LEASES)),
             blobs: Blobs::init(at(memory::HOMES), at(memory::TOTALS)),
             buckets: Buckets::init(at(memory::BUCKETS)),
@@ -110,11 +105,11 @@ impl Index {
     }
 
     fn config(&self) -> InitArgs {
-        self.config.get().get()
+        self.config.get().0.clone()
     }
 
     pub fn configure(&mut self, config: &InitArgs) {
-        self.config.set(Candid::new(config));
+        self.config.set(Row(config.clone()));
     }
 
     /// An admin may do everything.

@@ -10,14 +10,14 @@ use data_bucket_index::{
     page::Gauges,
     trust::{Registration, share_controller},
 };
-use ic_cdk::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
+use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_types::{
     BlobId,
     channel::*,
     http::{HttpRequest, HttpResponse},
     index::*,
-    limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX, UNKNOWN_CALLER_BYTES_MAX},
+    limits::UNKNOWN_CALLER_BYTES_MAX,
 };
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -64,22 +64,8 @@ fn context() -> Context {
     }
 }
 
-/// Decodes the one argument of a call, with bounds on the work.
 fn decode<T: CandidType + DeserializeOwned>(bytes: Vec<u8>) -> T {
-    let mut config = candid::DecoderConfig::new();
-    config
-        .set_decoding_quota(DECODE_WORK_MAX)
-        .set_skipping_quota(DECODE_SKIP_MAX);
-    // No argument at all stands for one that is optional.
-    let bytes = if bytes.is_empty() {
-        b"DIDL\0\0"
-    } else {
-        &bytes[..]
-    };
-    match candid::utils::decode_args_with_config(bytes, &config) {
-        Ok((arg,)) => arg,
-        Err(error) => ic_cdk::trap(format!("the argument does not decode: {error}")),
-    }
+    openstorage_canister::decode(&bytes, 0)
 }
 
 #[init]

@@ -1,14 +1,9 @@
 //! Where everything lives in stable memory. A number is never used again for something else.
 
-use std::{borrow::Cow, marker::PhantomData};
-
-use candid::{CandidType, decode_one, encode_one};
 use ic_stable_structures::{
-    DefaultMemoryImpl, Storable,
+    DefaultMemoryImpl,
     memory_manager::{MemoryId, MemoryManager, VirtualMemory},
-    storable::Bound,
 };
-use serde::de::DeserializeOwned;
 
 pub type Memory = VirtualMemory<DefaultMemoryImpl>;
 
@@ -31,44 +26,6 @@ const STEP_PAGES: u16 = 16;
 
 pub fn manager(memory: DefaultMemoryImpl) -> MemoryManager<DefaultMemoryImpl> {
     MemoryManager::init_with_bucket_size(memory, STEP_PAGES)
-}
-
-/// A value kept in Candid: for the few rows that are read once and may get new fields (as `opt`).
-pub struct Candid<T> {
-    bytes: Vec<u8>,
-    of: PhantomData<T>,
-}
-
-impl<T: CandidType + DeserializeOwned> Candid<T> {
-    pub fn new(value: &T) -> Self {
-        Self {
-            bytes: encode_one(value).expect("our own types encode"),
-            of: PhantomData,
-        }
-    }
-
-    pub fn get(&self) -> T {
-        decode_one(&self.bytes).expect("what we encoded decodes")
-    }
-}
-
-impl<T> Storable for Candid<T> {
-    const BOUND: Bound = Bound::Unbounded;
-
-    fn to_bytes(&self) -> Cow<'_, [u8]> {
-        (&self.bytes).into()
-    }
-
-    fn into_bytes(self) -> Vec<u8> {
-        self.bytes
-    }
-
-    fn from_bytes(bytes: Cow<[u8]>) -> Self {
-        Self {
-            bytes: bytes.into_owned(),
-            of: PhantomData,
-        }
-    }
 }
 
 /// The bytes of a row of numbers, little-endian one after the other.

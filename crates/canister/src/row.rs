@@ -7,7 +7,8 @@ use candid::{CandidType, decode_one, encode_one};
 use ic_stable_structures::{Storable, storable::Bound};
 use serde::de::DeserializeOwned;
 
-/// A value that is stored as Candid.
+/// A value that is stored as Candid. Reading it costs a decoding: for rows that are read one at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row<T>(pub T);
 
 impl<T: CandidType + DeserializeOwned> Storable for Row<T> {
@@ -20,7 +21,7 @@ impl<T: CandidType + DeserializeOwned> Storable for Row<T> {
     }
 
     fn from_bytes(bytes: Cow<[u8]>) -> Self {
-        Self(decode_one(&bytes).expect("rows are only written by this canister"))
+        Self(decode_one(&bytes).expect("rows are written here only"))
     }
 
     const BOUND: Bound = Bound::Unbounded;

@@ -1,0 +1,54 @@
+//! Arguments of calls, decoded within a budget.
+
+use candid::{CandidType, de::DecoderConfig, utils::decode_args_with_config};
+use openstorage_types::limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX};
+use serde::de::DeserializeOwned;
+
+/// No arguments, in Candid.
+const NOTHING: &[u8] = b"DIDL\0\0";
+
+/// The one argument of a call. A small message that claims to hold a lot costs little: the decoder stops
+/// at [`DECODE_WORK_MAX`], and `blob_bytes_max` bytes of blob come on top of that. No argument at all
+/// reads as one that is optional and absent.
+///
+/// ```
+/// let arg = candid::encode_one(7_u64).unwrap();
+/// assert_eq!(openstorage_canister::decode::<u64>(&arg, 0), 7);
+/// assert_eq!(openstorage_canister::decode::<Option<u64>>(&[], 0), None);
+/// ```
+///
+/// # Panics
+/// When the argument cannot be decoded or costs more. In a canister that is a trap: nothing has been
+/// changed by then, and the caller reads the reason in the reject message.
+pub fn decode<T: CandidType + DeserializeOwned>(bytes: &[u8], blob_bytes_max: usize) -> T {
+    let mut config = DecoderConfig::new();
+    config
+        // Candid counts up to 4 for a byte.
+        .set_decoding_quota(DECODE_WORK_MAX + 4 * blob_bytes_max)
+        .set_skipping_quota(DECODE_SKIP_MAX);
+    let bytes = if bytes.is_empty() { NOTHING } else { bytes };
+    match decode_args_with_config::<(T,)>(bytes, &config) {
+        Ok((arg,)) => arg,
+        Err(error) => panic!("the argument cannot be decoded: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_needs_the_room_that_was_made_for_it() {
+        let len = DECODE_WORK_MAX + 1;
+        let blob = candid::encode_one("a".repeat(len)).expect("text has a Candid form");
+        assert!(std::panic::catch_unwind(|| decode::<String>(&blob, 0)).is_err());
+        assert_eq!(decode::<String>(&blob, len).len(), len);
+    }
+
+    #[test]
+    fn many_values_that_take_no_room_are_refused() {
+        // A vector of 2³² nulls: 12 bytes.
+        let bomb = b"DIDL\x01\x6d\x7f\x01\x00\xff\xff\xff\xff\x0f";
+        assert!(std::panic::catch_unwind(|| decode::<Vec<()>>(bomb, 0)).is_err());
+    }
+}
