@@ -19,6 +19,18 @@ const PICTURE: &str = "assets/lighthouse.jpg";
 /// Builds all that is missing and hands over to `ostore demo`. What can be refused without building
 /// is refused first. All that is said here goes to stderr: stdout belongs to the outcome.
 pub fn run(args: &DemoArgs) -> Result<ExitCode> {
+    let outcome = build_and_hand_over(args);
+    if let Err(error) = &outcome
+        && args.json
+    {
+        // The outcome, in the shape in which `ostore demo` tells of its own failures.
+        let error = format!("{error:#}");
+        println!("{}", serde_json::json!({ "ok": false, "error": error }));
+    }
+    outcome
+}
+
+fn build_and_hand_over(args: &DemoArgs) -> Result<ExitCode> {
     let file = args.file.clone().unwrap_or_else(picture);
     check_file(&file)?;
     args.port.map_or(Ok(()), check_port)?;

@@ -1,1 +1,150 @@
-//! Stub.
+//! The Rust client: it hashes files, uploads them to buckets, and reads blobs back, verified.
+//!
+//! ```no_run
+//! use openstorage_client::{Client, FileSource, PocketTransport, Upload};
+//! # async fn example(
+//! #     pic: std::sync::Arc<pocket_ic::nonblocking::PocketIc>,
+//! #     user: candid::Principal, index: candid::Principal, accessor: candid::Principal,
+//! # ) -> Result<(), openstorage_client::Error> {
+//! let client = Client::new(PocketTransport::new(pic, user), index);
+//! let source = FileSource::open("lighthouse.jpg")?;
+//! let upload = Upload::new("image/jpeg", vec![accessor]);
+//! let reference = client.upload(source, &upload, &|progress| eprintln!("{progress:?}")).await?;
+//! println!("{} lies in {}", reference.blob_id, reference.bucket);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`source`] | where a blob's bytes come from, and its id |
+//! | [`transport`] | how calls reach a canister; [`pocket`] is the way to a PocketIC server |
+//! | [`upload`] | chunks to a bucket, in parallel, resumed where an earlier try ended |
+//! | [`download`] | chunks from a bucket, checked against the blob's id |
+//! | [`error`] | what can go wrong |
+//!
+//! Memory is bounded by the chunks in flight ([`CHUNKS_IN_FLIGHT`]), whatever the blob's size.
+
+pub mod download;
+pub mod error;
+pub mod pocket;
+mod retry;
+pub mod source;
+pub mod transport;
+pub mod upload;
+
+use candid::{CandidType, Principal, utils::ArgumentEncoder};
+use serde::de::DeserializeOwned;
+
+pub use download::Blob;
+pub use error::Error;
+pub use pocket::PocketTransport;
+pub use source::{FileSource, Source, hash};
+pub use transport::{CallError, Transport};
+pub use upload::Upload;
+
+/// Chunks of one blob that are on their way at the same time.
+pub const CHUNKS_IN_FLIGHT: usize = 8;
+
+/// How far a long work has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub phase: Phase,
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+}
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The bytes are read once for the blob's id, which must be known before the first push.
+    Hashing,
+    Uploading,
+    /// All chunks are in; the bucket computes the hash of a large blob over several messages.
+    Verifying,
+    Downloading,
+}
+
+/// Told of every step; called often, so it should be quick.
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
+
+/// One user's way to the storage: an index and a transport that calls as that user.
+pub struct Client<T> {
+    transport: T,
+    index: Principal,
+}
+
+impl<T: Transport> Client<T> {
+    /// A client of the index `index` and its buckets.
+    pub fn new(transport: T, index: Principal) -> Self {
+        Self { transport, index }
+    }
+
+    /// A query call, in Candid.
+    async fn query<A: CandidType>(
+        &self,
+        canister: Principal,
+        method: &'static str,
+        args: impl ArgumentEncoder,
+    ) -> Result<A, Error>
+    where
+        A: DeserializeOwned,
+    {
+        let call = Call { canister, method };
+        let answer = self
+            .transport
+            .query(canister, method, call.encode(args)?)
+            .await;
+        call.decode(answer)
+    }
+
+    /// An update call, in Candid.
+    async fn update<A: CandidType>(
+        &self,
+        canister: Principal,
+        method: &'static str,
+        args: impl ArgumentEncoder,
+    ) -> Result<A, Error>
+    where
+        A: DeserializeOwned,
+    {
+        let call = Call { canister, method };
+        let answer = self
+            .transport
+            .update(canister, method, call.encode(args)?)
+            .await;
+        call.decode(answer)
+    }
+}
+
+/// Names a call in its errors.
+struct Call {
+    canister: Principal,
+    method: &'static str,
+}
+
+impl Call {
+    fn encode(&self, args: impl ArgumentEncoder) -> Result<Vec<u8>, Error> {
+        candid::encode_args(args).map_err(|source| self.no_candid(source))
+    }
+
+    fn decode<A: CandidType + DeserializeOwned>(
+        &self,
+        answer: Result<Vec<u8>, CallError>,
+    ) -> Result<A, Error> {
+        let bytes = answer.map_err(|source| Error::Call {
+            canister: self.canister,
+            method: self.method,
+            source,
+        })?;
+        candid::decode_one(&bytes).map_err(|source| self.no_candid(source))
+    }
+
+    fn no_candid(&self, source: candid::Error) -> Error {
+        Error::Candid {
+            canister: self.canister,
+            method: self.method,
+            source,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Chunks from a bucket, checked against the blob's id.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use candid::Principal;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use openstorage_types::{
+    BlobId, BlobReference,
+    bucket::{ReadChunkArgs, ReadChunkError, ReadChunkOk, TokenProblem},
+    chunk_count, chunk_len,
+};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    CHUNKS_IN_FLIGHT, Client, Error, OnProgress, Phase, Progress, Transport, retry::Patience,
+};
+
+/// How long a chunk that does not come is asked for again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A blob as its accessor sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    pub reference: BlobReference,
+    pub accessor_id: Principal,
+    /// A read token for the accessor whose principal is the client's caller.
+    pub token: String,
+}
+
+impl<T: Transport> Client<T> {
+    /// Writes the blob's bytes to `out`, in order, chunks being fetched in parallel.
+    ///
+    /// Each chunk's length is checked as it comes, the hash of all when the last one is there: what has
+    /// been written may be used only after this has returned `Ok`.
+    ///
+    /// # Errors
+    /// [`Error::WrongBytes`] when a bucket sent something else than the blob; [`Error::Read`] when it
+    /// refuses; [`Error::Io`] when `out` does not take the bytes.
+    pub async fn download(
+        &self,
+        blob: &Blob,
+        out: &mut (impl Write + Send),
+        on_progress: OnProgress<'_>,
+    ) -> Result<(), Error> {
+        let BlobReference { size, blob_id, .. } = blob.reference;
+        let mut hash = Sha256::new();
+        let mut bytes_done = 0;
+        let mut chunks = stream::iter(0..chunk_count(size))
+            .map(|index| self.read_chunk(blob, index))
+            .buffered(CHUNKS_IN_FLIGHT);
+        while let Some(bytes) = chunks.try_next().await? {
+            hash.update(&bytes);
+            out.write_all(&bytes).map_err(cannot_write)?;
+            bytes_done += bytes.len() as u64;
+            on_progress(Progress {
+                phase: Phase::Downloading,
+                bytes_done,
+                bytes_total: size,
+            });
+        }
+        out.flush().map_err(cannot_write)?;
+        if BlobId(hash.finalize().into()) != blob_id {
+            return Err(wrong_bytes(blob));
+        }
+        Ok(())
+    }
+
+    async fn read_chunk(&self, blob: &Blob, index: u64) -> Result<Vec<u8>, Error> {
+        let BlobReference { bucket, size, .. } = blob.reference;
+        let chunk_index = u32::try_from(index).map_err(|_| wrong_bytes(blob))?;
+        let mut patience = Patience::new(PATIENCE);
+        loop {
+            let args = ReadChunkArgs {
+                blob_id: blob.reference.blob_id,
+                accessor_id: blob.accessor_id,
+                token: blob.token.clone(),
+                chunk_index,
+            };
+            let answer: Result<Result<ReadChunkOk, ReadChunkError>, Error> =
+                self.query(bucket, "read_chunk", (args,)).await;
+            let last = match answer {
+                Ok(Ok(chunk)) => {
+                    let expected = chunk_len(size, index);
+                    let fits = chunk.size == size && Some(chunk.bytes.len() as u64) == expected;
+                    return match fits {
+                        true => Ok(chunk.bytes.into_vec()),
+                        false => Err(wrong_bytes(blob)),
+                    };
+                }
+                // The bucket learns of the token's issuer in the next sync.
+                Ok(Err(ReadChunkError::InvalidToken(
+                    problem @ (TokenProblem::UnknownIssuer | TokenProblem::KeysNotReady),
+                ))) => format!("{problem:?}"),
+                Ok(Err(error)) => {
+                    return Err(Error::Read {
+                        bucket,
+                        chunk_index,
+                        error,
+                    });
+                }
+                Err(error) if error.is_transient() => error.to_string(),
+                Err(error) => return Err(error),
+            };
+            patience.pause(None, || last).await?;
+        }
+    }
+}
+
+fn wrong_bytes(blob: &Blob) -> Error {
+    Error::WrongBytes {
+        bucket: blob.reference.bucket,
+        expected: blob.reference.blob_id,
+    }
+}
+
+fn cannot_write(source: io::Error) -> Error {
+    Error::Io {
+        what: "cannot write what was read".into(),
+        source,
+    }
+}

@@ -1,0 +1,146 @@
+//! What can go wrong between a file and a bucket.
+
+use candid::Principal;
+use openstorage_types::{
+    BlobId,
+    bucket::{EnsureRegisteredError, GoneReason, PushChunkError, ReadChunkError},
+    index::AllocatedBucketError,
+};
+use thiserror::Error;
+
+use crate::CallError;
+
+/// Why an upload or a download ended without its result. Nothing that may pass by itself is in here: it
+/// has been tried again until [`Error::GaveUp`].
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried, with the path.
+        what: String,
+        source: std::io::Error,
+    },
+
+    /// The bytes at hand are fewer or others than when the work began.
+    #[error("the source changed while it was being read: upload it again")]
+    SourceChanged,
+
+    #[error("{canister} did not take the call {method}: {source}")]
+    Call {
+        canister: Principal,
+        method: &'static str,
+        source: CallError,
+    },
+
+    #[error("{canister} and this client do not agree on {method}; their versions differ: {source}")]
+    Candid {
+        canister: Principal,
+        method: &'static str,
+        source: candid::Error,
+    },
+
+    #[error("the index allocates no bucket: {}", allocation(.0))]
+    Allocation(AllocatedBucketError),
+
+    #[error("the bucket {bucket} does not know the caller: {}", registration(.error))]
+    Registration {
+        bucket: Principal,
+        error: EnsureRegisteredError,
+    },
+
+    #[error("the bucket {bucket} refuses the upload: {}", push(.error))]
+    Push {
+        bucket: Principal,
+        error: PushChunkError,
+    },
+
+    #[error("the upload is gone: {}", gone(*.0))]
+    Gone(GoneReason),
+
+    #[error("the bucket {bucket} refuses chunk {chunk_index}: {error:?}")]
+    Read {
+        bucket: Principal,
+        chunk_index: u32,
+        error: ReadChunkError,
+    },
+
+    /// What a bucket sent is not the blob.
+    #[error("{bucket} sent other bytes than the blob {expected}: do not use them")]
+    WrongBytes { bucket: Principal, expected: BlobId },
+
+    #[error("gave up after {seconds} s without progress; the last answer was: {last}")]
+    GaveUp { seconds: u64, last: String },
+}
+
+fn allocation(error: &AllocatedBucketError) -> String {
+    match error {
+        AllocatedBucketError::NotRegistered => {
+            "the caller is no registered user; the app registers it with register_user".into()
+        }
+        AllocatedBucketError::AllowanceExceeded { byte_limit } => {
+            format!("the blob is larger than the caller's allowance of {byte_limit} bytes")
+        }
+        AllocatedBucketError::BlobTooLarge { max } => format!("a blob has at most {max} bytes"),
+        AllocatedBucketError::NoActiveBucket => "no bucket with room is ready".into(),
+        AllocatedBucketError::InvalidExclude { max } => {
+            format!("more than {max} buckets were full")
+        }
+    }
+}
+
+fn registration(error: &EnsureRegisteredError) -> &'static str {
+    match error {
+        EnsureRegisteredError::NotAuthorized => "the anonymous principal uploads nothing",
+        EnsureRegisteredError::NotRegistered => {
+            "the index has no such user; the app registers it with register_user"
+        }
+        EnsureRegisteredError::Retry { .. } => "it is asking the index; try again",
+    }
+}
+
+fn push(error: &PushChunkError) -> String {
+    match error {
+        PushChunkError::HashMismatch { actual } => {
+            format!(
+                "the chunks hash to {actual}; the file changed while it was read: upload it again"
+            )
+        }
+        PushChunkError::AllowanceExceeded(allowance) => format!(
+            "of the allowance of {} bytes, {} are used and {} promised to other uploads: delete \
+             something, or ask the app for more",
+            allowance.byte_limit, allowance.bytes_used, allowance.leased_elsewhere
+        ),
+        PushChunkError::AccessorDeleted { accessor_id } => {
+            format!("the accessor {accessor_id} was deleted")
+        }
+        PushChunkError::InvalidMimeType { max } => {
+            format!("a MIME type is type/subtype in at most {max} visible ASCII characters")
+        }
+        PushChunkError::InvalidName { max } => {
+            format!("a file name has at most {max} bytes and no control characters")
+        }
+        PushChunkError::InvalidAccessors { max } => {
+            format!("a blob is uploaded for 1 to {max} accessors, none of them anonymous")
+        }
+        PushChunkError::TooManyOpenUploads { max } => {
+            format!("{max} uploads are open: finish or abort one")
+        }
+        PushChunkError::ChunkConflict => {
+            "an earlier upload of this blob holds other bytes: call abort_upload, then upload again"
+                .into()
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn gone(reason: GoneReason) -> &'static str {
+    match reason {
+        GoneReason::HashMismatch => {
+            "its chunks did not hash to the blob's id; the file changed while it was read"
+        }
+        GoneReason::Aborted => "it was aborted",
+        GoneReason::Expired => "nothing arrived for a day",
+        GoneReason::UserDeleted => "the user was deleted",
+    }
+}

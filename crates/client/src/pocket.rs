@@ -1,0 +1,76 @@
+//! Calls through a PocketIC server: the project's local network, or any other that speaks its protocol.
+
+use std::sync::Arc;
+
+use candid::Principal;
+use pocket_ic::{ErrorCode, RejectCode, RejectResponse, nonblocking::PocketIc};
+
+use crate::transport::{CallError, CallErrorKind, Transport};
+
+/// Calls as `caller` on one instance of a PocketIC server.
+#[derive(Clone)]
+pub struct PocketTransport {
+    pic: Arc<PocketIc>,
+    caller: Principal,
+}
+
+impl PocketTransport {
+    /// Needs the tokio runtime with several threads: the `pocket-ic` crate blocks one while it waits.
+    pub fn new(pic: Arc<PocketIc>, caller: Principal) -> Self {
+        Self { pic, caller }
+    }
+}
+
+impl Transport for PocketTransport {
+    async fn query(
+        &self,
+        canister: Principal,
+        method: &str,
+        arg: Vec<u8>,
+    ) -> Result<Vec<u8>, CallError> {
+        let (pic, caller, method) = (self.pic.clone(), self.caller, method.to_owned());
+        apart(async move { pic.query_call(canister, caller, &method, arg).await }).await
+    }
+
+    async fn update(
+        &self,
+        canister: Principal,
+        method: &str,
+        arg: Vec<u8>,
+    ) -> Result<Vec<u8>, CallError> {
+        let (pic, caller, method) = (self.pic.clone(), self.caller, method.to_owned());
+        apart(async move { pic.update_call(canister, caller, &method, arg).await }).await
+    }
+}
+
+/// Runs a call in a task of its own: the crate's waiting holds up nobody else, and where it panics, as
+/// it does when the server is gone, there is an error instead.
+async fn apart(
+    call: impl Future<Output = Result<Vec<u8>, RejectResponse>> + Send + 'static,
+) -> Result<Vec<u8>, CallError> {
+    match tokio::spawn(call).await {
+        Ok(answer) => answer.map_err(CallError::from),
+        Err(_) => Err(CallError {
+            kind: CallErrorKind::Final,
+            message: "the network's server does not answer any more".into(),
+        }),
+    }
+}
+
+impl From<RejectResponse> for CallError {
+    fn from(reject: RejectResponse) -> Self {
+        let kind = match (reject.reject_code, reject.error_code) {
+            (_, ErrorCode::CanisterRejectedMessage) => CallErrorKind::Refused,
+            // Stopped or stopping for an upgrade.
+            (_, ErrorCode::CanisterStopped | ErrorCode::CanisterStopping) => {
+                CallErrorKind::Transient
+            }
+            (RejectCode::SysTransient | RejectCode::SysUnknown, _) => CallErrorKind::Transient,
+            _ => CallErrorKind::Final,
+        };
+        Self {
+            kind,
+            message: reject.to_string(),
+        }
+    }
+}

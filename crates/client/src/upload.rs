@@ -1,0 +1,392 @@
+//! Chunks to a bucket, in parallel, and again where an earlier try ended.
+//!
+//! An upload is a loop around one question: which chunks does the bucket want? At first `upload_status`
+//! answers it (all of them, or what an interrupted upload left), later what the pushes themselves met.
+//! The first chunk of every turn goes alone: it finds out whether the bucket knows the caller, has
+//! room and allowance, or has the blob already, before megabytes travel in vain.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use candid::Principal;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use openstorage_types::{
+    BlobId, BlobReference,
+    bucket::{
+        EnsureRegisteredError, PushChunkArgs, PushChunkError, PushChunkOk, UploadArgs, UploadError,
+        UploadState, UploadStatus,
+    },
+    chunk_count, chunk_len,
+    index::{AllocatedBucketArgs, AllocatedBucketError, AllocatedBucketOk},
+    limits::CHUNK_BYTES,
+};
+
+use crate::{
+    CHUNKS_IN_FLIGHT, Client, Error, OnProgress, Phase, Progress, Source, Transport,
+    retry::Patience,
+    source::{blocking, hash},
+    transport::CallErrorKind,
+};
+
+/// What to say about a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// `type/subtype`: what browsers are told.
+    pub mime_type: String,
+    /// A file name for downloads.
+    pub name: Option<String>,
+    /// Who may see the blob: 1 to 32 principals.
+    pub accessor_ids: Vec<Principal>,
+    /// How long to try again without any progress.
+    pub patience: Duration,
+}
+
+impl Upload {
+    /// No name, and a minute's patience.
+    pub fn new(mime_type: impl Into<String>, accessor_ids: Vec<Principal>) -> Self {
+        Self {
+            mime_type: mime_type.into(),
+            name: None,
+            accessor_ids,
+            patience: Duration::from_secs(60),
+        }
+    }
+}
+
+impl<T: Transport> Client<T> {
+    /// Stores the bytes of `source` for the caller and makes them visible to the upload's accessors.
+    ///
+    /// Drop the future to stop: what is in stays for a day, and the next upload of the same bytes goes
+    /// on from there. Bytes that the bucket has already are not sent again; a few chunks of them are,
+    /// to prove that the caller has them.
+    ///
+    /// # Errors
+    /// [`Error`], once trying again does not help.
+    pub async fn upload(
+        &self,
+        source: impl Source,
+        upload: &Upload,
+        on_progress: OnProgress<'_>,
+    ) -> Result<BlobReference, Error> {
+        let source = Arc::new(source);
+        let blob_id = hash(source.clone(), on_progress).await?;
+        let mut exclude = Vec::new();
+        loop {
+            let bucket = self.allocate(blob_id, source.size(), &exclude, upload).await?;
+            let work = Work {
+                client: self,
+                source: source.clone(),
+                upload,
+                blob_id,
+                bucket,
+                on_progress,
+                bytes_done: AtomicU64::new(0),
+            };
+            match work.run().await {
+                // The index did not know yet; another bucket has room.
+                Err(Error::Push {
+                    error: PushChunkError::BucketFull { .. },
+                    ..
+                }) => exclude.push(bucket),
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    return Ok(BlobReference {
+                        blob_id,
+                        bucket,
+                        size: source.size(),
+                        mime_type: upload.mime_type.clone(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// The bucket for the blob. Waits while the index makes one.
+    async fn allocate(
+        &self,
+        blob_id: BlobId,
+        size: u64,
+        exclude: &[Principal],
+        upload: &Upload,
+    ) -> Result<Principal, Error> {
+        let mut patience = Patience::new(upload.patience);
+        loop {
+            let args = AllocatedBucketArgs {
+                blob_id,
+                size,
+                exclude: exclude.to_vec(),
+            };
+            let answer: Result<
+                Result<AllocatedBucketOk, AllocatedBucketError>,
+                Error,
+            > = self.query(self.index, "allocated_bucket", (args,)).await;
+            let last = match answer {
+                Ok(Ok(AllocatedBucketOk { bucket, .. })) => return Ok(bucket),
+                Ok(Err(error @ AllocatedBucketError::NoActiveBucket)) => Error::Allocation(error),
+                Ok(Err(error)) => return Err(Error::Allocation(error)),
+                Err(error) if error.is_transient() => error,
+                Err(error) => return Err(error),
+            };
+            patience.pause(None, || last.to_string()).await?;
+        }
+    }
+}
+
+/// One blob on its way to one bucket.
+struct Work<'a, T, S> {
+    client: &'a Client<T>,
+    source: Arc<S>,
+    upload: &'a Upload,
+    blob_id: BlobId,
+    bucket: Principal,
+    on_progress: OnProgress<'a>,
+    /// Bytes that the bucket has.
+    bytes_done: AtomicU64,
+}
+
+/// What a push has shown.
+enum Step {
+    /// The chunk is in.
+    Taken(UploadState),
+    /// The blob is stored already; the bucket wants to see these chunks.
+    Needed(Vec<u32>),
+}
+
+impl<T: Transport, S: Source> Work<'_, T, S> {
+    /// Until the caller has a reference to the blob.
+    async fn run(&self) -> Result<(), Error> {
+        let mut patience = Patience::new(self.upload.patience);
+        let mut wanted = self.first_plan().await?;
+        loop {
+            let next = match self.push_all(&wanted).await? {
+                Step::Taken(UploadState::Stored) => return Ok(()),
+                Step::Taken(UploadState::Gone(reason)) => return Err(Error::Gone(reason)),
+                Step::Needed(indexes) => indexes,
+                Step::Taken(UploadState::Open | UploadState::Verifying) => {
+                    match self.settled().await? {
+                        None => return Ok(()),
+                        Some(missing) => missing,
+                    }
+                }
+            };
+            if next.len() < wanted.len() {
+                patience.renew();
+            } else {
+                let last = || format!("{} chunks are still missing", next.len());
+                patience.pause(None, last).await?;
+            }
+            wanted = next;
+        }
+    }
+
+    /// The chunks to send at first: what an interrupted upload left, or all. Never none: the first push
+    /// also names the accessors.
+    async fn first_plan(&self) -> Result<Vec<u32>, Error> {
+        let wanted = match self.status().await? {
+            Some(UploadStatus { state, missing, .. }) if state == UploadState::Open => {
+                indexes(&missing)
+            }
+            Some(UploadStatus {
+                state: UploadState::Stored | UploadState::Verifying,
+                ..
+            }) => vec![0],
+            _ => self.all(),
+        };
+        let missing_bytes: u64 = wanted.iter().map(|index| self.len(*index)).sum();
+        self.bytes_done
+            .store(self.source.size() - missing_bytes, Ordering::Relaxed);
+        self.tell(Phase::Uploading);
+        Ok(if wanted.is_empty() { vec![0] } else { wanted })
+    }
+
+    fn all(&self) -> Vec<u32> {
+        (0..chunk_count(self.source.size()) as u32).collect()
+    }
+
+    /// Pushes chunks: the first alone, the others in parallel. Ends early when one of them says that the
+    /// rest is not wanted.
+    async fn push_all(&self, wanted: &[u32]) -> Result<Step, Error> {
+        let (first, others) = wanted.split_first().expect("a plan has a chunk");
+        let mut step = self.push(*first).await?;
+        if !matches!(step, Step::Taken(UploadState::Open)) {
+            return Ok(step);
+        }
+        let mut pushes = stream::iter(others)
+            .map(|index| self.push(*index))
+            .buffer_unordered(CHUNKS_IN_FLIGHT);
+        while let Some(next) = pushes.try_next().await? {
+            match next {
+                // Answers may overtake each other: Open after Stored says nothing.
+                Step::Taken(UploadState::Open) => {}
+                Step::Taken(UploadState::Verifying) => step = next,
+                Step::Taken(UploadState::Stored | UploadState::Gone(_)) | Step::Needed(_) => {
+                    return Ok(next);
+                }
+            }
+        }
+        Ok(step)
+    }
+
+    /// Pushes one chunk until it is in, or until it is clear that it will not be.
+    async fn push(&self, chunk_index: u32) -> Result<Step, Error> {
+        let mut patience = Patience::new(self.upload.patience);
+        let mut registered = false;
+        loop {
+            let args = self.chunk(chunk_index).await?;
+            let answer: Result<Result<PushChunkOk, PushChunkError>, Error> = self
+                .client
+                .update(self.bucket, "push_chunk", (args,))
+                .await;
+            let (asked, last) = match answer {
+                Ok(Ok(PushChunkOk { state, .. })) => {
+                    self.bytes_done
+                        .fetch_add(self.len(chunk_index), Ordering::Relaxed);
+                    self.tell(Phase::Uploading);
+                    return Ok(Step::Taken(state));
+                }
+                Ok(Err(PushChunkError::ChunkNeeded { indexes })) => {
+                    return Ok(Step::Needed(indexes));
+                }
+                Ok(Err(PushChunkError::NotRegistered)) if !registered => {
+                    registered = true;
+                    self.register().await?;
+                    continue;
+                }
+                Ok(Err(PushChunkError::Retry { ms })) => {
+                    (Some(Duration::from_millis(ms)), "Retry".to_owned())
+                }
+                // Other uploads' chunks may free or grow it.
+                Ok(Err(error @ PushChunkError::StorageFull)) => (None, format!("{error:?}")),
+                Ok(Err(error)) => {
+                    let bucket = self.bucket;
+                    return Err(Error::Push { bucket, error });
+                }
+                // A bucket turns large messages of callers away whom it does not know.
+                Err(Error::Call { source, .. })
+                    if source.kind == CallErrorKind::Refused && !registered =>
+                {
+                    registered = true;
+                    self.register().await?;
+                    continue;
+                }
+                Err(error) if error.is_transient() => (None, error.to_string()),
+                Err(error) => return Err(error),
+            };
+            patience.pause(asked, || last).await?;
+        }
+    }
+
+    /// Makes the bucket ask the index about the caller.
+    async fn register(&self) -> Result<(), Error> {
+        let mut patience = Patience::new(self.upload.patience);
+        loop {
+            let answer: Result<Result<(), EnsureRegisteredError>, Error> = self
+                .client
+                .update(self.bucket, "ensure_registered", ())
+                .await;
+            let (asked, last) = match answer {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(EnsureRegisteredError::Retry { ms })) => {
+                    (Some(Duration::from_millis(ms)), "Retry".to_owned())
+                }
+                Ok(Err(error)) => {
+                    let bucket = self.bucket;
+                    return Err(Error::Registration { bucket, error });
+                }
+                Err(error) if error.is_transient() => (None, error.to_string()),
+                Err(error) => return Err(error),
+            };
+            patience.pause(asked, || last).await?;
+        }
+    }
+
+    /// Waits while the bucket verifies; the chunks that it misses, or none when the blob is stored.
+    async fn settled(&self) -> Result<Option<Vec<u32>>, Error> {
+        let mut patience = Patience::new(self.upload.patience);
+        loop {
+            match self.status().await? {
+                Some(UploadStatus { state, missing, .. }) => match state {
+                    UploadState::Stored => return Ok(None),
+                    UploadState::Gone(reason) => return Err(Error::Gone(reason)),
+                    UploadState::Verifying => {}
+                    UploadState::Open if !missing.is_empty() => {
+                        return Ok(Some(indexes(&missing)));
+                    }
+                    // Nothing is missing: any chunk again makes the bucket look at it.
+                    UploadState::Open => return Ok(Some(vec![0])),
+                },
+                // Nothing is left of it, not even a reason: the bucket was installed anew.
+                None => return Ok(Some(self.all())),
+            }
+            self.tell(Phase::Verifying);
+            let last = || "the bucket is verifying".to_owned();
+            patience.pause(None, last).await?;
+        }
+    }
+
+    /// Where the upload stands; none where there is none.
+    async fn status(&self) -> Result<Option<UploadStatus>, Error> {
+        let mut patience = Patience::new(self.upload.patience);
+        loop {
+            let args = UploadArgs {
+                blob_id: self.blob_id,
+            };
+            let answer: Result<Result<UploadStatus, UploadError>, Error> =
+                self.client.query(self.bucket, "upload_status", (args,)).await;
+            let last = match answer {
+                Ok(Ok(status)) => return Ok(Some(status)),
+                Ok(Err(UploadError::NotFound)) => return Ok(None),
+                Err(error) if error.is_transient() => error.to_string(),
+                Err(error) => return Err(error),
+            };
+            patience.pause(None, || last).await?;
+        }
+    }
+
+    async fn chunk(&self, chunk_index: u32) -> Result<PushChunkArgs, Error> {
+        let source = self.source.clone();
+        let offset = u64::from(chunk_index) * CHUNK_BYTES;
+        let len = self.len(chunk_index) as usize;
+        let bytes = blocking(move || source.read(offset, len)).await?;
+        Ok(PushChunkArgs {
+            blob_id: self.blob_id,
+            size: self.source.size(),
+            mime_type: self.upload.mime_type.clone(),
+            name: self.upload.name.clone(),
+            chunk_index,
+            bytes: bytes.into(),
+            accessor_ids: self.upload.accessor_ids.clone(),
+        })
+    }
+
+    /// Bytes of a chunk; 0 where there is no such chunk, which a bucket will say.
+    fn len(&self, chunk_index: u32) -> u64 {
+        chunk_len(self.source.size(), chunk_index.into()).unwrap_or_default()
+    }
+
+    fn tell(&self, phase: Phase) {
+        let bytes_total = self.source.size();
+        (self.on_progress)(Progress {
+            phase,
+            // A chunk that was sent twice counts once.
+            bytes_done: self.bytes_done.load(Ordering::Relaxed).min(bytes_total),
+            bytes_total,
+        });
+    }
+}
+
+fn indexes(ranges: &[openstorage_types::ChunkRange]) -> Vec<u32> {
+    ranges.iter().flat_map(|range| range.start..range.end).collect()
+}
+
+impl Error {
+    /// Whether the same call may succeed when it is made again.
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(self, Self::Call { source, .. } if source.kind == CallErrorKind::Transient)
+    }
+}
