@@ -12,7 +12,7 @@
 //! | `sync` | events to and from the index |
 //! | `access` | the secret, the issuers, the check of tokens |
 //! | `accounts`, `uploads`, `references` | the tables |
-//! | `memory`, `row` | where the tables lie |
+//! | `memory` | where the tables lie |
 
 mod access;
 mod accounts;

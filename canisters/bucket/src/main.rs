@@ -99,7 +99,7 @@ async fn push_chunk(args: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> 
     })
 }
 
-/// The notes' other name for `push_chunk`.
+/// Another name for `push_chunk`.
 #[update(decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 async fn upload_chunk(args: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> {
@@ -158,7 +158,7 @@ fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlob
     removed
 }
 
-/// The notes' name for `remove_blob_reference`.
+/// Another name for `remove_blob_reference`.
 #[update(decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn delete_blob(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {

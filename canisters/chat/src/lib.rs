@@ -11,7 +11,7 @@
 //! | [`messages`] | messages and the blobs they show |
 //! | [`keys`] | the secret, and the keys shared with index and buckets |
 //! | [`work`] | what the chat does by itself |
-//! | [`memory`], [`row`] | where and how all of it is stored |
+//! | [`memory`] | where all of it is stored |
 
 pub mod chats;
 pub mod keys;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use candid::Principal;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{TryStreamExt as _, stream::FuturesOrdered};
 use openstorage_types::{
     BlobId, BlobReference,
     bucket::{ReadChunkArgs, ReadChunkError, ReadChunkOk, TokenProblem},
@@ -48,10 +48,17 @@ impl<T: Transport> Client<T> {
         let BlobReference { size, blob_id, .. } = blob.reference;
         let mut hash = Sha256::new();
         let mut bytes_done = 0;
-        let mut chunks = stream::iter(0..chunk_count(size))
-            .map(|index| self.read_chunk(blob, index))
-            .buffered(CHUNKS_IN_FLIGHT);
-        while let Some(bytes) = chunks.try_next().await? {
+        let mut indexes = 0..chunk_count(size);
+        let mut chunks = FuturesOrdered::new();
+        loop {
+            while chunks.len() < CHUNKS_IN_FLIGHT
+                && let Some(index) = indexes.next()
+            {
+                chunks.push_back(self.read_chunk(blob, index));
+            }
+            let Some(bytes) = chunks.try_next().await? else {
+                break;
+            };
             hash.update(&bytes);
             out.write_all(&bytes).map_err(cannot_write)?;
             bytes_done += bytes.len() as u64;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use candid::Principal;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{TryStreamExt as _, stream::FuturesUnordered};
 use openstorage_types::{
     BlobId, BlobReference,
     bucket::{
@@ -77,7 +77,9 @@ impl<T: Transport> Client<T> {
         let blob_id = hash(source.clone(), on_progress).await?;
         let mut exclude = Vec::new();
         loop {
-            let bucket = self.allocate(blob_id, source.size(), &exclude, upload).await?;
+            let bucket = self
+                .allocate(blob_id, source.size(), &exclude, upload)
+                .await?;
             let work = Work {
                 client: self,
                 source: source.clone(),
@@ -121,10 +123,8 @@ impl<T: Transport> Client<T> {
                 size,
                 exclude: exclude.to_vec(),
             };
-            let answer: Result<
-                Result<AllocatedBucketOk, AllocatedBucketError>,
-                Error,
-            > = self.query(self.index, "allocated_bucket", (args,)).await;
+            let answer: Result<Result<AllocatedBucketOk, AllocatedBucketError>, Error> =
+                self.query(self.index, "allocated_bucket", (args,)).await;
             let last = match answer {
                 Ok(Ok(AllocatedBucketOk { bucket, .. })) => return Ok(bucket),
                 Ok(Err(error @ AllocatedBucketError::NoActiveBucket)) => Error::Allocation(error),
@@ -216,10 +216,17 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
         if !matches!(step, Step::Taken(UploadState::Open)) {
             return Ok(step);
         }
-        let mut pushes = stream::iter(others)
-            .map(|index| self.push(*index))
-            .buffer_unordered(CHUNKS_IN_FLIGHT);
-        while let Some(next) = pushes.try_next().await? {
+        let mut others = others.iter();
+        let mut pushes = FuturesUnordered::new();
+        loop {
+            while pushes.len() < CHUNKS_IN_FLIGHT
+                && let Some(index) = others.next()
+            {
+                pushes.push(self.push(*index));
+            }
+            let Some(next) = pushes.try_next().await? else {
+                return Ok(step);
+            };
             match next {
                 // Answers may overtake each other: Open after Stored says nothing.
                 Step::Taken(UploadState::Open) => {}
@@ -229,7 +236,6 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
                 }
             }
         }
-        Ok(step)
     }
 
     /// Pushes one chunk until it is in, or until it is clear that it will not be.
@@ -238,10 +244,8 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
         let mut registered = false;
         loop {
             let args = self.chunk(chunk_index).await?;
-            let answer: Result<Result<PushChunkOk, PushChunkError>, Error> = self
-                .client
-                .update(self.bucket, "push_chunk", (args,))
-                .await;
+            let answer: Result<Result<PushChunkOk, PushChunkError>, Error> =
+                self.client.update(self.bucket, "push_chunk", (args,)).await;
             let (asked, last) = match answer {
                 Ok(Ok(PushChunkOk { state, .. })) => {
                     self.bytes_done
@@ -336,8 +340,10 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
             let args = UploadArgs {
                 blob_id: self.blob_id,
             };
-            let answer: Result<Result<UploadStatus, UploadError>, Error> =
-                self.client.query(self.bucket, "upload_status", (args,)).await;
+            let answer: Result<Result<UploadStatus, UploadError>, Error> = self
+                .client
+                .query(self.bucket, "upload_status", (args,))
+                .await;
             let last = match answer {
                 Ok(Ok(status)) => return Ok(Some(status)),
                 Ok(Err(UploadError::NotFound)) => return Ok(None),
@@ -381,12 +387,63 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
 }
 
 fn indexes(ranges: &[openstorage_types::ChunkRange]) -> Vec<u32> {
-    ranges.iter().flat_map(|range| range.start..range.end).collect()
+    ranges
+        .iter()
+        .flat_map(|range| range.start..range.end)
+        .collect()
 }
 
 impl Error {
     /// Whether the same call may succeed when it is made again.
     pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Call { source, .. } if source.kind == CallErrorKind::Transient)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CallError, transport::CallErrorKind};
+
+    /// A network on which nothing is reached.
+    struct Nowhere;
+
+    impl Transport for Nowhere {
+        async fn query(&self, _: Principal, _: &str, _: Vec<u8>) -> Result<Vec<u8>, CallError> {
+            Err(CallError {
+                kind: CallErrorKind::Final,
+                message: "nobody there".into(),
+            })
+        }
+
+        async fn update(
+            &self,
+            to: Principal,
+            method: &str,
+            arg: Vec<u8>,
+        ) -> Result<Vec<u8>, CallError> {
+            self.query(to, method, arg).await
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn an_upload_can_run_in_a_task_of_its_own_and_says_which_call_failed() {
+        let work = tokio::spawn(async {
+            let client = Client::new(Nowhere, Principal::management_canister());
+            let upload = Upload::new("text/plain", vec![Principal::management_canister()]);
+            client.upload(b"abc".to_vec(), &upload, &|_| {}).await
+        });
+        let error = work.await.unwrap().unwrap_err().to_string();
+        assert!(
+            error.contains("allocated_bucket") && error.contains("nobody there"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn ranges_are_listed_chunk_by_chunk() {
+        let range = |start, end| openstorage_types::ChunkRange { start, end };
+        assert_eq!(indexes(&[range(0, 2), range(5, 6)]), [0, 1, 5]);
+        assert!(indexes(&[]).is_empty());
     }
 }

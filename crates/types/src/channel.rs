@@ -37,11 +37,11 @@ pub mod kind {
     pub const ISSUER_UPSERTED: u16 = 2;
     /// Index → bucket: [`super::IssuerRemoved`].
     pub const ISSUER_REMOVED: u16 = 3;
-    /// Index → bucket: [`super::AccessorDeleted`]; the notes' `c2c_delete_chat`.
+    /// Index → bucket: [`super::AccessorDeleted`].
     pub const ACCESSOR_DELETED: u16 = 4;
-    /// Bucket → index: [`super::BlobReferenceAdded`]; the notes' `c2c_add_blob_reference`.
+    /// Bucket → index: [`super::BlobReferenceAdded`].
     pub const BLOB_REFERENCE_ADDED: u16 = 65;
-    /// Bucket → index: [`super::BlobReferenceRemoved`]; the notes' `c2c_remove_blob_reference`.
+    /// Bucket → index: [`super::BlobReferenceRemoved`].
     pub const BLOB_REFERENCE_REMOVED: u16 = 66;
 }
 

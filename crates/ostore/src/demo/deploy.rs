@@ -37,7 +37,10 @@ impl Wasms {
         let read = |name: &str| {
             let path = dir.join(name);
             fs::read(&path).with_context(|| {
-                format!("cannot read {}: `cargo xtask build` makes it", path.display())
+                format!(
+                    "cannot read {}: `cargo xtask build` makes it",
+                    path.display()
+                )
             })
         };
         Ok(Self {
@@ -65,7 +68,9 @@ pub async fn deploy(pic: &Arc<PocketIc>, wasms: &Wasms) -> Result<Deployed> {
     let transport = PocketTransport::new(pic.clone(), operator);
     let start = Instant::now();
     loop {
-        let answer = transport.query(index, "status", candid::encode_args(())?).await?;
+        let answer = transport
+            .query(index, "status", candid::encode_args(())?)
+            .await?;
         let status: IndexStatus = candid::decode_one(&answer)?;
         if status
             .buckets

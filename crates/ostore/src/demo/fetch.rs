@@ -35,7 +35,11 @@ pub async fn over_http(
         .resolve(host, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         .build()?;
     let failed = || format!("cannot fetch {url}");
-    let mut response = client.get(parsed.clone()).send().await.with_context(failed)?;
+    let mut response = client
+        .get(parsed.clone())
+        .send()
+        .await
+        .with_context(failed)?;
     ensure!(
         response.status() == reqwest::StatusCode::OK,
         "{url} answers {}",

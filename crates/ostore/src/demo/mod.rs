@@ -14,10 +14,11 @@ mod fetch;
 mod report;
 mod server;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use candid::Principal;
+use futures_util::FutureExt as _;
 use openstorage_client::{Blob, Client, FileSource, PocketTransport, Source as _, Upload};
 use openstorage_types::{
     is_file_name,
@@ -52,11 +53,11 @@ pub struct Args {
 /// Runs the demo. The outcome goes to stdout, a failed one too where JSON is asked for.
 pub async fn run(args: Args) -> Result<()> {
     let json = args.json;
-    // In a task of its own: where the network's client panics, as it does when the server is gone, there
-    // is still an outcome to tell.
-    let outcome = match Task(tokio::spawn(demo(args))).await_it().await {
+    // The network's client panics when the server does not answer as it should; there is still an
+    // outcome to tell then.
+    let outcome = match AssertUnwindSafe(demo(args)).catch_unwind().await {
         Ok(outcome) => outcome,
-        Err(error) => Err(error).context("the local network failed"),
+        Err(_) => Err(anyhow!("the local network failed, as said above")),
     };
     if let Err(error) = &outcome
         && json
@@ -64,21 +65,6 @@ pub async fn run(args: Args) -> Result<()> {
         println!("{}", report::failure(error));
     }
     outcome
-}
-
-/// A task that ends when nobody waits for it any more.
-struct Task<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Task<T> {
-    async fn await_it(mut self) -> Result<T, tokio::task::JoinError> {
-        (&mut self.0).await
-    }
-}
-
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 async fn demo(args: Args) -> Result<()> {
@@ -125,7 +111,10 @@ async fn store_and_check(
 
     let client = Client::new(transport, index);
     let upload = Upload {
-        name: source.name().filter(|name| is_file_name(name)).map(Into::into),
+        name: source
+            .name()
+            .filter(|name| is_file_name(name))
+            .map(Into::into),
         ..Upload::new(mime_type(&args.file), vec![room.accessor_id])
     };
     let bar = Bar::new();
