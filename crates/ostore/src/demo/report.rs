@@ -25,7 +25,7 @@ impl Report {
     /// One line of JSON, or a few for people.
     pub fn text(&self, json: bool) -> String {
         if json {
-            return json!(self).to_string();
+            return serde_json::to_string(self).expect("text and numbers are JSON");
         }
         let Self {
             blob_id,
