@@ -273,10 +273,10 @@ fn only_the_right_token_opens_a_blob() {
     let (alice, room) = setup.user_with_chat(1);
     let (bob, other) = setup.user_with_chat(2);
     let reference = setup.upload(alice, &bytes(5_000, 1), room.accessor_id);
-    let message = chat::post(&setup, alice, room.chat_id, &reference);
-    let (_, token) = chat::access(&setup, alice, room.chat_id, message);
-    let message = chat::post(&setup, bob, other.chat_id, &reference);
-    let (_, foreign) = chat::access(&setup, bob, other.chat_id, message);
+    let hers = chat::post(&setup, alice, room.chat_id, &reference);
+    let (_, token) = chat::access(&setup, alice, room.chat_id, hers);
+    let his = chat::post(&setup, bob, other.chat_id, &reference);
+    let (_, foreign) = chat::access(&setup, bob, other.chat_id, his);
 
     let path = format!("/{}/{}", room.accessor_id, reference.blob_id);
     let get = |url: &str| bucket::get(&setup, setup.bucket, url, &[]);
@@ -338,7 +338,7 @@ fn only_the_right_token_opens_a_blob() {
     // A day later it opens nothing.
     let url = format!(
         "{path}?token={}",
-        chat::access(&setup, alice, room.chat_id, 0).1
+        chat::access(&setup, alice, room.chat_id, hers).1
     );
     setup
         .pic
