@@ -81,14 +81,14 @@ impl<T: Transport> Client<T> {
     }
 
     /// A query call, in Candid.
-    async fn query<A: CandidType>(
+    async fn query<A>(
         &self,
         canister: Principal,
         method: &'static str,
         args: impl ArgumentEncoder,
     ) -> Result<A, Error>
     where
-        A: DeserializeOwned,
+        A: CandidType + DeserializeOwned,
     {
         let call = Call { canister, method };
         let answer = self
@@ -99,14 +99,14 @@ impl<T: Transport> Client<T> {
     }
 
     /// An update call, in Candid.
-    async fn update<A: CandidType>(
+    async fn update<A>(
         &self,
         canister: Principal,
         method: &'static str,
         args: impl ArgumentEncoder,
     ) -> Result<A, Error>
     where
-        A: DeserializeOwned,
+        A: CandidType + DeserializeOwned,
     {
         let call = Call { canister, method };
         let answer = self

@@ -97,6 +97,7 @@ impl<T: Transport> Client<T> {
                 }) => exclude.push(bucket),
                 Err(error) => return Err(error),
                 Ok(()) => {
+                    work.tell_all_done();
                     return Ok(BlobReference {
                         blob_id,
                         bucket,
@@ -184,13 +185,21 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
         }
     }
 
+    /// The bucket has all, also what it had not to be sent, or of which no answer has come yet.
+    fn tell_all_done(&self) {
+        self.bytes_done.store(self.source.size(), Ordering::Relaxed);
+        self.tell(Phase::Uploading);
+    }
+
     /// The chunks to send at first: what an interrupted upload left, or all. Never none: the first push
     /// also names the accessors.
     async fn first_plan(&self) -> Result<Vec<u32>, Error> {
         let wanted = match self.status().await? {
-            Some(UploadStatus { state, missing, .. }) if state == UploadState::Open => {
-                indexes(&missing)
-            }
+            Some(UploadStatus {
+                state: UploadState::Open,
+                missing,
+                ..
+            }) => indexes(&missing),
             Some(UploadStatus {
                 state: UploadState::Stored | UploadState::Verifying,
                 ..
