@@ -123,9 +123,9 @@ fn wrong_bytes(blob: &Blob) -> Error {
     }
 }
 
-fn cannot_write(source: io::Error) -> Error {
+fn cannot_write(error: io::Error) -> Error {
     Error::Io {
         what: "cannot write what was read".into(),
-        source,
+        error,
     }
 }

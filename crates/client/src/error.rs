@@ -11,33 +11,34 @@ use thiserror::Error;
 use crate::CallError;
 
 /// Why an upload or a download ended without its result. Nothing that may pass by itself is in here: it
-/// has been tried again until [`Error::GaveUp`].
+/// has been tried again until [`Error::GaveUp`]. The sentence holds the whole cause; there is no chain to
+/// follow.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    #[error("{what}: {source}")]
+    #[error("{what}: {error}")]
     Io {
         /// What was tried, with the path.
         what: String,
-        source: std::io::Error,
+        error: std::io::Error,
     },
 
     /// The bytes at hand are fewer or others than when the work began.
     #[error("the source changed while it was being read: upload it again")]
     SourceChanged,
 
-    #[error("{canister} did not take the call {method}: {source}")]
+    #[error("{canister} did not take the call {method}: {error}")]
     Call {
         canister: Principal,
         method: &'static str,
-        source: CallError,
+        error: CallError,
     },
 
-    #[error("{canister} and this client do not agree on {method}; their versions differ: {source}")]
+    #[error("{canister} and this client do not agree on {method}; their versions differ: {error}")]
     Candid {
         canister: Principal,
         method: &'static str,
-        source: candid::Error,
+        error: candid::Error,
     },
 
     #[error("the index allocates no bucket: {}", allocation(.0))]

@@ -125,26 +125,26 @@ struct Call {
 
 impl Call {
     fn encode(&self, args: impl ArgumentEncoder) -> Result<Vec<u8>, Error> {
-        candid::encode_args(args).map_err(|source| self.no_candid(source))
+        candid::encode_args(args).map_err(|error| self.no_candid(error))
     }
 
     fn decode<A: CandidType + DeserializeOwned>(
         &self,
         answer: Result<Vec<u8>, CallError>,
     ) -> Result<A, Error> {
-        let bytes = answer.map_err(|source| Error::Call {
+        let bytes = answer.map_err(|error| Error::Call {
             canister: self.canister,
             method: self.method,
-            source,
+            error,
         })?;
-        candid::decode_one(&bytes).map_err(|source| self.no_candid(source))
+        candid::decode_one(&bytes).map_err(|error| self.no_candid(error))
     }
 
-    fn no_candid(&self, source: candid::Error) -> Error {
+    fn no_candid(&self, error: candid::Error) -> Error {
         Error::Candid {
             canister: self.canister,
             method: self.method,
-            source,
+            error,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candid::Principal;
 use pocket_ic::{ErrorCode, RejectCode, RejectResponse, nonblocking::PocketIc};
+use tokio::task::JoinSet;
 
 use crate::transport::{CallError, CallErrorKind, Transport};
 
@@ -43,14 +44,17 @@ impl Transport for PocketTransport {
     }
 }
 
-/// Runs a call in a task of its own: the crate's waiting holds up nobody else, and where it panics, as
-/// it does when the server is gone, there is an error instead.
+/// Runs a call in a task of its own, which ends when nobody waits for it any more: the crate's waiting
+/// holds up nobody else, and where it panics, as it does when the server is gone, there is an error
+/// instead.
 async fn apart(
     call: impl Future<Output = Result<Vec<u8>, RejectResponse>> + Send + 'static,
 ) -> Result<Vec<u8>, CallError> {
-    match tokio::spawn(call).await {
-        Ok(answer) => answer.map_err(CallError::from),
-        Err(_) => Err(CallError {
+    let mut task = JoinSet::new();
+    task.spawn(call);
+    match task.join_next().await {
+        Some(Ok(answer)) => answer.map_err(CallError::from),
+        _ => Err(CallError {
             kind: CallErrorKind::Final,
             message: "the network's server does not answer any more".into(),
         }),

@@ -39,9 +39,9 @@ impl FileSource {
     /// [`Error::Io`], with the path: there is none, it may not be read, it is a directory.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_owned();
-        let failed = |source| Error::Io {
+        let failed = |error| Error::Io {
             what: format!("cannot read {}", path.display()),
-            source,
+            error,
         };
         let file = File::open(&path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -72,9 +72,9 @@ impl Source for FileSource {
         match read_exact_at(&self.file, &mut bytes, offset) {
             Ok(()) => Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::SourceChanged),
-            Err(source) => Err(Error::Io {
+            Err(error) => Err(Error::Io {
                 what: format!("cannot read {}", self.path.display()),
-                source,
+                error,
             }),
         }
     }
@@ -159,7 +159,7 @@ pub(crate) async fn blocking<R: Send + 'static>(
         // The runtime is going away, or a source of someone else's panicked.
         Err(error) => Err(Error::Io {
             what: "reading was broken off".into(),
-            source: io::Error::other(error),
+            error: io::Error::other(error),
         }),
     }
 }

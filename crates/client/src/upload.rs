@@ -280,8 +280,8 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
                     return Err(Error::Push { bucket, error });
                 }
                 // A bucket turns large messages of callers away whom it does not know.
-                Err(Error::Call { source, .. })
-                    if source.kind == CallErrorKind::Refused && !registered =>
+                Err(Error::Call { error, .. })
+                    if error.kind == CallErrorKind::Refused && !registered =>
                 {
                     registered = true;
                     self.register().await?;
@@ -405,7 +405,7 @@ fn indexes(ranges: &[openstorage_types::ChunkRange]) -> Vec<u32> {
 impl Error {
     /// Whether the same call may succeed when it is made again.
     pub(crate) fn is_transient(&self) -> bool {
-        matches!(self, Self::Call { source, .. } if source.kind == CallErrorKind::Transient)
+        matches!(self, Self::Call { error, .. } if error.kind == CallErrorKind::Transient)
     }
 }
 
