@@ -46,6 +46,8 @@ async fn main() -> ExitCode {
         }
     };
     tokio::select! {
+        // Work that waits for Ctrl-C itself comes first.
+        biased;
         done = work => match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -62,7 +64,7 @@ async fn main() -> ExitCode {
 }
 
 /// Returns on Ctrl-C, and where there are signals on SIGTERM.
-async fn interrupted() {
+pub async fn interrupted() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

@@ -41,6 +41,10 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     }
     // Elsewhere there is no `kill` to send a Ctrl-C with.
     #[cfg(unix)]
+    bench.case("Ctrl-C in the middle of an upload", || {
+        serving::interrupted_in_the_middle(&scratch)
+    });
+    #[cfg(unix)]
     bench.case("serving, another demo beside it, Ctrl-C", || {
         serving::until_interrupted(&scratch)
     });

@@ -88,7 +88,10 @@ async fn demo(args: Args) -> Result<()> {
         return Ok(());
     }
     step("serving it until Ctrl-C");
-    server.watch().await
+    tokio::select! {
+        gone = server.watch() => gone,
+        () = crate::interrupted() => Ok(()),
+    }
 }
 
 /// The trip itself.

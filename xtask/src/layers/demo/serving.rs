@@ -1,30 +1,59 @@
-//! A demo that stays: it serves the picture until Ctrl-C, with another demo beside it.
+//! Ctrl-C: in the middle of an upload, and while a demo serves with another one beside it.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{Scratch, digest, stores};
+use super::{Scratch, digest, fill, stores};
 use crate::canisters::hex;
 use crate::demo::picture;
 
 /// Far more than a demo needs to say something or to leave; only a demo that hangs meets it.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Between two looks at what a demo has said.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What the demo says when a quarter of a large file is up.
+const UPLOADING: &str = "uploading ";
+
+/// Bytes of a file whose upload takes long enough to be interrupted.
+const INTERRUPTED_BYTES: u64 = 300_000_000;
+
+/// A demo that is interrupted while it uploads says so in a word and leaves with the code of shells.
+pub fn interrupted_in_the_middle(scratch: &Scratch) -> Result<()> {
+    let path = scratch.dir.join("interrupted.bin");
+    fill(&path, INTERRUPTED_BYTES)?;
+    let log = scratch.dir.join("interrupted.log");
+    let said = || fs::read_to_string(&log).unwrap_or_default();
+    let mut demo = Demo::start(&log, Some(&path))?;
+    let start = Instant::now();
+    while !said().contains(UPLOADING) {
+        ensure!(start.elapsed() < PATIENCE, "no upload in: {}", said());
+        thread::sleep(PAUSE);
+    }
+    let status = demo.interrupt()?;
+    let said = said();
+    ensure!(status.code() == Some(130), "it ended with {status}: {said}");
+    ensure!(said.trim_end().ends_with("interrupted"), "it said: {said}");
+    ensure!(!said.contains("panicked"), "it panicked: {said}");
+    Ok(())
+}
+
 /// The demo serves what it stored, lets another one run beside it, and leaves nothing behind when it
 /// is interrupted.
 pub fn until_interrupted(scratch: &Scratch) -> Result<()> {
     let log = scratch.dir.join("serving.log");
-    let mut demo = Demo::start(&log)?;
+    let mut demo = Demo::start(&log, None)?;
     serve(&mut demo).with_context(|| {
         let said = fs::read_to_string(&log).unwrap_or_default();
         format!("it said: {}", said.trim())
@@ -45,7 +74,11 @@ fn serve(demo: &mut Demo) -> Result<()> {
     stores(None).context("a second demo beside it")?;
     ensure!(url.get()? == body, "the second demo disturbed the first");
 
-    demo.interrupt()?;
+    let status = demo.interrupt()?;
+    ensure!(
+        status.success(),
+        "Ctrl-C is its end, not a failure: {status}"
+    );
     ensure!(
         url.connect().is_err(),
         "port {} is still served after Ctrl-C",
@@ -62,9 +95,11 @@ struct Demo {
 }
 
 impl Demo {
-    fn start(log: &Path) -> Result<Self> {
+    /// Stores the picture, or another file.
+    fn start(log: &Path, file: Option<&Path>) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["demo", "--json"])
+            .args(file)
             .stdout(Stdio::piped())
             .stderr(File::create(log)?)
             .spawn()
@@ -97,7 +132,7 @@ impl Demo {
     }
 
     /// Ctrl-C, and waits until nobody holds its stdout any more: not it, and no child of its.
-    fn interrupt(&mut self) -> Result<()> {
+    fn interrupt(&mut self) -> Result<ExitStatus> {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-INT", &pid]).status()?;
         ensure!(sent.success(), "it had left before Ctrl-C");
@@ -108,12 +143,7 @@ impl Demo {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        let status = self.child.wait()?;
-        ensure!(
-            status.code().is_some(),
-            "Ctrl-C killed it before it could clean up"
-        );
-        Ok(())
+        Ok(self.child.wait()?)
     }
 }
 
