@@ -23,7 +23,7 @@ use openstorage_types::{
     },
     chunk_count, chunk_len,
     index::{AllocatedBucketArgs, AllocatedBucketError, AllocatedBucketOk},
-    limits::CHUNK_BYTES,
+    limits::{BLOB_BYTES_MAX, CHUNK_BYTES},
 };
 
 use crate::{
@@ -73,6 +73,12 @@ impl<T: Transport> Client<T> {
         upload: &Upload,
         on_progress: OnProgress<'_>,
     ) -> Result<BlobReference, Error> {
+        if source.size() > BLOB_BYTES_MAX {
+            let max = BLOB_BYTES_MAX;
+            return Err(Error::Allocation(AllocatedBucketError::BlobTooLarge {
+                max,
+            }));
+        }
         let source = Arc::new(source);
         let blob_id = hash(source.clone(), on_progress).await?;
         let mut exclude = Vec::new();
@@ -199,7 +205,7 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
                 state: UploadState::Open,
                 missing,
                 ..
-            }) => indexes(&missing),
+            }) => indexes(&missing, self.count()),
             Some(UploadStatus {
                 state: UploadState::Stored | UploadState::Verifying,
                 ..
@@ -207,14 +213,20 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
             _ => self.all(),
         };
         let missing_bytes: u64 = wanted.iter().map(|index| self.len(*index)).sum();
-        self.bytes_done
-            .store(self.source.size() - missing_bytes, Ordering::Relaxed);
+        self.bytes_done.store(
+            self.source.size().saturating_sub(missing_bytes),
+            Ordering::Relaxed,
+        );
         self.tell(Phase::Uploading);
         Ok(if wanted.is_empty() { vec![0] } else { wanted })
     }
 
+    fn count(&self) -> u32 {
+        chunk_count(self.source.size()) as u32
+    }
+
     fn all(&self) -> Vec<u32> {
-        (0..chunk_count(self.source.size()) as u32).collect()
+        (0..self.count()).collect()
     }
 
     /// Pushes chunks: the first alone, the others in parallel. Ends early when one of them says that the
@@ -328,7 +340,7 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
                     UploadState::Gone(reason) => return Err(Error::Gone(reason)),
                     UploadState::Verifying => {}
                     UploadState::Open if !missing.is_empty() => {
-                        return Ok(Some(indexes(&missing)));
+                        return Ok(Some(indexes(&missing, self.count())));
                     }
                     // Nothing is missing: any chunk again makes the bucket look at it.
                     UploadState::Open => return Ok(Some(vec![0])),
@@ -395,10 +407,13 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
     }
 }
 
-fn indexes(ranges: &[openstorage_types::ChunkRange]) -> Vec<u32> {
+/// The chunks in `ranges`, of a blob that has `count`; a bucket that names others or too many is not
+/// believed.
+fn indexes(ranges: &[openstorage_types::ChunkRange], count: u32) -> Vec<u32> {
     ranges
         .iter()
-        .flat_map(|range| range.start..range.end)
+        .flat_map(|range| range.start..range.end.min(count))
+        .take(count as usize)
         .collect()
 }
 
@@ -452,7 +467,11 @@ mod tests {
     #[test]
     fn ranges_are_listed_chunk_by_chunk() {
         let range = |start, end| openstorage_types::ChunkRange { start, end };
-        assert_eq!(indexes(&[range(0, 2), range(5, 6)]), [0, 1, 5]);
-        assert!(indexes(&[]).is_empty());
+        assert_eq!(indexes(&[range(0, 2), range(5, 6)], 6), [0, 1, 5]);
+        assert!(indexes(&[], 6).is_empty());
+        assert_eq!(
+            indexes(&[range(1, u32::MAX), range(0, u32::MAX)], 3),
+            [1, 2, 0]
+        );
     }
 }
