@@ -1,0 +1,283 @@
+//! A bucket whose index and issuer the test plays.
+//!
+//! Each test program uses a part of it.
+#![allow(dead_code)]
+
+use candid::{CandidType, Principal, encode_one};
+use data_bucket::{Bucket, Now, Stop};
+use ic_stable_structures::DefaultMemoryImpl;
+use openstorage_tokens::{Grant, Pair, Scope, SecretKey, issue};
+use openstorage_types::{
+    BlobId,
+    bucket::{InitArgs, PushChunkArgs, PushChunkError, PushChunkOk, UploadState, UploadStatus},
+    channel::{
+        Event, EventsArgs, EventsError, EventsOk, IssuerUpserted, LeaseArgs, LeaseOk, PublicKey,
+        Stamp, UserUpserted, kind,
+    },
+    chunk_count, chunk_len,
+    limits::{CHUNK_BYTES, HOUR_MS, READ_TOKEN_LIFE_MS},
+};
+use sha2::{Digest, Sha256};
+
+pub const START_MS: u64 = 1_700_000_000_000;
+pub const DAY_MS: u64 = 24 * HOUR_MS;
+pub const SECRET: [u8; 32] = [7; 32];
+pub const MIME_TYPE: &str = "image/png";
+
+pub fn principal(n: u8) -> Principal {
+    Principal::from_slice(&[n; 10])
+}
+
+pub const fn own() -> Principal {
+    Principal::from_slice(&[200; 10])
+}
+
+pub fn index() -> Principal {
+    principal(201)
+}
+
+/// The issuer of all tokens, and an accessor: it speaks for itself.
+pub fn chat() -> Principal {
+    principal(202)
+}
+
+fn chat_secret() -> SecretKey {
+    SecretKey::from_bytes([9; 32])
+}
+
+pub fn chat_key() -> PublicKey {
+    PublicKey {
+        version: 1,
+        bytes: BlobId(chat_secret().public()),
+    }
+}
+
+pub fn alice() -> Principal {
+    principal(1)
+}
+
+pub fn bob() -> Principal {
+    principal(2)
+}
+
+pub fn blob_id(data: &[u8]) -> BlobId {
+    BlobId(Sha256::digest(data).into())
+}
+
+/// `len` bytes that differ from seed to seed and from chunk to chunk.
+pub fn bytes(len: u64, seed: u8) -> Vec<u8> {
+    (0..len)
+        .map(|i| (i / CHUNK_BYTES) as u8 ^ (i as u8).wrapping_mul(seed) ^ seed)
+        .collect()
+}
+
+/// The arguments that push chunk `index` of `data` for the chat.
+pub fn chunk(data: &[u8], index: u64) -> PushChunkArgs {
+    let size = data.len() as u64;
+    let start = (index * CHUNK_BYTES) as usize;
+    let len = chunk_len(size, index).expect("there is such a chunk") as usize;
+    PushChunkArgs {
+        blob_id: blob_id(data),
+        size,
+        mime_type: MIME_TYPE.into(),
+        name: Some("picture.png".into()),
+        chunk_index: index as u32,
+        bytes: data[start..start + len].to_vec().into(),
+        accessor_ids: vec![chat()],
+    }
+}
+
+/// A bucket, the memory under it, and the time.
+pub struct World {
+    pub bucket: Bucket,
+    memory: DefaultMemoryImpl,
+    pub now: Now,
+    /// The place in the index's log that the bucket was told last.
+    told: Stamp,
+}
+
+impl World {
+    /// With a secret, users 1 and 2 (each with a lease of 1 GB) and a trusted chat.
+    pub fn new() -> Self {
+        let mut world = Self::empty(None);
+        world.bucket.set_secret(SECRET);
+        world.tell_user(alice());
+        world.tell_user(bob());
+        world.lease(alice(), 1_000_000_000);
+        world.lease(bob(), 1_000_000_000);
+        world.tell(
+            kind::ISSUER_UPSERTED,
+            &IssuerUpserted {
+                issuer: chat(),
+                key: chat_key(),
+            },
+        );
+        world
+    }
+
+    /// Just installed.
+    pub fn empty(bytes_max: Option<u64>) -> Self {
+        let memory = DefaultMemoryImpl::default();
+        let init = InitArgs {
+            index: index(),
+            bytes_max,
+        };
+        Self {
+            bucket: Bucket::open(memory.clone(), own(), Some(init)),
+            memory,
+            now: Now {
+                ms: START_MS,
+                version: 1,
+            },
+            told: Stamp::default(),
+        }
+    }
+
+    /// An upgrade: only stable memory is left.
+    pub fn upgrade(&mut self) {
+        self.now.version += 1;
+        self.bucket = Bucket::open(self.memory.clone(), own(), None);
+    }
+
+    pub fn pass(&mut self, ms: u64) {
+        self.now.ms += ms;
+    }
+
+    /// One event of the index.
+    pub fn tell(&mut self, kind: u16, event: &impl CandidType) {
+        let bytes = encode_one(event).expect("an event has a Candid form");
+        let args = EventsArgs {
+            from_stamp: self.told,
+            events: vec![Event {
+                version: 5,
+                kind,
+                bytes: bytes.into(),
+            }],
+            counters: vec![],
+            report: None,
+        };
+        self.told = self.hear(&args).expect("the index is heard").stamp;
+    }
+
+    pub fn hear(&mut self, args: &EventsArgs) -> Result<EventsOk, EventsError> {
+        self.bucket.receive(&index(), args)
+    }
+
+    fn tell_user(&mut self, user: Principal) {
+        self.tell(
+            kind::USER_UPSERTED,
+            &UserUpserted {
+                user,
+                incarnation: 1,
+                byte_limit: 0,
+            },
+        );
+    }
+
+    /// All that was ever granted to the bucket for the user.
+    pub fn lease(&mut self, user: Principal, granted: u64) {
+        let answer = LeaseOk {
+            incarnation: 1,
+            granted,
+        };
+        self.bucket.leased(user, &answer);
+    }
+
+    pub fn push(
+        &mut self,
+        caller: Principal,
+        args: &PushChunkArgs,
+    ) -> Result<PushChunkOk, Stop<PushChunkError>> {
+        self.bucket.push_chunk(caller, args, self.now)
+    }
+
+    /// What is wrong with a push.
+    pub fn refusal(&mut self, caller: Principal, args: &PushChunkArgs) -> PushChunkError {
+        match self.push(caller, args) {
+            Err(Stop::Error(error)) => error,
+            other => panic!("no refusal: {other:?}"),
+        }
+    }
+
+    /// What a push asks the index for.
+    pub fn shortage(&mut self, caller: Principal, args: &PushChunkArgs) -> LeaseArgs {
+        match self.push(caller, args) {
+            Err(Stop::Lease(lease)) => lease,
+            other => panic!("no shortage: {other:?}"),
+        }
+    }
+
+    /// Pushes all chunks in order; panics unless the blob is stored.
+    pub fn upload(&mut self, caller: Principal, data: &[u8]) -> BlobId {
+        let count = chunk_count(data.len() as u64);
+        for i in 0..count {
+            let pushed = self.push(caller, &chunk(data, i)).expect("it is taken");
+            assert_eq!(pushed.state == UploadState::Stored, i + 1 == count);
+        }
+        blob_id(data)
+    }
+
+    pub fn state(&self, caller: Principal, data: &[u8]) -> UploadStatus {
+        self.bucket
+            .upload_status(&caller, &blob_id(data))
+            .expect("there is an upload")
+    }
+
+    /// Blobs, references, open uploads, bytes stored, bytes reserved.
+    pub fn figures(&self) -> [u64; 5] {
+        let status = self.bucket.status();
+        [
+            status.blobs,
+            status.references,
+            status.open_uploads,
+            status.bytes_stored,
+            status.bytes_reserved,
+        ]
+    }
+
+    /// Bytes that the user is charged for, as the next batch tells the index.
+    pub fn charged(&self, user: Principal) -> Option<u64> {
+        let batch = self.bucket.next_batch()?;
+        let row = batch.counters.iter().find(|row| row.user == user)?;
+        Some(row.counters.used())
+    }
+
+    /// A token of the chat.
+    pub fn token(&self, grant: Grant) -> String {
+        let pair = Pair {
+            issuer: chat(),
+            issuer_key_version: 1,
+            audience: own(),
+            audience_key_version: 1,
+        };
+        let public = SecretKey::from_bytes(SECRET).public();
+        let key = chat_secret().pair(&public, &pair).expect("a shared key");
+        issue(&key, &pair, &grant).expect("a valid grant")
+    }
+
+    /// Lets `user` read what the chat sees, for a day.
+    pub fn read_token(&self, user: Principal) -> String {
+        self.token(Grant {
+            scope: Scope::READ,
+            dn: None,
+            blob: None,
+            owner: None,
+            principal: user,
+            iat_ms: self.now.ms,
+            exp_ms: self.now.ms + READ_TOKEN_LIFE_MS,
+        })
+    }
+
+    /// Lets `user` delete `owner`'s reference to the blob, for an hour.
+    pub fn delete_token(&self, user: Principal, owner: Principal, blob: BlobId) -> String {
+        self.token(Grant {
+            scope: Scope::DELETE_REFERENCE.with(Scope::BOUND_TO_BLOB),
+            dn: None,
+            blob: Some(blob.0),
+            owner: Some(owner),
+            principal: user,
+            iat_ms: self.now.ms,
+            exp_ms: self.now.ms + HOUR_MS,
+        })
+    }
+}

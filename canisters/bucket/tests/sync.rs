@@ -1,0 +1,184 @@
+//! Events to and from the index: each counts once, whatever is lost or repeated.
+
+mod support;
+
+use candid::{CandidType, decode_one, encode_one};
+use openstorage_types::{
+    bucket::{EnsureRegisteredError, RemoveBlobReferenceArgs},
+    channel::{
+        BlobReferenceAdded, BlobReferenceRemoved, Event, EventsArgs, EventsError, EventsOk, Stamp,
+        UserUpserted, kind,
+    },
+    limits::{EVENT_BATCH_BYTES_MAX, EVENTS_PER_BATCH_MAX},
+};
+use support::*;
+
+fn event(kind: u16, event: &impl CandidType) -> Event {
+    Event {
+        version: 5,
+        kind,
+        bytes: encode_one(event).unwrap().into(),
+    }
+}
+
+fn user_event(n: u8) -> Event {
+    let user = UserUpserted {
+        user: principal(n),
+        incarnation: 1,
+        byte_limit: 0,
+    };
+    event(kind::USER_UPSERTED, &user)
+}
+
+fn batch(from_stamp: Stamp, events: Vec<Event>) -> EventsArgs {
+    EventsArgs {
+        from_stamp,
+        events,
+        counters: vec![],
+        report: None,
+    }
+}
+
+fn stamp(seq: u64) -> Stamp {
+    Stamp { seq, version: 5 }
+}
+
+#[test]
+fn a_batch_that_comes_twice_or_overlaps_counts_once() {
+    let mut world = World::empty(None);
+    let hear = |world: &mut World, from, ns: &[u8]| {
+        let events = ns.iter().map(|n| user_event(*n)).collect();
+        world.hear(&batch(from, events)).unwrap().stamp
+    };
+    assert_eq!(hear(&mut world, Stamp::default(), &[1, 2]), stamp(2));
+    assert_eq!(hear(&mut world, Stamp::default(), &[1, 2]), stamp(2));
+    world.upgrade();
+    assert_eq!(hear(&mut world, stamp(1), &[2, 3]), stamp(3));
+    assert!((1..=3).all(|n| world.bucket.knows(&principal(n))));
+    // A gap: the answer says where to go on.
+    assert_eq!(hear(&mut world, stamp(7), &[9]), stamp(3));
+    assert!(!world.bucket.knows(&principal(9)));
+    // Another history: the index was restored from an older snapshot.
+    let other = Stamp { seq: 3, version: 4 };
+    assert_eq!(hear(&mut world, other, &[9]), stamp(3));
+    assert!(!world.bucket.knows(&principal(9)));
+}
+
+#[test]
+fn only_the_index_is_heard_and_not_more_than_a_batch() {
+    let mut world = World::empty(None);
+    let args = batch(Stamp::default(), vec![user_event(1)]);
+    let other = world.bucket.receive(&principal(1), &args);
+    assert_eq!(other, Err(EventsError::NotAuthorized));
+    let too_large = Err(EventsError::BatchTooLarge {
+        events_max: EVENTS_PER_BATCH_MAX as u32,
+        bytes_max: EVENT_BATCH_BYTES_MAX as u64,
+    });
+    let many = vec![user_event(1); EVENTS_PER_BATCH_MAX + 1];
+    assert_eq!(world.hear(&batch(Stamp::default(), many)), too_large);
+    let mut long = user_event(1);
+    long.bytes.resize(EVENT_BATCH_BYTES_MAX + 1, 0);
+    assert_eq!(world.hear(&batch(Stamp::default(), vec![long])), too_large);
+}
+
+#[test]
+fn an_event_that_is_not_understood_is_counted_and_not_in_the_way() {
+    let mut world = World::empty(None);
+    let unknown = event(999, &"from the future");
+    let broken = event(kind::USER_UPSERTED, &"no user");
+    let args = batch(Stamp::default(), vec![unknown, broken, user_event(1)]);
+    assert_eq!(world.hear(&args).unwrap().stamp, stamp(3));
+    assert!(world.bucket.knows(&principal(1)));
+}
+
+#[test]
+fn what_the_index_has_not_acknowledged_is_sent_again() {
+    let mut world = World::new();
+    let data = bytes(300, 3);
+    let id = world.upload(alice(), &data);
+    let first = world.bucket.next_batch().unwrap();
+    assert_eq!(first.events.len(), 1);
+    let added: BlobReferenceAdded = decode_one(&first.events[0].bytes).unwrap();
+    assert_eq!(
+        added,
+        BlobReferenceAdded {
+            blob_id: id,
+            size: 300,
+            owner: alice(),
+            accessor_id: chat()
+        }
+    );
+    let report = first.report.clone().unwrap();
+    assert_eq!((report.bytes_used, report.key.is_some()), (300, true));
+    world.upgrade();
+    let again = world.bucket.next_batch().unwrap();
+    assert_eq!(
+        (&again.events, &again.counters),
+        (&first.events, &first.counters)
+    );
+
+    // While the batch is on its way, more happens.
+    let removal = RemoveBlobReferenceArgs {
+        blob_id: id,
+        accessor_id: chat(),
+        owner: alice(),
+        token: None,
+    };
+    world
+        .bucket
+        .remove_blob_reference(alice(), &removal, world.now)
+        .unwrap();
+    let answer = EventsOk {
+        stamp: Stamp {
+            seq: 1,
+            version: first.events[0].version,
+        },
+        report: None,
+    };
+    world.bucket.acknowledged(&first, &answer);
+    let next = world.bucket.next_batch().unwrap();
+    assert_eq!((next.from_stamp, next.events.len()), (answer.stamp, 1));
+    let removed: BlobReferenceRemoved = decode_one(&next.events[0].bytes).unwrap();
+    assert!(removed.blob_gone);
+    assert_eq!(next.counters[0].counters.used(), 0);
+    let answer = EventsOk {
+        stamp: Stamp {
+            seq: 2,
+            version: next.events[0].version,
+        },
+        report: None,
+    };
+    world.bucket.acknowledged(&next, &answer);
+    assert_eq!(world.bucket.next_batch(), None);
+    assert!(!world.bucket.has_news());
+}
+
+#[test]
+fn a_caller_that_is_unknown_is_asked_about() {
+    let mut world = World::empty(None);
+    let nobody = world
+        .bucket
+        .ensure_registered(&candid::Principal::anonymous());
+    assert_eq!(nobody, Err(EnsureRegisteredError::NotAuthorized));
+    let question = world.bucket.ensure_registered(&alice()).unwrap().unwrap();
+    assert_eq!(
+        (question.user, question.incarnation, question.wanted),
+        (alice(), None, 0)
+    );
+    world.lease(alice(), 0);
+    assert_eq!(world.bucket.ensure_registered(&alice()), Ok(None));
+}
+
+#[test]
+fn the_first_secret_stays_and_is_reported() {
+    let mut world = World::empty(None);
+    assert!(!world.bucket.has_secret());
+    assert_eq!(world.bucket.next_batch().unwrap().report.unwrap().key, None);
+    world.bucket.set_secret(SECRET);
+    let key = world.bucket.status().key;
+    assert!(key.is_some());
+    world.bucket.set_secret([8; 32]);
+    world.upgrade();
+    assert_eq!(world.bucket.status().key, key);
+    assert_eq!(world.bucket.next_batch().unwrap().report.unwrap().key, key);
+}
