@@ -1,0 +1,208 @@
+//! Issuers: whose tokens are believed, and what they may delete.
+
+mod support;
+
+use candid::Principal;
+use data_bucket_index::trust::{Registration, share_controller};
+use openstorage_tokens::derived_accessor;
+use openstorage_types::{
+    BlobId,
+    bucket::TokenProblem,
+    channel::{AccessorDeleted, PublicKey, kind},
+    index::{
+        BucketKeysArgs, BucketKeysError, DeleteChatArgs, DeleteChatError, Issuer, IssuerError,
+        RegisterIssuerArgs,
+    },
+    limits::HOUR_MS,
+};
+use support::*;
+
+const ROOM: &[u8] = b"room 1";
+
+fn with_secret() -> World {
+    let mut world = World::empty();
+    world.index.set_secret(SECRET);
+    world
+}
+
+#[test]
+fn a_canister_registers_itself_once_its_controllers_are_checked() {
+    let mut world = with_secret();
+    let context = world.context(chat());
+    assert_eq!(
+        world.index.register_issuer(&context, &registration()),
+        Ok(Registration::CheckControllers(chat()))
+    );
+    assert!(world.index.issuers().is_empty(), "not before the check");
+    let ok = world
+        .index
+        .trust_issuer(&context, chat(), chat_key())
+        .unwrap();
+    assert_eq!(
+        world.index.register_issuer(&context, &registration()),
+        Ok(Registration::Done(ok)),
+        "again needs no check"
+    );
+    world.upgrade();
+    let known = Issuer {
+        issuer: chat(),
+        key: chat_key(),
+    };
+    assert_eq!(world.index.issuers(), [known]);
+}
+
+#[test]
+fn who_may_not_register_an_issuer_is_refused() {
+    let mut world = with_secret();
+    let for_chat = RegisterIssuerArgs {
+        issuer: Some(chat()),
+        key: chat_key(),
+    };
+    let person = world.context(alice());
+    assert_eq!(
+        world.index.register_issuer(&person, &registration()),
+        Err(IssuerError::NotAuthorized)
+    );
+    let other = world.context(canister(51));
+    assert_eq!(
+        world.index.register_issuer(&other, &for_chat),
+        Err(IssuerError::NotAuthorized)
+    );
+    let admin = world.context(admin());
+    let done = world.index.register_issuer(&admin, &for_chat);
+    assert!(matches!(done, Ok(Registration::Done(_))), "{done:?}");
+}
+
+#[test]
+fn a_key_must_be_one_and_of_the_first_version() {
+    let mut world = World::empty();
+    let context = world.context(operator());
+    let with_key = |version, bytes| RegisterIssuerArgs {
+        issuer: Some(chat()),
+        key: PublicKey {
+            version,
+            bytes: BlobId(bytes),
+        },
+    };
+    let good = chat_key().bytes.0;
+    assert_eq!(
+        world.index.register_issuer(&context, &with_key(1, good)),
+        Err(IssuerError::KeysNotReady)
+    );
+    world.index.set_secret(SECRET);
+    assert_eq!(
+        world.index.register_issuer(&context, &with_key(2, good)),
+        Err(IssuerError::InvalidKeyVersion { expected: 1 })
+    );
+    assert_eq!(
+        world.index.register_issuer(&context, &with_key(1, [0; 32])),
+        Err(IssuerError::InvalidKey)
+    );
+    assert!(world.index.issuers().is_empty());
+}
+
+#[test]
+fn an_issuer_is_removed_by_itself_or_an_admin() {
+    let mut world = World::new(0);
+    let person = world.context(alice());
+    assert_eq!(
+        world.index.remove_issuer(&person, chat()),
+        Err(IssuerError::NotAuthorized)
+    );
+    let itself = world.context(chat());
+    for _ in 0..2 {
+        assert_eq!(world.index.remove_issuer(&itself, chat()), Ok(()));
+    }
+    assert!(world.index.issuers().is_empty());
+    assert!(!world.index.is_service(&itself));
+    world.trust_chat();
+    let admin = world.context(admin());
+    assert_eq!(world.index.remove_issuer(&admin, chat()), Ok(()));
+    assert!(world.index.issuers().is_empty());
+}
+
+#[test]
+fn canisters_that_share_a_controller_belong_together() {
+    let nobody = Principal::anonymous();
+    assert!(share_controller(&[alice(), operator()], &[operator()]));
+    assert!(!share_controller(&[alice()], &[operator()]));
+    assert!(!share_controller(&[nobody], &[nobody]));
+    assert!(!share_controller(&[], &[]));
+}
+
+fn deletion(world: &World, user: Principal) -> DeleteChatArgs {
+    DeleteChatArgs {
+        chat_id: derived_accessor(&chat(), ROOM),
+        token: world.deletion_token(user, ROOM),
+    }
+}
+
+#[test]
+fn a_chat_is_deleted_once_by_the_bearer_of_its_token() {
+    let mut world = World::new(1);
+    world.drain(canister(1));
+    let args = deletion(&world, alice());
+    let thief = world.context(principal(2));
+    assert_eq!(
+        world.index.delete_chat(&thief, &args),
+        Err(DeleteChatError::NotAuthorized)
+    );
+    let context = world.context(alice());
+    for _ in 0..3 {
+        assert_eq!(world.index.delete_chat(&context, &args), Ok(()));
+        world.upgrade();
+    }
+    let events = world.drain(canister(1));
+    let deleted = AccessorDeleted {
+        accessor_id: args.chat_id,
+    };
+    let mut expected = event(kind::ACCESSOR_DELETED, &deleted);
+    expected.version = 1;
+    assert_eq!(events, [expected], "buckets hear of it once");
+}
+
+#[test]
+fn a_deletion_token_is_for_its_chat_and_its_hour() {
+    let mut world = World::new(0);
+    let context = world.context(alice());
+    let good = deletion(&world, alice());
+    let problem = |world: &mut World, args: &DeleteChatArgs| {
+        let now = data_bucket_index::Context {
+            now_ms: world.now_ms,
+            ..context
+        };
+        match world.index.delete_chat(&now, args) {
+            Err(DeleteChatError::InvalidToken(problem)) => problem,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut other = good.clone();
+    other.chat_id = derived_accessor(&chat(), b"room 2");
+    assert_eq!(problem(&mut world, &other), TokenProblem::NotAuthentic);
+    let mut broken = good.clone();
+    broken.token.truncate(20);
+    assert_eq!(problem(&mut world, &broken), TokenProblem::Malformed);
+    world.now_ms += HOUR_MS;
+    assert_eq!(problem(&mut world, &good), TokenProblem::Expired);
+    world.now_ms -= HOUR_MS;
+    let itself = world.context(chat());
+    world.index.remove_issuer(&itself, chat()).unwrap();
+    assert_eq!(problem(&mut world, &good), TokenProblem::UnknownIssuer);
+    let mut bare = World::empty();
+    assert_eq!(problem(&mut bare, &good), TokenProblem::KeysNotReady);
+}
+
+#[test]
+fn a_buckets_key_is_told_once_it_has_reported_it() {
+    let mut world = World::new(1);
+    let ask = |world: &World, n| {
+        world.index.bucket_keys(&BucketKeysArgs {
+            bucket: canister(n),
+        })
+    };
+    assert_eq!(ask(&world, 9), Err(BucketKeysError::NotFound));
+    assert_eq!(ask(&world, 1), Err(BucketKeysError::KeysNotReady));
+    world.report(canister(1), 0, BUCKET_BYTES);
+    world.upgrade();
+    assert_eq!(ask(&world, 1), Ok(chat_key()));
+}

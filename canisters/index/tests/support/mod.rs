@@ -1,0 +1,239 @@
+//! An index whose buckets and issuers the test plays.
+//!
+//! Each test program uses a part of it.
+#![allow(dead_code)]
+
+use candid::{CandidType, Principal, encode_one};
+use data_bucket_index::{Context, Index, creation::Step};
+use ic_stable_structures::DefaultMemoryImpl;
+use openstorage_tokens::{Grant, Pair, Scope, SecretKey, issue};
+use openstorage_types::{
+    BlobId,
+    channel::{BucketReport, Event, EventsArgs, EventsOk, PublicKey, Stamp},
+    index::{InitArgs, RegisterIssuerArgs, RegisterIssuerOk, UserArgs},
+    limits::HOUR_MS,
+};
+
+pub const START_MS: u64 = 1_700_000_000_000;
+pub const SECRET: [u8; 32] = [7; 32];
+pub const WASM: BlobId = BlobId([3; 32]);
+/// Of each bucket.
+pub const BUCKET_BYTES: u64 = 100_000_000_000;
+
+/// The n-th person: its id ends in 2, as those of keys do.
+pub fn principal(n: u8) -> Principal {
+    let mut id = [n; 29];
+    id[28] = 2;
+    Principal::from_slice(&id)
+}
+
+/// The n-th canister: its id ends in 1, as canisters' do.
+pub fn canister(n: u8) -> Principal {
+    Principal::from_slice(&[0, 0, 0, 0, 0, 0, 0, n, 1, 1])
+}
+
+pub fn own() -> Principal {
+    canister(0)
+}
+
+pub fn operator() -> Principal {
+    principal(100)
+}
+
+pub fn admin() -> Principal {
+    principal(101)
+}
+
+pub fn alice() -> Principal {
+    principal(1)
+}
+
+pub fn chat() -> Principal {
+    canister(50)
+}
+
+fn chat_secret() -> SecretKey {
+    SecretKey::from_bytes([9; 32])
+}
+
+pub fn chat_key() -> PublicKey {
+    PublicKey {
+        version: 1,
+        bytes: BlobId(chat_secret().public()),
+    }
+}
+
+/// An index, the memory under it, and the time.
+pub struct World {
+    pub index: Index,
+    memory: DefaultMemoryImpl,
+    pub now_ms: u64,
+    pub version: u64,
+}
+
+impl World {
+    /// Just installed, with an admin.
+    pub fn empty() -> Self {
+        let memory = DefaultMemoryImpl::default();
+        let mut index = Index::open(memory.clone(), Some(WASM));
+        index.configure(&InitArgs {
+            admins: vec![admin()],
+            bucket_cycles: None,
+            bucket_bytes_max: Some(BUCKET_BYTES),
+        });
+        Self {
+            index,
+            memory,
+            now_ms: START_MS,
+            version: 1,
+        }
+    }
+
+    /// With a secret, a trusted chat, and `count` buckets.
+    pub fn new(count: u8) -> Self {
+        let mut world = Self::empty();
+        world.index.set_secret(SECRET);
+        world.trust_chat();
+        for n in 1..=count {
+            world.add_bucket(n);
+        }
+        world
+    }
+
+    /// An upgrade: only stable memory is left.
+    pub fn upgrade(&mut self) {
+        self.version += 1;
+        self.index = Index::open(self.memory.clone(), Some(WASM));
+    }
+
+    pub fn context(&self, caller: Principal) -> Context {
+        Context {
+            own: own(),
+            caller,
+            is_controller: caller == operator(),
+            now_ms: self.now_ms,
+            version: self.version,
+        }
+    }
+
+    pub fn trust_chat(&mut self) -> RegisterIssuerOk {
+        let context = self.context(operator());
+        self.index
+            .trust_issuer(&context, chat(), chat_key())
+            .expect("the key is one")
+    }
+
+    /// A bucket that was created and installed.
+    pub fn add_bucket(&mut self, n: u8) -> Principal {
+        self.index.canister_created(canister(n));
+        self.index.bucket_installed(canister(n));
+        canister(n)
+    }
+
+    pub fn register(&mut self, user: Principal, byte_limit: u64) {
+        let context = self.context(operator());
+        let args = UserArgs { user, byte_limit };
+        self.index
+            .register_user(&context, &args)
+            .expect("the operator may");
+    }
+
+    /// A bucket tells how it is.
+    pub fn report(&mut self, bucket: Principal, bytes_used: u64, bytes_free: u64) {
+        let report = BucketReport {
+            bytes_used,
+            bytes_free,
+            key: Some(chat_key()),
+        };
+        self.hear(bucket, Stamp::default(), vec![], Some(report));
+    }
+
+    pub fn hear(
+        &mut self,
+        bucket: Principal,
+        from_stamp: Stamp,
+        events: Vec<Event>,
+        report: Option<BucketReport>,
+    ) -> EventsOk {
+        let args = EventsArgs {
+            from_stamp,
+            events,
+            counters: vec![],
+            report,
+        };
+        let context = self.context(bucket);
+        self.index.events(&context, &args).expect("it is heard")
+    }
+
+    /// What a bucket is sent until it knows everything, with every batch acknowledged.
+    pub fn drain(&mut self, bucket: Principal) -> Vec<Event> {
+        let mut events = vec![];
+        while let Some(sending) = self.index.next_batch(bucket, self.version) {
+            let args = &sending.args;
+            events.extend(args.events.iter().cloned());
+            let stamp = Stamp {
+                seq: args.from_stamp.seq + args.events.len() as u64,
+                version: args
+                    .events
+                    .last()
+                    .map_or(args.from_stamp.version, |event| event.version),
+            };
+            let report = BucketReport {
+                bytes_used: 0,
+                bytes_free: BUCKET_BYTES,
+                key: Some(chat_key()),
+            };
+            let answer = EventsOk {
+                stamp,
+                report: Some(report),
+            };
+            self.index.batch_answered(&sending, answer);
+        }
+        events
+    }
+
+    /// The chat's token for `user`, to delete the accessor `dn` of the chat.
+    pub fn deletion_token(&self, user: Principal, dn: &[u8]) -> String {
+        let pair = Pair {
+            issuer: chat(),
+            issuer_key_version: 1,
+            audience: own(),
+            audience_key_version: 1,
+        };
+        let public = SecretKey::from_bytes(SECRET).public();
+        let key = chat_secret().pair(&public, &pair).expect("a shared key");
+        let grant = Grant {
+            scope: Scope::DELETE_ACCESSOR,
+            dn: Some(dn),
+            blob: None,
+            owner: None,
+            principal: user,
+            iat_ms: self.now_ms,
+            exp_ms: self.now_ms + HOUR_MS,
+        };
+        issue(&key, &pair, &grant).expect("a valid grant")
+    }
+
+    pub fn step(&mut self) -> Option<Step> {
+        self.index.begin_creation_step(self.now_ms)
+    }
+}
+
+/// An event of a bucket or of the index.
+pub fn event(kind: u16, event: &impl CandidType) -> Event {
+    Event {
+        version: 5,
+        kind,
+        bytes: encode_one(event)
+            .expect("an event has a Candid form")
+            .into(),
+    }
+}
+
+/// The registration of the chat by itself.
+pub fn registration() -> RegisterIssuerArgs {
+    RegisterIssuerArgs {
+        issuer: None,
+        key: chat_key(),
+    }
+}
