@@ -51,7 +51,14 @@ pub const EVENTS_PER_BATCH_MAX: usize = 1_000;
 /// Bytes of the events of one `c2c_events` batch.
 pub const EVENT_BATCH_BYTES_MAX: usize = 1_000_000;
 
-/// Bytes of one event.
+/// Bytes of the rows in one page of a state, which is one event of a batch.
+pub const STATE_PAGE_BYTES_MAX: usize = 900_000;
+
+/// A receiver that is further behind than this is waited for no longer: it gets the whole state when it
+/// is there again, and the log need not be kept for it.
+pub const BEHIND_EVENTS_MAX: u64 = 100_000;
+
+/// Bytes of one event in a log.
 pub const EVENT_BYTES_MAX: usize = 4_096;
 
 /// Rows in one page of a list.
@@ -120,6 +127,9 @@ const _: () = {
     assert!(BLOB_BYTES_MAX <= BUCKET_BYTES_MAX);
     // A batch holds at least one event, whatever its size.
     assert!(EVENT_BYTES_MAX <= EVENT_BATCH_BYTES_MAX);
+    // So does a page of a state, with what Candid adds to it.
+    assert!(EVENT_BYTES_MAX < STATE_PAGE_BYTES_MAX);
+    assert!(STATE_PAGE_BYTES_MAX + 8 * EVENTS_PER_BATCH_MAX + 1_000 <= EVENT_BATCH_BYTES_MAX);
     assert!(LEASE_BYTES_MIN >= CHUNK_BYTES && LEASE_BYTES_MIN <= POOL_LOW_BYTES);
     // A cached page's URL outlives the window in which it stays the same.
     assert!(READ_TOKEN_LIFE_MS > READ_TOKEN_WINDOW_MS);
