@@ -14,7 +14,7 @@ use ic_cdk_management_canister::{
 use ic_cdk_timers::TimerId;
 use openstorage_types::{
     BlobId, bucket,
-    channel::{EventsError, EventsOk},
+    channel::{EventsError, EventsOk, RecallError, UserCounters},
     index::IssuerError,
 };
 
@@ -32,6 +32,9 @@ const CONTROLLERS_MAX: usize = 10;
 
 /// Issuers whose controllers are looked up at once.
 const CHECKS_MAX: usize = 10;
+
+/// How long a bucket has to give back a lease: somebody waits for it.
+const RECALL_SECONDS: u32 = 10;
 
 /// When to try again what the management canister has not answered.
 const RETRY_MS: u64 = 1_000;
@@ -108,6 +111,8 @@ async fn run(job: Job) {
         Job::DrawSecret => draw_secret().await,
         Job::MakeBucket => make_bucket().await,
         Job::Send(bucket) => send(bucket).await,
+        Job::Recall(user, bucket) => recall(user, bucket).await,
+        Job::Sweep => write(|index| index.sweep()),
         Job::CheckIssuer(_) => {}
     }
 }
@@ -140,6 +145,21 @@ async fn send(bucket: Principal) {
             Sent::Refused => index.send_failed(bucket, now_ms()),
         }
     });
+}
+
+async fn recall(user: Principal, bucket: Principal) {
+    let version = ic_cdk::api::canister_version();
+    let Some(args) = write(|index| index.recall(user, bucket, version)) else {
+        return;
+    };
+    let answer = Call::bounded_wait(bucket, "c2c_recall")
+        .change_timeout(RECALL_SECONDS)
+        .with_arg(&args)
+        .await
+        .map_err(Error::from)
+        .and_then(|answer| Ok(answer.candid::<Result<UserCounters, RecallError>>()?));
+    let context = crate::context_of(bucket);
+    write(|index| index.recalled(&context, (user, bucket), answer.ok()));
 }
 
 async fn make_bucket() {

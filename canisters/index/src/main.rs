@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use candid::{CandidType, Principal, candid_method};
 use data_bucket_index::{
     Context, Index,
+    accounts::batch,
     page::Gauges,
     trust::{Registration, share_controller},
 };
@@ -38,7 +39,10 @@ fn read<T>(f: impl FnOnce(&Index) -> T) -> T {
 }
 
 fn write<T>(f: impl FnOnce(&mut Index) -> T) -> T {
-    INDEX.with_borrow_mut(f)
+    INDEX.with_borrow_mut(|index| {
+        index.note(ic_cdk::api::canister_version());
+        f(index)
+    })
 }
 
 /// Runs an update, and whatever has become due by it.
@@ -54,7 +58,11 @@ fn now_ms() -> u64 {
 }
 
 fn context() -> Context {
-    let caller = ic_cdk::api::msg_caller();
+    context_of(ic_cdk::api::msg_caller())
+}
+
+/// As if that canister had called.
+fn context_of(caller: Principal) -> Context {
     Context {
         own: ic_cdk::api::canister_self(),
         caller,
@@ -118,13 +126,37 @@ fn register_user(args: UserArgs) -> Result<(), UserError> {
 #[candid_method(update)]
 #[update(hidden = true, decode_with = "decode")]
 fn register_users(rows: Vec<UserArgs>) -> Vec<Result<(), UserError>> {
-    act(|index, context| index.register_users(context, &rows))
+    act(|index, context| batch(&rows, |args| index.register_user(context, args)))
 }
 
 #[candid_method(update)]
 #[update(hidden = true, decode_with = "decode")]
 fn update_user(args: UserArgs) -> Result<(), UserError> {
     act(|index, context| index.update_user(context, &args))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn update_users(rows: Vec<UserArgs>) -> Vec<Result<(), UserError>> {
+    act(|index, context| batch(&rows, |args| index.update_user(context, args)))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn delete_user(user: Principal) -> Result<(), UserError> {
+    act(|index, context| index.delete_user(context, user))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn delete_users(users: Vec<Principal>) -> Vec<Result<(), UserError>> {
+    act(|index, context| batch(&users, |user| index.delete_user(context, *user)))
+}
+
+#[candid_method(query)]
+#[query(hidden = true, decode_with = "decode")]
+fn events(args: FeedArgs) -> Result<FeedPage, FeedError> {
+    read(|index| index.feed(&context(), &args))
 }
 
 #[candid_method(query)]
@@ -172,6 +204,12 @@ async fn register_issuer(args: RegisterIssuerArgs) -> Result<RegisterIssuerOk, I
 #[update(hidden = true, decode_with = "decode")]
 fn remove_issuer(issuer: Principal) -> Result<(), IssuerError> {
     act(|index, context| index.remove_issuer(context, issuer))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn c2c_revoke(args: RevokeArgs) -> Result<(), RevokeError> {
+    act(|index, context| index.revoke(context, &args))
 }
 
 #[query]

@@ -58,7 +58,9 @@ struct Page<K> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sending<K> {
     pub from_stamp: Stamp,
+    /// May be taken out: for the answer only their versions are needed.
     pub events: Vec<Event>,
+    versions: Vec<u64>,
     cursor: Cursor<K>,
 }
 
@@ -93,6 +95,11 @@ impl<K: Clone + Ord> Cursor<K> {
             Next::State(telling) => Some(telling.log),
             Next::Log(place) => Some(*place),
         }
+    }
+
+    /// Whether the receiver has the whole state.
+    pub fn is_in_log(&self) -> bool {
+        matches!(self.next, Next::Log(_))
     }
 
     /// The log is not kept for this receiver any more: it gets the state.
@@ -145,6 +152,7 @@ impl<K: Clone + Ord> Cursor<K> {
         }
         Sending {
             from_stamp: self.at,
+            versions: events.iter().map(|event| event.version).collect(),
             events,
             cursor: self.clone(),
         }
@@ -158,7 +166,7 @@ impl<K: Clone + Ord> Cursor<K> {
         let from = sending.from_stamp;
         self.at = answer;
         if answer == from {
-            return if sending.events.is_empty() {
+            return if sending.versions.is_empty() {
                 Sent::Taken
             } else {
                 Sent::Refused
@@ -167,8 +175,8 @@ impl<K: Clone + Ord> Cursor<K> {
         let taken = answer.seq.checked_sub(from.seq);
         let last = taken
             .and_then(|taken| usize::try_from(taken.checked_sub(1)?).ok())
-            .and_then(|last| sending.events.get(last));
-        if last.is_none_or(|event| event.version != answer.version) {
+            .and_then(|last| sending.versions.get(last));
+        if last.is_none_or(|version| *version != answer.version) {
             self.next = Next::Start;
             return Sent::Refused;
         }

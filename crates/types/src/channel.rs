@@ -61,6 +61,24 @@ pub mod kind {
     pub const fn since(_kind: u16) -> u32 {
         1
     }
+
+    /// Kinds that a bucket may be told.
+    pub const TO_BUCKETS: [u16; 7] = [
+        USER_UPSERTED,
+        USER_DELETED,
+        ISSUER_UPSERTED,
+        ISSUER_REMOVED,
+        ACCESSOR_DELETED,
+        REVOKED,
+        STATE_PAGE,
+    ];
+
+    /// Whether a bucket of version `new` may be told kinds that one of version `old` does not know.
+    pub fn any_between(old: u32, new: u32) -> bool {
+        TO_BUCKETS
+            .iter()
+            .any(|kind| (old + 1..=new).contains(&since(*kind)))
+    }
 }
 
 /// Part of a whole state, row by row in the order of the sender's keys. A page is one event: it is
@@ -179,10 +197,26 @@ impl Reference {
 }
 
 /// The bucket has this blob.
-#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobHeld {
     pub blob_id: BlobId,
     pub size: u64,
+}
+
+impl BlobHeld {
+    /// `blob_id[32] ‖ size u64 little-endian`.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [&self.blob_id.0[..], &self.size.to_le_bytes()].concat()
+    }
+
+    /// None for anything that [`BlobHeld::to_bytes`] does not give.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (blob_id, size) = bytes.split_first_chunk()?;
+        Some(Self {
+            blob_id: BlobId(*blob_id),
+            size: u64::from_le_bytes(size.try_into().ok()?),
+        })
+    }
 }
 
 /// An X25519 public key of a canister, under which tokens are issued and checked.
@@ -256,6 +290,8 @@ pub struct EventsArgs {
     pub counters: Vec<UserCounters>,
     /// Of the bucket that sends. From a bucket only.
     pub report: Option<BucketReport>,
+    /// Up to where the sender has heard the receiver. A receiver that knows better starts telling.
+    pub heard: Stamp,
     /// The sender's canister version.
     pub version: u64,
 }

@@ -61,6 +61,15 @@ pub const BEHIND_EVENTS_MAX: u64 = 100_000;
 /// Bytes of one event in a log.
 pub const EVENT_BYTES_MAX: usize = 4_096;
 
+/// Changes of files that the index's feed keeps.
+pub const FEED_CHANGES_MAX: u64 = 1_000_000;
+
+/// Revocations in force at one time, of all issuers.
+pub const REVOCATIONS_MAX: u32 = 10_000;
+
+/// A lease of which nothing was used for so long goes back to the index.
+pub const LEASE_IDLE_MS: u64 = HOUR_MS;
+
 /// Rows in one page of a list.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
 
