@@ -26,6 +26,7 @@ fn user_event(n: u8) -> Event {
         user: principal(n),
         incarnation: 1,
         byte_limit: 0,
+        counters: None,
     };
     event(kind::USER_UPSERTED, &user)
 }
@@ -36,6 +37,8 @@ fn batch(from_stamp: Stamp, events: Vec<Event>) -> EventsArgs {
         events,
         counters: vec![],
         report: None,
+        heard: Stamp::default(),
+        version: 5,
     }
 }
 
@@ -68,7 +71,7 @@ fn a_batch_that_comes_twice_or_overlaps_counts_once() {
 fn only_the_index_is_heard_and_not_more_than_a_batch() {
     let mut world = World::empty(None);
     let args = batch(Stamp::default(), vec![user_event(1)]);
-    let other = world.bucket.receive(&principal(1), &args);
+    let other = world.bucket.receive(&principal(1), &args, world.now);
     assert_eq!(other, Err(EventsError::NotAuthorized));
     let too_large = Err(EventsError::BatchTooLarge {
         events_max: EVENTS_PER_BATCH_MAX as u32,

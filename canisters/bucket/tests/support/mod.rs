@@ -11,7 +11,7 @@ use openstorage_types::{
     BlobId,
     bucket::{InitArgs, PushChunkArgs, PushChunkError, PushChunkOk, UploadState, UploadStatus},
     channel::{
-        Event, EventsArgs, EventsError, EventsOk, IssuerUpserted, LeaseArgs, LeaseOk, PublicKey,
+        Counters, Event, EventsArgs, EventsError, EventsOk, IssuerUpserted, LeaseArgs, LeaseOk, PublicKey,
         Stamp, UserUpserted, kind,
     },
     chunk_count, chunk_len,
@@ -22,6 +22,8 @@ use sha2::{Digest, Sha256};
 pub const START_MS: u64 = 1_700_000_000_000;
 pub const DAY_MS: u64 = 24 * HOUR_MS;
 pub const SECRET: [u8; 32] = [7; 32];
+/// Of each user.
+pub const LIMIT: u64 = 10_000_000_000;
 pub const MIME_TYPE: &str = "image/png";
 
 pub fn principal(n: u8) -> Principal {
@@ -155,21 +157,24 @@ impl World {
             }],
             counters: vec![],
             report: None,
+            heard: Stamp::default(),
+            version: 5,
         };
         self.told = self.hear(&args).expect("the index is heard").stamp;
     }
 
     pub fn hear(&mut self, args: &EventsArgs) -> Result<EventsOk, EventsError> {
-        self.bucket.receive(&index(), args)
+        self.bucket.receive(&index(), args, self.now)
     }
 
-    fn tell_user(&mut self, user: Principal) {
+    pub fn tell_user(&mut self, user: Principal) {
         self.tell(
             kind::USER_UPSERTED,
             &UserUpserted {
                 user,
                 incarnation: 1,
-                byte_limit: 0,
+                byte_limit: LIMIT,
+                counters: None,
             },
         );
     }
@@ -178,9 +183,14 @@ impl World {
     pub fn lease(&mut self, user: Principal, granted: u64) {
         let answer = LeaseOk {
             incarnation: 1,
-            granted,
+            byte_limit: LIMIT,
+            counters: Counters {
+                granted,
+                ..Counters::default()
+            },
+            version: 5,
         };
-        self.bucket.leased(user, &answer);
+        self.bucket.leased(user, &answer, self.now);
     }
 
     pub fn push(
@@ -236,8 +246,8 @@ impl World {
     }
 
     /// Bytes that the user is charged for, as the next batch tells the index.
-    pub fn charged(&self, user: Principal) -> Option<u64> {
-        let batch = self.bucket.next_batch()?;
+    pub fn charged(&mut self, user: Principal) -> Option<u64> {
+        let batch = self.bucket.next_batch(self.now.version)?.args;
         let row = batch.counters.iter().find(|row| row.user == user)?;
         Some(row.counters.used())
     }

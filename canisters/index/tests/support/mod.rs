@@ -144,6 +144,8 @@ impl World {
             bytes_used,
             bytes_free,
             key: Some(chat_key()),
+            version: Some(1),
+            index_version: 0,
         };
         self.hear(bucket, Stamp::default(), vec![], Some(report));
     }
@@ -160,6 +162,8 @@ impl World {
             events,
             counters: vec![],
             report,
+            heard: Stamp::default(),
+            version: 5,
         };
         let context = self.context(bucket);
         self.index.events(&context, &args).expect("it is heard")
@@ -182,10 +186,14 @@ impl World {
                 bytes_used: 0,
                 bytes_free: BUCKET_BYTES,
                 key: Some(chat_key()),
+                version: Some(1),
+                index_version: 0,
             };
             let answer = EventsOk {
                 stamp,
                 report: Some(report),
+                counters: vec![],
+                version: 1,
             };
             self.index.batch_answered(&sending, answer);
         }
