@@ -4,15 +4,15 @@
 #![allow(dead_code)]
 
 use candid::{CandidType, Principal, encode_one};
-use data_bucket::{Bucket, Now, Stop};
+use data_bucket::{Bucket, Now, Outgoing, Stop};
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_tokens::{Grant, Pair, Scope, SecretKey, issue};
 use openstorage_types::{
     BlobId,
     bucket::{InitArgs, PushChunkArgs, PushChunkError, PushChunkOk, UploadState, UploadStatus},
     channel::{
-        Counters, Event, EventsArgs, EventsError, EventsOk, IssuerUpserted, LeaseArgs, LeaseOk, PublicKey,
-        Stamp, UserUpserted, kind,
+        Counters, Event, EventsArgs, EventsError, EventsOk, IssuerUpserted, LeaseArgs, LeaseOk,
+        PublicKey, Stamp, UserUpserted, kind,
     },
     chunk_count, chunk_len,
     limits::{CHUNK_BYTES, HOUR_MS, READ_TOKEN_LIFE_MS},
@@ -89,13 +89,22 @@ pub fn chunk(data: &[u8], index: u64) -> PushChunkArgs {
     }
 }
 
+/// The place after a batch.
+pub fn end(args: &EventsArgs) -> Stamp {
+    let from = args.from_stamp;
+    Stamp {
+        seq: from.seq + args.events.len() as u64,
+        version: args.events.last().map_or(from.version, |last| last.version),
+    }
+}
+
 /// A bucket, the memory under it, and the time.
 pub struct World {
     pub bucket: Bucket,
-    memory: DefaultMemoryImpl,
+    pub memory: DefaultMemoryImpl,
     pub now: Now,
     /// The place in the index's log that the bucket was told last.
-    told: Stamp,
+    pub told: Stamp,
 }
 
 impl World {
@@ -243,6 +252,25 @@ impl World {
             status.bytes_stored,
             status.bytes_reserved,
         ]
+    }
+
+    /// The index takes a batch, and knows nothing more.
+    pub fn acknowledge(&mut self, sent: &Outgoing) {
+        let answer = EventsOk {
+            stamp: end(&sent.args),
+            report: None,
+            counters: vec![],
+            version: 5,
+        };
+        self.bucket.acknowledged(sent, &answer, self.now);
+    }
+
+    /// The index takes all that there is.
+    pub fn drain(&mut self) {
+        while let Some(sent) = self.bucket.next_batch(self.now.version) {
+            self.acknowledge(&sent);
+            self.now.version += 1;
+        }
     }
 
     /// Bytes that the user is charged for, as the next batch tells the index.
