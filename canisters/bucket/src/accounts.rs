@@ -436,6 +436,11 @@ impl Accounts {
         }
     }
 
+    /// A user's counters.
+    pub fn kept(&self, user: &Principal) -> Option<UserCounters> {
+        Some(told(*user, &self.get(user)?))
+    }
+
     /// Users in key order, from the first after `after`.
     pub fn after(&self, after: Principal) -> impl Iterator<Item = UserCounters> {
         use std::ops::Bound::{Excluded, Unbounded};

@@ -13,10 +13,12 @@
 //! | `users` | leases, recalls, deletions of users |
 //! | `access` | the secret, the issuers, the check of tokens |
 //! | `accounts`, `uploads`, `references` | the tables |
+//! | `audit` | the counters, counted anew |
 //! | `memory` | where the tables lie |
 
 mod access;
 mod accounts;
+mod audit;
 mod http;
 mod memory;
 mod push;

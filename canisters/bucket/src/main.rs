@@ -17,8 +17,8 @@ use openstorage_types::{
     BlobReference,
     bucket::*,
     channel::{
-        EventsArgs, EventsError, EventsOk, LeaseArgs, LeaseError, LeaseOk, RecallArgs, RecallError,
-        UserCounters,
+        AuditArgs, AuditPage, AuditPageError, EventsArgs, EventsError, EventsOk, LeaseArgs,
+        LeaseError, LeaseOk, RecallArgs, RecallError, UserCounters,
     },
     http::{HttpRequest, HttpResponse},
     index::Allowance,
@@ -222,6 +222,12 @@ fn c2c_recall(args: RecallArgs) -> Result<UserCounters, RecallError> {
     let answer = update(|bucket| bucket.recall(&msg_caller(), &args, now()));
     jobs::wake();
     answer
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn c2c_audit(args: AuditArgs) -> Result<AuditPage, AuditPageError> {
+    update(|bucket| bucket.audit(&msg_caller(), &args))
 }
 
 /// Why the index gave no allowance.

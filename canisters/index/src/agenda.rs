@@ -23,6 +23,8 @@ pub enum Job {
     Recall(Principal, Principal),
     /// Removes some rows that are of no use any more.
     Sweep,
+    /// Has a bucket count anew.
+    Audit(Principal),
     /// Looks whether an issuer shares a controller.
     CheckIssuer(Principal),
 }

@@ -14,8 +14,8 @@ use ic_cdk_management_canister::{
 use ic_cdk_timers::TimerId;
 use openstorage_types::{
     BlobId, bucket,
-    channel::{EventsError, EventsOk, RecallError, UserCounters},
-    index::IssuerError,
+    channel::{self, AuditPage, AuditPageError, EventsError, EventsOk, RecallError, UserCounters},
+    index::{AuditArgs, AuditError, IssuerError},
 };
 
 use crate::{BUCKET_WASM, now_ms, read, write};
@@ -113,7 +113,7 @@ async fn run(job: Job) {
         Job::Send(bucket) => send(bucket).await,
         Job::Recall(user, bucket) => recall(user, bucket).await,
         Job::Sweep => write(|index| index.sweep()),
-        Job::CheckIssuer(_) => {}
+        Job::CheckIssuer(_) | Job::Audit(_) => {}
     }
 }
 
@@ -298,6 +298,26 @@ pub async fn controllers_of_both(
         .await
         .map_err(|_| retry)?;
     Ok((theirs.controllers, ours.controllers))
+}
+
+/// A page of a bucket's audit.
+pub async fn audit(args: &AuditArgs) -> Result<AuditPage, AuditError> {
+    let retry = AuditError::Retry { ms: RETRY_MS };
+    let Some(_running) = Running::begin(Job::Audit(args.bucket)) else {
+        return Err(retry);
+    };
+    let after = channel::AuditArgs {
+        after: args.after.clone(),
+    };
+    let answer = Call::bounded_wait(args.bucket, "c2c_audit")
+        .with_arg(&after)
+        .await
+        .map_err(Error::from)
+        .and_then(|answer| Ok(answer.candid::<Result<AuditPage, AuditPageError>>()?));
+    match answer {
+        Ok(Ok(page)) => Ok(page),
+        Ok(Err(_)) | Err(_) => Err(retry),
+    }
 }
 
 /// Asking again would bring the same: there is no such canister.

@@ -17,6 +17,7 @@
 //! | [`trust`] | the calls about issuers, keys and deletions |
 //! | [`sync`] | what buckets have to be told |
 //! | [`reports`] | `c2c_events`: what buckets tell |
+//! | [`audit`] | the counters beside those of a bucket, counted anew |
 //! | [`doubt`] | after a restored snapshot |
 //! | [`sweeps`] | rows that are of no use any more |
 //! | [`revocations`] | tokens that are taken back |
@@ -27,6 +28,7 @@
 pub mod accounts;
 pub mod agenda;
 pub mod allocation;
+pub mod audit;
 pub mod backoff;
 pub mod blobs;
 pub mod buckets;

@@ -15,9 +15,9 @@ use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, upd
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_types::{
     BlobId,
-    channel::*,
+    channel::{EventsArgs, EventsError, EventsOk, LeaseArgs, LeaseError, LeaseOk, PublicKey},
     http::{HttpRequest, HttpResponse},
-    index::*,
+    index::{self, *},
     limits::UNKNOWN_CALLER_BYTES_MAX,
 };
 use serde::de::DeserializeOwned;
@@ -233,6 +233,14 @@ fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
 #[update(hidden = true, decode_with = "decode")]
 fn c2c_lease(args: LeaseArgs) -> Result<LeaseOk, LeaseError> {
     act(|index, context| index.lease(context, &args))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+async fn audit(args: index::AuditArgs) -> Result<AuditOk, AuditError> {
+    act(|index, context| index.may_audit(context, &args))?;
+    let page = jobs::audit(&args).await?;
+    Ok(write(|index| index.audited(&args, page)))
 }
 
 #[query]

@@ -389,6 +389,47 @@ pub enum RecallError {
     NotRegistered,
 }
 
+/// Argument of `c2c_audit`: one page of a bucket's users.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditArgs {
+    /// Where the page before ended.
+    pub after: Option<AuditPlace>,
+}
+
+/// A place in an audit: after a user, or within its blobs.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditPlace {
+    pub user: Principal,
+    /// The last blob that was counted, and the bytes so far; none when the user is done.
+    pub within: Option<(BlobId, u64)>,
+}
+
+/// What a bucket's references and uploads say, counted anew.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditPage {
+    pub users: Vec<AuditedUser>,
+    /// None at the end.
+    pub next: Option<AuditPlace>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditedUser {
+    /// As the bucket keeps them.
+    pub kept: UserCounters,
+    /// As the bucket keeps it.
+    pub reserved: u64,
+    /// Bytes of the distinct blobs that the user refers to.
+    pub bytes_referenced: u64,
+    /// Bytes of the user's open uploads.
+    pub bytes_open: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum AuditPageError {
+    /// The caller is not the bucket's index.
+    NotAuthorized,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

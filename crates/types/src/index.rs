@@ -3,7 +3,10 @@
 use candid::{CandidType, Principal};
 use serde::{Deserialize, Serialize};
 
-use crate::{BlobId, channel::PublicKey};
+use crate::{
+    BlobId,
+    channel::{AuditPlace, AuditedUser, Counters, PublicKey},
+};
 
 /// Given at installation; all of it optional, so that a plain `dfx deploy` is enough.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
@@ -94,6 +97,43 @@ pub enum ChangeKind {
     Unreferenced,
     /// The last reference went, and the blob with it.
     Deleted,
+}
+
+/// Compares what a bucket's references say with its counters, and those with the index's: one page.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditArgs {
+    pub bucket: Principal,
+    /// Where the page before ended.
+    pub after: Option<AuditPlace>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditOk {
+    /// Users that were looked at.
+    pub users: u64,
+    /// Those whose figures disagree. While uploads and events are under way the index is a little behind;
+    /// at rest there is no difference.
+    pub differences: Vec<AuditDifference>,
+    /// None at the end.
+    pub next: Option<AuditPlace>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditDifference {
+    /// What the bucket keeps, and what its references and uploads say.
+    pub at_bucket: AuditedUser,
+    /// What the index keeps of the same user in that bucket.
+    pub at_index: Counters,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum AuditError {
+    /// Not an admin.
+    NotAuthorized,
+    /// No bucket of this index.
+    NotFound,
+    /// The bucket did not answer, or is being audited already.
+    Retry { ms: u64 },
 }
 
 /// Tokens of the calling issuer for one of its accessors are believed only when they were issued at

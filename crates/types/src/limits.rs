@@ -70,6 +70,9 @@ pub const REVOCATIONS_MAX: u32 = 10_000;
 /// A lease of which nothing was used for so long goes back to the index.
 pub const LEASE_IDLE_MS: u64 = HOUR_MS;
 
+/// Rows (users and their blobs) that a bucket counts for one page of an audit.
+pub const AUDIT_ROWS_MAX: usize = 2_000;
+
 /// Rows in one page of a list.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
 
