@@ -73,7 +73,7 @@ pub fn chat_key() -> PublicKey {
 /// An index, the memory under it, and the time.
 pub struct World {
     pub index: Index,
-    memory: DefaultMemoryImpl,
+    pub memory: DefaultMemoryImpl,
     pub now_ms: u64,
     pub version: u64,
 }
