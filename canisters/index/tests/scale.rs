@@ -129,6 +129,11 @@ fn one_change_reaches_every_bucket_within_bounded_heap() {
     for buckets in [10, 100, 1_000] {
         add_told_buckets(&mut world, made, buckets);
         made = buckets;
+        // What the registrations have left in the log goes first.
+        while world.index.log_len() > 1 {
+            world.register(user(0), world.index.log_len());
+            push(&mut world, buckets);
+        }
         world.register(user(0), 2_000_000 + buckets as u64);
         let begun = Instant::now();
         let ((batches, bytes), above) = peak(&mut world, |world| push(world, buckets));
