@@ -26,9 +26,14 @@ thread_local! {
 
 /// After an installation or an upgrade: no timer and no call has outlived it.
 pub fn start() {
+    forget();
+    wake();
+}
+
+/// Whatever was armed or under way is over.
+pub fn forget() {
     ARMED.set(None);
     CALLING.set(false);
-    wake();
 }
 
 /// Arms the timer for the next thing to do, if there is any. Cheap; called by every update.

@@ -47,10 +47,13 @@ pub(crate) fn with<T>(work: impl FnOnce(&mut Bucket) -> T) -> T {
 
 /// As [`with`], in a message that may change something: a restored snapshot is noticed.
 pub(crate) fn update<T>(work: impl FnOnce(&mut Bucket) -> T) -> T {
-    with(|bucket| {
-        bucket.note(canister_version());
-        work(bucket)
-    })
+    let is_gap = with(|bucket| bucket.note(canister_version()));
+    if is_gap {
+        // A snapshot holds the heap too, with timers and calls that are over.
+        LEASES.take();
+        jobs::forget();
+    }
+    with(work)
 }
 
 pub(crate) fn now() -> Now {

@@ -48,15 +48,18 @@ impl Bucket {
         self.log.append(now.version, kind, reference.to_bytes());
     }
 
-    /// Notes the canister's version, in every message that changes something.
-    pub fn note(&mut self, version: u64) {
-        if self.watch.note(version) {
+    /// Notes the canister's version, in every message that changes something. True when a snapshot may have
+    /// been restored.
+    pub fn note(&mut self, version: u64) -> bool {
+        let is_gap = self.watch.note(version);
+        if is_gap {
             self.accounts.doubt();
             let mut cursors = self.cursors.get().0.clone();
             cursors.sent.doubt();
             self.cursors.set(Row(cursors));
             self.report_due = true;
         }
+        is_gap
     }
 
     /// The index was at this version when it sent what has arrived.
