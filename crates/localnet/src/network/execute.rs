@@ -7,13 +7,22 @@ use super::{
     call::{Delivery, Origin, Request},
     canister::{Canister, Context, Outstanding, Status},
 };
-use crate::machine::{self, Entry, Outcome, Response};
+use crate::{
+    fees::{self, Fees},
+    machine::{self, Entry, Outcome, Response},
+};
 
 /// Limits of the Internet Computer, in instructions.
 pub const UPDATE_INSTRUCTIONS: u64 = 40_000_000_000;
 pub const QUERY_INSTRUCTIONS: u64 = 5_000_000_000;
 pub const INSPECT_INSTRUCTIONS: u64 = 200_000_000;
 pub const INSTALL_INSTRUCTIONS: u64 = 300_000_000_000;
+
+/// Nothing is charged yet.
+const FREE: Fees = Fees {
+    nodes: fees::REFERENCE_NODES,
+    schedule: fees::CostSchedule::Free,
+};
 
 /// A bounded wait is never longer.
 const WAIT_S_MAX: u32 = 300;
@@ -74,6 +83,9 @@ pub(super) fn view(canister: &Canister, of: Circumstances) -> machine::Context<'
         canister_version: canister.version,
         status: canister.status_code(),
         balance: canister.balance,
+        liquid_balance: canister.balance,
+        fees: &FREE,
+        growth_bytes_max: u64::MAX,
         cycles_available: of.cycles_available,
         deadline_ns: of.deadline_ns,
         answered: of.answered,
