@@ -90,7 +90,13 @@ impl Network {
             )
         })?;
         let canister = self.existing(&id)?;
-        let circumstances = Circumstances::new(id, request.caller, time_ns, INSTALL_INSTRUCTIONS);
+        let circumstances = Circumstances::new(
+            id,
+            request.caller,
+            time_ns,
+            INSTALL_INSTRUCTIONS,
+            &self.root_key,
+        );
         let (mode, outcome) = match mode {
             CanisterInstallMode::Install if canister.machine.is_some() => {
                 return Err(Reject::new(
