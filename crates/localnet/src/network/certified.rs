@@ -7,11 +7,7 @@ use ic_certification::{AsHashTree, Label};
 use ic_transport_types::SubnetMetrics;
 use pocket_ic::common::rest::SubnetKind;
 
-use super::{
-    MessageId, MessageStatus, Network, Subnet,
-    canister::Canister,
-    history::{Entry, History},
-};
+use super::{MessageStatus, Network, Subnet, canister::Canister, history::Entry};
 use crate::{
     cert::{Certifier, Facts, Node, Part, Path, SubnetKeys, cbor},
     machine::STABLE_PAGE_BYTES,
@@ -144,7 +140,7 @@ impl Network {
         for (subnet, state) in subnets.iter().zip(certified.certifier.states()) {
             let gone: Vec<_> = state
                 .canisters()
-                .filter(|id| !canisters.get(id).is_some_and(|it| it.subnet == subnet.id))
+                .filter(|id| canisters.get(id).is_none_or(|it| it.subnet != subnet.id))
                 .copied()
                 .collect();
             for id in gone {

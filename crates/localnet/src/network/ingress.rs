@@ -50,7 +50,7 @@ impl Network {
             sender.as_slice(),
             canister.as_slice(),
             method.as_bytes(),
-            &arg,
+            arg,
         ] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
