@@ -26,6 +26,7 @@ fn with_context<T>(work: impl FnOnce(&Context) -> T) -> T {
         canister_id: Principal::from_slice(&[1]),
         subnet_id: Principal::from_slice(&[2]),
         caller: Principal::from_slice(&[3]),
+        caller_info: None,
         controllers: &controllers,
         environment: &environment,
         root_key: &[],
@@ -37,6 +38,7 @@ fn with_context<T>(work: impl FnOnce(&Context) -> T) -> T {
         liquid_balance: 1_000,
         fees: &FREE,
         growth_bytes_max: u64::MAX,
+        heap_bytes_max: 0,
         cycles_available: 100,
         deadline_ns: 0,
         answered: false,
@@ -134,7 +136,7 @@ fn a_trap_takes_back_heap_stable_memory_and_globals() {
     ] {
         let outcome = update(&mut machine, method);
         assert!(outcome.result.is_err(), "{method}");
-        assert!(outcome.instructions > 0);
+        assert!(outcome.usage.instructions > 0);
         assert_eq!(machine.digest(), digest, "{method}");
         assert_eq!(reply(update(&mut machine, "get")), [1, 1, 1], "{method}");
     }
@@ -237,7 +239,7 @@ fn an_import_is_refused_where_it_does_not_belong() {
         arg: vec![],
     };
     let text = contract(with_context(|context| machine.run(query, context)));
-    assert!(text.contains("non-replicated query mode"), "{text}");
+    assert!(text.contains("non replicated query mode"), "{text}");
 }
 
 #[test]
@@ -293,7 +295,7 @@ fn the_same_run_costs_the_same_and_ends_the_same() {
         let mut machine = counters();
         let costs: Vec<u64> = ["bump", "bump_and_trap", "get"]
             .iter()
-            .map(|method| update(&mut machine, method).instructions)
+            .map(|method| update(&mut machine, method).usage.instructions)
             .collect();
         (costs, machine.digest())
     };

@@ -10,7 +10,7 @@ use crate::fees::Fees;
 
 /// In which of its entry points a canister is running. One bit each, so that a set of them is a mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind(u16);
+pub struct Kind(u32);
 
 impl Kind {
     pub const START: Self = Self(1);
@@ -24,8 +24,13 @@ impl Kind {
     pub const REJECT_CALLBACK: Self = Self(1 << 7);
     pub const CLEANUP: Self = Self(1 << 8);
     pub const INSPECT: Self = Self(1 << 9);
-    /// Heartbeat and timer.
-    pub const SYSTEM_TASK: Self = Self(1 << 10);
+    pub const HEARTBEAT: Self = Self(1 << 10);
+    pub const TIMER: Self = Self(1 << 11);
+    pub const LOW_WASM_MEMORY: Self = Self(1 << 12);
+    pub const COMPOSITE_QUERY: Self = Self(1 << 13);
+    pub const COMPOSITE_REPLY: Self = Self(1 << 14);
+    pub const COMPOSITE_REJECT: Self = Self(1 << 15);
+    pub const COMPOSITE_CLEANUP: Self = Self(1 << 16);
 
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -35,19 +40,26 @@ impl Kind {
         self.0 & set.0 != 0
     }
 
+    /// As the Internet Computer names it in its errors.
     pub fn name(self) -> &'static str {
         match self {
             Self::START => "start",
-            Self::INIT => "init or post-upgrade",
-            Self::PRE_UPGRADE => "pre-upgrade",
+            Self::INIT => "init",
+            Self::PRE_UPGRADE => "pre upgrade",
             Self::UPDATE => "update",
             Self::REPLICATED_QUERY => "replicated query",
-            Self::QUERY => "non-replicated query",
+            Self::QUERY => "non replicated query",
             Self::REPLY_CALLBACK => "reply callback",
             Self::REJECT_CALLBACK => "reject callback",
-            Self::CLEANUP => "cleanup callback",
+            Self::CLEANUP => "cleanup",
             Self::INSPECT => "inspect message",
-            _ => "system task",
+            Self::HEARTBEAT => "heartbeat",
+            Self::TIMER => "global timer",
+            Self::LOW_WASM_MEMORY => "on low Wasm memory",
+            Self::COMPOSITE_QUERY => "composite query",
+            Self::COMPOSITE_REPLY => "composite reply callback",
+            Self::COMPOSITE_REJECT => "composite reject callback",
+            _ => "composite cleanup",
         }
     }
 }
@@ -65,6 +77,7 @@ pub struct Run {
     pub canister_id: Principal,
     pub subnet_id: Principal,
     pub caller: Principal,
+    pub caller_info: Option<(Vec<u8>, Principal)>,
     pub controllers: BTreeSet<Principal>,
     pub environment: BTreeMap<String, String>,
     pub root_key: Vec<u8>,
@@ -85,10 +98,12 @@ pub struct Run {
 
     pub fees: Fees,
     pub growth_bytes_max: u64,
+    pub heap_bytes_max: u64,
     pub balance: u128,
     /// What of the balance is kept for storage.
     pub frozen: u128,
     pub cycles_accepted: u128,
+    pub cycles_burned: u128,
     pub reply: Vec<u8>,
     pub response: Option<Response>,
     /// Begun by `call_new`, not performed yet.
@@ -99,6 +114,7 @@ pub struct Run {
     pub timer_before_ns: u64,
     pub timer_ns: Option<u64>,
     pub accepted: bool,
+    pub stable_access: Access,
     pub logs: Vec<LogLine>,
     pub trap: Option<Trap>,
 }
@@ -115,6 +131,9 @@ impl Run {
             canister_id: context.canister_id,
             subnet_id: context.subnet_id,
             caller: context.caller,
+            caller_info: context
+                .caller_info
+                .map(|info| (info.data.to_vec(), info.signer)),
             controllers: context.controllers.clone(),
             environment: context.environment.clone(),
             root_key: context.root_key.to_vec(),
@@ -134,9 +153,11 @@ impl Run {
             answered: context.answered,
             fees: *context.fees,
             growth_bytes_max: context.growth_bytes_max,
+            heap_bytes_max: context.heap_bytes_max,
             balance: context.balance,
             frozen: context.balance.saturating_sub(context.liquid_balance),
             cycles_accepted: 0,
+            cycles_burned: 0,
             reply: vec![],
             response: None,
             call: None,
@@ -145,6 +166,7 @@ impl Run {
             timer_before_ns: context.timer_ns,
             timer_ns: None,
             accepted: false,
+            stable_access: Access::default(),
             logs: vec![],
             trap: None,
         }
@@ -155,6 +177,14 @@ impl Run {
         self.timer_ns
             .replace(time_ns)
             .unwrap_or(self.timer_before_ns)
+    }
+
+    /// A response, for its callback to look at.
+    pub fn receive(&mut self, response: Response) {
+        match response {
+            Response::Reply(reply) => self.arg = reply,
+            Response::Reject { code, message } => self.reject = Some((code, message)),
+        }
     }
 
     pub fn log(&mut self, text: Vec<u8>) {
@@ -175,6 +205,7 @@ impl Run {
                 canister_id: nobody,
                 subnet_id: nobody,
                 caller: nobody,
+                caller_info: None,
                 controllers: &BTreeSet::new(),
                 environment: &BTreeMap::new(),
                 root_key: &[],
@@ -186,6 +217,7 @@ impl Run {
                 liquid_balance: 0,
                 fees: &Fees::default(),
                 growth_bytes_max: u64::MAX,
+                heap_bytes_max: 0,
                 cycles_available: 0,
                 deadline_ns: 0,
                 answered: true,
@@ -195,5 +227,32 @@ impl Run {
                 instructions_before: 0,
             },
         )
+    }
+}
+
+/// What of stable memory one execution has read and written.
+#[derive(Default)]
+pub struct Access {
+    pub bytes_read: u64,
+    pub bytes_written: u64,
+    /// Pages touched so far, in groups of 64: a bit for each.
+    groups: BTreeMap<u64, u64>,
+    pages: u64,
+}
+
+impl Access {
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    pub fn note(&mut self, pages: std::ops::Range<u64>) {
+        for page in pages {
+            let group = self.groups.entry(page / 64).or_default();
+            let bit = 1 << (page % 64);
+            if *group & bit == 0 {
+                *group |= bit;
+                self.pages += 1;
+            }
+        }
     }
 }

@@ -5,7 +5,9 @@
 
 mod api;
 mod cost;
+mod heap;
 mod host;
+mod instance;
 mod module;
 mod run;
 mod stable;
@@ -20,8 +22,11 @@ use candid::Principal;
 use crate::fees::Fees;
 
 pub use module::{Compiler, MetadataVisibility, Module, ModuleError};
-pub use run::Machine;
+pub use run::{Machine, Scratch};
 pub use stable::{STABLE_PAGE_BYTES, StableMemory};
+
+/// Pages in which memory is charged when it is written to.
+pub const DIRTY_PAGE_BYTES: u64 = 4_096;
 
 /// A function of the canister's table and the value to call it with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +67,8 @@ pub enum Entry {
     },
     Heartbeat,
     Timer,
+    /// `canister_on_low_wasm_memory`.
+    LowWasmMemory,
     Callback {
         closure: Closure,
         response: Response,
@@ -69,7 +76,29 @@ pub enum Entry {
     },
     Cleanup {
         closure: Closure,
+        /// Of the response whose callback trapped; 0 where that was a reply.
+        reject_code: u32,
     },
+    /// `canister_composite_query METHOD`; for [`Machine::run_composite`], like the next two.
+    CompositeQuery {
+        method: String,
+        arg: Vec<u8>,
+    },
+    CompositeCallback {
+        closure: Closure,
+        response: Response,
+    },
+    CompositeCleanup {
+        closure: Closure,
+        reject_code: u32,
+    },
+}
+
+/// Comes with a message whose sender is known by a canister's signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerInfo<'a> {
+    pub data: &'a [u8],
+    pub signer: Principal,
 }
 
 /// What an execution may see of the world around it.
@@ -78,6 +107,8 @@ pub struct Context<'a> {
     pub subnet_id: Principal,
     /// Of the message, or of the call context that a callback belongs to.
     pub caller: Principal,
+    /// What a canister says of the caller whose signature it made.
+    pub caller_info: Option<CallerInfo<'a>>,
     pub controllers: &'a BTreeSet<Principal>,
     pub environment: &'a BTreeMap<String, String>,
     pub root_key: &'a [u8],
@@ -97,6 +128,9 @@ pub struct Context<'a> {
     pub fees: &'a Fees,
     /// By how many bytes heap and stable memory together may still grow; to grow further fails.
     pub growth_bytes_max: u64,
+    /// The setting `wasm_memory_limit`: a larger heap fails the execution, but for queries, callbacks
+    /// and `canister_pre_upgrade`. 0 where there is none.
+    pub heap_bytes_max: u64,
     /// Attached to the call and not accepted yet.
     pub cycles_available: u128,
     /// Of a bounded-wait call, in nanoseconds; 0 where there is none.
@@ -141,6 +175,11 @@ pub enum Trap {
     MethodNotFound {
         method: String,
     },
+    /// The heap is larger than [`Context::heap_bytes_max`].
+    WasmMemoryLimit {
+        bytes: u64,
+        max: u64,
+    },
 }
 
 impl fmt::Display for Trap {
@@ -157,25 +196,16 @@ impl fmt::Display for Trap {
                     "Canister exceeded the limit of {max} instructions for single message execution."
                 )
             }
+            Self::WasmMemoryLimit { bytes, max } => write!(
+                f,
+                "Canister exceeded its current Wasm memory limit of {max} bytes. The peak Wasm memory usage was {bytes} bytes."
+            ),
             Self::MethodNotFound { method } => write!(f, "Canister has no method '{method}'"),
         }
     }
 }
 
 impl std::error::Error for Trap {}
-
-impl Entry {
-    /// Arg and method name, where the entry has them.
-    fn message(&self) -> (&str, &[u8]) {
-        match self {
-            Self::Inspect { method, arg }
-            | Self::Update { method, arg }
-            | Self::ReplicatedQuery { method, arg }
-            | Self::Query { method, arg } => (method, arg),
-            _ => ("", &[]),
-        }
-    }
-}
 
 /// One line that the canister printed, or the message of its trap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,7 +214,22 @@ pub struct LogLine {
     pub text: Vec<u8>,
 }
 
-/// What an execution did. After a trap only `result`, `logs` and `instructions` mean anything.
+/// What an execution used, to the instruction: the same run of the same code uses the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Everything that is charged as instructions: operators, imports with their bytes, dirty pages.
+    pub instructions: u64,
+    /// Pages of [`DIRTY_PAGE_BYTES`] of the heap that were written to.
+    pub heap_pages_dirtied: u64,
+    /// Pages of [`DIRTY_PAGE_BYTES`] of stable memory that were written to.
+    pub stable_pages_dirtied: u64,
+    /// Pages of [`DIRTY_PAGE_BYTES`] of stable memory that were read or written to.
+    pub stable_pages_accessed: u64,
+    pub stable_bytes_read: u64,
+    pub stable_bytes_written: u64,
+}
+
+/// What an execution did. After a trap only `result`, `logs` and `usage` mean anything.
 pub struct Outcome {
     pub result: Result<(), Trap>,
     /// By `msg_reply` or `msg_reject`.
@@ -195,11 +240,13 @@ pub struct Outcome {
     pub balance: u128,
     /// Taken from [`Context::cycles_available`].
     pub cycles_accepted: u128,
+    /// By `cycles_burn128`.
+    pub cycles_burned: u128,
     pub certified_data: Option<Vec<u8>>,
     /// A new value of the global timer; 0 disables it.
     pub timer_ns: Option<u64>,
     /// By `accept_message`.
     pub accepted: bool,
     pub logs: Vec<LogLine>,
-    pub instructions: u64,
+    pub usage: Usage,
 }

@@ -83,6 +83,7 @@ pub(super) fn view<'a>(canister: &'a Canister, of: Circumstances<'a>) -> machine
         canister_id: of.id,
         subnet_id: canister.subnet,
         caller: of.caller,
+        caller_info: None,
         controllers: &canister.controllers,
         environment: &canister.environment,
         root_key: of.root_key,
@@ -94,6 +95,7 @@ pub(super) fn view<'a>(canister: &'a Canister, of: Circumstances<'a>) -> machine
         liquid_balance: canister.balance,
         fees: &FREE,
         growth_bytes_max: u64::MAX,
+        heap_bytes_max: 0,
         cycles_available: of.cycles_available,
         deadline_ns: of.deadline_ns,
         answered: of.answered,
@@ -220,7 +222,7 @@ impl Network {
         let mut outcome = with_machine(canister, circumstances, |machine, view| {
             machine.run(entry, view)
         })?;
-        context.instructions += outcome.instructions;
+        context.instructions += outcome.usage.instructions;
         canister.log(std::mem::take(&mut outcome.logs));
         if outcome.result.is_ok() {
             canister.version += 1;
@@ -392,9 +394,9 @@ impl Network {
             return;
         };
         context.calls_outstanding -= 1;
-        let closure = match delivery.response {
-            Response::Reply(_) => call.on_reply,
-            Response::Reject { .. } => call.on_reject,
+        let (closure, reject_code) = match delivery.response {
+            Response::Reply(_) => (call.on_reply, 0),
+            Response::Reject { code, .. } => (call.on_reject, code),
         };
         let entry = Entry::Callback {
             closure,
@@ -407,7 +409,11 @@ impl Network {
         };
         if let (Err(_), Some(closure)) = (&outcome.result, call.on_cleanup) {
             // In a transaction of its own; if it traps too, there is nothing more to do.
-            self.run_entry(call.context, Entry::Cleanup { closure });
+            let entry = Entry::Cleanup {
+                closure,
+                reject_code,
+            };
+            self.run_entry(call.context, entry);
         }
         self.conclude(call.context, outcome);
     }

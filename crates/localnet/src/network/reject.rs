@@ -115,6 +115,7 @@ impl Reject {
             Trap::Contract(_) => ErrorCode::CanisterContractViolation,
             Trap::InstructionLimit { .. } => ErrorCode::CanisterInstructionLimitExceeded,
             Trap::MethodNotFound { .. } => ErrorCode::CanisterMethodNotFound,
+            Trap::WasmMemoryLimit { .. } => ErrorCode::CanisterWasmMemoryLimitExceeded,
         };
         Self::new(
             error_code,

@@ -3,13 +3,15 @@
 use candid::Principal;
 use wasmtime::{Caller, Linker, Result};
 
-use super::{BASE_COST, CALLBACK, Ic0};
+use super::{BASE_COST, CALLBACK, COMPOSITE_CALLBACK, Ic0, TASK};
 use crate::machine::{
     Call, Closure,
     host::{Host, Kind},
 };
 
-const MAY_CALL: Kind = Kind::UPDATE.or(CALLBACK).or(Kind::SYSTEM_TASK);
+/// Where cycles may be attached to a call.
+const MAY_PAY: Kind = Kind::UPDATE.or(CALLBACK).or(TASK);
+const MAY_CALL: Kind = MAY_PAY.or(Kind::COMPOSITE_QUERY).or(COMPOSITE_CALLBACK);
 /// Calls that may be outstanding from one canister to another.
 const QUEUE_MAX: usize = 500;
 /// Bytes of a call's argument within a subnet.
@@ -77,7 +79,7 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "call_cycles_add128",
         |mut c: Caller<Host>, high: u64, low: u64| {
-            c.enter("call_cycles_add128", MAY_CALL, BASE_COST)?;
+            c.enter("call_cycles_add128", MAY_PAY, BASE_COST)?;
             add_cycles(
                 &mut c,
                 "call_cycles_add128",
@@ -89,7 +91,7 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "call_cycles_add",
         |mut c: Caller<Host>, amount: u64| {
-            c.enter("call_cycles_add", MAY_CALL, BASE_COST)?;
+            c.enter("call_cycles_add", MAY_PAY, BASE_COST)?;
             add_cycles(&mut c, "call_cycles_add", u128::from(amount))
         },
     )?;

@@ -3,7 +3,9 @@
 use candid::Principal;
 use wasmtime::{Caller, Linker, Result};
 
-use super::{BASE_COST, CALLBACK, EVERYWHERE, EXCEPT_START, Ic0, define_bytes};
+use super::{
+    AND_START, BASE_COST, CALLBACK, COMPOSITE_CALLBACK, EVERYWHERE, Ic0, TASK, define_bytes,
+};
 use crate::machine::{
     Trap,
     host::{Host, Kind},
@@ -13,22 +15,21 @@ const WRITES: Kind = Kind::INIT
     .or(Kind::PRE_UPGRADE)
     .or(Kind::UPDATE)
     .or(CALLBACK)
-    .or(Kind::SYSTEM_TASK);
+    .or(TASK);
+const REPLICATED: Kind = WRITES.or(Kind::REPLICATED_QUERY).or(Kind::CLEANUP);
 const CERTIFIED_DATA_BYTES_MAX: u32 = 32;
 /// Nodes of a subnet, as fees are reckoned.
 const SUBNET_NODES: u32 = 13;
 
 pub fn define(linker: &mut Linker<Host>) -> Result<()> {
-    define_bytes(linker, "canister_self", EXCEPT_START, |run| {
+    define_bytes(linker, "canister_self", EVERYWHERE, |run| {
         run.canister_id.as_slice().to_vec()
     })?;
-    define_bytes(linker, "subnet_self", EXCEPT_START, |run| {
+    define_bytes(linker, "subnet_self", EVERYWHERE, |run| {
         run.subnet_id.as_slice().to_vec()
     })?;
-    define_bytes(linker, "root_key", EXCEPT_START, |run| run.root_key.clone())?;
-    define_bytes(linker, "data_certificate", Kind::QUERY, |run| {
-        run.certificate.clone().unwrap_or_default()
-    })?;
+    define_bytes(linker, "root_key", REPLICATED, |run| run.root_key.clone())?;
+    define_certificate(linker)?;
     define_cycles(linker)?;
     define_costs(linker)?;
     define_environment(linker)?;
@@ -43,29 +44,31 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
             })?;
         };
     }
-    number!("canister_status", EXCEPT_START, BASE_COST, |run| run.status);
-    number!("canister_version", EXCEPT_START, BASE_COST, |run| run
+    number!("canister_status", EVERYWHERE, BASE_COST, |run| run.status);
+    number!("canister_version", EVERYWHERE, BASE_COST, |run| run
         .canister_version);
-    number!("subnet_self_node_count", EXCEPT_START, BASE_COST, |_run| {
+    number!("subnet_self_node_count", EVERYWHERE, BASE_COST, |_run| {
         SUBNET_NODES
     });
     number!(
         "data_certificate_present",
-        EXCEPT_START,
+        EVERYWHERE,
         BASE_COST,
         |run| run.certificate.is_some() as u32
     );
-    number!("time", EXCEPT_START, BASE_COST, |run| run.time_ns);
-    number!("in_replicated_execution", EVERYWHERE, BASE_COST, |run| !run
-        .kind
-        .among(QUERY_OR_INSPECT)
-        as u32);
+    number!("time", EVERYWHERE, BASE_COST, |run| run.time_ns);
+    number!(
+        "in_replicated_execution",
+        AND_START,
+        BASE_COST,
+        |run| !run.kind.among(NOT_REPLICATED) as u32
+    );
 
     linker.func_wrap(
         "ic0",
         "performance_counter",
         |mut c: Caller<Host>, counter: u32| {
-            c.enter("performance_counter", EVERYWHERE, 200)?;
+            c.enter("performance_counter", AND_START, 200)?;
             let left = c.get_fuel()?;
             let run = c.run();
             let here = run.instructions_max.saturating_sub(left);
@@ -82,7 +85,7 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "is_controller",
         |mut c: Caller<Host>, src: u32, size: u32| {
-            c.enter("is_controller", EVERYWHERE, 1_000)?;
+            c.enter("is_controller", AND_START, 1_000)?;
             match Principal::try_from_slice(&c.load(src, size)?) {
                 Ok(principal) => Ok(c.run().controllers.contains(&principal) as u32),
                 Err(_) => c.contract("ic0_is_controller: not a principal"),
@@ -93,7 +96,7 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "debug_print",
         |mut c: Caller<Host>, src: u32, size: u32| {
-            c.enter("debug_print", EVERYWHERE, 100)?;
+            c.enter("debug_print", AND_START, 100)?;
             let text = c.load(src, size)?;
             c.run().log(text);
             Ok(())
@@ -103,7 +106,7 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "trap",
         |mut c: Caller<Host>, src: u32, size: u32| -> Result<()> {
-            c.enter("trap", EVERYWHERE, BASE_COST)?;
+            c.enter("trap", AND_START, BASE_COST)?;
             let text = c.load(src, size)?;
             c.run().log([b"[TRAP]: ", &text[..]].concat());
             c.trap(Trap::CalledTrap(
@@ -114,7 +117,35 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
     Ok(())
 }
 
-const QUERY_OR_INSPECT: Kind = Kind::QUERY.or(Kind::INSPECT);
+const NOT_REPLICATED: Kind = Kind::QUERY
+    .or(Kind::COMPOSITE_QUERY)
+    .or(COMPOSITE_CALLBACK)
+    .or(Kind::COMPOSITE_CLEANUP)
+    .or(Kind::INSPECT);
+
+/// Queries of the canister that was asked get the certificate, and only there.
+fn define_certificate(linker: &mut Linker<Host>) -> Result<()> {
+    const ALLOWED: Kind = Kind::QUERY.or(Kind::COMPOSITE_QUERY);
+    fn certificate(c: &mut Caller<Host>, name: &str) -> Result<Vec<u8>> {
+        c.enter(name, ALLOWED, BASE_COST)?;
+        match c.run().certificate.clone() {
+            Some(certificate) => Ok(certificate),
+            None => c.contract(format!("ic0_{name}: no certificate is present")),
+        }
+    }
+    linker.func_wrap("ic0", "data_certificate_size", |mut c: Caller<Host>| {
+        Ok(certificate(&mut c, "data_certificate_size")?.len() as u32)
+    })?;
+    linker.func_wrap(
+        "ic0",
+        "data_certificate_copy",
+        |mut c: Caller<Host>, dst: u32, offset: u32, size: u32| {
+            let bytes = certificate(&mut c, "data_certificate_copy")?;
+            c.copy_out(&bytes, dst, offset, size)
+        },
+    )?;
+    Ok(())
+}
 
 fn define_writes(linker: &mut Linker<Host>) -> Result<()> {
     linker.func_wrap(
@@ -150,13 +181,13 @@ fn define_cycles(linker: &mut Linker<Host>) -> Result<()> {
         "canister_liquid_cycle_balance128",
     ] {
         linker.func_wrap("ic0", name, move |mut c: Caller<Host>, dst: u32| {
-            c.enter(name, EXCEPT_START, BASE_COST)?;
+            c.enter(name, EVERYWHERE, BASE_COST)?;
             let balance = c.run().balance;
             c.store_u128(dst, balance)
         })?;
     }
     linker.func_wrap("ic0", "canister_cycle_balance", |mut c: Caller<Host>| {
-        c.enter("canister_cycle_balance", EXCEPT_START, BASE_COST)?;
+        c.enter("canister_cycle_balance", EVERYWHERE, BASE_COST)?;
         let balance = c.run().balance;
         match u64::try_from(balance) {
             Ok(balance) => Ok(balance),
@@ -169,11 +200,7 @@ fn define_cycles(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "cycles_burn128",
         |mut c: Caller<Host>, high: u64, low: u64, dst: u32| {
-            c.enter(
-                "cycles_burn128",
-                WRITES.or(Kind::REPLICATED_QUERY).or(Kind::CLEANUP),
-                BASE_COST,
-            )?;
+            c.enter("cycles_burn128", REPLICATED, BASE_COST)?;
             let run = c.run();
             let burned = run.balance.min(u128::from(high) << 64 | u128::from(low));
             run.balance -= burned;
@@ -189,7 +216,7 @@ fn define_costs(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "cost_call",
         |mut c: Caller<Host>, _name: u64, _payload: u64, dst: u32| {
-            c.enter("cost_call", EVERYWHERE, BASE_COST)?;
+            c.enter("cost_call", AND_START, BASE_COST)?;
             c.store_u128(dst, 0)
         },
     )?;
@@ -197,7 +224,7 @@ fn define_costs(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "cost_create_canister",
         |mut c: Caller<Host>, dst: u32| {
-            c.enter("cost_create_canister", EVERYWHERE, BASE_COST)?;
+            c.enter("cost_create_canister", AND_START, BASE_COST)?;
             c.store_u128(dst, 0)
         },
     )?;
@@ -205,7 +232,7 @@ fn define_costs(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "cost_http_request",
         |mut c: Caller<Host>, _size: u64, _max: u64, dst: u32| {
-            c.enter("cost_http_request", EVERYWHERE, BASE_COST)?;
+            c.enter("cost_http_request", AND_START, BASE_COST)?;
             c.store_u128(dst, 0)
         },
     )?;
@@ -213,7 +240,7 @@ fn define_costs(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "cost_http_request_v2",
         |mut c: Caller<Host>, _src: u32, _size: u32, dst: u32| {
-            c.enter("cost_http_request_v2", EVERYWHERE, BASE_COST)?;
+            c.enter("cost_http_request_v2", AND_START, BASE_COST)?;
             c.store_u128(dst, 0)
         },
     )?;
@@ -227,7 +254,7 @@ fn define_costs(linker: &mut Linker<Host>) -> Result<()> {
             "ic0",
             name,
             move |mut c: Caller<Host>, _: u32, _: u32, _: u32, _: u32| {
-                c.enter(name, EVERYWHERE, BASE_COST)?;
+                c.enter(name, AND_START, BASE_COST)?;
                 Ok(2u32)
             },
         )?;
@@ -237,14 +264,14 @@ fn define_costs(linker: &mut Linker<Host>) -> Result<()> {
 
 fn define_environment(linker: &mut Linker<Host>) -> Result<()> {
     linker.func_wrap("ic0", "env_var_count", |mut c: Caller<Host>| {
-        c.enter("env_var_count", EXCEPT_START, BASE_COST)?;
+        c.enter("env_var_count", EVERYWHERE, BASE_COST)?;
         Ok(c.run().environment.len() as u32)
     })?;
     linker.func_wrap(
         "ic0",
         "env_var_name_size",
         |mut c: Caller<Host>, index: u32| {
-            c.enter("env_var_name_size", EXCEPT_START, BASE_COST)?;
+            c.enter("env_var_name_size", EVERYWHERE, BASE_COST)?;
             Ok(name_at(&mut c, index)?.len() as u32)
         },
     )?;
@@ -252,7 +279,7 @@ fn define_environment(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "env_var_name_copy",
         |mut c: Caller<Host>, index: u32, dst: u32, offset: u32, size: u32| {
-            c.enter("env_var_name_copy", EXCEPT_START, BASE_COST)?;
+            c.enter("env_var_name_copy", EVERYWHERE, BASE_COST)?;
             let name = name_at(&mut c, index)?;
             c.copy_out(name.as_bytes(), dst, offset, size)
         },
@@ -261,7 +288,7 @@ fn define_environment(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "env_var_name_exists",
         |mut c: Caller<Host>, src: u32, size: u32| {
-            c.enter("env_var_name_exists", EXCEPT_START, BASE_COST)?;
+            c.enter("env_var_name_exists", EVERYWHERE, BASE_COST)?;
             let name = c.load(src, size)?;
             Ok(c.run().environment.keys().any(|key| key.as_bytes() == name) as u32)
         },
@@ -270,7 +297,7 @@ fn define_environment(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "env_var_value_size",
         |mut c: Caller<Host>, src: u32, size: u32| {
-            c.enter("env_var_value_size", EXCEPT_START, BASE_COST)?;
+            c.enter("env_var_value_size", EVERYWHERE, BASE_COST)?;
             Ok(value_of(&mut c, src, size)?.len() as u32)
         },
     )?;
@@ -278,7 +305,7 @@ fn define_environment(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "env_var_value_copy",
         |mut c: Caller<Host>, src: u32, name_size: u32, dst: u32, offset: u32, size: u32| {
-            c.enter("env_var_value_copy", EXCEPT_START, BASE_COST)?;
+            c.enter("env_var_value_copy", EVERYWHERE, BASE_COST)?;
             let value = value_of(&mut c, src, name_size)?;
             c.copy_out(value.as_bytes(), dst, offset, size)
         },

@@ -2,7 +2,7 @@
 
 use wasmtime::{Caller, Linker, Result};
 
-use super::{BASE_COST, CALLBACK, EXCEPT_START, Ic0, MESSAGE, define_bytes};
+use super::{BASE_COST, CALLBACK, COMPOSITE_CALLBACK, EVERYWHERE, Ic0, MESSAGE, define_bytes};
 use crate::machine::{
     Response,
     host::{Host, Kind},
@@ -12,7 +12,14 @@ const ARG: Kind = Kind::INIT
     .or(Kind::UPDATE)
     .or(Kind::REPLICATED_QUERY)
     .or(Kind::QUERY)
+    .or(Kind::COMPOSITE_QUERY)
     .or(Kind::REPLY_CALLBACK)
+    .or(Kind::COMPOSITE_REPLY)
+    .or(Kind::INSPECT);
+const REJECTED: Kind = Kind::REJECT_CALLBACK.or(Kind::COMPOSITE_REJECT);
+const INFORMED: Kind = MESSAGE
+    .or(Kind::CLEANUP)
+    .or(Kind::COMPOSITE_CLEANUP)
     .or(Kind::INSPECT);
 const CYCLES: Kind = Kind::UPDATE.or(Kind::REPLICATED_QUERY).or(CALLBACK);
 /// Bytes of a reply, as of every payload within a subnet.
@@ -21,27 +28,40 @@ const REPLY_BYTES_MAX: usize = 10 << 20;
 const PAYLOAD_BYTE_COST: u64 = 50;
 
 pub fn define(linker: &mut Linker<Host>) -> Result<()> {
-    define_bytes(linker, "msg_caller", EXCEPT_START, |run| {
+    define_bytes(linker, "msg_caller", EVERYWHERE, |run| {
         run.caller.as_slice().to_vec()
     })?;
     define_bytes(linker, "msg_method_name", Kind::INSPECT, |run| {
         run.method.as_bytes().to_vec()
     })?;
-    define_bytes(linker, "msg_reject_msg", Kind::REJECT_CALLBACK, |run| {
+    define_bytes(linker, "msg_reject_msg", REJECTED, |run| {
         run.reject
             .as_ref()
             .map(|(_, message)| message.as_bytes().to_vec())
             .unwrap_or_default()
     })?;
-    // Only envelopes signed for by a canister carry such data; this network takes senders as given.
-    define_bytes(linker, "msg_caller_info_data", EXCEPT_START, |_| vec![])?;
-    define_bytes(linker, "msg_caller_info_signer", EXCEPT_START, |_| vec![])?;
+    define_bytes(linker, "msg_caller_info_data", INFORMED, |run| {
+        run.caller_info
+            .as_ref()
+            .map(|(data, _)| data.clone())
+            .unwrap_or_default()
+    })?;
+    define_bytes(linker, "msg_caller_info_signer", INFORMED, |run| {
+        run.caller_info
+            .as_ref()
+            .map(|(_, signer)| signer.as_slice().to_vec())
+            .unwrap_or_default()
+    })?;
     define_arg(linker)?;
     define_answer(linker)?;
     define_cycles(linker)?;
 
     linker.func_wrap("ic0", "msg_reject_code", |mut c: Caller<Host>| {
-        c.enter("msg_reject_code", CALLBACK, BASE_COST)?;
+        c.enter(
+            "msg_reject_code",
+            CALLBACK.or(COMPOSITE_CALLBACK).or(Kind::CLEANUP),
+            BASE_COST,
+        )?;
         Ok(c.run().reject.as_ref().map_or(0, |(code, _)| *code))
     })?;
     linker.func_wrap("ic0", "msg_deadline", |mut c: Caller<Host>| {

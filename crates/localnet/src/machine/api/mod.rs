@@ -15,19 +15,27 @@ use super::{
     host::{Host, Kind, Run},
 };
 
-const EVERYWHERE: Kind = Kind::START.or(EXCEPT_START);
-const EXCEPT_START: Kind = Kind::INIT
-    .or(Kind::PRE_UPGRADE)
-    .or(Kind::INSPECT)
-    .or(Kind::SYSTEM_TASK)
-    .or(Kind::CLEANUP)
-    .or(MESSAGE);
+/// Heartbeat, global timer, `canister_on_low_wasm_memory`.
+const TASK: Kind = Kind::HEARTBEAT.or(Kind::TIMER).or(Kind::LOW_WASM_MEMORY);
+/// Callbacks of calls that an update, a task or a callback made.
 const CALLBACK: Kind = Kind::REPLY_CALLBACK.or(Kind::REJECT_CALLBACK);
+const COMPOSITE_CALLBACK: Kind = Kind::COMPOSITE_REPLY.or(Kind::COMPOSITE_REJECT);
 /// Where a call may be answered.
 const MESSAGE: Kind = Kind::UPDATE
     .or(Kind::REPLICATED_QUERY)
     .or(Kind::QUERY)
-    .or(CALLBACK);
+    .or(Kind::COMPOSITE_QUERY)
+    .or(CALLBACK)
+    .or(COMPOSITE_CALLBACK);
+/// What the specification writes `*`: everywhere but in the start function.
+const EVERYWHERE: Kind = Kind::INIT
+    .or(Kind::PRE_UPGRADE)
+    .or(MESSAGE)
+    .or(Kind::CLEANUP)
+    .or(Kind::COMPOSITE_CLEANUP)
+    .or(Kind::INSPECT)
+    .or(TASK);
+const AND_START: Kind = EVERYWHERE.or(Kind::START);
 
 /// What nearly every import costs, in instructions.
 const BASE_COST: u64 = 500;

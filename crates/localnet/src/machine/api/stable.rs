@@ -2,7 +2,7 @@
 
 use wasmtime::{Caller, Linker, Result};
 
-use super::{EXCEPT_START, Ic0};
+use super::{AND_START, Ic0};
 use crate::machine::{STABLE_PAGE_BYTES, host::Host};
 
 /// Reading and writing cost less than other imports.
@@ -12,11 +12,11 @@ const PAGES_32_MAX: u64 = (1 << 32) / STABLE_PAGE_BYTES;
 
 pub fn define(linker: &mut Linker<Host>) -> Result<()> {
     linker.func_wrap("ic0", "stable64_size", |mut c: Caller<Host>| {
-        c.enter("stable64_size", EXCEPT_START, ACCESS_COST)?;
+        c.enter("stable64_size", AND_START, ACCESS_COST)?;
         Ok(c.data().stable.size_pages())
     })?;
     linker.func_wrap("ic0", "stable64_grow", |mut c: Caller<Host>, pages: u64| {
-        c.enter("stable64_grow", EXCEPT_START, super::BASE_COST)?;
+        c.enter("stable64_grow", AND_START, super::BASE_COST)?;
         Ok(c.data_mut().stable.grow(pages).unwrap_or(u64::MAX))
     })?;
     linker.func_wrap(
@@ -34,12 +34,12 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
         },
     )?;
     linker.func_wrap("ic0", "stable_size", |mut c: Caller<Host>| {
-        c.enter("stable_size", EXCEPT_START, ACCESS_COST)?;
+        c.enter("stable_size", AND_START, ACCESS_COST)?;
         within_32_bits(&mut c, "stable_size")?;
         Ok(c.data().stable.size_pages() as u32)
     })?;
     linker.func_wrap("ic0", "stable_grow", |mut c: Caller<Host>, pages: u32| {
-        c.enter("stable_grow", EXCEPT_START, super::BASE_COST)?;
+        c.enter("stable_grow", AND_START, super::BASE_COST)?;
         within_32_bits(&mut c, "stable_grow")?;
         let stable = &mut c.data_mut().stable;
         if stable.size_pages() + u64::from(pages) > PAGES_32_MAX {
@@ -109,7 +109,7 @@ fn heap_range(
 }
 
 fn write(c: &mut Caller<Host>, name: &str, offset: u64, src: u64, size: u64) -> Result<()> {
-    c.enter(name, EXCEPT_START, ACCESS_COST.saturating_add(size))?;
+    c.enter(name, AND_START, ACCESS_COST.saturating_add(size))?;
     let range = heap_range(c, name, src, size)?;
     let Some(memory) = c.data().memory else {
         return Ok(());
@@ -124,7 +124,7 @@ fn write(c: &mut Caller<Host>, name: &str, offset: u64, src: u64, size: u64) -> 
 }
 
 fn read(c: &mut Caller<Host>, name: &str, dst: u64, offset: u64, size: u64) -> Result<()> {
-    c.enter(name, EXCEPT_START, ACCESS_COST.saturating_add(size))?;
+    c.enter(name, AND_START, ACCESS_COST.saturating_add(size))?;
     let range = heap_range(c, name, dst, size)?;
     let Some(memory) = c.data().memory else {
         return Ok(());

@@ -1,0 +1,271 @@
+//! A canister's instance: live Wasm, and heap and globals as they were committed.
+
+use wasmtime::{Global, Instance, Ref, Store, Val};
+
+use super::{
+    Closure, Context, Module, StableMemory, Trap,
+    heap::{HeapChange, Image},
+    host::{Host, Kind, Run},
+    module,
+    stable::StableChange,
+};
+
+const WASM_PAGE_BYTES: usize = 65_536;
+
+pub struct Live {
+    module: Module,
+    store: Store<Host>,
+    instance: Instance,
+    globals: Vec<Global>,
+    /// Heap and mutable globals as they are between executions. The live ones are put back to them after
+    /// a trap and after a query.
+    heap: Image,
+    committed_globals: Vec<Val>,
+}
+
+/// What an execution did to a canister, taken out of it.
+pub struct Change {
+    heap: HeapChange,
+    globals: Vec<Val>,
+    stable: StableChange,
+}
+
+impl Live {
+    /// Active segments are applied; neither start function nor entry points have run.
+    pub fn new(module: &Module, context: &Context) -> Result<Self, Trap> {
+        let host = Host {
+            stable: StableMemory::default(),
+            memory: None,
+            run: Run::new(Kind::START, context),
+        };
+        let (store, instance, globals) = instantiate(module, host)?;
+        let mut live = Self {
+            module: module.clone(),
+            store,
+            instance,
+            globals,
+            heap: Image::default(),
+            committed_globals: vec![],
+        };
+        live.keep();
+        Ok(live)
+    }
+
+    pub fn module(&self) -> &Module {
+        &self.module
+    }
+
+    pub fn host(&self) -> &Host {
+        self.store.data()
+    }
+
+    pub fn host_mut(&mut self) -> &mut Host {
+        self.store.data_mut()
+    }
+
+    /// The committed heap.
+    pub fn heap(&self) -> &[u8] {
+        self.heap.bytes()
+    }
+
+    /// The committed globals.
+    pub fn globals(&self) -> &[Val] {
+        &self.committed_globals
+    }
+
+    pub fn set_fuel(&mut self, instructions: u64) {
+        self.store
+            .set_fuel(instructions)
+            .expect("the engine counts fuel");
+    }
+
+    pub fn fuel(&self) -> u64 {
+        self.store.get_fuel().expect("the engine counts fuel")
+    }
+
+    pub fn call_export(&mut self, name: &str) -> Result<(), Trap> {
+        let function = self
+            .instance
+            .get_typed_func::<(), ()>(&mut self.store, name)
+            .map_err(|error| Trap::Wasm(format!("'{name}' is no entry point: {error}")))?;
+        function
+            .call(&mut self.store, ())
+            .map_err(|error| self.trap(error))
+    }
+
+    pub fn call_closure(&mut self, Closure { fun, env }: Closure) -> Result<(), Trap> {
+        let table = self.instance.get_table(&mut self.store, Module::TABLE);
+        let element = table.and_then(|table| table.get(&mut self.store, u64::from(fun)));
+        let Some(Ref::Func(Some(function))) = element else {
+            return Err(Trap::Contract(format!(
+                "there is no function {fun} in the table"
+            )));
+        };
+        let function = function.typed::<u32, ()>(&self.store).map_err(|_| {
+            Trap::Contract(format!(
+                "function {fun} of the table is no callback (i32) -> ()"
+            ))
+        })?;
+        function
+            .call(&mut self.store, env)
+            .map_err(|error| self.trap(error))
+    }
+
+    /// Pages of the heap that were written to since it was committed or put back.
+    pub fn dirty_pages(&self) -> Vec<usize> {
+        match self.store.data().memory {
+            Some(memory) => self.heap.dirty(memory.data(&self.store)),
+            None => vec![],
+        }
+    }
+
+    pub fn begin(&mut self) {
+        self.host_mut().stable.begin();
+    }
+
+    /// Makes the live heap, globals and stable memory the committed ones.
+    pub fn commit(&mut self) {
+        self.host_mut().stable.commit();
+        self.keep();
+    }
+
+    /// Puts heap, globals and stable memory back to the committed ones.
+    pub fn roll_back(&mut self) {
+        self.host_mut().stable.roll_back();
+        self.restore();
+    }
+
+    /// As [`Live::roll_back`], and hands out what is undone.
+    pub fn take_back(&mut self) -> Change {
+        let heap = match self.store.data().memory {
+            Some(memory) => {
+                let live = memory.data(&self.store);
+                HeapChange::take(live, &self.heap.dirty(live))
+            }
+            None => HeapChange::default(),
+        };
+        let globals = self.live_globals();
+        let stable = self.host_mut().stable.take_back();
+        self.restore();
+        Change {
+            heap,
+            globals,
+            stable,
+        }
+    }
+
+    /// Does again what was taken back, in a transaction that has just begun.
+    pub fn put_again(&mut self, change: Change) {
+        if let Some(memory) = self.store.data().memory {
+            grow(memory, &mut self.store, change.heap.size);
+            change.heap.put_again(memory.data_mut(&mut self.store));
+        }
+        self.set_globals(&change.globals);
+        self.host_mut().stable.put_again(change.stable);
+    }
+
+    fn keep(&mut self) {
+        if let Some(memory) = self.store.data().memory {
+            let live = memory.data(&self.store);
+            let dirty = self.heap.dirty(live);
+            self.heap.keep(live, &dirty);
+        }
+        self.committed_globals = self.live_globals();
+    }
+
+    fn restore(&mut self) {
+        let live = self
+            .store
+            .data()
+            .memory
+            .map_or(0, |memory| memory.data_size(&self.store));
+        if live != self.heap.len() {
+            // A memory of Wasm cannot shrink: take a new instance.
+            self.renew();
+        }
+        if let Some(memory) = self.store.data().memory {
+            let live = memory.data_mut(&mut self.store);
+            let dirty = self.heap.dirty(live);
+            self.heap.restore(live, &dirty);
+        }
+        let committed = std::mem::take(&mut self.committed_globals);
+        self.set_globals(&committed);
+        self.committed_globals = committed;
+    }
+
+    fn renew(&mut self) {
+        let host = self.store.data_mut();
+        let stable = std::mem::take(&mut host.stable);
+        let run = std::mem::replace(&mut host.run, Run::idle());
+        let host = Host {
+            stable,
+            memory: None,
+            run,
+        };
+        let (mut store, instance, globals) =
+            instantiate(&self.module, host).expect("it could be instantiated before");
+        if let Some(memory) = store.data().memory {
+            grow(memory, &mut store, self.heap.len());
+        }
+        (self.store, self.instance, self.globals) = (store, instance, globals);
+    }
+
+    fn live_globals(&mut self) -> Vec<Val> {
+        let store = &mut self.store;
+        self.globals
+            .iter()
+            .map(|global| global.get(&mut *store))
+            .collect()
+    }
+
+    fn set_globals(&mut self, values: &[Val]) {
+        for (global, value) in self.globals.iter().zip(values) {
+            global
+                .set(&mut self.store, *value)
+                .expect("the value came from there");
+        }
+    }
+
+    fn trap(&mut self, error: wasmtime::Error) -> Trap {
+        let run = &mut self.store.data_mut().run;
+        if let Some(trap) = run.trap.take() {
+            return trap;
+        }
+        match error.downcast_ref::<wasmtime::Trap>() {
+            Some(wasmtime::Trap::OutOfFuel) => Trap::InstructionLimit {
+                max: run.instructions_max,
+            },
+            Some(trap) => Trap::Wasm(trap.to_string()),
+            None => Trap::Wasm(format!("{error:#}")),
+        }
+    }
+}
+
+fn instantiate(module: &Module, host: Host) -> Result<(Store<Host>, Instance, Vec<Global>), Trap> {
+    let mut store = Store::new(module.instance().module().engine(), host);
+    store.set_fuel(u64::MAX).expect("the engine counts fuel");
+    let instance = module
+        .instance()
+        .instantiate(&mut store)
+        .map_err(|error| Trap::Wasm(format!("cannot be instantiated: {error:#}")))?;
+    store.data_mut().memory = instance.get_memory(&mut store, module::MEMORY);
+    let globals = module
+        .globals()
+        .map(|name| {
+            instance
+                .get_global(&mut store, &name)
+                .expect("it was exported")
+        })
+        .collect();
+    Ok((store, instance, globals))
+}
+
+/// Grows a memory to a size that it had before.
+fn grow(memory: wasmtime::Memory, store: &mut Store<Host>, bytes: usize) {
+    let missing = (bytes - memory.data_size(&*store)) / WASM_PAGE_BYTES;
+    if missing > 0 {
+        memory
+            .grow(store, missing as u64)
+            .expect("the memory had that size before");
+    }
+}
