@@ -10,6 +10,7 @@ mod host;
 mod instance;
 mod module;
 mod run;
+mod shape;
 mod stable;
 
 use std::{
@@ -27,6 +28,15 @@ pub use stable::{STABLE_PAGE_BYTES, StableMemory};
 
 /// Pages in which memory is charged when it is written to.
 pub const DIRTY_PAGE_BYTES: u64 = 4_096;
+
+/// How heaps are undone; what can be seen from outside is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeapKind {
+    /// The kernel copies pages on write. Copied where it cannot be had.
+    Mapped,
+    /// There is a copy of the whole heap.
+    Copied,
+}
 
 /// A function of the canister's table and the value to call it with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +65,8 @@ pub enum Entry {
         method: String,
         arg: Vec<u8>,
     },
-    /// `canister_query METHOD` as part of a block: called as an update or by another canister.
+    /// `canister_query METHOD` as part of a block: called as an update or by another canister. State is
+    /// discarded, cycles are not.
     ReplicatedQuery {
         method: String,
         arg: Vec<u8>,
@@ -128,8 +139,8 @@ pub struct Context<'a> {
     pub fees: &'a Fees,
     /// By how many bytes heap and stable memory together may still grow; to grow further fails.
     pub growth_bytes_max: u64,
-    /// The setting `wasm_memory_limit`: a larger heap fails the execution, but for queries, callbacks
-    /// and `canister_pre_upgrade`. 0 where there is none.
+    /// The setting `wasm_memory_limit`: with a larger heap no update begins, and neither updates nor
+    /// installations may grow so far. 0 where there is none.
     pub heap_bytes_max: u64,
     /// Attached to the call and not accepted yet.
     pub cycles_available: u128,
@@ -180,6 +191,19 @@ pub enum Trap {
         bytes: u64,
         max: u64,
     },
+    /// More of stable memory was touched than one message may.
+    StableAccessLimit {
+        access: StableAccess,
+        pages_max: u64,
+    },
+}
+
+/// How stable memory was touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StableAccess {
+    Written,
+    /// Or written.
+    Read,
 }
 
 impl fmt::Display for Trap {
@@ -199,6 +223,15 @@ impl fmt::Display for Trap {
             Self::WasmMemoryLimit { bytes, max } => write!(
                 f,
                 "Canister exceeded its current Wasm memory limit of {max} bytes. The peak Wasm memory usage was {bytes} bytes."
+            ),
+            Self::StableAccessLimit { access, pages_max } => write!(
+                f,
+                "Canister exceeded memory access limits: at most {} KB of stable memory can be {} in one message",
+                pages_max * DIRTY_PAGE_BYTES / 1_024,
+                match access {
+                    StableAccess::Written => "modified",
+                    StableAccess::Read => "accessed",
+                }
             ),
             Self::MethodNotFound { method } => write!(f, "Canister has no method '{method}'"),
         }

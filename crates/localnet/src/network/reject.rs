@@ -110,6 +110,7 @@ impl Reject {
             Trap::Contract(_) => ErrorCode::CanisterContractViolation,
             Trap::InstructionLimit { .. } => ErrorCode::CanisterInstructionLimitExceeded,
             Trap::MethodNotFound { .. } => ErrorCode::CanisterMethodNotFound,
+            Trap::StableAccessLimit { .. } => ErrorCode::CanisterMemoryAccessLimitExceeded,
             Trap::WasmMemoryLimit { .. } => ErrorCode::CanisterWasmMemoryLimitExceeded,
         };
         Self::new(
