@@ -44,6 +44,17 @@ pub enum CostSchedule {
     Free,
 }
 
+/// What an outgoing HTTP request uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HttpUsage {
+    pub request_bytes: u64,
+    pub roundtrip_ms: u64,
+    /// Of the answer, before the canister transforms it.
+    pub raw_response_bytes: u64,
+    pub transformed_response_bytes: u64,
+    pub transform_instructions: u64,
+}
+
 /// The prices of one subnet.
 ///
 /// ```
@@ -130,6 +141,24 @@ impl Fees {
             + HTTP_NODE_NODE * nodes
             + HTTP_REQUEST_BYTE * u128::from(request_bytes)
             + HTTP_RESPONSE_BYTE * response)
+            * nodes
+    }
+
+    /// An outgoing HTTP request by the second way to price it: what it uses, not what it may use.
+    pub fn http_request_v2(&self, usage: HttpUsage) -> u128 {
+        if self.schedule != CostSchedule::Normal {
+            return 0;
+        }
+        let nodes = u128::from(self.nodes);
+        let wide = |figure: u64| u128::from(figure);
+        (1_000_000
+            + 140_000 * nodes
+            + 800 * nodes * nodes
+            + 50 * wide(usage.request_bytes)
+            + 50 * wide(usage.raw_response_bytes)
+            + 300 * wide(usage.roundtrip_ms)
+            + wide(usage.transform_instructions) / 13
+            + (10 * nodes + 650) * wide(usage.transformed_response_bytes))
             * nodes
     }
 

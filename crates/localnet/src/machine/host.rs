@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candid::Principal;
-use wasmtime::Memory;
+use wasmtime::{Error, Memory, ResourceLimiter, Result};
 
-use super::{Call, Context, LogLine, Response, StableMemory, Trap};
+use super::{Call, Context, LogLine, Response, StableMemory, Trap, run::within};
 use crate::fees::Fees;
+
+/// A table of functions is kept within what a host can afford.
+const TABLE_ELEMENTS_MAX: usize = 1_000_000;
 
 /// In which of its entry points a canister is running. One bit each, so that a set of them is a mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,45 @@ pub struct Host {
     pub run: Run,
 }
 
+impl Host {
+    /// Nothing runs, nothing is kept.
+    pub fn idle() -> Self {
+        Self {
+            stable: StableMemory::default(),
+            memory: None,
+            run: Run::idle(),
+        }
+    }
+}
+
+impl ResourceLimiter for Host {
+    /// The heap may grow within what the canister may use; beyond its own limit the message fails.
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool> {
+        let limited = Kind::START.or(Kind::INIT).or(Kind::UPDATE);
+        if self.run.kind.among(limited)
+            && let Err(trap) = within(desired as u64, self.run.heap_bytes_max)
+        {
+            self.run.trap = Some(trap.clone());
+            return Err(Error::new(trap));
+        }
+        let growth = (desired - current) as u64;
+        if growth > self.run.growth_bytes_max || maximum.is_some_and(|max| desired > max) {
+            return Ok(false);
+        }
+        self.run.growth_bytes_max -= growth;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX.min(maximum.unwrap_or(usize::MAX)))
+    }
+}
+
 /// One execution.
 pub struct Run {
     pub kind: Kind,
@@ -89,6 +131,8 @@ pub struct Run {
     pub deadline_ns: u64,
     pub instructions_max: u64,
     pub instructions_before: u64,
+    /// What is left of it says how much was used.
+    pub fuel_at_start: u64,
     pub method: String,
     pub arg: Vec<u8>,
     pub reject: Option<(u32, String)>,
@@ -97,6 +141,7 @@ pub struct Run {
     pub answered: bool,
 
     pub fees: Fees,
+    pub queues_full: bool,
     pub growth_bytes_max: u64,
     pub heap_bytes_max: u64,
     pub balance: u128,
@@ -145,6 +190,7 @@ impl Run {
             deadline_ns: context.deadline_ns,
             instructions_max: context.instructions_max,
             instructions_before: context.instructions_before,
+            fuel_at_start: context.instructions_max,
             method: String::new(),
             arg: vec![],
             reject: None,
@@ -152,6 +198,7 @@ impl Run {
             cycles_available: context.cycles_available,
             answered: context.answered,
             fees: *context.fees,
+            queues_full: context.queues_full,
             growth_bytes_max: context.growth_bytes_max,
             heap_bytes_max: context.heap_bytes_max,
             balance: context.balance,
@@ -216,6 +263,7 @@ impl Run {
                 balance: 0,
                 liquid_balance: 0,
                 fees: &Fees::default(),
+                queues_full: false,
                 growth_bytes_max: u64::MAX,
                 heap_bytes_max: 0,
                 cycles_available: 0,

@@ -3,10 +3,10 @@
 use wasmtime::{Global, Instance, Ref, Store, Val};
 
 use super::{
-    Closure, Context, Module, StableMemory, Trap,
-    heap::{HeapChange, Image},
-    host::{Host, Kind, Run},
-    module,
+    Closure, Module, StableMemory, Trap,
+    heap::{self, Heap, HeapChange},
+    host::{Host, Run},
+    shape,
     stable::StableChange,
 };
 
@@ -19,8 +19,10 @@ pub struct Live {
     globals: Vec<Global>,
     /// Heap and mutable globals as they are between executions. The live ones are put back to them after
     /// a trap and after a query.
-    heap: Image,
+    heap: Heap,
     committed_globals: Vec<Val>,
+    /// Pages of the heap that the last execution may have written to.
+    touched: Vec<usize>,
 }
 
 /// What an execution did to a canister, taken out of it.
@@ -32,23 +34,48 @@ pub struct Change {
 
 impl Live {
     /// Active segments are applied; neither start function nor entry points have run.
-    pub fn new(module: &Module, context: &Context) -> Result<Self, Trap> {
+    pub fn new(module: &Module) -> Result<Self, Trap> {
         let host = Host {
             stable: StableMemory::default(),
             memory: None,
-            run: Run::new(Kind::START, context),
+            run: Run::idle(),
         };
-        let (store, instance, globals) = instantiate(module, host)?;
+        let (instantiated, heap) = heap::provide(None, || instantiate(module, host));
+        let (store, instance, globals) = instantiated?;
         let mut live = Self {
             module: module.clone(),
             store,
             instance,
             globals,
-            heap: Image::default(),
+            heap: heap.unwrap_or(Heap::Copied(vec![])),
             committed_globals: vec![],
+            touched: vec![],
         };
+        live.look();
         live.keep();
         Ok(live)
+    }
+
+    /// A new instance with that heap and these globals. None where the heap is smaller than the module's
+    /// or there is another number of globals.
+    pub fn from_image(
+        module: &Module,
+        heap: &[u8],
+        globals: Vec<Val>,
+    ) -> Result<Option<Self>, Trap> {
+        let mut live = Self::new(module)?;
+        if heap.len() < live.heap().len() || globals.len() != live.globals.len() {
+            return Ok(None);
+        }
+        live.begin();
+        if let Some(memory) = live.store.data().memory {
+            grow(memory, &mut live.store, heap.len());
+            memory.data_mut(&mut live.store).copy_from_slice(heap);
+        }
+        live.set_globals(&globals);
+        live.look();
+        live.commit();
+        Ok(Some(live))
     }
 
     pub fn module(&self) -> &Module {
@@ -94,7 +121,7 @@ impl Live {
     }
 
     pub fn call_closure(&mut self, Closure { fun, env }: Closure) -> Result<(), Trap> {
-        let table = self.instance.get_table(&mut self.store, Module::TABLE);
+        let table = self.instance.get_table(&mut self.store, shape::TABLE);
         let element = table.and_then(|table| table.get(&mut self.store, u64::from(fun)));
         let Some(Ref::Func(Some(function))) = element else {
             return Err(Trap::Contract(format!(
@@ -111,12 +138,26 @@ impl Live {
             .map_err(|error| self.trap(error))
     }
 
-    /// Pages of the heap that were written to since it was committed or put back.
-    pub fn dirty_pages(&self) -> Vec<usize> {
-        match self.store.data().memory {
-            Some(memory) => self.heap.dirty(memory.data(&self.store)),
+    pub fn live_heap_bytes(&self) -> u64 {
+        self.memory().map_or(0, <[u8]>::len) as u64
+    }
+
+    /// Finds out what the heap's execution has touched; to be done before it is kept or put back.
+    pub fn look(&mut self) {
+        self.touched = match self.memory() {
+            Some(live) => self.heap.touched(live),
             None => vec![],
-        }
+        };
+    }
+
+    /// Of the touched pages, how many are not as they were committed.
+    pub fn count_dirty_pages(&self) -> u64 {
+        self.memory().map_or(0, |live| {
+            self.touched
+                .iter()
+                .filter(|page| self.heap.differs(live, **page))
+                .count() as u64
+        })
     }
 
     pub fn begin(&mut self) {
@@ -137,10 +178,10 @@ impl Live {
 
     /// As [`Live::roll_back`], and hands out what is undone.
     pub fn take_back(&mut self) -> Change {
-        let heap = match self.store.data().memory {
-            Some(memory) => {
-                let live = memory.data(&self.store);
-                HeapChange::take(live, &self.heap.dirty(live))
+        let heap = match self.memory() {
+            Some(live) => {
+                let touched = self.touched.iter().copied();
+                HeapChange::take(live, touched.filter(|page| self.heap.differs(live, *page)))
             }
             None => HeapChange::default(),
         };
@@ -164,50 +205,68 @@ impl Live {
         self.host_mut().stable.put_again(change.stable);
     }
 
+    fn memory(&self) -> Option<&[u8]> {
+        let memory = self.store.data().memory?;
+        Some(memory.data(&self.store))
+    }
+
     fn keep(&mut self) {
         if let Some(memory) = self.store.data().memory {
-            let live = memory.data(&self.store);
-            let dirty = self.heap.dirty(live);
-            self.heap.keep(live, &dirty);
+            let live = memory.data_mut(&mut self.store);
+            self.heap.keep(live, &self.touched);
         }
         self.committed_globals = self.live_globals();
+        self.touched.clear();
+        if self.module.wears_out() {
+            self.renew();
+        }
     }
 
     fn restore(&mut self) {
-        let live = self
-            .store
-            .data()
-            .memory
-            .map_or(0, |memory| memory.data_size(&self.store));
-        if live != self.heap.len() {
-            // A memory of Wasm cannot shrink: take a new instance.
-            self.renew();
+        // A memory of Wasm cannot shrink, a dropped segment cannot come back: take a new instance.
+        let grown = self.live_heap_bytes() != self.heap.bytes().len() as u64;
+        if grown || self.module.wears_out() {
+            return self.renew();
         }
         if let Some(memory) = self.store.data().memory {
             let live = memory.data_mut(&mut self.store);
-            let dirty = self.heap.dirty(live);
-            self.heap.restore(live, &dirty);
+            self.heap.restore(live, &self.touched);
         }
+        self.touched.clear();
         let committed = std::mem::take(&mut self.committed_globals);
         self.set_globals(&committed);
         self.committed_globals = committed;
     }
 
+    /// A new instance with the committed heap and globals. Its tables are those of the module: as on the
+    /// Internet Computer, what a message does to a table ends with the message.
     fn renew(&mut self) {
-        let host = self.store.data_mut();
-        let stable = std::mem::take(&mut host.stable);
-        let run = std::mem::replace(&mut host.run, Run::idle());
+        let host = std::mem::replace(self.store.data_mut(), Host::idle());
         let host = Host {
-            stable,
             memory: None,
-            run,
+            run: Run::idle(),
+            ..host
         };
-        let (mut store, instance, globals) =
-            instantiate(&self.module, host).expect("it could be instantiated before");
+        let (instantiated, heap) =
+            heap::provide(Some(&self.heap), || instantiate(&self.module, host));
+        let (mut store, instance, globals) = instantiated.expect("it could be instantiated before");
+        if let Some(heap) = heap {
+            self.heap = heap;
+        }
         if let Some(memory) = store.data().memory {
-            grow(memory, &mut store, self.heap.len());
+            grow(memory, &mut store, self.heap.bytes().len());
         }
         (self.store, self.instance, self.globals) = (store, instance, globals);
+        // Instantiating has written the module's segments over the heap.
+        self.look();
+        if let Some(memory) = self.store.data().memory {
+            let live = memory.data_mut(&mut self.store);
+            self.heap.restore(live, &self.touched);
+        }
+        self.touched.clear();
+        let committed = std::mem::take(&mut self.committed_globals);
+        self.set_globals(&committed);
+        self.committed_globals = committed;
     }
 
     fn live_globals(&mut self) -> Vec<Val> {
@@ -231,24 +290,34 @@ impl Live {
         if let Some(trap) = run.trap.take() {
             return trap;
         }
-        match error.downcast_ref::<wasmtime::Trap>() {
-            Some(wasmtime::Trap::OutOfFuel) => Trap::InstructionLimit {
-                max: run.instructions_max,
-            },
-            Some(trap) => Trap::Wasm(trap.to_string()),
-            None => Trap::Wasm(format!("{error:#}")),
-        }
+        let name = match error.downcast_ref::<wasmtime::Trap>() {
+            Some(wasmtime::Trap::OutOfFuel) => {
+                return Trap::InstructionLimit {
+                    max: run.instructions_max,
+                };
+            }
+            // As the Internet Computer names them.
+            Some(wasmtime::Trap::UnreachableCodeReached) => "unreachable".into(),
+            Some(wasmtime::Trap::MemoryOutOfBounds) => "heap out of bounds".into(),
+            Some(wasmtime::Trap::TableOutOfBounds) => "table out of bounds".into(),
+            Some(wasmtime::Trap::IntegerDivisionByZero) => "integer division by 0".into(),
+            Some(wasmtime::Trap::StackOverflow) => "stack overflow".into(),
+            Some(trap) => trap.to_string(),
+            None => format!("{error:#}"),
+        };
+        Trap::Wasm(name)
     }
 }
 
 fn instantiate(module: &Module, host: Host) -> Result<(Store<Host>, Instance, Vec<Global>), Trap> {
     let mut store = Store::new(module.instance().module().engine(), host);
+    store.limiter(|host| host);
     store.set_fuel(u64::MAX).expect("the engine counts fuel");
     let instance = module
         .instance()
         .instantiate(&mut store)
         .map_err(|error| Trap::Wasm(format!("cannot be instantiated: {error:#}")))?;
-    store.data_mut().memory = instance.get_memory(&mut store, module::MEMORY);
+    store.data_mut().memory = instance.get_memory(&mut store, shape::MEMORY);
     let globals = module
         .globals()
         .map(|name| {

@@ -7,9 +7,11 @@ mod api;
 mod cost;
 mod heap;
 mod host;
+mod image;
 mod instance;
 mod module;
 mod run;
+mod shape;
 mod stable;
 
 use std::{
@@ -18,9 +20,11 @@ use std::{
 };
 
 use candid::Principal;
+use serde::{Deserialize, Serialize};
 
 use crate::fees::Fees;
 
+pub use image::Image;
 pub use module::{Compiler, MetadataVisibility, Module, ModuleError};
 pub use run::{Machine, Scratch};
 pub use stable::{STABLE_PAGE_BYTES, StableMemory};
@@ -28,17 +32,26 @@ pub use stable::{STABLE_PAGE_BYTES, StableMemory};
 /// Pages in which memory is charged when it is written to.
 pub const DIRTY_PAGE_BYTES: u64 = 4_096;
 
-/// A function of the canister's table and the value to call it with.
+/// How heaps are undone; what can be seen from outside is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeapKind {
+    /// The kernel copies pages on write. Copied where it cannot be had.
+    Mapped,
+    /// There is a copy of the whole heap.
+    Copied,
+}
+
+/// A function of the canister's table and the value to call it with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closure {
     pub fun: u32,
     pub env: u32,
 }
 
 /// What comes back from a call.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    Reply(Vec<u8>),
+    Reply(#[serde(with = "serde_bytes")] Vec<u8>),
     Reject { code: u32, message: String },
 }
 
@@ -55,7 +68,8 @@ pub enum Entry {
         method: String,
         arg: Vec<u8>,
     },
-    /// `canister_query METHOD` as part of a block: called as an update or by another canister.
+    /// `canister_query METHOD` as part of a block: called as an update or by another canister. State is
+    /// discarded, cycles are not.
     ReplicatedQuery {
         method: String,
         arg: Vec<u8>,
@@ -126,10 +140,12 @@ pub struct Context<'a> {
     pub liquid_balance: u128,
     /// The prices of the canister's subnet.
     pub fees: &'a Fees,
+    /// Every call is refused, as if the queue to its callee were full.
+    pub queues_full: bool,
     /// By how many bytes heap and stable memory together may still grow; to grow further fails.
     pub growth_bytes_max: u64,
-    /// The setting `wasm_memory_limit`: a larger heap fails the execution, but for queries, callbacks
-    /// and `canister_pre_upgrade`. 0 where there is none.
+    /// The setting `wasm_memory_limit`: with a larger heap no update begins, and neither updates nor
+    /// installations may grow so far. 0 where there is none.
     pub heap_bytes_max: u64,
     /// Attached to the call and not accepted yet.
     pub cycles_available: u128,
@@ -180,6 +196,19 @@ pub enum Trap {
         bytes: u64,
         max: u64,
     },
+    /// More of stable memory was touched than one message may.
+    StableAccessLimit {
+        access: StableAccess,
+        pages_max: u64,
+    },
+}
+
+/// How stable memory was touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StableAccess {
+    Written,
+    /// Or written.
+    Read,
 }
 
 impl fmt::Display for Trap {
@@ -200,6 +229,15 @@ impl fmt::Display for Trap {
                 f,
                 "Canister exceeded its current Wasm memory limit of {max} bytes. The peak Wasm memory usage was {bytes} bytes."
             ),
+            Self::StableAccessLimit { access, pages_max } => write!(
+                f,
+                "Canister exceeded memory access limits: at most {} KB of stable memory can be {} in one message",
+                pages_max * DIRTY_PAGE_BYTES / 1_024,
+                match access {
+                    StableAccess::Written => "modified",
+                    StableAccess::Read => "accessed",
+                }
+            ),
             Self::MethodNotFound { method } => write!(f, "Canister has no method '{method}'"),
         }
     }
@@ -208,14 +246,14 @@ impl fmt::Display for Trap {
 impl std::error::Error for Trap {}
 
 /// One line that the canister printed, or the message of its trap.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     pub time_ns: u64,
     pub text: Vec<u8>,
 }
 
 /// What an execution used, to the instruction: the same run of the same code uses the same.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Everything that is charged as instructions: operators, imports with their bytes, dirty pages.
     pub instructions: u64,

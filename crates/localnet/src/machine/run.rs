@@ -3,10 +3,10 @@
 use sha2::{Digest, Sha256};
 
 use super::{
-    Context, Entry, Module, Outcome, Response, StableMemory, Trap, Usage,
+    Context, Entry, Image, Module, Outcome, Response, StableMemory, Trap, Usage,
     host::{Kind, Run},
     instance::{Change, Live},
-    module,
+    shape,
 };
 
 /// Instructions for each page of the heap or of stable memory that a message writes to.
@@ -25,7 +25,7 @@ pub struct Scratch(Option<Change>);
 impl Machine {
     /// A new canister: start function, then `canister_init`. No machine where one of them trapped.
     pub fn install(module: &Module, arg: Vec<u8>, context: &Context) -> (Option<Self>, Outcome) {
-        let mut machine = match Live::new(module, context) {
+        let mut machine = match Live::new(module) {
             Ok(live) => Self { live },
             Err(trap) => return (None, failed(trap, context)),
         };
@@ -61,7 +61,7 @@ impl Machine {
             before = outcome.usage;
             logs = outcome.logs;
         }
-        let mut new = match Live::new(module, context) {
+        let mut new = match Live::new(module) {
             Ok(live) => Self { live },
             Err(trap) => {
                 self.end(false);
@@ -70,12 +70,16 @@ impl Machine {
         };
         // What pre_upgrade wrote is still in the undo log: the new machine goes on in that transaction.
         new.live.host_mut().stable = std::mem::take(&mut self.live.host_mut().stable);
-        new.live
-            .set_fuel(context.instructions_max - before.instructions);
+        let rest = Context {
+            instructions_max: context.instructions_max - before.instructions,
+            ..*context
+        };
+        new.live.set_fuel(rest.instructions_max);
         let result = new
-            .start(context)
-            .and_then(|()| new.enter_init("canister_post_upgrade", arg, context));
-        let mut outcome = new.outcome(result, context);
+            .start(&rest)
+            .and_then(|()| new.enter_init("canister_post_upgrade", arg, &rest));
+        let mut outcome = new.outcome(result, &rest);
+        outcome.usage.instructions += before.instructions;
         outcome.usage.heap_pages_dirtied += before.heap_pages_dirtied;
         outcome.usage.stable_bytes_read += before.stable_bytes_read;
         outcome.usage.stable_bytes_written += before.stable_bytes_written;
@@ -93,7 +97,15 @@ impl Machine {
 
     /// Runs one entry point. Queries and inspections leave nothing behind.
     pub fn run(&mut self, entry: Entry, context: &Context) -> Outcome {
-        let discard = matches!(entry, Entry::Query { .. } | Entry::Inspect { .. });
+        let discard = matches!(
+            entry,
+            Entry::Query { .. } | Entry::ReplicatedQuery { .. } | Entry::Inspect { .. }
+        );
+        if matches!(entry, Entry::Update { .. })
+            && let Err(trap) = within(self.heap_bytes(), context.heap_bytes_max)
+        {
+            return failed(trap, context);
+        }
         self.begin(context.instructions_max);
         let result = self.enter(entry, context);
         let outcome = self.outcome(result, context);
@@ -123,6 +135,24 @@ impl Machine {
             scratch.0 = Some(change);
         }
         outcome
+    }
+
+    /// Heap, globals and stable memory as they are between executions.
+    pub fn image(&self) -> Image {
+        Image::new(self.live.heap(), self.live.globals(), self.stable())
+    }
+
+    /// What [`Machine::image`] was taken of. None where the image is of another module.
+    pub fn from_image(module: &Module, image: &Image) -> Result<Option<Self>, Trap> {
+        let Some(stable) = image.stable() else {
+            return Ok(None);
+        };
+        let live = Live::from_image(module, &image.heap, image.globals())?;
+        Ok(live.map(|live| {
+            let mut machine = Self { live };
+            machine.set_stable(stable);
+            machine
+        }))
     }
 
     pub fn module(&self) -> &Module {
@@ -172,7 +202,7 @@ impl Machine {
             return Ok(());
         }
         self.live.host_mut().run = Run::new(Kind::START, &fresh(context));
-        self.live.call_export(module::START)
+        self.live.call_export(shape::START)
     }
 
     fn enter_init(&mut self, name: &str, arg: Vec<u8>, context: &Context) -> Result<(), Trap> {
@@ -182,7 +212,7 @@ impl Machine {
             logs,
             ..Run::new(Kind::INIT, &fresh(context))
         };
-        self.call_optional(name)
+        self.initialise(name, context)
     }
 
     fn enter(&mut self, entry: Entry, context: &Context) -> Result<(), Trap> {
@@ -237,6 +267,12 @@ impl Machine {
         }
     }
 
+    /// `canister_init` or `canister_post_upgrade`, if there is one, with a heap that may be as large.
+    fn initialise(&mut self, name: &str, context: &Context) -> Result<(), Trap> {
+        self.call_optional(name)?;
+        within(self.live.live_heap_bytes(), context.heap_bytes_max)
+    }
+
     fn call_optional(&mut self, name: &str) -> Result<(), Trap> {
         if self.module().exports(name) {
             self.live.call_export(name)
@@ -245,17 +281,21 @@ impl Machine {
         }
     }
 
-    fn outcome(&mut self, mut result: Result<(), Trap>, context: &Context) -> Outcome {
-        let heap_pages_dirtied = self.live.dirty_pages().len() as u64;
+    fn outcome(&mut self, result: Result<(), Trap>, context: &Context) -> Outcome {
+        self.live.look();
+        // Where state is discarded, nobody looks which pages of the heap are dirty.
+        let untracked = Kind::QUERY.or(Kind::REPLICATED_QUERY).or(Kind::INSPECT);
+        let heap_pages_dirtied = if self.live.host().run.kind.among(untracked) {
+            0
+        } else {
+            self.live.count_dirty_pages()
+        };
+        // Dirty pages are charged when everything is done: they take what is left, but fail nothing.
         let max = context.instructions_max;
-        let mut instructions = max.saturating_sub(self.live.fuel());
-        instructions = instructions.saturating_add(heap_pages_dirtied * DIRTY_PAGE_COST);
-        if instructions > max {
-            instructions = max;
-            if result.is_ok() {
-                result = Err(Trap::InstructionLimit { max });
-            }
-        }
+        let instructions = max
+            .saturating_sub(self.live.fuel())
+            .saturating_add(heap_pages_dirtied * DIRTY_PAGE_COST)
+            .min(max);
         let host = self.live.host_mut();
         let run = std::mem::replace(&mut host.run, Run::idle());
         Outcome {
@@ -316,6 +356,15 @@ fn kind_and_export(entry: &Entry) -> (Kind, String) {
             Response::Reject { .. } => (Kind::COMPOSITE_REJECT, closure),
         },
         Entry::CompositeCleanup { .. } => (Kind::COMPOSITE_CLEANUP, closure),
+    }
+}
+
+/// Whether a heap is within the setting `wasm_memory_limit`, where there is one.
+pub fn within(bytes: u64, max: u64) -> Result<(), Trap> {
+    if max != 0 && bytes > max {
+        Err(Trap::WasmMemoryLimit { bytes, max })
+    } else {
+        Ok(())
     }
 }
 

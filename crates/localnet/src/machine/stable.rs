@@ -53,6 +53,29 @@ impl StableMemory {
         memory
     }
 
+    /// Of that size, in pages of [`STABLE_PAGE_BYTES`], with these pages of [`DIRTY_PAGE_BYTES`]. None
+    /// where they do not fit.
+    pub fn from_pages<'a>(
+        size_pages: u64,
+        pages: impl Iterator<Item = (u64, &'a [u8])>,
+    ) -> Option<Self> {
+        let mut memory = Self {
+            size_pages,
+            ..Self::default()
+        };
+        for (page, bytes) in pages {
+            let offset = page.checked_mul(DIRTY_PAGE_BYTES)?;
+            memory.write(offset, bytes).ok()?;
+        }
+        Some(memory)
+    }
+
+    /// The pages of [`DIRTY_PAGE_BYTES`] that were written to, in their order.
+    pub fn pages(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let pages = self.pages.iter();
+        pages.map(|(page, bytes)| (*page, bytes.as_slice()))
+    }
+
     /// All of it. For images that a test takes or puts; a large memory is copied whole.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; (self.size_pages * STABLE_PAGE_BYTES) as usize];

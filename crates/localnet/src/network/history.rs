@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candid::Principal;
+use serde::{Deserialize, Serialize};
 
 use super::{MessageId, Reject};
 
@@ -18,7 +19,7 @@ const KEPT_BYTES_MAX: usize = 1 << 30;
 const ENTRY_BYTES: usize = 256;
 
 /// Where a message stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     Received,
     Processing,
@@ -28,7 +29,7 @@ pub enum Status {
 }
 
 /// A message from outside.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
     pub sender: Principal,
     /// The canister that was called, or the management canister.
@@ -39,13 +40,14 @@ pub struct Entry {
     /// The last moment at which the message may be sent; none for one that cannot be sent again.
     pub expiry_ns: Option<u64>,
     /// Whether the certified state has it.
+    #[serde(skip)]
     sealed: bool,
     /// Its place in the order of answers; 0 until it is answered.
     order: u64,
 }
 
 /// Messages by their ids.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct History {
     entries: BTreeMap<MessageId, Entry>,
     /// Those whose answer is kept, in the order in which they were answered.
@@ -55,12 +57,21 @@ pub struct History {
     /// When which message is forgotten.
     forgotten_ns: BTreeSet<(u64, MessageId)>,
     /// What the certified state does not know yet.
+    #[serde(skip)]
     changed: BTreeSet<MessageId>,
 }
 
 impl History {
     pub fn get(&self, id: &MessageId) -> Option<&Entry> {
         self.entries.get(id)
+    }
+
+    /// The certified state is a new one: it knows nothing.
+    pub(super) fn forget_certified(&mut self) {
+        self.changed = self.entries.keys().copied().collect();
+        for entry in self.entries.values_mut() {
+            entry.sealed = false;
+        }
     }
 
     /// A message that is not known yet.

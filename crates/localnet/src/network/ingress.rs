@@ -1,22 +1,23 @@
 //! Messages and queries from outside.
 
 use candid::Principal;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
     MessageId, Network, Reject,
     call::{Origin, Request},
     canister::Status as CanisterStatus,
-    execute::{Circumstances, INSPECT_INSTRUCTIONS, QUERY_INSTRUCTIONS, with_machine},
+    execute::{Circumstances, INSPECT_INSTRUCTIONS, with_machine},
     history::{Entry, Status},
 };
-use crate::machine::{self, Response, Trap};
+use crate::machine;
 
 /// Rounds in which a message is expected to be answered.
 const ROUNDS_MAX: usize = 100;
 
 /// An update call from outside.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingress {
     pub sender: Principal,
     /// The management canister takes messages too.
@@ -93,6 +94,8 @@ impl Network {
             self.inspect(sender, canister, &method, &arg)?;
             Some(canister)
         };
+        let bytes = (method.len() + arg.len()) as u64;
+        self.charge_ingress(canister, &method, addressed, bytes)?;
         let subnet = self.route(addressed.as_ref()).id;
         self.history
             .receive(id, sender, canister, subnet, expiry_ns);
@@ -105,7 +108,35 @@ impl Network {
             cycles: 0,
             deadline_ns: 0,
             subnet: effective,
+            parent: 0,
         });
+        Ok(())
+    }
+
+    /// The canister that a message is for pays for it: method name and argument. Of messages to the
+    /// management canister the provisional ones are free, and settings can always be changed, so that a
+    /// canister which froze itself can be thawed.
+    fn charge_ingress(
+        &mut self,
+        callee: Principal,
+        method: &str,
+        payer: Option<Principal>,
+        bytes: u64,
+    ) -> Result<(), Reject> {
+        let managed = callee == Principal::management_canister();
+        if managed && (method.starts_with("provisional_") || method == "update_settings") {
+            return Ok(());
+        }
+        let Some(id) = payer else { return Ok(()) };
+        let Some(subnet) = self.subnet_of(&id) else {
+            return Ok(());
+        };
+        let fees = self.fees(&subnet);
+        let price = fees.ingress(bytes);
+        if let Some(canister) = self.canisters.get_mut(&id) {
+            canister.pay(&id, price, &fees)?;
+            self.burn(price);
+        }
         Ok(())
     }
 
@@ -148,6 +179,8 @@ impl Network {
         arg: &[u8],
     ) -> Result<(), Reject> {
         let time_ns = self.time_ns;
+        let fees = self.subnet_of(&id).map(|subnet| self.fees(&subnet));
+        let fees = fees.unwrap_or_default();
         let canister = self
             .canisters
             .get_mut(&id)
@@ -169,8 +202,14 @@ impl Network {
         if !canister.exports("canister_inspect_message") {
             return Ok(());
         }
-        let circumstances =
-            Circumstances::new(id, sender, time_ns, INSPECT_INSTRUCTIONS, &self.root_key);
+        let circumstances = Circumstances::new(
+            id,
+            sender,
+            time_ns,
+            INSPECT_INSTRUCTIONS,
+            &self.root_key,
+            &fees,
+        );
         let entry = machine::Entry::Inspect {
             method: method.into(),
             arg: arg.to_vec(),
@@ -183,57 +222,6 @@ impl Network {
             Ok(()) if outcome.accepted => Ok(()),
             Ok(()) => Err(Reject::refused(&id)),
             Err(trap) => Err(Reject::trapped(&id, &trap)),
-        }
-    }
-
-    /// A query: answered at once, outside of any round; it changes nothing.
-    pub fn query(
-        &mut self,
-        sender: Principal,
-        id: Principal,
-        method: &str,
-        arg: Vec<u8>,
-    ) -> Result<Vec<u8>, Reject> {
-        if id == Principal::management_canister() {
-            return self.manage_query(sender, method, &arg);
-        }
-        let certificate = self.data_certificate(&id);
-        let time_ns = self.time_ns;
-        let canister = self
-            .canisters
-            .get_mut(&id)
-            .ok_or_else(|| Reject::not_found(&id))?;
-        match canister.status {
-            CanisterStatus::Running => {}
-            CanisterStatus::Stopping(_) => return Err(Reject::stopping(&id)),
-            CanisterStatus::Stopped => return Err(Reject::stopped(&id)),
-        }
-        let circumstances =
-            Circumstances::new(id, sender, time_ns, QUERY_INSTRUCTIONS, &self.root_key);
-        let entry = machine::Entry::Query {
-            method: method.into(),
-            arg,
-        };
-        let mut outcome = with_machine(canister, circumstances, |machine, view| {
-            let view = machine::Context {
-                certificate: certificate.as_deref(),
-                ..*view
-            };
-            machine.run(entry, &view)
-        })
-        .ok_or_else(|| Reject::no_module(&id))?;
-        canister.log(std::mem::take(&mut outcome.logs));
-        match (outcome.result, outcome.response) {
-            (Ok(()), Some(Response::Reply(bytes))) => Ok(bytes),
-            (Ok(()), Some(Response::Reject { message, .. })) => Err(Reject::new(
-                pocket_ic::ErrorCode::CanisterRejectedMessage,
-                message,
-            )),
-            (Ok(()), None) => Err(Reject::no_reply(&id)),
-            (Err(Trap::MethodNotFound { method }), _) => {
-                Err(Reject::no_method(&id, "query", &method))
-            }
-            (Err(trap), _) => Err(Reject::trapped(&id, &trap)),
         }
     }
 }

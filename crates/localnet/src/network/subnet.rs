@@ -2,19 +2,28 @@
 
 use candid::Principal;
 pub use pocket_ic::common::rest::SubnetKind;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::cert::SubnetKeys;
+use crate::{
+    cert::SubnetKeys,
+    fees::{CostSchedule, Fees},
+};
 
 /// Canister ids of one subnet.
 const IDS_PER_SUBNET: u64 = 1 << 20;
 
 /// One subnet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Subnet {
     pub id: Principal,
     pub kind: SubnetKind,
     pub seed: [u8; 32],
+    pub fees: Fees,
+    /// It runs no message before this round.
+    pub(super) halted_until: u64,
+    /// It was deleted, with everything on it.
+    pub deleted: bool,
     first: u64,
     next: u64,
 }
@@ -29,6 +38,9 @@ impl Subnet {
             id: keys.subnet(),
             kind,
             seed,
+            fees: fees_of(kind),
+            halted_until: 0,
+            deleted: false,
             first,
             next: first,
         }
@@ -65,6 +77,22 @@ impl Subnet {
         }
         None
     }
+}
+
+/// What a subnet of that kind charges, unless it is told otherwise.
+pub fn fees_of(kind: SubnetKind) -> Fees {
+    let nodes = match kind {
+        SubnetKind::Fiduciary | SubnetKind::SNS => 34,
+        _ => crate::fees::REFERENCE_NODES,
+    };
+    let schedule = match kind {
+        SubnetKind::NNS | SubnetKind::System | SubnetKind::Bitcoin | SubnetKind::II => {
+            CostSchedule::System
+        }
+        SubnetKind::CloudEngine => CostSchedule::Free,
+        _ => CostSchedule::Normal,
+    };
+    Fees { nodes, schedule }
 }
 
 /// Eight bytes of number, then 1, 1: the form of canister ids on the Internet Computer.

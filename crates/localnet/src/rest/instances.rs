@@ -9,8 +9,8 @@ use axum::{
 };
 use flate2::read::GzDecoder;
 use pocket_ic::common::rest::{
-    CanisterIdRange, CreateInstanceResponse, ExtendedSubnetConfigSet, HttpGatewayBackend,
-    HttpGatewayConfig, IcpFeatures, InitialTime, InstanceConfig, SubnetConfig,
+    CanisterCyclesCostSchedule, CanisterIdRange, CreateInstanceResponse, ExtendedSubnetConfigSet,
+    HttpGatewayBackend, HttpGatewayConfig, IcpFeatures, InitialTime, InstanceConfig, SubnetConfig,
     SubnetInstructionConfig, SubnetSpec, Topology,
 };
 use sha2::{Digest, Sha256};
@@ -22,7 +22,10 @@ use super::{
     server::{Instance, Server},
     shapes::{ApiError, Json, Reply},
 };
-use crate::network::{Config, SubnetKind, TIME_START_NS};
+use crate::{
+    fees::{CostSchedule, Fees},
+    network::{Config, SubnetKind, TIME_START_NS, fees_of},
+};
 
 /// Every instance draws the same random numbers, so that a test can be run again.
 const SEED: u64 = 0;
@@ -52,9 +55,11 @@ async fn try_create(
     };
     let engine = Handle::start(Config {
         subnets: specs.iter().map(|(kind, _)| *kind).collect(),
+        fees: specs.iter().map(fees).collect(),
         seed: SEED,
         time_ns,
         compile_cache: server.compile_cache.clone(),
+        ..Config::default()
     })
     .map_err(|error| format!("the instance's thread did not start: {error}"))?;
     let gone = |gone: Gone| gone.to_string();
@@ -155,6 +160,18 @@ fn check(config: &InstanceConfig) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A subnet that is free asks for nothing; any other for what its kind asks.
+fn fees((kind, spec): &(SubnetKind, SubnetSpec)) -> Fees {
+    let fees = fees_of(*kind);
+    match spec.get_cost_schedule() {
+        CanisterCyclesCostSchedule::Free => Fees {
+            schedule: CostSchedule::Free,
+            ..fees
+        },
+        CanisterCyclesCostSchedule::Normal => fees,
+    }
 }
 
 /// All subnets in the order of their canister ids.
