@@ -6,7 +6,10 @@ use ic_management_canister_types::{
     InstallChunkedCodeArgs, InstallCodeArgs, ProvisionalCreateCanisterWithCyclesArgs,
     UploadChunkArgs,
 };
-use openstorage_localnet::network::{Config, Ingress, Network, Reject, SubnetKind, TIME_START_NS};
+use openstorage_localnet::{
+    fees::{CostSchedule, Fees},
+    network::{Config, Ingress, Network, Reject, SubnetKind},
+};
 use pocket_ic::{ErrorCode, RejectCode};
 use sha2::{Digest, Sha256};
 
@@ -86,6 +89,11 @@ const WAT: &str = r#"(module
   (func (export "canister_global_timer") (call $bump)))"#;
 
 const OWNER: Principal = Principal::from_slice(&[7]);
+/// So that what is attached and accepted shows to the cycle.
+const FREE: Fees = Fees {
+    nodes: 13,
+    schedule: CostSchedule::Free,
+};
 const CYCLES: u128 = 1_000_000_000;
 
 fn wasm() -> Vec<u8> {
@@ -98,9 +106,9 @@ impl Bench {
     fn new() -> Self {
         Self(Network::new(Config {
             subnets: vec![SubnetKind::Application, SubnetKind::Application],
+            fees: vec![FREE, FREE],
             seed: 1,
-            time_ns: TIME_START_NS,
-            compile_cache: None,
+            ..Config::default()
         }))
     }
 
@@ -446,10 +454,7 @@ fn only_controllers_manage_a_canister() {
         );
     }
     let unknown = bench
-        .manage(
-            "take_canister_snapshot",
-            &CanisterIdRecord { canister_id: id },
-        )
+        .manage("sign_with_ecdsa", &CanisterIdRecord { canister_id: id })
         .unwrap_err();
     assert_eq!(unknown.error_code, ErrorCode::UnknownManagementMessage);
 }

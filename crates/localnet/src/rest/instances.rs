@@ -9,8 +9,8 @@ use axum::{
 };
 use flate2::read::GzDecoder;
 use pocket_ic::common::rest::{
-    CanisterIdRange, CreateInstanceResponse, ExtendedSubnetConfigSet, HttpGatewayBackend,
-    HttpGatewayConfig, IcpFeatures, InitialTime, InstanceConfig, SubnetConfig,
+    CanisterCyclesCostSchedule, CanisterIdRange, CreateInstanceResponse, ExtendedSubnetConfigSet,
+    HttpGatewayBackend, HttpGatewayConfig, IcpFeatures, InitialTime, InstanceConfig, SubnetConfig,
     SubnetInstructionConfig, SubnetSpec, Topology,
 };
 use sha2::{Digest, Sha256};
@@ -22,7 +22,10 @@ use super::{
     server::{Instance, Server},
     shapes::{ApiError, Json, Reply},
 };
-use crate::network::{Config, SubnetKind, TIME_START_NS};
+use crate::{
+    fees::{CostSchedule, Fees},
+    network::{Config, SubnetKind, TIME_START_NS, fees_of},
+};
 
 /// Every instance draws the same random numbers, so that a test can be run again.
 const SEED: u64 = 0;
@@ -52,14 +55,16 @@ async fn try_create(
     };
     let engine = Handle::start(Config {
         subnets: specs.iter().map(|(kind, _)| *kind).collect(),
+        fees: specs.iter().map(fees).collect(),
         seed: SEED,
         time_ns,
         compile_cache: server.compile_cache.clone(),
+        ..Config::default()
     })
     .map_err(|error| format!("the instance's thread did not start: {error}"))?;
     let gone = |gone: Gone| gone.to_string();
-    let topology = engine
-        .run(move |engine| topology(engine, &specs))
+    let (topology, keys) = engine
+        .run(move |engine| (topology(engine, &specs), Arc::clone(engine.network.keys())))
         .await
         .map_err(gone)?;
     if let Some(InitialTime::AutoProgress(progress)) = config.initial_time {
@@ -73,6 +78,8 @@ async fn try_create(
     let instance_id = server.add_instance(Instance {
         engine,
         topology: Arc::new(topology.clone()),
+        keys,
+        trusts_envelopes: config.disable_ingress_validation == Some(true),
     });
     let http_gateway_info = match config.http_gateway_config {
         None => None,
@@ -103,7 +110,7 @@ async fn try_create(
 }
 
 /// Refuses what this network cannot be. Left out on purpose: flags that only loosen limits which it
-/// does not have (`icp_config`, `disable_ingress_validation`) and `log_level`.
+/// does not have (`icp_config`) and `log_level`.
 fn check(config: &InstanceConfig) -> Result<(), String> {
     config.subnet_config_set.validate()?;
     let refused = [
@@ -155,6 +162,18 @@ fn check(config: &InstanceConfig) -> Result<(), String> {
     Ok(())
 }
 
+/// A subnet that is free asks for nothing; any other for what its kind asks.
+fn fees((kind, spec): &(SubnetKind, SubnetSpec)) -> Fees {
+    let fees = fees_of(*kind);
+    match spec.get_cost_schedule() {
+        CanisterCyclesCostSchedule::Free => Fees {
+            schedule: CostSchedule::Free,
+            ..fees
+        },
+        CanisterCyclesCostSchedule::Normal => fees,
+    }
+}
+
 /// All subnets in the order of their canister ids.
 fn specs(set: &ExtendedSubnetConfigSet) -> Vec<(SubnetKind, SubnetSpec)> {
     let named = [
@@ -184,17 +203,20 @@ fn specs(set: &ExtendedSubnetConfigSet) -> Vec<(SubnetKind, SubnetSpec)> {
 fn topology(engine: &Engine, specs: &[(SubnetKind, SubnetSpec)]) -> Topology {
     let subnets = engine.network.subnets();
     let config = |(subnet, (_, spec)): (&crate::network::Subnet, &(SubnetKind, SubnetSpec))| {
-        let (start, end) = subnet.canister_range();
+        let ranges = engine.network.canister_ranges(subnet);
         let config = SubnetConfig {
             subnet_kind: subnet.kind,
             subnet_admins: None,
             cost_schedule: spec.get_cost_schedule(),
             subnet_seed: subnet.seed,
             instruction_config: spec.get_instruction_config(),
-            canister_ranges: vec![CanisterIdRange {
-                start: start.into(),
-                end: end.into(),
-            }],
+            canister_ranges: ranges
+                .into_iter()
+                .map(|(start, end)| CanisterIdRange {
+                    start: start.into(),
+                    end: end.into(),
+                })
+                .collect(),
         };
         (subnet.id, config)
     };

@@ -11,9 +11,11 @@ use sha2::{Digest, Sha256};
 
 use super::{Managed, nothing, reply};
 use crate::{
+    fees::Fees,
     machine::{Machine, Module, Outcome},
     network::{
-        Network, Reject,
+        Account, AccountKind, Network, Reject,
+        account::failure,
         call::Request,
         canister::Canister,
         execute::{Circumstances, INSTALL_INSTRUCTIONS, view, with_machine},
@@ -23,6 +25,8 @@ use crate::{
 /// The chunk store of the Internet Computer: chunks of at most 1 MiB, 100 of them.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 const CHUNKS_MAX: usize = 100;
+/// What it takes to store a chunk, on the Internet Computer.
+const CHUNK_INSTRUCTIONS: u64 = 200_000_000;
 
 impl Network {
     pub(super) fn install_code(
@@ -81,7 +85,6 @@ impl Network {
         wasm: &[u8],
         arg: Vec<u8>,
     ) -> Managed {
-        let time_ns = self.time_ns;
         self.controlled(&id, &request.caller)?;
         let module = self.compiler.compile(wasm).map_err(|error| {
             Reject::new(
@@ -89,10 +92,13 @@ impl Network {
                 format!("Error from Canister {id}: Canister's Wasm module is not valid: {error}"),
             )
         })?;
+        let subnet = self.existing(&id)?.subnet;
+        let fees = self.fees(&subnet);
+        let prepaid = fees.execution(INSTALL_INSTRUCTIONS);
         let canister = self.existing(&id)?;
-        let circumstances = Circumstances::new(id, request.caller, time_ns, INSTALL_INSTRUCTIONS);
-        let (mode, outcome) = match mode {
-            CanisterInstallMode::Install if canister.machine.is_some() => {
+        let has_code = canister.machine.is_some();
+        let skip = match &mode {
+            CanisterInstallMode::Install if has_code => {
                 return Err(Reject::new(
                     ErrorCode::CanisterNonEmpty,
                     format!(
@@ -100,49 +106,118 @@ impl Network {
                     ),
                 ));
             }
+            CanisterInstallMode::Upgrade(_) if !has_code => return Err(Reject::no_module(&id)),
+            CanisterInstallMode::Upgrade(flags) => skips_pre_upgrade(flags.clone())?,
+            CanisterInstallMode::Install | CanisterInstallMode::Reinstall => false,
+        };
+        canister.pay(&id, prepaid, &fees)?;
+        let bytes_in = (wasm.len() + arg.len()) as u64;
+        let (mode, outcome) = self.run_install(request, &id, mode, &module, arg, skip, &fees);
+        let refund = fees
+            .instructions(INSTALL_INSTRUCTIONS - outcome.usage.instructions)
+            .min(prepaid);
+        self.keep_install(request, id, mode, &outcome, prepaid, refund, bytes_in);
+        self.burn(prepaid - refund);
+        let canister = self.existing(&id)?;
+        canister.balance += refund;
+        canister.log(outcome.logs);
+        outcome.result.map_err(|trap| Reject::trapped(&id, &trap))?;
+        canister.balance -= outcome.cycles_burned;
+        canister.certified_data = outcome.certified_data.unwrap_or_default();
+        canister.version += 1;
+        canister.wasm_bytes = wasm.len() as u64;
+        let module_hash = module.hash();
+        let details = CodeDeploymentRecord {
+            mode,
+            module_hash: module_hash.to_vec(),
+        };
+        let time_ns = self.time_ns;
+        self.existing(&id)?
+            .record(time_ns, request, ChangeDetails::CodeDeployment(details));
+        self.burn(outcome.cycles_burned);
+        // A timer does not outlive the code that set it.
+        self.set_timer(&id, outcome.timer_ns.unwrap_or(0));
+        self.note_code(&id);
+        self.modules
+            .entry(module_hash)
+            .or_insert_with(|| wasm.to_vec());
+        nothing()
+    }
+
+    #[allow(clippy::too_many_arguments)] // every one of them differs from call to call
+    fn run_install(
+        &mut self,
+        request: &Request,
+        id: &Principal,
+        mode: CanisterInstallMode,
+        module: &Module,
+        arg: Vec<u8>,
+        skip_pre_upgrade: bool,
+        fees: &Fees,
+    ) -> (CodeDeploymentMode, Outcome) {
+        let circumstances = Circumstances::new(
+            *id,
+            request.caller,
+            self.time_ns,
+            INSTALL_INSTRUCTIONS,
+            &self.root_key,
+            fees,
+        );
+        let canister = self.canisters.get_mut(id).expect("the caller looked");
+        match mode {
             CanisterInstallMode::Install => (
                 CodeDeploymentMode::Install,
-                fresh(canister, &module, arg, circumstances),
+                fresh(canister, module, arg, circumstances),
             ),
             CanisterInstallMode::Reinstall => (
                 CodeDeploymentMode::Reinstall,
-                fresh(canister, &module, arg, circumstances),
+                fresh(canister, module, arg, circumstances),
             ),
-            CanisterInstallMode::Upgrade(flags) => {
-                let skip = skips_pre_upgrade(flags)?;
-                let outcome = with_machine(canister, circumstances, |machine, view| {
-                    machine.upgrade(&module, arg, view, skip)
-                });
-                (
-                    CodeDeploymentMode::Upgrade,
-                    outcome.ok_or_else(|| Reject::no_module(&id))?,
-                )
-            }
-        };
-        let Outcome {
-            result,
-            logs,
-            balance,
-            certified_data,
-            timer_ns,
-            ..
-        } = outcome;
-        canister.log(logs);
-        result.map_err(|trap| Reject::trapped(&id, &trap))?;
-        canister.balance = balance;
-        // A timer does not outlive the code that set it.
-        canister.timer_ns = timer_ns.unwrap_or(0);
-        if let Some(data) = certified_data {
-            canister.certified_data = data;
+            CanisterInstallMode::Upgrade(_) => (
+                CodeDeploymentMode::Upgrade,
+                with_machine(canister, circumstances, |machine, view| {
+                    machine.upgrade(module, arg, view, skip_pre_upgrade)
+                })
+                .expect("the caller looked"),
+            ),
         }
-        canister.version += 1;
-        let module_hash = module.hash().to_vec();
-        canister.record(
-            time_ns,
-            request,
-            ChangeDetails::CodeDeployment(CodeDeploymentRecord { mode, module_hash }),
-        );
-        nothing()
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn keep_install(
+        &mut self,
+        request: &Request,
+        id: Principal,
+        mode: CodeDeploymentMode,
+        outcome: &Outcome,
+        prepaid: u128,
+        refund: u128,
+        bytes_in: u64,
+    ) {
+        let account = Account {
+            seq: self.accounts.next(),
+            parent: request.parent,
+            call: 0,
+            round: self.round,
+            time_ns: self.time_ns,
+            subnet: self.subnet_of(&id).unwrap_or(id),
+            canister: id,
+            caller: request.caller,
+            kind: match mode {
+                CodeDeploymentMode::Upgrade => AccountKind::Upgrade,
+                _ => AccountKind::Install,
+            },
+            method: request.method.clone(),
+            usage: outcome.usage,
+            cycles_prepaid: prepaid,
+            cycles_refunded: refund,
+            cycles_accepted: 0,
+            bytes_in,
+            bytes_out: 0,
+            calls: 0,
+            failure: failure(&outcome.result),
+        };
+        self.accounts.keep(account);
     }
 
     pub(super) fn uninstall_code(
@@ -150,28 +225,8 @@ impl Network {
         request: &Request,
         (args,): (UninstallCodeArgs,),
     ) -> Managed {
-        let (id, time_ns) = (args.canister_id, self.time_ns);
-        let canister = self.controlled(&id, &request.caller)?;
-        canister.machine = None;
-        canister.timer_ns = 0;
-        canister.certified_data.clear();
-        canister.chunks.clear();
-        canister.version += 1;
-        canister.record(time_ns, request, ChangeDetails::CodeUninstall);
-        let open: Vec<_> = self
-            .contexts
-            .iter()
-            .filter(|(_, context)| context.canister == id)
-            .map(|(number, _)| *number)
-            .collect();
-        for number in open {
-            let reject = Reject::new(
-                ErrorCode::CanisterRejectedMessage,
-                "Canister has been uninstalled.",
-            );
-            self.reject_context(number, reject);
-            self.contexts.remove(&number);
-        }
+        self.controlled(&args.canister_id, &request.caller)?;
+        self.uninstall(args.canister_id, Some(request));
         nothing()
     }
 
@@ -192,12 +247,15 @@ impl Network {
             ));
         }
         let hash: [u8; 32] = Sha256::digest(&chunk).into();
-        if !canister.chunks.contains_key(&hash) && canister.chunks.len() == CHUNKS_MAX {
+        let full = !canister.chunks.contains_key(&hash) && canister.chunks.len() == CHUNKS_MAX;
+        if full {
             return Err(Reject::new(
                 ErrorCode::InvalidManagementPayload,
                 format!("the chunk store holds at most {CHUNKS_MAX} chunks"),
             ));
         }
+        self.charge_work(&canister_id, CHUNK_INSTRUCTIONS)?;
+        let canister = self.existing(&canister_id)?;
         canister.chunks.insert(hash, chunk);
         reply(&ChunkHash {
             hash: hash.to_vec(),
@@ -229,10 +287,10 @@ fn fresh(
     arg: Vec<u8>,
     circumstances: Circumstances,
 ) -> Outcome {
-    let (machine, outcome) = Machine::install(module, arg, &view(canister, circumstances));
+    let frozen = canister.frozen(circumstances.fees);
+    let (machine, outcome) = Machine::install(module, arg, &view(canister, circumstances, frozen));
     if let Some(machine) = machine {
         canister.machine = Some(machine);
-        canister.certified_data.clear();
     }
     outcome
 }
