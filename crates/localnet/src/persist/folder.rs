@@ -198,7 +198,12 @@ fn manifest(path: &Path) -> io::Result<Manifest> {
         }
         Err(error) => return Err(error),
     };
-    let invalid = |text| io::Error::new(ErrorKind::InvalidData, format!("{}: {text}", path.display()));
+    let invalid = |text| {
+        io::Error::new(
+            ErrorKind::InvalidData,
+            format!("{}: {text}", path.display()),
+        )
+    };
     let manifest: Manifest =
         serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
     if manifest.layout != LAYOUT {
@@ -262,13 +267,23 @@ mod tests {
             .checkpoint(b"two", false, |pages| pages.append(b"b"))
             .unwrap();
         assert_eq!(pages(&folder), [b"a", b"b"]);
-        let kept = ["journal-2", "lock", "manifest.json", "pages-1", "pages-2", "state-2"];
+        let kept = [
+            "journal-2",
+            "lock",
+            "manifest.json",
+            "pages-1",
+            "pages-2",
+            "state-2",
+        ];
         assert_eq!(names(dir.path()), kept);
 
         folder
             .checkpoint(b"three", true, |pages| pages.append(b"c"))
             .unwrap();
-        assert_eq!((pages(&folder), folder.state().unwrap()), (vec![b"c".to_vec()], b"three".to_vec()));
+        assert_eq!(
+            (pages(&folder), folder.state().unwrap()),
+            (vec![b"c".to_vec()], b"three".to_vec())
+        );
     }
 
     #[test]

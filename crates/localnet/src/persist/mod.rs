@@ -6,11 +6,14 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `kept` | a network that is changed only by inputs that are written down |
+//! | `image` | checkpoints: the segments of memory that changed, and how they are read |
+//! | `folder` | which files are the state |
 //! | `records` | a file of checked records |
-//! | `folder` | which files are the state; checkpoints |
 
 mod folder;
+mod image;
+mod kept;
 mod records;
 
-pub use folder::Folder;
-pub use records::Writer as Journal;
+pub use kept::{Kept, OpenError};

@@ -96,7 +96,10 @@ pub fn read(path: &Path, mut take: impl FnMut(Vec<u8>) -> io::Result<()>) -> io:
     let mut magic = [0; MAGIC.len()];
     file.read_exact(&mut magic)?;
     if magic != MAGIC {
-        let text = format!("{} has another layout than this version reads", path.display());
+        let text = format!(
+            "{} has another layout than this version reads",
+            path.display()
+        );
         return Err(io::Error::new(ErrorKind::InvalidData, text));
     }
     let mut bytes = MAGIC.len() as u64;
@@ -175,7 +178,11 @@ mod tests {
             fs::write(&path, &whole[..cut]).unwrap();
             let (read, bytes) = records(&path);
             let count = ends.iter().filter(|end| **end <= cut as u64).count() - 1;
-            assert_eq!((read.as_slice(), bytes), (&all[..count], ends[count]), "cut at {cut}");
+            assert_eq!(
+                (read.as_slice(), bytes),
+                (&all[..count], ends[count]),
+                "cut at {cut}"
+            );
             let mut writer = Writer::resume(&path, bytes).unwrap();
             writer.append(b"more").unwrap();
             writer.sync().unwrap();

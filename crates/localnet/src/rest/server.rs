@@ -76,6 +76,9 @@ impl Server {
         for gateway in gateways {
             gateway.listening.stop().await;
         }
+        if let Some(instance) = &instance {
+            instance.engine.end().await;
+        }
         instance.is_some()
     }
 
