@@ -4,7 +4,7 @@ use wasmtime::{Global, Instance, Ref, Store, Val};
 
 use super::{
     Closure, Module, StableMemory, Trap,
-    heap::{self, Heap, HeapChange},
+    heap::{self, Heap, HeapChange, Pages},
     host::{Host, Run},
     shape,
     stable::StableChange,
@@ -21,8 +21,8 @@ pub struct Live {
     /// a trap and after a query.
     heap: Heap,
     committed_globals: Vec<Val>,
-    /// Pages of the heap that the last execution may have written to.
-    touched: Vec<usize>,
+    /// What the last execution did to the heap.
+    pages: Pages,
 }
 
 /// What an execution did to a canister, taken out of it.
@@ -49,7 +49,7 @@ impl Live {
             globals,
             heap: heap.unwrap_or(Heap::Copied(vec![])),
             committed_globals: vec![],
-            touched: vec![],
+            pages: Pages::default(),
         };
         live.look();
         live.keep();
@@ -142,22 +142,14 @@ impl Live {
         self.memory().map_or(0, <[u8]>::len) as u64
     }
 
-    /// Finds out what the heap's execution has touched; to be done before it is kept or put back.
-    pub fn look(&mut self) {
-        self.touched = match self.memory() {
-            Some(live) => self.heap.touched(live),
-            None => vec![],
+    /// Finds out what an execution did to the heap, before that is kept or undone. Pages that are not as
+    /// they were committed are dirty.
+    pub fn look(&mut self) -> u64 {
+        self.pages = match self.memory() {
+            Some(live) => self.heap.look(live),
+            None => Pages::default(),
         };
-    }
-
-    /// Of the touched pages, how many are not as they were committed.
-    pub fn count_dirty_pages(&self) -> u64 {
-        self.memory().map_or(0, |live| {
-            self.touched
-                .iter()
-                .filter(|page| self.heap.differs(live, **page))
-                .count() as u64
-        })
+        self.pages.changed.len() as u64
     }
 
     pub fn begin(&mut self) {
@@ -179,10 +171,7 @@ impl Live {
     /// As [`Live::roll_back`], and hands out what is undone.
     pub fn take_back(&mut self) -> Change {
         let heap = match self.memory() {
-            Some(live) => {
-                let touched = self.touched.iter().copied();
-                HeapChange::take(live, touched.filter(|page| self.heap.differs(live, *page)))
-            }
+            Some(live) => HeapChange::take(live, &self.pages),
             None => HeapChange::default(),
         };
         let globals = self.live_globals();
@@ -213,10 +202,10 @@ impl Live {
     fn keep(&mut self) {
         if let Some(memory) = self.store.data().memory {
             let live = memory.data_mut(&mut self.store);
-            self.heap.keep(live, &self.touched);
+            self.heap.keep(live, &self.pages);
         }
         self.committed_globals = self.live_globals();
-        self.touched.clear();
+        self.pages = Pages::default();
         if self.module.wears_out() {
             self.renew();
         }
@@ -230,9 +219,9 @@ impl Live {
         }
         if let Some(memory) = self.store.data().memory {
             let live = memory.data_mut(&mut self.store);
-            self.heap.restore(live, &self.touched);
+            self.heap.restore(live, &self.pages);
         }
-        self.touched.clear();
+        self.pages = Pages::default();
         let committed = std::mem::take(&mut self.committed_globals);
         self.set_globals(&committed);
         self.committed_globals = committed;
@@ -261,9 +250,9 @@ impl Live {
         self.look();
         if let Some(memory) = self.store.data().memory {
             let live = memory.data_mut(&mut self.store);
-            self.heap.restore(live, &self.touched);
+            self.heap.restore(live, &self.pages);
         }
-        self.touched.clear();
+        self.pages = Pages::default();
         let committed = std::mem::take(&mut self.committed_globals);
         self.set_globals(&committed);
         self.committed_globals = committed;

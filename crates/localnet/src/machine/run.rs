@@ -294,13 +294,13 @@ impl Machine {
     }
 
     fn outcome(&mut self, result: Result<(), Trap>, context: &Context) -> Outcome {
-        self.live.look();
+        let dirty = self.live.look();
         // Where state is discarded, nobody looks which pages of the heap are dirty.
         let untracked = Kind::QUERY.or(Kind::REPLICATED_QUERY).or(Kind::INSPECT);
         let heap_pages_dirtied = if self.live.host().run.kind.among(untracked) {
             0
         } else {
-            self.live.count_dirty_pages()
+            dirty
         };
         // Dirty pages are charged when everything is done: they take what is left, but fail nothing.
         let max = context.instructions_max;

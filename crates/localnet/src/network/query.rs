@@ -13,7 +13,7 @@ use super::{
 };
 use crate::machine::{self, Call, Entry, Outcome, Response, Scratch, Trap};
 
-/// How deep composite queries may call each other, the first one included.
+/// How deep composite queries may call others.
 const DEPTH_MAX: usize = 6;
 
 /// One query of a graph.
@@ -56,7 +56,7 @@ impl Network {
             subnet,
             instructions_left: QUERY_INSTRUCTIONS,
         };
-        self.run_query(query, 1, &mut graph)
+        self.run_query(query, 0, &mut graph)
     }
 
     fn run_query(
@@ -66,6 +66,12 @@ impl Network {
         graph: &mut Graph,
     ) -> Result<Vec<u8>, Reject> {
         let id = query.id;
+        if depth > DEPTH_MAX {
+            return Err(Reject::new(
+                ErrorCode::QueryCallGraphTooDeep,
+                format!("composite queries call others at most {DEPTH_MAX} deep"),
+            ));
+        }
         let canister = self
             .canisters
             .get(&id)
@@ -103,12 +109,6 @@ impl Network {
         graph: &mut Graph,
     ) -> Result<Vec<u8>, Reject> {
         let id = query.id;
-        if depth > DEPTH_MAX {
-            return Err(Reject::new(
-                ErrorCode::QueryCallGraphTooDeep,
-                format!("composite queries call each other at most {DEPTH_MAX} deep"),
-            ));
-        }
         let mut scratch = Scratch::default();
         let mut calls = VecDeque::new();
         let mut used = 0;

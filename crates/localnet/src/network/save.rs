@@ -69,8 +69,7 @@ struct State {
     delayed: BTreeMap<(Principal, Principal), u64>,
     money: (u128, u128),
     history: History,
-    faults: Faults,
-    accounts: Option<Accounts>,
+    rest: Option<(Faults, Accounts)>,
 }
 
 impl Network {
@@ -135,13 +134,13 @@ impl Network {
         (self.management, self.streams) = (state.management, state.streams);
         self.delayed = state.delayed;
         (self.minted, self.burned) = state.money;
-        (self.history, self.faults) = (state.history, state.faults);
+        self.history = state.history;
         self.history.forget_certified();
-        self.accounts = state.accounts.unwrap_or_default();
+        (self.faults, self.accounts) = state.rest.unwrap_or_default();
     }
 
-    /// SHA-256 of everything that decides what happens next: canisters with their memories, messages,
-    /// calls, cycles, answers, randomness, faults. Kept accounts are no part of it.
+    /// SHA-256 of everything there is: canisters with their memories, messages, calls, cycles, answers,
+    /// randomness. The plan of faults is no part of it, only what it did; nor are the accounts kept.
     pub fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(self.state_bytes(false));
@@ -170,7 +169,7 @@ impl Network {
         canisters.filter_map(|(id, canister)| Some((id, canister.machine.as_ref()?)))
     }
 
-    fn state_bytes(&self, with_accounts: bool) -> Vec<u8> {
+    fn state_bytes(&self, all: bool) -> Vec<u8> {
         let random = (self.rng.get_seed(), self.rng.get_word_pos());
         let first = (
             self.seed,
@@ -191,8 +190,7 @@ impl Network {
             &self.delayed,
             (self.minted, self.burned),
             &self.history,
-            &self.faults,
-            with_accounts.then_some(&self.accounts),
+            all.then_some((&self.faults, &self.accounts)),
         );
         // A pair of tuples is written as all their parts, one after the other: as `State` is read.
         postcard::to_stdvec(&(first, second)).expect("the state has a binary form")

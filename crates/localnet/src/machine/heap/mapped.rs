@@ -15,11 +15,13 @@ use rustix::{
 };
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
-use super::{PAGE, range};
+use super::{PAGE, Pages, range};
 
-/// So many pages stay private between executions: small messages write to the same few again, and to copy
-/// them is cheaper than to fault them in.
-const RETAINED_MAX: usize = 64;
+/// So many pages stay private between executions: messages write to the same pages again, and to copy them
+/// is cheaper than to fault them in.
+const RETAINED_MAX: usize = 4_096;
+/// If there are more, those stay that the last execution changed: each is compared after every execution.
+const RETAINED_UNCHANGED_MAX: usize = 64;
 
 /// The heap of one instance after the other.
 pub struct Mapped {
@@ -34,28 +36,36 @@ impl Mapped {
         unsafe { slice::from_raw_parts(self.mapping.file.start, self.committed) }
     }
 
-    pub fn keep(&mut self, live: &mut [u8], touched: &[usize]) {
+    pub fn keep(&mut self, live: &mut [u8], pages: &Pages) {
         self.committed = live.len();
         // SAFETY: as in `bytes`; `&mut self` makes this slice the only one.
         let file = unsafe { slice::from_raw_parts_mut(self.mapping.file.start, self.committed) };
-        for range in touched.iter().copied().map(range) {
-            if file[range.clone()] != live[range.clone()] {
-                file[range.clone()].copy_from_slice(&live[range]);
-            }
+        for range in pages.changed.iter().copied().map(range) {
+            file[range.clone()].copy_from_slice(&live[range]);
         }
-        self.release(live, touched);
+        release(live, pages);
     }
+}
 
-    /// Forgets the private pages, where there are so many that it pays. Whether it did.
-    pub fn release(&self, live: &mut [u8], touched: &[usize]) -> bool {
-        if touched.len() <= RETAINED_MAX {
-            return false;
-        }
-        for run in touched.chunk_by(|one, next| one + 1 == *next) {
-            let bytes = range(run[0]).start..range(run[run.len() - 1]).end;
-            forget(&mut live[bytes]);
-        }
-        true
+/// Forgets private pages that are as they were committed, where there are too many to look at them again.
+pub fn release(live: &mut [u8], pages: &Pages) {
+    let Pages { touched, changed } = pages;
+    if changed.len() > RETAINED_MAX {
+        forget_pages(live, touched);
+    } else if touched.len() - changed.len() > RETAINED_UNCHANGED_MAX {
+        let mut changed = changed.iter().peekable();
+        let unchanged: Vec<_> = touched
+            .iter()
+            .filter(|page| changed.next_if_eq(page).is_none())
+            .copied()
+            .collect();
+        forget_pages(live, &unchanged);
+    }
+}
+
+fn forget_pages(live: &mut [u8], pages: &[usize]) {
+    for run in pages.chunk_by(|one, next| one + 1 == *next) {
+        forget(&mut live[range(run[0]).start..range(run[run.len() - 1]).end]);
     }
 }
 

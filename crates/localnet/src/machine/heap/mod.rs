@@ -65,65 +65,64 @@ impl Heap {
         }
     }
 
-    /// Pages that may have been written to since `live` was kept or put back; no other page differs.
-    pub fn touched(&self, live: &[u8]) -> Vec<usize> {
-        match self {
-            Self::Copied(_) => (0..live.len() / PAGE)
-                .filter(|page| self.differs(live, *page))
-                .collect(),
+    /// What has happened to `live` since it was kept or put back.
+    pub fn look(&self, live: &[u8]) -> Pages {
+        let touched = match self {
+            Self::Copied(_) => (0..live.len() / PAGE).collect(),
             #[cfg(target_os = "linux")]
             Self::Mapped(_) => mapped::private_pages(live),
-        }
-    }
-
-    /// Whether a page is not as it was committed; what has grown since then was zero.
-    pub fn differs(&self, live: &[u8], page: usize) -> bool {
-        let range = range(page);
-        match self.bytes().get(range.clone()) {
-            Some(before) => live[range] != *before,
-            None => live[range].iter().any(|byte| *byte != 0),
-        }
+        };
+        let committed = self.bytes();
+        let differs = |page: &usize| match committed.get(range(*page)) {
+            Some(before) => live[range(*page)] != *before,
+            // It has grown since then, and was zero.
+            None => live[range(*page)].iter().any(|byte| *byte != 0),
+        };
+        let changed = touched.iter().copied().filter(differs).collect();
+        Pages { touched, changed }
     }
 
     /// Makes `live` the committed heap.
-    pub fn keep(&mut self, live: &mut [u8], touched: &[usize]) {
+    pub fn keep(&mut self, live: &mut [u8], pages: &Pages) {
         match self {
             Self::Copied(bytes) => {
                 bytes.resize(live.len(), 0);
-                for range in touched.iter().copied().map(range) {
+                for range in pages.changed.iter().copied().map(range) {
                     bytes[range.clone()].copy_from_slice(&live[range]);
                 }
             }
             #[cfg(target_os = "linux")]
-            Self::Mapped(mapped) => mapped.keep(live, touched),
+            Self::Mapped(mapped) => mapped.keep(live, pages),
         }
     }
 
     /// Puts `live`, which has the same size, back.
-    pub fn restore(&self, live: &mut [u8], touched: &[usize]) {
-        #[cfg(target_os = "linux")]
-        if let Self::Mapped(mapped) = self
-            && mapped.release(live, touched)
-        {
-            return;
+    pub fn restore(&self, live: &mut [u8], pages: &Pages) {
+        for range in pages.changed.iter().copied().map(range) {
+            live[range.clone()].copy_from_slice(&self.bytes()[range]);
         }
-        for page in touched {
-            let range = range(*page);
-            let before = &self.bytes()[range.clone()];
-            if live[range.clone()] != *before {
-                live[range].copy_from_slice(before);
-            }
+        #[cfg(target_os = "linux")]
+        if let Self::Mapped(_) = self {
+            mapped::release(live, pages);
         }
     }
 }
 
+/// Pages of a heap, by number, rising.
+#[derive(Default)]
+pub struct Pages {
+    /// They may have been written to; no other page differs from the committed one.
+    touched: Vec<usize>,
+    /// Of those, the ones that do differ.
+    pub changed: Vec<usize>,
+}
+
 impl HeapChange {
-    pub fn take(live: &[u8], pages: impl Iterator<Item = usize>) -> Self {
+    pub fn take(live: &[u8], pages: &Pages) -> Self {
+        let copy = |page: &usize| (*page, live[range(*page)].to_vec());
         Self {
             size: live.len(),
-            pages: pages
-                .map(|page| (page, live[range(page)].to_vec()))
-                .collect(),
+            pages: pages.changed.iter().map(copy).collect(),
         }
     }
 
