@@ -1,0 +1,6 @@
+//! The Rust agent against this server, with all of its verification on.
+
+mod identities;
+mod state;
+mod support;
+mod trust;
