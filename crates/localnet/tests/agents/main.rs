@@ -1,5 +1,6 @@
 //! The Rust agent against this server, with all of its verification on.
 
+mod clients;
 mod identities;
 mod state;
 mod support;

@@ -7,52 +7,10 @@ use ic_agent::{Agent, Identity, identity::AnonymousIdentity};
 use openstorage_localnet::rest::{self, Config, Running};
 use pocket_ic::{PocketIcBuilder, common::rest::SubnetConfigSet, nonblocking::PocketIc};
 
-/// Counts, tells its caller, keeps and certifies 32 bytes, and fails in the ways a canister can.
-const CANISTER: &str = r#"
-(module
-  (import "ic0" "msg_arg_data_size" (func $arg_size (result i32)))
-  (import "ic0" "msg_arg_data_copy" (func $arg_copy (param i32 i32 i32)))
-  (import "ic0" "msg_caller_size" (func $caller_size (result i32)))
-  (import "ic0" "msg_caller_copy" (func $caller_copy (param i32 i32 i32)))
-  (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
-  (import "ic0" "msg_reply" (func $reply))
-  (import "ic0" "msg_reject" (func $reject (param i32 i32)))
-  (import "ic0" "certified_data_set" (func $certify (param i32 i32)))
-  (import "ic0" "data_certificate_present" (func $has_certificate (result i32)))
-  (import "ic0" "data_certificate_size" (func $certificate_size (result i32)))
-  (import "ic0" "data_certificate_copy" (func $certificate_copy (param i32 i32 i32)))
-  (import "ic0" "root_key_size" (func $root_key_size (result i32)))
-  (import "ic0" "root_key_copy" (func $root_key_copy (param i32 i32 i32)))
-  (import "ic0" "trap" (func $trap (param i32 i32)))
-  (memory 4)
-  (data (i32.const 8) "as asked")
-  (func $answer (call $append (i32.const 0) (i32.const 4)) (call $reply))
-  (func $tell_caller
-    (call $caller_copy (i32.const 64) (i32.const 0) (call $caller_size))
-    (call $append (i32.const 64) (call $caller_size))
-    (call $reply))
-  (func (export "canister_query count") (call $answer))
-  (func (export "canister_update bump")
-    (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
-    (call $answer))
-  (func (export "canister_query caller") (call $tell_caller))
-  (func (export "canister_update caller_of_update") (call $tell_caller))
-  (func (export "canister_update no") (call $reject (i32.const 8) (i32.const 8)))
-  (func (export "canister_update die") (call $trap (i32.const 8) (i32.const 8)))
-  (func (export "canister_query refuse") (call $reject (i32.const 8) (i32.const 8)))
-  (func (export "canister_update keep")
-    (call $arg_copy (i32.const 128) (i32.const 0) (call $arg_size))
-    (call $certify (i32.const 128) (call $arg_size))
-    (call $reply))
-  (func (export "canister_query certificate")
-    (if (i32.eqz (call $has_certificate)) (then (call $trap (i32.const 8) (i32.const 8))))
-    (call $certificate_copy (i32.const 1024) (i32.const 0) (call $certificate_size))
-    (call $append (i32.const 1024) (call $certificate_size))
-    (call $reply))
-  (func (export "canister_query root_key")
-    (call $root_key_copy (i32.const 1024) (i32.const 0) (call $root_key_size))
-    (call $append (i32.const 1024) (call $root_key_size))
-    (call $reply))
+/// What the canister does; the same in the JavaScript agent's tests.
+const CANISTER: &str = include_str!("canister.wat");
+/// Custom sections that agents can read.
+const METADATA: &str = r#"
   (@custom "icp:public candid:service" "service : {}")
   (@custom "icp:private secret" "for controllers"))
 "#;
@@ -131,12 +89,13 @@ impl Bench {
             .query_call(self.canister, anonymous, "count", vec![])
             .await
             .unwrap();
-        u32::from_le_bytes(bytes.try_into().unwrap())
+        candid::decode_one(&bytes).unwrap()
     }
 }
 
 pub fn code() -> Vec<u8> {
-    wat::parse_str(CANISTER).unwrap()
+    let open = CANISTER.trim_end().strip_suffix(')').unwrap();
+    wat::parse_str(format!("{open}{METADATA}")).unwrap()
 }
 
 /// An agent that believes in the mainnet's root key until it is told another.
@@ -147,4 +106,17 @@ pub fn agent(url: &str, identity: impl Identity + 'static) -> Agent {
         .with_verify_query_signatures(true)
         .build()
         .unwrap()
+}
+
+/// Posts an envelope by hand; the status and the body.
+pub async fn post(url: &str, path: &str, envelope: Vec<u8>) -> (u16, Vec<u8>) {
+    let response = reqwest::Client::new()
+        .post(format!("{url}{path}"))
+        .header("content-type", "application/cbor")
+        .body(envelope)
+        .send()
+        .await
+        .unwrap();
+    let status = response.status().as_u16();
+    (status, response.bytes().await.unwrap().to_vec())
 }
