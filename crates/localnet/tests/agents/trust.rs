@@ -35,7 +35,10 @@ async fn caller(agent: &Agent, canister: &Principal) -> Result<Vec<u8>, AgentErr
 }
 
 async fn caller_of_update(agent: &Agent, canister: &Principal) -> Result<Vec<u8>, AgentError> {
-    agent.update(canister, "caller_of_update").call_and_wait().await
+    agent
+        .update(canister, "caller_of_update")
+        .call_and_wait()
+        .await
 }
 
 #[tokio::test]
@@ -90,10 +93,7 @@ async fn a_changed_answer_is_not_believed() {
     let agent = agent(&tamper(bench.url.clone()).await, somebody());
     agent.fetch_root_key().await.unwrap();
     let id = &bench.canister;
-    refused(
-        caller(&agent, id).await,
-        "QuerySignatureVerificationFailed",
-    );
+    refused(caller(&agent, id).await, "QuerySignatureVerificationFailed");
     refused(
         caller_of_update(&agent, id).await,
         "CertificateVerificationFailed",
@@ -126,7 +126,10 @@ async fn a_message_that_comes_again_is_answered_and_not_executed() {
         replies.push(format!("{reply:?}"));
     }
     assert_eq!(bench.count().await, 1);
-    assert!(replies.iter().all(|reply| *reply == replies[0]), "{replies:?}");
+    assert!(
+        replies.iter().all(|reply| *reply == replies[0]),
+        "{replies:?}"
+    );
     let (status, _) = post(
         &bench.url,
         &path.replace("v4", "v2"),
@@ -249,7 +252,10 @@ async fn envelopes_are_as_they_were_signed() {
     let (status, body) = post(&bench.url, &elsewhere, signed.signed_update).await;
     assert_eq!(status, 400);
     let body = String::from_utf8(body).unwrap();
-    assert!(body.contains("does not match effective canister id"), "{body}");
+    assert!(
+        body.contains("does not match effective canister id"),
+        "{body}"
+    );
     assert_eq!(bench.count().await, 0);
 }
 
