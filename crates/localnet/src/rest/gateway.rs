@@ -11,7 +11,7 @@ use axum::{
     body::Body,
     extract::{FromRequestParts, Path, Request, State},
     http::{Method, StatusCode, Uri, request::Parts},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
     routing::get,
 };
@@ -24,7 +24,7 @@ use pocket_ic::common::rest::{
 };
 
 use super::{
-    api,
+    api, cors,
     listen::{Activity, Listening},
     loopback, relay,
     server::{Instance, Server},
@@ -155,6 +155,7 @@ fn router(gate: Arc<Gate>) -> Router {
         .route("/api/{*rest}", axum::routing::any(no_api))
         .fallback(relay::handle)
         .layer(from_fn_with_state(Arc::clone(&gate), count))
+        .layer(from_fn(cors::open_to_all))
         .with_state(gate)
 }
 

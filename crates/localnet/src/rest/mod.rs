@@ -8,12 +8,14 @@
 //! | `instances`, `read`, `update` | the protocol's routes |
 //! | `shapes` | JSON, errors, ids |
 //! | `gateway`, `relay`, `loopback` | gateways, one request through them, their agent |
+//! | `cors` | who may ask gateways: every origin |
 //! | `listen` | listeners that stop, and when to stop |
 //!
 //! Every request is answered when its work is done; nothing is polled. Not served, and said so with
 //! status 404: outgoing HTTP, snapshots' files, deleting subnets, verifying signatures.
 
 mod api;
+mod cors;
 mod engine;
 mod gateway;
 mod instances;

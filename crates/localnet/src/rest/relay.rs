@@ -25,37 +25,9 @@ const OWN_HEADERS: [HeaderName; 2] = [header::CONNECTION, header::TRANSFER_ENCOD
 const VERIFIED: HeaderName = HeaderName::from_static("x-ic-verified");
 
 pub async fn handle(State(gate): State<Arc<Gate>>, request: Request) -> Response {
-    let preflight = request.method() == Method::OPTIONS;
-    let mut response = if preflight {
-        StatusCode::NO_CONTENT.into_response()
-    } else {
-        relay(&gate, request)
-            .await
-            .unwrap_or_else(IntoResponse::into_response)
-    };
-    open_to_all(response.headers_mut(), preflight);
-    response
-}
-
-/// Scripts of every origin may read the answer.
-fn open_to_all(headers: &mut HeaderMap, preflight: bool) {
-    let mut set = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
-    set(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
-    if preflight {
-        set(
-            header::ACCESS_CONTROL_ALLOW_METHODS,
-            "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS",
-        );
-        set(
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "content-type, if-match, if-none-match, if-range, range",
-        );
-    } else {
-        set(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            "accept-ranges, content-length, content-range, etag, x-ic-verified",
-        );
-    }
+    relay(&gate, request)
+        .await
+        .unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn relay(gate: &Gate, request: Request) -> Result<Response, (StatusCode, String)> {

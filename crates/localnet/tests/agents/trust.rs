@@ -12,7 +12,7 @@ use axum::{
 use candid::Principal;
 use ic_agent::{
     Agent, AgentError, Identity, Signature,
-    agent::EnvelopeContent,
+    agent::{CallResponse, EnvelopeContent, RequestStatusResponse},
     identity::{AnonymousIdentity, BasicIdentity},
 };
 use ic_transport_types::{Envelope, TransportCallResponse};
@@ -276,4 +276,20 @@ async fn rejects_tell_their_code() {
     for (method, why) in [("refuse", "IC0406"), ("nothing_of_that_name", "IC0536")] {
         refused(agent.query(id, method).call().await, why);
     }
+}
+
+#[tokio::test]
+async fn a_call_that_takes_long_is_polled_for() {
+    let bench = Bench::start().await;
+    let agent = bench.agent(somebody()).await;
+    bench.pic.stop_progress().await;
+    let called = agent.update(&bench.canister, "bump").call().await.unwrap();
+    let CallResponse::Poll(id) = called else {
+        panic!("answered without a round: {called:?}");
+    };
+    let (status, _) = agent.request_status_raw(&id, bench.canister).await.unwrap();
+    assert_eq!(status, RequestStatusResponse::Received);
+    bench.pic.auto_progress().await;
+    let (reply, _) = agent.wait(&id, bench.canister).await.unwrap();
+    assert_eq!(candid::decode_one::<u32>(&reply).unwrap(), 1);
 }
