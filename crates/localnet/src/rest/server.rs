@@ -86,6 +86,15 @@ impl Server {
         push(&self.gateways, gateway)
     }
 
+    /// What `show` makes of each gateway that listens.
+    pub fn gateways<T>(&self, show: impl Fn(InstanceId, &Gateway) -> T) -> Vec<T> {
+        let gateways = locked(&self.gateways);
+        let listening = gateways.iter().enumerate();
+        listening
+            .filter_map(|(id, gateway)| Some(show(id, gateway.as_ref()?)))
+            .collect()
+    }
+
     /// False where there is no gateway of that id.
     pub async fn stop_gateway(&self, id: InstanceId) -> bool {
         let gateway = locked(&self.gateways).get_mut(id).and_then(Option::take);
