@@ -5,6 +5,7 @@ use std::{cell::Cell, time::Duration};
 
 use candid::{CandidType, Principal};
 use ic_cdk::call::Call;
+use openstorage_canister::outstanding;
 use openstorage_types::channel::{EventsArgs, EventsError, EventsOk};
 
 use crate::{now, with};
@@ -56,6 +57,7 @@ fn next_ms() -> Option<u64> {
 
 async fn turn() {
     ARMED.set(None);
+    crate::observe_cycles();
     with(|bucket| {
         bucket.verify_slice(now());
         bucket.delete_slice(now());
@@ -110,6 +112,7 @@ async fn ask<T>(
 where
     T: CandidType + serde::de::DeserializeOwned,
 {
+    let _outstanding = outstanding::begin();
     let reply = Call::bounded_wait(canister, method).with_args(args).await;
     reply.ok()?.candid().ok()
 }
