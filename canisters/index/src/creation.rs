@@ -100,6 +100,7 @@ impl Index {
             self.creation_failed(text, moment);
             return None;
         }
+        controllers.retain(|other| *other != moment.own);
         controllers.truncate(OTHER_CONTROLLERS_MAX);
         controllers.insert(0, moment.own);
         self.creation_asked(moment);

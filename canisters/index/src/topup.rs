@@ -44,8 +44,11 @@ pub const TOPUPS_MAX: usize = 4;
 /// How long a deposit without an answer is waited out: longer than any message lives.
 pub const UNKNOWN_MS: u64 = 600_000;
 
-/// A bucket is looked at no sooner than so long after the last time.
-const LOOK_MS_MIN: u64 = 600_000;
+/// A bucket is looked at no sooner than so long after the last time, unless it says itself that it is low.
+const LOOK_MS_MIN: u64 = HOUR_MS;
+
+/// Then it is looked at no sooner than this; and what it was found to need is given no later.
+const URGENT_MS: u64 = 600_000;
 
 const DAY_MS: u64 = 24 * HOUR_MS;
 
@@ -156,7 +159,7 @@ impl Index {
                 let reported = row.report.cycles;
                 let says_low = reported.is_some_and(|it| it.balance < self.levels(&it).0);
                 let wait_ms = if says_low {
-                    LOOK_MS_MIN
+                    URGENT_MS
                 } else {
                     self.look_again_after_ms(&seen)
                 };
@@ -179,7 +182,7 @@ impl Index {
         let now_ms = moment.now_ms;
         let row = self.buckets.get(&bucket)?;
         match row.upkeep.topup {
-            Some(TopUp::Wanted { at_ms, cycles }) if now_ms < at_ms + LOOK_MS_MIN => {
+            Some(TopUp::Wanted { at_ms, cycles }) if now_ms < at_ms.saturating_add(URGENT_MS) => {
                 let cycles = cycles
                     .min(self.spare(moment.balance))
                     .min(self.budget_left(now_ms));
@@ -236,7 +239,8 @@ impl Index {
             // They are back.
             (Call::Deposit { cycles, .. }, Err(Failure::Rejected { text, .. })) => {
                 self.refund(*cycles);
-                self.set_topup(bucket, None);
+                let (at_ms, cycles) = (now_ms, *cycles);
+                self.set_topup(bucket, Some(TopUp::Wanted { at_ms, cycles }));
                 self.topup_backoffs.entry(bucket).or_default().fail(now_ms);
                 self.topup_failed(bucket, &text, now_ms);
             }

@@ -207,8 +207,9 @@ impl Index {
             .get(&bucket)
             .map_or(0, |it| it.failures());
         let once_more = match call {
-            // A module that does not start is not tried a second time.
-            Call::Upgrade { .. } => matches!(failure, Failure::Rejected { passing: true, .. }),
+            // A module that does not start is not tried a second time. To put the same one in twice
+            // does no harm.
+            Call::Upgrade { .. } => !matches!(failure, Failure::Rejected { passing: false, .. }),
             Call::Stop(_) | Call::Ask(_) => true,
             // Nothing else would help: a stopped bucket must run again, and be looked at.
             _ => return,

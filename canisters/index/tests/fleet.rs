@@ -280,7 +280,7 @@ fn metric(world: &World, name: &str) -> u128 {
 #[test]
 fn the_budget_of_a_day_is_not_exceeded_and_goes_on_the_next() {
     let (mut world, mut cloud) = low();
-    let budget = 5 * T;
+    let budget = 2 * T;
     world.index.configure(&InitArgs {
         topup_budget_per_day: Some(budget),
         ..InitArgs::default()
@@ -301,6 +301,7 @@ fn the_budget_of_a_day_is_not_exceeded_and_goes_on_the_next() {
         assert_eq!(metric(&world, "topups_withheld"), 1);
         world.now_ms = begin_ms + day * day_ms;
     }
+    world.index.configure(&InitArgs::default());
     world.settle(&mut cloud);
     assert_eq!(world.index.status().topup_withheld, None);
     assert_eq!(cloud.canisters[&canister(1)].balance, 44 * T);
