@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use candid::{CandidType, Principal, candid_method};
 use chat::App;
 use ic_cdk::api::{canister_self, msg_caller, time};
-use ic_cdk_macros::{init, inspect_message, post_upgrade, query, update};
+use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
+use openstorage_canister::outstanding;
 use openstorage_types::{
     BlobReference, channel::PublicKey, chat::*, limits::UNKNOWN_CALLER_BYTES_MAX,
 };
@@ -50,6 +51,14 @@ fn decode<T: CandidType + DeserializeOwned>(bytes: Vec<u8>) -> T {
 #[init]
 fn init(args: InitArgs) {
     open(Some(args));
+}
+
+/// Answers to calls under way would land in other code than the one that made them.
+#[pre_upgrade]
+fn pre_upgrade() {
+    if let Some(objection) = outstanding::objection(&canister_self()) {
+        ic_cdk::trap(objection);
+    }
 }
 
 #[post_upgrade]
