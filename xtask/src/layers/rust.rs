@@ -13,7 +13,7 @@ const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 5] = ["client", "fleet", "journey", "refusals", "upgrades"];
+const INTEGRATION: [&str; 5] = ["buckets", "client", "journey", "refusals", "upgrades"];
 
 /// All of them.
 pub fn all(bench: &mut Bench) -> Result<()> {
