@@ -8,7 +8,7 @@ use std::{cell::RefCell, collections::BTreeSet};
 use candid::{CandidType, Principal, candid_method};
 use data_bucket::{Bucket, Now, Stop};
 use ic_cdk::{
-    api::{canister_self, canister_version, msg_caller, time},
+    api::{CanisterStatusCode, canister_self, canister_version, msg_caller, time},
     call::Call,
 };
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
@@ -77,7 +77,8 @@ fn post_upgrade(args: Option<InitArgs>) {
 /// Answers to calls under way would land in other code than the one that made them.
 #[pre_upgrade]
 fn pre_upgrade() {
-    if let Some(objection) = outstanding::objection(&canister_self()) {
+    let is_stopped = ic_cdk::api::canister_status() == CanisterStatusCode::Stopped;
+    if let Some(objection) = outstanding::objection(&canister_self(), is_stopped) {
         ic_cdk::trap(objection);
     }
 }

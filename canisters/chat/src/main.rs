@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use candid::{CandidType, Principal, candid_method};
 use chat::App;
-use ic_cdk::api::{canister_self, msg_caller, time};
+use ic_cdk::api::{CanisterStatusCode, canister_self, msg_caller, time};
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_canister::outstanding;
@@ -56,7 +56,8 @@ fn init(args: InitArgs) {
 /// Answers to calls under way would land in other code than the one that made them.
 #[pre_upgrade]
 fn pre_upgrade() {
-    if let Some(objection) = outstanding::objection(&canister_self()) {
+    let is_stopped = ic_cdk::api::canister_status() == CanisterStatusCode::Stopped;
+    if let Some(objection) = outstanding::objection(&canister_self(), is_stopped) {
         ic_cdk::trap(objection);
     }
 }

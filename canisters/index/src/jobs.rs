@@ -3,7 +3,11 @@
 //!
 //! A job makes one call. Whatever it was cut by, its next turn finds on record where to go on.
 
-use std::{cell::RefCell, collections::BTreeSet, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use candid::Principal;
 use data_bucket_index::{
@@ -31,8 +35,14 @@ const RETRY_MS: u64 = 1_000;
 /// While a job runs the timer looks again after so long: an answer whose message trapped wakes nobody.
 const WATCH_MS: u64 = 60_000;
 
+/// A job without an answer for so long is taken for lost, with the snapshot in which it was under way: a
+/// restored canister has the record of its calls, and no calls. Should the answer come after all, its
+/// stage is over.
+const LOST_MS: u64 = 3_600_000;
+
 thread_local! {
-    static RUNNING: RefCell<BTreeSet<Job>> = const { RefCell::new(BTreeSet::new()) };
+    /// Jobs under way, and since when, in milliseconds since 1970.
+    static RUNNING: RefCell<BTreeMap<Job, u64>> = const { RefCell::new(BTreeMap::new()) };
     /// The timer, and when it goes off.
     static TIMER: RefCell<Option<(TimerId, u64)>> = const { RefCell::new(None) };
 }
@@ -40,16 +50,22 @@ thread_local! {
 /// A job under way, and its call. However it ends, also by a trap, it is over when this is dropped.
 struct Running {
     job: Job,
+    since_ms: u64,
     _call: Outstanding,
 }
 
 impl Running {
     /// None while the same job runs, or as many as may.
     fn begin(job: Job) -> Option<Self> {
-        let may =
-            RUNNING.with_borrow_mut(|running| running.len() < CALLS_MAX && running.insert(job));
-        may.then(|| Self {
+        let since_ms = now_ms();
+        let running = running(since_ms);
+        if running.len() >= CALLS_MAX || running.contains(&job) {
+            return None;
+        }
+        RUNNING.with_borrow_mut(|running| running.insert(job, since_ms));
+        Some(Self {
             job,
+            since_ms,
             _call: outstanding::begin(),
         })
     }
@@ -57,12 +73,28 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        RUNNING.with_borrow_mut(|running| running.remove(&self.job));
+        RUNNING.with_borrow_mut(|running| {
+            if running.get(&self.job) == Some(&self.since_ms) {
+                running.remove(&self.job);
+            }
+        });
     }
 }
 
+/// The jobs whose answers may still come.
+fn running(now_ms: u64) -> BTreeSet<Job> {
+    RUNNING.with_borrow(|running| {
+        running
+            .iter()
+            .filter(|(_, since_ms)| now_ms < since_ms.saturating_add(LOST_MS))
+            .map(|(job, _)| *job)
+            .collect()
+    })
+}
+
 fn agenda(now_ms: u64) -> Agenda {
-    read(|index| RUNNING.with_borrow(|running| index.agenda(now_ms, running)))
+    let running = running(now_ms);
+    read(|index| index.agenda(now_ms, &running))
 }
 
 /// Arms the timer for what is due next, if anything is.
@@ -179,11 +211,9 @@ async fn send(bucket: Principal) {
 
 /// Takes one of the few places for looking up what another's call needs.
 fn begin_check(job: Job) -> Option<Running> {
-    let checks = RUNNING.with_borrow(|running| {
-        let is_check = |job: &&Job| matches!(job, Job::CheckIssuer(_) | Job::AddBucket(_));
-        running.iter().filter(is_check).count()
-    });
-    if checks >= CHECKS_MAX {
+    let is_check = |job: &&Job| matches!(job, Job::CheckIssuer(_) | Job::AddBucket(_));
+    let checks = running(now_ms());
+    if checks.iter().filter(is_check).count() >= CHECKS_MAX {
         return None;
     }
     Running::begin(job)

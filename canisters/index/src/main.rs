@@ -12,6 +12,7 @@ use data_bucket_index::{
     page::Gauges,
     trust::{Registration, share_controller},
 };
+use ic_cdk::api::CanisterStatusCode;
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_canister::outstanding;
@@ -93,7 +94,8 @@ fn configure(args: Option<InitArgs>) {
 /// Answers to calls under way would land in other code than the one that made them.
 #[pre_upgrade]
 fn pre_upgrade() {
-    if let Some(objection) = outstanding::objection(&ic_cdk::api::canister_self()) {
+    let is_stopped = ic_cdk::api::canister_status() == CanisterStatusCode::Stopped;
+    if let Some(objection) = outstanding::objection(&ic_cdk::api::canister_self(), is_stopped) {
         ic_cdk::trap(objection);
     }
 }
