@@ -344,3 +344,47 @@ fn a_bucket_of_another_subnet_is_added_retired_and_forgotten() {
         Err(FleetError::NotFound)
     );
 }
+
+#[test]
+fn every_canister_shows_how_it_is_and_nothing_of_its_users() {
+    let setup = Setup::new();
+    let (alice, room) = setup.user_with_chat(1);
+    let reference = setup.upload(alice, &bytes(10, 1), room.accessor_id);
+    for (canister, ready) in [
+        (setup.index, "openstorage_index_buckets 1"),
+        (setup.bucket, "openstorage_bucket_blobs 1"),
+        (setup.chat, "openstorage_chat_ready 1"),
+    ] {
+        let page = |path| {
+            let shown = bucket::get(&setup, canister, path, &[]);
+            assert_eq!(shown.status_code, 200, "{path} of {canister}");
+            let text = String::from_utf8(shown.body.into_vec()).unwrap();
+            for secret in [
+                alice.to_text(),
+                room.accessor_id.to_text(),
+                reference.blob_id.to_string(),
+            ] {
+                assert!(!text.contains(&secret), "{path} of {canister}: {text}");
+            }
+            text
+        };
+        let metrics = page("/metrics");
+        assert!(metrics.lines().any(|line| line == ready), "{metrics}");
+        for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            for head in ["HELP", "TYPE"] {
+                let head = format!("# {head} {name} ");
+                assert_eq!(metrics.matches(&head).count(), 1, "{head}");
+            }
+            let value = line.rsplit(' ').next().unwrap();
+            value.parse::<u128>().expect("a figure");
+        }
+        let status = page("/status");
+        assert!(status.starts_with('{') && status.ends_with('}'), "{status}");
+        page("/logs");
+        assert_eq!(
+            bucket::request(&setup, canister, "POST", "/status", &[]).status_code,
+            405
+        );
+    }
+}

@@ -52,6 +52,7 @@ impl Bucket {
         match path {
             "/status" => HttpResponse::text(200, "application/json", self.status_json()),
             "/metrics" => HttpResponse::text(200, metrics::CONTENT_TYPE, self.metrics()),
+            "/logs" => text(200, &self.lines.page()),
             _ => self.blob_response(path, query, request, is_head, now),
         }
     }

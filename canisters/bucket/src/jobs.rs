@@ -4,7 +4,7 @@
 use std::{cell::Cell, time::Duration};
 
 use candid::{CandidType, Principal};
-use ic_cdk::call::Call;
+use ic_cdk::call::{Call, Error};
 use openstorage_canister::outstanding;
 use openstorage_types::channel::{EventsArgs, EventsError, EventsOk};
 
@@ -114,7 +114,14 @@ where
 {
     let _outstanding = outstanding::begin();
     let reply = Call::bounded_wait(canister, method).with_args(args).await;
-    reply.ok()?.candid().ok()
+    let answer = reply
+        .map_err(Error::from)
+        .and_then(|reply| Ok(reply.candid()?));
+    if let Err(error) = &answer {
+        let text = format!("{method} at {canister}: {error}");
+        with(|bucket| bucket.note(now().ms, &text));
+    }
+    answer.ok()
 }
 
 /// A call of the jobs under way; ends with it, also after a trap.

@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use access::Access;
 use accounts::Accounts;
 use memory::{Memories, Memory};
-use openstorage_canister::Row;
+use openstorage_canister::{Row, lines::Lines};
 use operation::Operation;
 use references::References;
 use sync::Cursors;
@@ -110,6 +110,7 @@ pub struct Bucket {
     log: Log<Memory>,
     cursors: StableCell<Row<Cursors>, Memory>,
     operation: Operation,
+    lines: Lines<Memory>,
     /// The index has not heard of this bucket's key and space since they came about.
     report_due: bool,
 }
@@ -155,6 +156,7 @@ impl Bucket {
             log: Log::init(cell(memory::LOG_EVENTS), cell(memory::LOG_ENDS)),
             cursors: StableCell::init(cell(memory::CURSORS), Row(Cursors::default())),
             operation,
+            lines: Lines::init(cell(memory::LINES)),
             report_due: true,
         }
     }

@@ -84,7 +84,8 @@ fn pre_upgrade() {
 }
 
 fn open(args: Option<InitArgs>) {
-    let bucket = Bucket::open(DefaultMemoryImpl::default(), canister_self(), args);
+    let mut bucket = Bucket::open(DefaultMemoryImpl::default(), canister_self(), args);
+    bucket.note(now().ms, &format!("version {VERSION} begins"));
     BUCKET.set(Some(bucket));
     jobs::start();
 }
@@ -216,7 +217,7 @@ fn status() -> BucketStatus {
 #[update(decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn c2c_set_closed(closed: bool) -> Result<(), SetClosedError> {
-    let answer = with(|bucket| bucket.set_closed(&msg_caller(), closed));
+    let answer = with(|bucket| bucket.set_closed(&msg_caller(), closed, now()));
     jobs::wake();
     answer
 }

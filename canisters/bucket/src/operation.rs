@@ -12,7 +12,7 @@ use openstorage_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Bucket, memory::Memory};
+use crate::{Bucket, Now, memory::Memory};
 
 const DAY_MS: u128 = 24 * HOUR_MS as u128;
 
@@ -141,8 +141,18 @@ impl Bucket {
         self.operation.report()
     }
 
+    /// Writes a line for `/logs`. No secret, no user and no blob goes in here.
+    pub fn note(&mut self, now_ms: u64, text: &str) {
+        self.lines.write(now_ms, text);
+    }
+
     /// The index closes the bucket to new blobs, or opens it again. Open uploads go on.
-    pub fn set_closed(&mut self, caller: &Principal, closed: bool) -> Result<(), SetClosedError> {
+    pub fn set_closed(
+        &mut self,
+        caller: &Principal,
+        closed: bool,
+        now: Now,
+    ) -> Result<(), SetClosedError> {
         if *caller != self.index() {
             return Err(SetClosedError::NotAuthorized);
         }
@@ -150,6 +160,11 @@ impl Bucket {
             let state = self.operation.record.get().state;
             self.operation.set(State { closed, ..state });
             self.report_due = true;
+            let word = if closed { "closes" } else { "opens" };
+            self.note(
+                now.ms,
+                &format!("the index {word} this bucket to new blobs"),
+            );
         }
         Ok(())
     }

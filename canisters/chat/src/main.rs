@@ -11,7 +11,11 @@ use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, upd
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_canister::outstanding;
 use openstorage_types::{
-    BlobReference, channel::PublicKey, chat::*, limits::UNKNOWN_CALLER_BYTES_MAX,
+    BlobReference,
+    channel::PublicKey,
+    chat::*,
+    http::{HttpRequest, HttpResponse},
+    limits::UNKNOWN_CALLER_BYTES_MAX,
 };
 use serde::de::DeserializeOwned;
 
@@ -168,6 +172,13 @@ fn delete_message(args: DeleteMessageArgs) -> Result<DeleteMessageOk, ChatError>
 #[query]
 fn public_key() -> Option<PublicKey> {
     with(|app| app.public_key())
+}
+
+#[query(decode_with = "decode", hidden = true)]
+#[candid_method(query)]
+fn http_request(request: HttpRequest) -> HttpResponse {
+    let cycles = ic_cdk::api::canister_cycle_balance();
+    with(|app| app.http(&request, cycles))
 }
 
 /// Asks the index about the reference's bucket where no reference named it before.

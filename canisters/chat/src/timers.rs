@@ -131,7 +131,8 @@ async fn call<T: DeserializeOwned + CandidType>(
         Ok(response) => response.candid().ok(),
         Err(error) => {
             if !error.is_immediately_retryable() {
-                ic_cdk::println!("{method} at {canister}: {error}");
+                let text = format!("{method} at {canister}: {error}");
+                with(|app| app.note(crate::now_ms(), &text));
             }
             None
         }
