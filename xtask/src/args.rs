@@ -19,7 +19,7 @@ pub enum Command {
     ListLayers,
 }
 
-/// `cargo xtask demo [FILE] [--once] [--json] [--port N]`
+/// `cargo xtask demo [FILE] [--once] [--json] [--port N] [--trace PAGE]`
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DemoArgs {
     /// None means the picture that the project ships.
@@ -30,6 +30,8 @@ pub struct DemoArgs {
     pub json: bool,
     /// Where to serve; none means any free port.
     pub port: Option<u16>,
+    /// A page to draw the journey on.
+    pub trace: Option<PathBuf>,
 }
 
 /// Understands the words after `cargo xtask`, or says in a sentence why it cannot.
@@ -70,6 +72,13 @@ fn demo(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
             Some("--port") if !only_files => {
                 let number = words.next().unwrap_or_default();
                 args.port = Some(port(&number.to_string_lossy())?);
+            }
+            Some("--trace") if !only_files => {
+                let page = words.next().ok_or("`--trace` takes the path of a page to write.")?;
+                args.trace = Some(page.into());
+            }
+            Some(flag) if !only_files && flag.starts_with("--trace=") => {
+                args.trace = Some(flag["--trace=".len()..].into());
             }
             Some(flag) if !only_files && flag.starts_with("--port=") => {
                 args.port = Some(port(&flag["--port=".len()..])?);
@@ -153,9 +162,12 @@ mod tests {
             once: true,
             json: true,
             port: Some(8080),
+            trace: Some("t.html".into()),
         }));
-        assert_eq!(parse_line("demo a.jpg --once --json --port 8080"), expected);
-        assert_eq!(parse_line("demo --port=8080 --json a.jpg --once"), expected);
+        let words = "demo a.jpg --once --json --port 8080 --trace t.html";
+        assert_eq!(parse_line(words), expected);
+        let words = "demo --trace=t.html --port=8080 --json a.jpg --once";
+        assert_eq!(parse_line(words), expected);
     }
 
     #[test]

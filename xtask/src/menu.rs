@@ -7,6 +7,7 @@ cargo xtask demo [FILE]    build everything, store FILE (a picture if none is na
             --once         leave when it is stored and checked
             --json         say the outcome as one JSON object, the last line
             --port N       serve on this port
+            --trace PAGE   draw the journey, message by message, on this page (HTML)
 cargo xtask build          build the canisters to target/canisters/*.wasm.gz
 cargo xtask test           run every test
             --only NAME    run one layer; may be given more than once
