@@ -12,12 +12,14 @@
 //! | `sync` | events to and from the index |
 //! | `access` | the secret, the issuers, the check of tokens |
 //! | `accounts`, `uploads`, `references` | the tables |
+//! | `operation` | version, cycles, and whether the index has closed the bucket |
 //! | `memory` | where the tables lie |
 
 mod access;
 mod accounts;
 mod http;
 mod memory;
+mod operation;
 mod push;
 mod read;
 mod refer;
@@ -31,7 +33,7 @@ use openstorage_blobstore::BlobStore;
 use openstorage_channel::Log;
 use openstorage_types::{
     BlobId,
-    bucket::{BucketStatus, EnsureRegisteredError, InitArgs},
+    bucket::{BucketStatus, EnsureRegisteredError, InitArgs, VERSION},
     channel::{LeaseArgs, LeaseOk},
     limits::BUCKET_BYTES_MAX,
 };
@@ -40,7 +42,8 @@ use serde::{Deserialize, Serialize};
 use access::Access;
 use accounts::Accounts;
 use memory::{Memories, Memory};
-use openstorage_canister::Row;
+use openstorage_canister::{Row, lines::Lines};
+use operation::Operation;
 use references::References;
 use sync::Cursors;
 use uploads::Uploads;
@@ -106,6 +109,8 @@ pub struct Bucket {
     deletions: StableBTreeMap<Principal, (), Memory>,
     log: Log<Memory>,
     cursors: StableCell<Row<Cursors>, Memory>,
+    operation: Operation,
+    lines: Lines<Memory>,
     /// The index has not heard of this bucket's key and space since they came about.
     report_due: bool,
 }
@@ -124,6 +129,8 @@ impl Bucket {
             bytes_max: 0,
         };
         let cell = |id| memories.get(id);
+        // First, before anything is read that a newer version may have written.
+        let operation = Operation::open(cell(memory::OPERATION));
         let mut stored = StableCell::init(cell(memory::CONFIG), Row(nobody));
         if let Some(config) = config {
             stored.set(Row(config));
@@ -148,6 +155,8 @@ impl Bucket {
             deletions: StableBTreeMap::init(cell(memory::DELETIONS)),
             log: Log::init(cell(memory::LOG_EVENTS), cell(memory::LOG_ENDS)),
             cursors: StableCell::init(cell(memory::CURSORS), Row(Cursors::default())),
+            operation,
+            lines: Lines::init(cell(memory::LINES)),
             report_due: true,
         }
     }
@@ -191,6 +200,9 @@ impl Bucket {
     }
 
     fn bytes_free(&self) -> u64 {
+        if self.operation.is_closed() {
+            return 0;
+        }
         let totals = self.totals();
         let taken = totals.bytes_stored + totals.bytes_reserved;
         self.config.get().0.bytes_max.saturating_sub(taken)
@@ -222,6 +234,8 @@ impl Bucket {
             bytes_free: self.bytes_free(),
             events_unsent: self.events_unsent(),
             key: self.access.public(),
+            version: VERSION,
+            closed: self.operation.is_closed(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use candid::{CandidType, Principal, decode_one, encode_one};
 use openstorage_channel::unseen;
 use openstorage_types::{
+    bucket::VERSION,
     channel::{
         BucketReport, Event, EventsArgs, EventsError, EventsOk, IssuerRemoved, IssuerUpserted,
         Stamp, UserUpserted, kind,
@@ -132,6 +133,8 @@ impl Bucket {
             bytes_used: self.totals().bytes_stored + self.totals().bytes_reserved,
             bytes_free: self.bytes_free(),
             key: self.access.public(),
+            version: Some(VERSION),
+            cycles: Some(self.cycles()),
         }
     }
 

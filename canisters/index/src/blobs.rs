@@ -6,7 +6,10 @@ use candid::Principal;
 use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
 use openstorage_types::BlobId;
 
-use crate::memory::{Memory, row_bytes, row_numbers};
+use crate::{
+    forget::SLICE_ROWS,
+    memory::{LAST, Memory, row_bytes, row_numbers},
+};
 
 /// What would take a walk over all blobs to count. Row: blobs, bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,9 +74,6 @@ impl Blobs {
     }
 }
 
-/// No principal is greater: of full length, all bits set.
-const LAST: Principal = Principal::from_slice(&[255; 29]);
-
 fn all_homes(blob: &BlobId) -> impl RangeBounds<([u8; 32], Principal)> {
     (blob.0, Principal::management_canister())..=(blob.0, LAST)
 }
@@ -95,5 +95,29 @@ impl Storable for Totals {
             blobs,
             bytes_stored,
         }
+    }
+}
+
+impl Blobs {
+    /// Forgets a lost bucket's copies among the next [`SLICE_ROWS`] homes after a blob's, and those of one
+    /// blob more. Returns the blob up to which it has looked; none at the end.
+    pub fn forget(&mut self, bucket: Principal, after: Option<[u8; 32]>) -> Option<[u8; 32]> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, |blob| Excluded((blob, LAST)));
+        let mut found = Vec::new();
+        let mut seen = None;
+        for (rows, entry) in self.homes.range((from, Unbounded)).enumerate() {
+            let (blob, home) = *entry.key();
+            if rows >= SLICE_ROWS && seen != Some(blob) {
+                found.iter().for_each(|blob| self.remove(blob, bucket));
+                return seen;
+            }
+            seen = Some(blob);
+            if home == bucket {
+                found.push(BlobId(blob));
+            }
+        }
+        found.iter().for_each(|blob| self.remove(blob, bucket));
+        None
     }
 }

@@ -17,7 +17,11 @@ use openstorage_types::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{memory::Memory, sync::Cursor};
+use crate::{
+    memory::Memory,
+    sync::Cursor,
+    upkeep::{Mark, Stage, Upkeep},
+};
 
 /// More are not created: everything that walks all buckets stays small.
 pub const BUCKETS_MAX: usize = 1_000;
@@ -33,10 +37,13 @@ pub struct Bucket {
     pub heard: Stamp,
     /// Up to where it has been told everything.
     pub cursor: Cursor,
+    /// What keeps it running.
+    pub upkeep: Upkeep,
 }
 
 impl Bucket {
-    /// A bucket that is being made, as empty as it will be.
+    /// A bucket that is being made, as empty as it will be. First it is looked at: whatever is in it
+    /// decides what comes next.
     pub fn new(bytes_max: u64) -> Self {
         Self {
             installed: false,
@@ -44,21 +51,35 @@ impl Bucket {
                 bytes_used: 0,
                 bytes_free: bytes_max,
                 key: None,
+                version: None,
+                cycles: None,
             },
             heard: Stamp::default(),
             cursor: Cursor::default(),
+            upkeep: Upkeep {
+                stage: Some(Stage::Inspect),
+                ..Upkeep::default()
+            },
         }
     }
 
-    /// Full is a bucket in which not one whole chunk has room.
+    /// Full is a bucket in which not one whole chunk has room, or that an operator says is full.
     pub fn state(&self) -> BucketState {
-        match self {
-            Self {
-                installed: false, ..
-            } => BucketState::Creating,
-            Self { report, .. } if report.bytes_free < CHUNK_BYTES => BucketState::Full,
-            _ => BucketState::Active,
+        if !self.installed {
+            return BucketState::Creating;
         }
+        match (self.upkeep.mark, self.upkeep.stage) {
+            (Some(Mark::Retired), _) => BucketState::Retired,
+            (_, Some(_)) => BucketState::Upgrading,
+            (Some(Mark::Full), None) => BucketState::Full,
+            (None, None) if self.report.bytes_free < CHUNK_BYTES => BucketState::Full,
+            (None, None) => BucketState::Active,
+        }
+    }
+
+    /// It can be called: its code is in and is not being replaced.
+    pub fn is_up(&self) -> bool {
+        self.installed && self.upkeep.stage.is_none()
     }
 
     /// Takes a newer report. A key, once known, stays when a report has none.
@@ -110,12 +131,17 @@ impl Buckets {
         }
     }
 
-    /// The bucket that is being made.
-    pub fn creating(&self) -> Option<Principal> {
-        self.rows
-            .iter()
-            .find(|(_, row)| !row.installed)
-            .map(|(bucket, _)| *bucket)
+    /// Changes a row, where there is one.
+    pub fn update(&mut self, bucket: &Principal, change: impl FnOnce(&mut Bucket)) {
+        if let Some(mut row) = self.rows.get(bucket).cloned() {
+            change(&mut row);
+            self.set(*bucket, row);
+        }
+    }
+
+    pub fn remove(&mut self, bucket: &Principal) -> Option<Bucket> {
+        self.stable.remove(bucket);
+        self.rows.remove(bucket)
     }
 
     /// Where a new blob goes: of the active buckets with room, the first in rendezvous order. Everybody

@@ -16,6 +16,12 @@
 //! | [`sync`] | what buckets have to be told |
 //! | [`reports`] | `c2c_events`: what buckets tell |
 //! | [`creation`] | how a bucket comes to be |
+//! | [`upkeep`] | what a bucket's code needs: put in, checked, replaced |
+//! | [`roll`] | every bucket gets the embedded code, a few at a time |
+//! | [`topup`] | what a bucket's cycles need |
+//! | [`forget`] | a lost bucket is given up |
+//! | [`fleet`] | all of that together, and the calls of operators |
+//! | [`calls`] | the calls that it needs, as values |
 //! | [`agenda`] | what is to be done without being asked |
 //! | [`page`] | `status`, `buckets`, and the HTTP pages |
 
@@ -25,25 +31,33 @@ pub mod allocation;
 pub mod backoff;
 pub mod blobs;
 pub mod buckets;
+pub mod calls;
 pub mod creation;
+pub mod fleet;
+pub mod forget;
 pub mod issuers;
 pub mod memory;
 pub mod page;
 pub mod reports;
+pub mod roll;
 pub mod sync;
+pub mod topup;
 pub mod trust;
+pub mod upkeep;
 pub mod users;
+
+pub use fleet::Moment;
 
 use std::collections::BTreeMap;
 
 use candid::Principal;
-use ic_stable_structures::{DefaultMemoryImpl, StableCell};
-use openstorage_canister::Row;
+use ic_stable_structures::{DefaultMemoryImpl, StableBTreeMap, StableCell};
+use openstorage_canister::{Row, lines::Lines};
 use openstorage_types::{BlobId, index::InitArgs};
 
 use crate::{
-    backoff::Backoff, blobs::Blobs, buckets::Buckets, creation::Creation, issuers::Issuers,
-    memory::Memory, sync::SharedLog, users::Users,
+    backoff::Backoff, blobs::Blobs, buckets::Buckets, creation::Creation, fleet::Fleet,
+    forget::Forgetting, issuers::Issuers, memory::Memory, sync::SharedLog, users::Users,
 };
 
 /// What a message brings along.
@@ -60,6 +74,9 @@ pub struct Context {
     pub version: u64,
 }
 
+/// When to try again with each bucket that has failed.
+pub(crate) type Backoffs = BTreeMap<Principal, Backoff>;
+
 /// All of the index.
 pub struct Index {
     config: StableCell<Row<InitArgs>, Memory>,
@@ -69,12 +86,20 @@ pub struct Index {
     buckets: Buckets,
     issuers: Issuers,
     log: SharedLog,
+    fleet: StableCell<Row<Fleet>, Memory>,
+    lines: Lines<Memory>,
+    /// Lost buckets, and how far each is forgotten.
+    forgetting: StableBTreeMap<Principal, Row<Forgetting>, Memory>,
     /// Of the Wasm that buckets get; none when there is none.
     bucket_wasm: Option<BlobId>,
     /// The rest is forgotten in an upgrade.
     secret_backoff: Backoff,
     creation_backoff: Backoff,
-    send_backoffs: BTreeMap<Principal, Backoff>,
+    upkeep_backoffs: Backoffs,
+    topup_backoffs: Backoffs,
+    /// Who controls the index; none until it has asked.
+    own_controllers: Option<Vec<Principal>>,
+    send_backoffs: Backoffs,
     /// Events of a kind or form that is not known.
     events_skipped: u64,
 }
@@ -96,9 +121,15 @@ impl Index {
                 at(memory::DELETED_ACCESSORS),
             ),
             log: SharedLog::init(at(memory::LOG_EVENTS), at(memory::LOG_ENDS)),
+            fleet: StableCell::init(at(memory::FLEET), Row(Fleet::default())),
+            lines: Lines::init(at(memory::LINES)),
+            forgetting: StableBTreeMap::init(at(memory::FORGETTING)),
             bucket_wasm,
             secret_backoff: Backoff::default(),
             creation_backoff: Backoff::default(),
+            upkeep_backoffs: BTreeMap::new(),
+            topup_backoffs: BTreeMap::new(),
+            own_controllers: None,
             send_backoffs: BTreeMap::new(),
             events_skipped: 0,
         }

@@ -1,5 +1,6 @@
 //! Where everything lives in stable memory. A number is never used again for something else.
 
+use candid::Principal;
 use ic_stable_structures::{
     DefaultMemoryImpl,
     memory_manager::{MemoryId, MemoryManager, VirtualMemory},
@@ -19,6 +20,9 @@ pub const ISSUERS: MemoryId = MemoryId::new(8);
 pub const DELETED_ACCESSORS: MemoryId = MemoryId::new(9);
 pub const LOG_EVENTS: MemoryId = MemoryId::new(10);
 pub const LOG_ENDS: MemoryId = MemoryId::new(11);
+pub const FLEET: MemoryId = MemoryId::new(30);
+pub const LINES: MemoryId = MemoryId::new(31);
+pub const FORGETTING: MemoryId = MemoryId::new(32);
 
 /// Pages of 64 KiB that a memory grows by at once: 1 MiB. The manager has 32,768 such steps, so an
 /// index may take 32 GiB, and an empty one takes 12 MiB.
@@ -27,6 +31,9 @@ const STEP_PAGES: u16 = 16;
 pub fn manager(memory: DefaultMemoryImpl) -> MemoryManager<DefaultMemoryImpl> {
     MemoryManager::init_with_bucket_size(memory, STEP_PAGES)
 }
+
+/// No principal is greater: of full length, all bits set.
+pub const LAST: Principal = Principal::from_slice(&[255; 29]);
 
 /// The bytes of a row of numbers, little-endian one after the other.
 pub fn row_bytes<const N: usize>(numbers: [u64; N]) -> Vec<u8> {

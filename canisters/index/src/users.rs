@@ -13,7 +13,10 @@ use openstorage_types::{
     limits::{LEASE_BYTES_MIN, POOL_LOW_BYTES},
 };
 
-use crate::memory::{Memory, row_bytes, row_numbers};
+use crate::{
+    forget::SLICE_ROWS,
+    memory::{LAST, Memory, row_bytes, row_numbers},
+};
 
 /// While a bucket that holds what is missing was heard of so recently, its upload is still going on.
 const LEASE_MOVES_MS: u64 = 60_000;
@@ -276,5 +279,36 @@ impl Storable for Lease {
             },
             heard_ms,
         }
+    }
+}
+
+impl Users {
+    /// Forgets what users stored and were promised in a lost bucket, among the next [`SLICE_ROWS`] leases
+    /// after a user's, and those of one user more. Returns the user up to whom it has looked; none at the
+    /// end.
+    pub fn forget(&mut self, bucket: Principal, after: Principal) -> Option<Principal> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = Excluded((after, LAST));
+        let mut found = Vec::new();
+        let mut seen = None;
+        let mut next = None;
+        for (rows, entry) in self.leases.range((from, Unbounded)).enumerate() {
+            let (user, holder) = *entry.key();
+            if rows >= SLICE_ROWS && seen != Some(user) {
+                next = seen;
+                break;
+            }
+            seen = Some(user);
+            if holder == bucket {
+                found.push((user, entry.value()));
+            }
+        }
+        for (user, lease) in found {
+            if let Some(row) = self.users.get(&user) {
+                self.set((user, bucket), row, lease, Lease::default());
+            }
+            self.leases.remove(&(user, bucket));
+        }
+        next
     }
 }

@@ -36,4 +36,5 @@ pub mod envelope;
 pub mod fees;
 pub mod machine;
 pub mod network;
+pub mod persist;
 pub mod rest;

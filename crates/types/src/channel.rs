@@ -167,6 +167,19 @@ pub struct BucketReport {
     pub bytes_free: u64,
     /// The bucket's key; none until it has drawn its secret.
     pub key: Option<PublicKey>,
+    /// The version of the bucket's code: [`crate::bucket::VERSION`].
+    pub version: Option<u32>,
+    pub cycles: Option<CyclesReport>,
+}
+
+/// How a canister stands with its cycles.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CyclesReport {
+    pub balance: u128,
+    /// With less than this it is frozen.
+    pub freezing_at: u128,
+    /// Burned in a day, at the pace of late.
+    pub burned_per_day: u128,
 }
 
 /// Answer of `c2c_events`.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::Bench;
-use crate::tools::SERVER_VARIABLE;
+use crate::{canisters, tools::SERVER_VARIABLE};
 
 /// Tells the integration tests where the canisters' Wasm lies.
 const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
@@ -13,7 +13,7 @@ const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 4] = ["client", "journey", "refusals", "upgrades"];
+const INTEGRATION: [&str; 5] = ["buckets", "client", "journey", "refusals", "upgrades"];
 
 /// All of them.
 pub fn all(bench: &mut Bench) -> Result<()> {
@@ -29,6 +29,7 @@ pub fn integration(bench: &mut Bench) -> Result<()> {
 
 fn test(bench: &mut Bench, args: &[&str]) -> Result<()> {
     let canisters = bench.canisters()?;
+    canisters::build_next(bench.workspace)?;
     let tools = bench.tools()?;
     let mut command = bench
         .workspace

@@ -3,8 +3,10 @@
 //! Each test program uses a part of it.
 #![allow(dead_code)]
 
+pub mod cloud;
+
 use candid::{CandidType, Principal, encode_one};
-use data_bucket_index::{Context, Index, creation::Step};
+use data_bucket_index::{Context, Index, Moment};
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_tokens::{Grant, Pair, Scope, SecretKey, issue};
 use openstorage_types::{
@@ -78,8 +80,8 @@ impl World {
         let mut index = Index::open(memory.clone(), Some(WASM));
         index.configure(&InitArgs {
             admins: vec![admin()],
-            bucket_cycles: None,
             bucket_bytes_max: Some(BUCKET_BYTES),
+            ..InitArgs::default()
         });
         Self {
             index,
@@ -123,10 +125,28 @@ impl World {
             .expect("the key is one")
     }
 
-    /// A bucket that was created and installed.
+    /// What the fleet's jobs know of the moment: the index is rich.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            own: own(),
+            now_ms: self.now_ms,
+            balance: 1_000 * cloud::T,
+            creation: cloud::T / 2,
+        }
+    }
+
+    /// A bucket that is ready.
     pub fn add_bucket(&mut self, n: u8) -> Principal {
-        self.index.canister_created(canister(n));
-        self.index.bucket_installed(canister(n));
+        let mut cloud = cloud::Cloud::default();
+        cloud
+            .canisters
+            .insert(canister(n), cloud::Canister::bucket(WASM));
+        let look = cloud.look(&canister(n)).expect("it is there");
+        let context = self.context(operator());
+        self.index
+            .adopt(&context, canister(n), &look, vec![])
+            .expect("the operator may");
+        self.settle(&mut cloud);
         canister(n)
     }
 
@@ -144,6 +164,8 @@ impl World {
             bytes_used,
             bytes_free,
             key: Some(chat_key()),
+            version: None,
+            cycles: None,
         };
         self.hear(bucket, Stamp::default(), vec![], Some(report));
     }
@@ -182,6 +204,8 @@ impl World {
                 bytes_used: 0,
                 bytes_free: BUCKET_BYTES,
                 key: Some(chat_key()),
+                version: None,
+                cycles: None,
             };
             let answer = EventsOk {
                 stamp,
@@ -212,10 +236,6 @@ impl World {
             exp_ms: self.now_ms + HOUR_MS,
         };
         issue(&key, &pair, &grant).expect("a valid grant")
-    }
-
-    pub fn step(&mut self) -> Option<Step> {
-        self.index.begin_creation_step(self.now_ms)
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Image {
     /// In pages of [`STABLE_PAGE_BYTES`].
     stable_size: u64,
     /// Pages of 4 KiB that were written to.
-    stable_pages: Vec<(u64, ByteBuf)>,
+    pub(crate) stable_pages: Vec<(u64, ByteBuf)>,
 }
 
 /// A global's value. References cannot be kept: they come back null.

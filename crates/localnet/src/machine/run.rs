@@ -142,6 +142,18 @@ impl Machine {
         Image::new(self.live.heap(), self.live.globals(), self.stable())
     }
 
+    /// The image without the bytes of its memories.
+    pub(crate) fn shape(&self) -> Image {
+        let mut stable = StableMemory::default();
+        stable.grow(self.stable().size_pages());
+        Image::new(&[], self.live.globals(), &stable)
+    }
+
+    /// The heap as it is between executions.
+    pub(crate) fn heap(&self) -> &[u8] {
+        self.live.heap()
+    }
+
     /// What [`Machine::image`] was taken of. None where the image is of another module.
     pub fn from_image(module: &Module, image: &Image) -> Result<Option<Self>, Trap> {
         let Some(stable) = image.stable() else {

@@ -76,6 +76,11 @@ impl StableMemory {
         pages.map(|(page, bytes)| (*page, bytes.as_slice()))
     }
 
+    /// Bytes of those pages.
+    pub fn bytes_written(&self) -> u64 {
+        self.pages.len() as u64 * DIRTY_PAGE_BYTES
+    }
+
     /// All of it. For images that a test takes or puts; a large memory is copied whole.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; (self.size_pages * STABLE_PAGE_BYTES) as usize];

@@ -23,6 +23,7 @@ pub struct Ingress {
     /// The management canister takes messages too.
     pub canister: Principal,
     pub method: String,
+    #[serde(with = "serde_bytes")]
     pub arg: Vec<u8>,
     /// For management calls: the canister or subnet meant.
     pub effective: Option<Principal>,

@@ -4,7 +4,7 @@
 use candid::Principal;
 use serde::{Deserialize, Serialize};
 
-use super::{Ingress, MessageId, Network, Plan, PlanError, Reject, TimeGoesBack};
+use super::{Ingress, MessageId, Network, Plan, PlanError, Reject, StillRunning, TimeGoesBack};
 
 /// One thing that is done to a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub enum Input {
     },
     /// [`Network::tick`].
     Tick,
+    /// [`Network::await_ingress`].
+    Await(MessageId),
     /// [`Network::set_time`].
     SetTime(u64),
     /// [`Network::add_cycles`].
@@ -42,6 +44,7 @@ pub enum Input {
 pub enum Output {
     Done,
     Submitted(Result<MessageId, Reject>),
+    Answered(Result<Result<Vec<u8>, Reject>, StillRunning>),
     SetTime(Result<(), TimeGoesBack>),
     /// The new balance; none where there is no such canister.
     Cycles(Option<u128>),
@@ -65,6 +68,7 @@ impl Network {
                 self.tick();
                 Output::Done
             }
+            Input::Await(id) => Output::Answered(self.await_ingress(&id)),
             Input::SetTime(time_ns) => Output::SetTime(self.set_time(time_ns)),
             Input::AddCycles { canister, cycles } => {
                 Output::Cycles(self.add_cycles(&canister, cycles))

@@ -76,12 +76,8 @@ impl Network {
     /// All of it. To be called between inputs, when no message is half done.
     pub fn save(&self) -> Saved {
         let canisters: BTreeMap<_, _> = self
-            .canisters
-            .iter()
-            .filter_map(|(id, canister)| {
-                let machine = canister.machine.as_ref()?;
-                Some((*id, (machine.module().hash(), machine.image())))
-            })
+            .machines()
+            .map(|(id, machine)| (*id, (machine.module().hash(), machine.image())))
             .collect();
         let snapshots = self.canisters.values().flat_map(|it| it.snapshots.values());
         let modules = canisters
@@ -91,7 +87,7 @@ impl Network {
             .filter_map(|hash| Some((hash, self.modules.get(&hash)?.clone())))
             .collect();
         Saved {
-            state: self.state(true),
+            state: self.state(),
             modules,
             canisters,
         }
@@ -147,7 +143,7 @@ impl Network {
     /// randomness. The plan of faults is no part of it, only what it did; nor are the accounts kept.
     pub fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        hash.update(self.state(false));
+        hash.update(self.state_bytes(false));
         for (id, canister) in &self.canisters {
             if let Some(machine) = &canister.machine {
                 hash.update(id.as_slice());
@@ -157,7 +153,23 @@ impl Network {
         hash.finalize().into()
     }
 
-    fn state(&self, all: bool) -> Vec<u8> {
+    /// Everything but modules and memories, as in [`Saved::state`].
+    pub(crate) fn state(&self) -> Vec<u8> {
+        self.state_bytes(true)
+    }
+
+    /// Modules as they were given, by their SHA-256.
+    pub(crate) fn modules(&self) -> &BTreeMap<[u8; 32], Vec<u8>> {
+        &self.modules
+    }
+
+    /// Canisters with code.
+    pub(crate) fn machines(&self) -> impl Iterator<Item = (&Principal, &Machine)> {
+        let canisters = self.canisters.iter();
+        canisters.filter_map(|(id, canister)| Some((id, canister.machine.as_ref()?)))
+    }
+
+    fn state_bytes(&self, all: bool) -> Vec<u8> {
         let random = (self.rng.get_seed(), self.rng.get_word_pos());
         let first = (
             self.seed,

@@ -8,7 +8,8 @@
 //! | `instances`, `read`, `update` | the protocol's routes |
 //! | `accounts`, `faults` | routes of our own: what executions cost, and what shall go wrong |
 //! | `shapes` | JSON, errors, ids |
-//! | `gateway`, `relay`, `parts` | gateways, one request through them, long bodies part by part |
+//! | `gateway`, `relay`, `loopback` | gateways, one request through them, their agent |
+//! | `cors` | who may ask gateways: every origin |
 //! | `listen` | listeners that stop, and when to stop |
 //!
 //! Every request is answered when its work is done; nothing is polled. Not served, and said so with
@@ -16,12 +17,13 @@
 
 mod accounts;
 mod api;
+mod cors;
 mod engine;
 mod faults;
 mod gateway;
 mod instances;
 mod listen;
-mod parts;
+mod loopback;
 mod read;
 mod relay;
 mod server;
@@ -109,7 +111,7 @@ fn router(server: Arc<Server>) -> Router {
         .route("/instances/{id}", axum::routing::delete(instances::delete))
         .route("/instances/{id}/", axum::routing::delete(instances::delete))
         .nest("/instances/{id}", instance_routes())
-        .route("/http_gateway", post(gateway::create))
+        .route("/http_gateway", get(gateway::list).post(gateway::create))
         .route("/http_gateway/{id}/stop", post(gateway::stop))
         .fallback(unserved)
         .method_not_allowed_fallback(unserved)

@@ -76,11 +76,23 @@ impl Server {
         for gateway in gateways {
             gateway.listening.stop().await;
         }
+        if let Some(instance) = &instance {
+            instance.engine.end().await;
+        }
         instance.is_some()
     }
 
     pub fn add_gateway(&self, gateway: Gateway) -> InstanceId {
         push(&self.gateways, gateway)
+    }
+
+    /// What `show` makes of each gateway that listens.
+    pub fn gateways<T>(&self, show: impl Fn(InstanceId, &Gateway) -> T) -> Vec<T> {
+        let gateways = locked(&self.gateways);
+        let listening = gateways.iter().enumerate();
+        listening
+            .filter_map(|(id, gateway)| Some(show(id, gateway.as_ref()?)))
+            .collect()
     }
 
     /// False where there is no gateway of that id.
