@@ -6,7 +6,7 @@ use candid::Principal;
 use serde::{Deserialize, Serialize};
 
 use super::Network;
-use crate::machine::{Trap, Usage};
+use crate::machine::{Outcome, Response, Usage};
 
 /// The most accounts that are kept at once.
 pub const ACCOUNTS_MAX: usize = 1_000_000;
@@ -36,12 +36,14 @@ pub enum Kind {
 /// One execution. Everything but queries and what was refused before it began has one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// Counts from 1, without gaps.
+    /// The place among the accounts kept: counts from 1, without gaps.
     pub seq: u64,
-    /// The account of the execution that sent the message; for callbacks of the one that answered. 0 for
-    /// ingress, queries and tasks.
+    /// The number of the execution, from 1; 0 for queries, which leave no trace.
+    pub id: u64,
+    /// The execution that sent the message; for callbacks the one that answered. 0 for ingress, queries
+    /// and tasks.
     pub parent: u64,
-    /// For callbacks and clean-ups, the account of the execution that made the call; else 0.
+    /// For callbacks and clean-ups, the execution that made the call; else 0.
     pub call: u64,
     pub round: u64,
     pub time_ns: u64,
@@ -72,7 +74,9 @@ pub struct Account {
 /// The latest accounts. Whether they are kept or not changes nothing else.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Accounts {
-    /// How many there were.
+    /// How many executions there were.
+    executions: u64,
+    /// How many accounts were kept.
     count: u64,
     capacity: usize,
     kept: VecDeque<Account>,
@@ -89,9 +93,10 @@ pub struct Page {
 }
 
 impl Accounts {
+    /// The number of a new execution.
     pub fn next(&mut self) -> u64 {
-        self.count += 1;
-        self.count
+        self.executions += 1;
+        self.executions
     }
 
     pub fn on(&self) -> bool {
@@ -102,10 +107,14 @@ impl Accounts {
         if self.capacity == 0 {
             return;
         }
+        self.count += 1;
         if self.kept.len() == self.capacity {
             self.kept.pop_front();
         }
-        self.kept.push_back(account);
+        self.kept.push_back(Account {
+            seq: self.count,
+            ..account
+        });
     }
 
     pub fn set_capacity(&mut self, capacity: usize) {
@@ -142,9 +151,36 @@ impl Network {
     pub fn accounts(&self, after: u64, max: usize) -> Page {
         self.accounts.page(after, max)
     }
-}
 
-/// Why an execution failed, in words.
-pub fn failure(result: &Result<(), Trap>) -> Option<String> {
-    result.as_ref().err().map(ToString::to_string)
+    /// An account of an execution that is over: without numbers, parents, cycles and argument.
+    pub(super) fn account_of(
+        &self,
+        canister: Principal,
+        caller: Principal,
+        kind: Kind,
+        method: String,
+        outcome: &Outcome,
+    ) -> Account {
+        Account {
+            seq: 0,
+            id: 0,
+            parent: 0,
+            call: 0,
+            round: self.round,
+            time_ns: self.time_ns,
+            subnet: self.subnet_of(&canister).unwrap_or(canister),
+            canister,
+            caller,
+            kind,
+            method,
+            usage: outcome.usage,
+            cycles_prepaid: 0,
+            cycles_refunded: 0,
+            cycles_accepted: outcome.cycles_accepted,
+            bytes_in: 0,
+            bytes_out: outcome.response.as_ref().map_or(0, Response::bytes),
+            calls: outcome.calls.len() as u64,
+            failure: outcome.result.as_ref().err().map(ToString::to_string),
+        }
+    }
 }

@@ -28,7 +28,7 @@ pub struct Request {
     pub deadline_ns: u64,
     /// Where a management call goes; for ingress the effective canister or subnet.
     pub subnet: Option<Principal>,
-    /// The account of the execution that made the call; 0 for ingress.
+    /// The number of the execution that made the call; 0 for ingress.
     pub parent: u64,
 }
 
@@ -46,7 +46,7 @@ pub struct Outstanding {
     /// Cycles paid ahead for the callback, and for the way of the answer.
     pub callback_prepaid: u128,
     pub response_prepaid: u128,
-    /// The account of the execution that made the call.
+    /// The number of the execution that made the call.
     pub parent: u64,
 }
 
@@ -56,7 +56,7 @@ pub struct Delivery {
     pub call: Outstanding,
     pub response: Response,
     pub cycles_refunded: u128,
-    /// The account of the execution that answered; where none did, of the one that called.
+    /// The number of the execution that answered; where none did, of the one that called.
     pub parent: u64,
 }
 

@@ -4,14 +4,14 @@ use candid::Principal;
 
 use super::{
     Network, Reject,
-    account::{self, Account, Kind},
-    call::{Answer, Delivery, Origin, Request},
+    account::{Account, Kind},
+    call::{Origin, Request},
     canister::{Canister, Context, Status},
     fault::{Event, Fault, Site},
 };
 use crate::{
     fees::Fees,
-    machine::{self, Entry, Outcome, Response},
+    machine::{self, Entry, Outcome},
 };
 
 /// Limits of the Internet Computer, in instructions.
@@ -19,8 +19,6 @@ pub const UPDATE_INSTRUCTIONS: u64 = crate::fees::MESSAGE_INSTRUCTIONS_MAX;
 pub const QUERY_INSTRUCTIONS: u64 = 5_000_000_000;
 pub const INSPECT_INSTRUCTIONS: u64 = 200_000_000;
 pub const INSTALL_INSTRUCTIONS: u64 = 300_000_000_000;
-/// Of a callback's instructions, one in so many is kept for its clean-up where it has one.
-const CLEANUP_PART: u64 = 20;
 
 /// What an execution needs to know besides its canister.
 #[derive(Clone, Copy)]
@@ -61,6 +59,25 @@ impl<'a> Circumstances<'a> {
             instructions_before: 0,
             growth_bytes_max: u64::MAX,
             queues_full: false,
+        }
+    }
+
+    /// The same with what a fault takes away.
+    fn under(self, fault: Option<Fault>) -> Self {
+        match fault {
+            Some(Fault::Trap { instructions }) => Self {
+                instructions_max: instructions.min(self.instructions_max),
+                ..self
+            },
+            Some(Fault::NoGrowth) => Self {
+                growth_bytes_max: 0,
+                ..self
+            },
+            Some(Fault::QueueFull) => Self {
+                queues_full: true,
+                ..self
+            },
+            _ => self,
         }
     }
 }
@@ -115,18 +132,17 @@ pub(super) fn view<'a>(
 }
 
 /// One execution to be done in a context, and the cycles that were taken for it.
-struct Run {
-    entry: Entry,
-    kind: Kind,
-    method: String,
+pub(super) struct Run {
+    pub kind: Kind,
+    pub method: String,
     /// For so many instructions.
-    prepaid: u128,
-    instructions: u64,
+    pub prepaid: u128,
+    pub instructions: u64,
     /// It may run so many of them.
-    instructions_max: u64,
-    bytes_in: u64,
-    parent: u64,
-    call: u64,
+    pub instructions_max: u64,
+    pub bytes_in: u64,
+    pub parent: u64,
+    pub call: u64,
 }
 
 impl Network {
@@ -185,9 +201,9 @@ impl Network {
         let run = Run {
             bytes_in,
             parent,
-            ..Run::new(entry, kind, name, prepaid)
+            ..Run::new(kind, name, prepaid)
         };
-        self.run_in_context(context, run, fault);
+        self.run_in_context(context, entry, run, fault);
     }
 
     /// A timer or a heartbeat. Not run where the canister cannot pay.
@@ -197,7 +213,8 @@ impl Network {
             let context = Context::new(*id, None, Principal::management_canister());
             self.run_in_context(
                 context,
-                Run::new(entry, kind, String::new(), prepaid),
+                entry,
+                Run::new(kind, String::new(), prepaid),
                 fault,
             );
         }
@@ -205,84 +222,63 @@ impl Network {
 
     /// Takes the price of the longest execution there can be.
     fn prepay(&mut self, id: &Principal) -> Result<u128, Reject> {
-        let canister = self
-            .canisters
-            .get_mut(id)
-            .ok_or_else(|| Reject::not_found(id))?;
-        let mut subnets = self.subnets.iter();
-        let fees = subnets
-            .find(|subnet| subnet.id == canister.subnet)
-            .map(|subnet| subnet.fees)
-            .unwrap_or_default();
+        let fees = self.fees_of(id);
         let price = fees.execution(UPDATE_INSTRUCTIONS);
-        canister.pay(id, price, &fees)?;
+        let canister = self.canisters.get_mut(id);
+        canister
+            .ok_or_else(|| Reject::not_found(id))?
+            .pay(id, price, &fees)?;
         Ok(price)
     }
 
-    fn run_in_context(&mut self, context: Context, run: Run, fault: Option<Fault>) {
+    fn run_in_context(&mut self, context: Context, entry: Entry, run: Run, fault: Option<Fault>) {
         let number = self.open_context(context);
-        if let Some((outcome, account)) = self.run_entry(number, run, fault) {
+        if let Some((outcome, account)) = self.run_entry(number, entry, run, fault) {
             self.conclude(number, outcome, account);
         }
     }
 
     /// Runs an entry point in a context and keeps what it did to its canister. Gives the number of its
     /// account. None where the canister is gone or has no code.
-    fn run_entry(&mut self, number: u64, run: Run, fault: Option<Fault>) -> Option<(Outcome, u64)> {
+    pub(super) fn run_entry(
+        &mut self,
+        number: u64,
+        entry: Entry,
+        run: Run,
+        fault: Option<Fault>,
+    ) -> Option<(Outcome, u64)> {
+        let id = self.contexts.get(&number)?.canister;
+        let fees = self.fees_of(&id);
         let context = self.contexts.get_mut(&number)?;
-        let (id, caller) = (context.canister, context.caller);
         let canister = self.canisters.get_mut(&id)?;
-        let mut subnets = self.subnets.iter();
-        let fees = subnets
-            .find(|subnet| subnet.id == canister.subnet)
-            .map(|subnet| subnet.fees)
-            .unwrap_or_default();
-        let mut circumstances = Circumstances {
+        let circumstances = Circumstances {
             cycles_available: context.cycles_available,
             deadline_ns: context.deadline_ns,
             answered: context.origin.is_none(),
             instructions_before: context.instructions,
             ..Circumstances::new(
                 id,
-                caller,
+                context.caller,
                 self.time_ns,
                 run.instructions_max,
                 &self.root_key,
                 &fees,
             )
         };
-        match fault {
-            Some(Fault::Trap { instructions }) => {
-                circumstances.instructions_max = instructions.min(run.instructions_max);
-            }
-            Some(Fault::NoGrowth) => circumstances.growth_bytes_max = 0,
-            Some(Fault::QueueFull) => circumstances.queues_full = true,
-            _ => {}
-        }
-        let Run {
-            entry,
-            kind,
-            method,
-            prepaid,
-            instructions,
-            bytes_in,
-            parent,
-            call,
-            ..
-        } = run;
-        let Some(mut outcome) = with_machine(canister, circumstances, |machine, view| {
+        let ran = with_machine(canister, circumstances.under(fault), |machine, view| {
             machine.run(entry, view)
-        }) else {
-            self.burn(prepaid);
+        });
+        let Some(mut outcome) = ran else {
+            self.burn(run.prepaid);
             return None;
         };
         let used = outcome.usage.instructions;
         context.instructions += used;
         canister.log(std::mem::take(&mut outcome.logs));
         let refund = fees
-            .instructions(instructions.saturating_sub(used))
-            .min(prepaid);
-        let mut burned = prepaid - refund;
+            .instructions(run.instructions.saturating_sub(used))
+            .min(run.prepaid);
+        let mut burned = run.prepaid - refund;
         let mut timer_ns = None;
         if outcome.result.is_ok() {
             canister.version += 1;
@@ -295,182 +291,40 @@ impl Network {
             timer_ns = outcome.timer_ns;
         }
         canister.balance += refund;
-        let account = Account {
-            seq: self.accounts.next(),
-            parent,
-            call,
-            round: self.round,
-            time_ns: self.time_ns,
-            subnet: canister.subnet,
-            canister: id,
-            caller,
-            kind,
-            method,
-            usage: outcome.usage,
-            cycles_prepaid: prepaid,
-            cycles_refunded: refund,
-            cycles_accepted: outcome.cycles_accepted,
-            bytes_in,
-            bytes_out: outcome.response.as_ref().map_or(0, Response::bytes),
-            calls: outcome.calls.len() as u64,
-            failure: account::failure(&outcome.result),
-        };
-        let seq = account.seq;
-        self.accounts.keep(account);
+        let caller = context.caller;
         self.burn(burned);
         self.spent += used;
         if let Some(timer_ns) = timer_ns {
             self.set_timer(&id, timer_ns);
         }
-        Some((outcome, seq))
+        let account = self.keep_account(id, caller, run, &outcome, refund);
+        Some((outcome, account))
     }
 
-    /// Sends what the execution asked for, and answers the context when there is reason to.
-    fn conclude(&mut self, number: u64, outcome: Outcome, account: u64) {
-        let Some(context) = self.contexts.get(&number) else {
-            return;
-        };
-        let id = context.canister;
-        let failure = match outcome.result {
-            Ok(()) => {
-                for call in outcome.calls {
-                    self.send(number, id, call, account);
-                }
-                if let Some(response) = outcome.response {
-                    self.answer_context(number, response, account);
-                }
-                Reject::no_reply(&id)
-            }
-            Err(machine::Trap::MethodNotFound { method }) => {
-                Reject::no_method(&id, "update", &method)
-            }
-            Err(trap) => Reject::trapped(&id, &trap),
-        };
-        let over = |context: &Context| context.calls_outstanding == 0;
-        if self.contexts.get(&number).is_some_and(over) {
-            // Nothing can answer any more.
-            self.reject_context(number, failure, account);
-            self.close_context(number);
-        }
-    }
-
-    fn answer_context(&mut self, number: u64, response: Response, account: u64) {
-        let result = match response {
-            Response::Reply(bytes) => Ok(bytes),
-            Response::Reject { message, .. } => Err(Reject::new(
-                pocket_ic::ErrorCode::CanisterRejectedMessage,
-                message,
-            )),
-        };
-        self.settle_context(number, result, account);
-    }
-
-    /// Rejects whoever waits for the context, if anybody does.
-    pub(super) fn reject_context(&mut self, number: u64, reject: Reject, account: u64) {
-        self.settle_context(number, Err(reject), account);
-    }
-
-    fn settle_context(&mut self, number: u64, result: Result<Vec<u8>, Reject>, account: u64) {
-        let Some(context) = self.contexts.get_mut(&number) else {
-            return;
-        };
-        let refund = std::mem::take(&mut context.cycles_available);
-        let id = context.canister;
-        match context.origin.take() {
-            Some(origin) => {
-                let subnet = self.subnet_of(&id);
-                self.answer(origin, subnet, result, refund, account);
-            }
-            // Nobody can have attached cycles to a task, and an answered context has given them back.
-            None => self.burn(refund),
-        }
-    }
-
-    /// Runs the callback of a call that was answered, and its clean-up if it traps.
-    pub(super) fn run_callback(&mut self, delivery: Delivery) {
-        let Delivery {
-            call,
-            response,
+    fn keep_account(
+        &mut self,
+        canister: Principal,
+        caller: Principal,
+        run: Run,
+        outcome: &Outcome,
+        cycles_refunded: u128,
+    ) -> u64 {
+        let id = self.accounts.next();
+        let account = Account {
+            id,
+            parent: run.parent,
+            call: run.call,
+            cycles_prepaid: run.prepaid,
             cycles_refunded,
-            parent,
-        } = delivery;
-        let id = call.caller;
-        let fees = self.subnet_of(&id).map(|subnet| self.fees(&subnet));
-        let fees = fees.unwrap_or_default();
-        let bytes_in = response.bytes();
-        let carried = fees.response(bytes_in).min(call.response_prepaid);
-        self.burn(carried);
-        let Some(canister) = self.canisters.get_mut(&id) else {
-            return self
-                .burn(cycles_refunded + call.callback_prepaid + call.response_prepaid - carried);
+            bytes_in: run.bytes_in,
+            ..self.account_of(canister, caller, run.kind, run.method, outcome)
         };
-        canister.balance += cycles_refunded + call.response_prepaid - carried;
-        canister.forget_call(&call.callee);
-        let open = self.contexts.get_mut(&call.context);
-        let Some(context) = open.filter(|_| canister.machine.is_some()) else {
-            // Uninstalled in the meantime: nothing runs, the base fee is due.
-            let due = fees.execution(0).min(call.callback_prepaid);
-            canister.balance += call.callback_prepaid - due;
-            return self.burn(due);
-        };
-        context.calls_outstanding -= 1;
-        let (closure, reject_code, kind) = match response {
-            Response::Reply(_) => (call.on_reply, 0, Kind::ReplyCallback),
-            Response::Reject { code, .. } => (call.on_reject, code, Kind::RejectCallback),
-        };
-        let kept = match call.on_cleanup {
-            Some(_) => UPDATE_INSTRUCTIONS / CLEANUP_PART,
-            None => 0,
-        };
-        let run = |entry, kind, prepaid, instructions, instructions_max| Run {
-            prepaid,
-            instructions,
-            instructions_max,
-            bytes_in,
-            parent,
-            call: call.parent,
-            ..Run::new(entry, kind, String::new(), 0)
-        };
-        let entry = Entry::Callback {
-            closure,
-            response,
-            cycles_refunded,
-        };
-        let fault = self.strike_execution(&id, "");
-        let callback = run(
-            entry,
-            kind,
-            call.callback_prepaid,
-            UPDATE_INSTRUCTIONS,
-            UPDATE_INSTRUCTIONS - kept,
-        );
-        let Some((outcome, account)) = self.run_entry(call.context, callback, fault) else {
-            return self.close_context(call.context);
-        };
-        if let (Err(_), Some(closure)) = (&outcome.result, call.on_cleanup) {
-            // In a transaction of its own; if it traps too, there is nothing more to do. It is paid with
-            // what the callback did not use, which was just paid back.
-            let left = UPDATE_INSTRUCTIONS - outcome.usage.instructions.min(UPDATE_INSTRUCTIONS);
-            let price = fees.instructions(left);
-            if let Some(canister) = self.canisters.get_mut(&id) {
-                let prepaid = price.min(canister.balance);
-                canister.balance -= prepaid;
-                let entry = Entry::Cleanup {
-                    closure,
-                    reject_code,
-                };
-                self.run_entry(
-                    call.context,
-                    run(entry, Kind::Cleanup, prepaid, left, left),
-                    None,
-                );
-            }
-        }
-        self.conclude(call.context, outcome, account);
+        self.accounts.keep(account);
+        id
     }
 
     /// The fault, if any, that strikes an execution; what comes before it is done here.
-    fn strike_execution(&mut self, id: &Principal, method: &str) -> Option<Fault> {
+    pub(super) fn strike_execution(&mut self, id: &Principal, method: &str) -> Option<Fault> {
         let fault = self.decide(Event {
             site: Site::Execution,
             canister: Some(*id),
@@ -486,49 +340,12 @@ impl Network {
         }
         fault
     }
-
-    pub(super) fn refuse(&mut self, request: Request, reject: Reject) {
-        let subnet = self.subnet_of(&request.callee);
-        self.answer(request.origin, subnet, Err(reject), request.cycles, 0);
-    }
-
-    /// Sends an answer to whoever waits for it. Ingress gets it at once, a caller on the same subnet in
-    /// the same round, one elsewhere after the latency. An answer from nowhere is at the caller's.
-    pub(super) fn answer(
-        &mut self,
-        origin: Origin,
-        from_subnet: Option<Principal>,
-        result: Result<Vec<u8>, Reject>,
-        refund: u128,
-        account: u64,
-    ) {
-        match origin {
-            Origin::Ingress(id) => {
-                self.history.answer(id, result, self.time_ns);
-                self.burn(refund);
-            }
-            Origin::Call(call) => {
-                let response = match result {
-                    Ok(bytes) => Response::Reply(bytes),
-                    Err(reject) => reject.into(),
-                };
-                let answer = Answer {
-                    call,
-                    response,
-                    cycles_refunded: refund,
-                    parent: account,
-                };
-                self.send_answer(answer, from_subnet);
-            }
-        }
-    }
 }
 
 impl Run {
     /// An execution whose longest run is paid for.
-    fn new(entry: Entry, kind: Kind, method: String, prepaid: u128) -> Self {
+    pub fn new(kind: Kind, method: String, prepaid: u128) -> Self {
         Self {
-            entry,
             kind,
             method,
             prepaid,

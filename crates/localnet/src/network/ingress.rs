@@ -129,10 +129,7 @@ impl Network {
             return Ok(());
         }
         let Some(id) = payer else { return Ok(()) };
-        let Some(subnet) = self.subnet_of(&id) else {
-            return Ok(());
-        };
-        let fees = self.fees(&subnet);
+        let fees = self.fees_of(&id);
         let price = fees.ingress(bytes);
         if let Some(canister) = self.canisters.get_mut(&id) {
             canister.pay(&id, price, &fees)?;
@@ -180,8 +177,7 @@ impl Network {
         arg: &[u8],
     ) -> Result<(), Reject> {
         let time_ns = self.time_ns;
-        let fees = self.subnet_of(&id).map(|subnet| self.fees(&subnet));
-        let fees = fees.unwrap_or_default();
+        let fees = self.fees_of(&id);
         let canister = self
             .canisters
             .get_mut(&id)

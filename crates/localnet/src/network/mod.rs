@@ -4,10 +4,16 @@
 //! | module | what |
 //! | --- | --- |
 //! | `subnet` | subnets, their ids and the canister ids they hand out |
-//! | `canister`, `call` | what is kept of a canister, a call context, a message |
-//! | `round` | one round: timers, answers, requests, deadlines |
-//! | `execute` | one message, from the checks before to the calls after |
-//! | `ingress`, `history` | messages and queries from outside, and what became of them |
+//! | `canister`, `snapshot`, `call` | what is kept of a canister, a call context, a message |
+//! | `input` | everything that changes a network from outside |
+//! | `ingress`, `history` | messages from outside, and what became of them |
+//! | `round`, `index` | one round; which canisters have something to do |
+//! | `execute`, `conclude`, `send` | one execution, what follows from it, and messages on their ways |
+//! | `query` | queries, composite ones too |
+//! | `money`, `account` | who pays; what each execution used |
+//! | `fault` | what goes wrong on purpose |
+//! | `save` | the whole network as bytes, and its digest |
+//! | `removal` | code, canisters and subnets go |
 //! | `view`, `certified` | what others may look at; the state as it is certified |
 //! | `mgmt` | the management canister |
 
@@ -15,6 +21,7 @@ mod account;
 mod call;
 mod canister;
 mod certified;
+mod conclude;
 mod execute;
 mod fault;
 mod history;

@@ -113,6 +113,12 @@ impl Network {
             .map_or_else(Fees::default, |subnet| subnet.fees)
     }
 
+    /// The prices that a canister pays.
+    pub(super) fn fees_of(&self, canister: &Principal) -> Fees {
+        let subnet = self.subnet_of(canister);
+        subnet.map_or_else(Fees::default, |subnet| self.fees(&subnet))
+    }
+
     pub(super) fn mint(&mut self, amount: u128) {
         self.minted = self.minted.saturating_add(amount);
     }

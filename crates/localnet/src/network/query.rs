@@ -7,7 +7,7 @@ use pocket_ic::ErrorCode;
 
 use super::{
     Network, Reject,
-    account::{self, Account, Kind},
+    account::{Account, Kind},
     canister::Status,
     execute::{Circumstances, QUERY_INSTRUCTIONS, with_machine},
 };
@@ -219,25 +219,10 @@ impl Network {
     }
 
     fn keep_query(&mut self, query: &Query, kind: Kind, outcome: &Outcome) {
+        let (id, method) = (query.id, query.method.clone());
         let account = Account {
-            seq: self.accounts.next(),
-            parent: 0,
-            call: 0,
-            round: self.round,
-            time_ns: self.time_ns,
-            subnet: self.subnet_of(&query.id).unwrap_or(query.id),
-            canister: query.id,
-            caller: query.caller,
-            kind,
-            method: query.method.clone(),
-            usage: outcome.usage,
-            cycles_prepaid: 0,
-            cycles_refunded: 0,
-            cycles_accepted: 0,
             bytes_in: (query.method.len() + query.arg.len()) as u64,
-            bytes_out: outcome.response.as_ref().map_or(0, Response::bytes),
-            calls: outcome.calls.len() as u64,
-            failure: account::failure(&outcome.result),
+            ..self.account_of(id, query.caller, kind, method, outcome)
         };
         self.accounts.keep(account);
     }

@@ -119,8 +119,7 @@ impl Network {
 
     /// An upgrade to the same code from nowhere, free of charge. One that traps changes nothing.
     pub(super) fn upgrade_by_fault(&mut self, id: &Principal) {
-        let fees = self.subnet_of(id).map(|subnet| self.fees(&subnet));
-        let fees = fees.unwrap_or_default();
+        let fees = self.fees_of(id);
         let management = Principal::management_canister();
         let circumstances = Circumstances::new(
             *id,

@@ -226,7 +226,7 @@ fn a_run_is_repeated_from_its_seed_and_from_its_log() {
         rules: vec![],
         seeded: Some(Seeded {
             seed: 4,
-            per_million: 60_000,
+            per_million: 120_000,
             faults: vec![
                 Fault::Reject,
                 Fault::TimeOutBefore,

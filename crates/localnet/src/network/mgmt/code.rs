@@ -15,7 +15,6 @@ use crate::{
     machine::{Machine, Module, Outcome},
     network::{
         Account, AccountKind, Network, Reject,
-        account::failure,
         call::Request,
         canister::Canister,
         execute::{Circumstances, INSTALL_INSTRUCTIONS, view, with_machine},
@@ -92,31 +91,30 @@ impl Network {
                 format!("Error from Canister {id}: Canister's Wasm module is not valid: {error}"),
             )
         })?;
-        let subnet = self.existing(&id)?.subnet;
-        let fees = self.fees(&subnet);
+        let fees = self.fees_of(&id);
         let prepaid = fees.execution(INSTALL_INSTRUCTIONS);
         let canister = self.existing(&id)?;
-        let has_code = canister.machine.is_some();
-        let skip = match &mode {
-            CanisterInstallMode::Install if has_code => {
-                return Err(Reject::new(
-                    ErrorCode::CanisterNonEmpty,
-                    format!(
-                        "Canister {id} cannot be installed because the canister is not empty. Try installing with mode='reinstall' instead."
-                    ),
-                ));
-            }
-            CanisterInstallMode::Upgrade(_) if !has_code => return Err(Reject::no_module(&id)),
-            CanisterInstallMode::Upgrade(flags) => skips_pre_upgrade(flags.clone())?,
-            CanisterInstallMode::Install | CanisterInstallMode::Reinstall => false,
-        };
+        let skip = check_mode(&id, &mode, canister.machine.is_some())?;
         canister.pay(&id, prepaid, &fees)?;
         let bytes_in = (wasm.len() + arg.len()) as u64;
         let (mode, outcome) = self.run_install(request, &id, mode, &module, arg, skip, &fees);
         let refund = fees
             .instructions(INSTALL_INSTRUCTIONS - outcome.usage.instructions)
             .min(prepaid);
-        self.keep_install(request, id, mode, &outcome, prepaid, refund, bytes_in);
+        let kind = match mode {
+            CodeDeploymentMode::Upgrade => AccountKind::Upgrade,
+            _ => AccountKind::Install,
+        };
+        let method = request.method.clone();
+        let account = Account {
+            id: self.accounts.next(),
+            parent: request.parent,
+            cycles_prepaid: prepaid,
+            cycles_refunded: refund,
+            bytes_in,
+            ..self.account_of(id, request.caller, kind, method, &outcome)
+        };
+        self.accounts.keep(account);
         self.burn(prepaid - refund);
         let canister = self.existing(&id)?;
         canister.balance += refund;
@@ -183,43 +181,6 @@ impl Network {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn keep_install(
-        &mut self,
-        request: &Request,
-        id: Principal,
-        mode: CodeDeploymentMode,
-        outcome: &Outcome,
-        prepaid: u128,
-        refund: u128,
-        bytes_in: u64,
-    ) {
-        let account = Account {
-            seq: self.accounts.next(),
-            parent: request.parent,
-            call: 0,
-            round: self.round,
-            time_ns: self.time_ns,
-            subnet: self.subnet_of(&id).unwrap_or(id),
-            canister: id,
-            caller: request.caller,
-            kind: match mode {
-                CodeDeploymentMode::Upgrade => AccountKind::Upgrade,
-                _ => AccountKind::Install,
-            },
-            method: request.method.clone(),
-            usage: outcome.usage,
-            cycles_prepaid: prepaid,
-            cycles_refunded: refund,
-            cycles_accepted: 0,
-            bytes_in,
-            bytes_out: 0,
-            calls: 0,
-            failure: failure(&outcome.result),
-        };
-        self.accounts.keep(account);
-    }
-
     pub(super) fn uninstall_code(
         &mut self,
         request: &Request,
@@ -277,6 +238,21 @@ impl Network {
     pub(super) fn clear_chunk_store(&mut self, caller: &Principal, id: Principal) -> Managed {
         self.controlled_or_self(&id, caller)?.chunks.clear();
         nothing()
+    }
+}
+
+/// Whether there may be code in that mode, and whether `canister_pre_upgrade` is left out.
+fn check_mode(id: &Principal, mode: &CanisterInstallMode, has_code: bool) -> Result<bool, Reject> {
+    match mode {
+        CanisterInstallMode::Install if has_code => Err(Reject::new(
+            ErrorCode::CanisterNonEmpty,
+            format!(
+                "Canister {id} cannot be installed because the canister is not empty. Try installing with mode='reinstall' instead."
+            ),
+        )),
+        CanisterInstallMode::Upgrade(_) if !has_code => Err(Reject::no_module(id)),
+        CanisterInstallMode::Upgrade(flags) => skips_pre_upgrade(flags.clone()),
+        CanisterInstallMode::Install | CanisterInstallMode::Reinstall => Ok(false),
     }
 }
 

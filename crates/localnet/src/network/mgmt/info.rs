@@ -23,9 +23,8 @@ use crate::{
 impl Network {
     /// Figures are those of now. Queries are not counted: they leave nothing behind.
     pub(super) fn canister_status(&mut self, caller: &Principal, id: Principal) -> Managed {
-        let subnet = self.controlled_or_self(&id, caller)?.subnet;
-        let fees = self.fees(&subnet);
-        let canister = self.existing(&id)?;
+        let fees = self.fees_of(&id);
+        let canister = self.controlled_or_self(&id, caller)?;
         let memory = memory_metrics(canister);
         let parts = [
             &memory.wasm_memory_size,

@@ -255,15 +255,6 @@ fn apply(canister: &mut Canister, wanted: &CanisterSettings) -> Result<(), Rejec
             *field = figure(name, value)?;
         }
     }
-    if settings.compute_allocation > COMPUTE_PERCENT_MAX {
-        return Err(Reject::new(
-            ErrorCode::InvalidManagementPayload,
-            format!(
-                "a compute allocation is at most {COMPUTE_PERCENT_MAX} percent, not {}",
-                settings.compute_allocation
-            ),
-        ));
-    }
     match &wanted.log_visibility {
         None => {}
         Some(LogVisibility::AllowedViewers(_)) => {
@@ -274,16 +265,7 @@ fn apply(canister: &mut Canister, wanted: &CanisterSettings) -> Result<(), Rejec
         }
         Some(visibility) => settings.logs_public = *visibility == LogVisibility::Public,
     }
-    if wanted
-        .controllers
-        .as_ref()
-        .is_some_and(|controllers| controllers.len() > CONTROLLERS_MAX)
-    {
-        return Err(Reject::new(
-            ErrorCode::InvalidManagementPayload,
-            format!("a canister has at most {CONTROLLERS_MAX} controllers"),
-        ));
-    }
+    check(&settings, wanted)?;
     canister.settings = settings;
     if let Some(controllers) = &wanted.controllers {
         canister.controllers = controllers.iter().copied().collect();
@@ -293,6 +275,30 @@ fn apply(canister: &mut Canister, wanted: &CanisterSettings) -> Result<(), Rejec
             .iter()
             .map(|variable| (variable.name.clone(), variable.value.clone()))
             .collect();
+    }
+    Ok(())
+}
+
+/// What is larger than it may be.
+fn check(settings: &Settings, wanted: &CanisterSettings) -> Result<(), Reject> {
+    if settings.compute_allocation > COMPUTE_PERCENT_MAX {
+        return Err(Reject::new(
+            ErrorCode::InvalidManagementPayload,
+            format!(
+                "a compute allocation is at most {COMPUTE_PERCENT_MAX} percent, not {}",
+                settings.compute_allocation
+            ),
+        ));
+    }
+    if wanted
+        .controllers
+        .as_ref()
+        .is_some_and(|controllers| controllers.len() > CONTROLLERS_MAX)
+    {
+        return Err(Reject::new(
+            ErrorCode::InvalidManagementPayload,
+            format!("a canister has at most {CONTROLLERS_MAX} controllers"),
+        ));
     }
     Ok(())
 }

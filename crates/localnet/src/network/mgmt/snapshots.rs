@@ -150,8 +150,7 @@ impl Network {
 
     /// Charges a canister for work that the management canister does for it.
     pub(super) fn charge_work(&mut self, id: &Principal, instructions: u64) -> Result<(), Reject> {
-        let subnet = self.existing(id)?.subnet;
-        let fees = self.fees(&subnet);
+        let fees = self.fees_of(id);
         let price = fees.instructions(instructions);
         self.existing(id)?.pay(id, price, &fees)?;
         self.burn(price);
