@@ -14,7 +14,7 @@ import {
 import { Secp256k1KeyIdentity } from "@icp-sdk/core/identity/secp256k1";
 import { Principal } from "@icp-sdk/core/principal";
 
-import { agent, canister, install, start } from "./network.js";
+import { agent, canister, install, start } from "../network.js";
 
 let network;
 let id;

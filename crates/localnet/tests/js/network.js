@@ -138,7 +138,7 @@ function effective(topology) {
 }
 
 async function code() {
-  const text = await readFile(new URL("../../agents/canister.wat", import.meta.url), "utf8");
+  const text = await readFile(new URL("../agents/canister.wat", import.meta.url), "utf8");
   const { parseWat } = await wabt();
   return new Uint8Array(parseWat("canister.wat", text).toBinary({}).buffer);
 }
