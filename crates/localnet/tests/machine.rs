@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candid::Principal;
+use openstorage_localnet::fees::{CostSchedule, Fees};
 use openstorage_localnet::machine::{
     Compiler, Context, Entry, Machine, Module, ModuleError, Outcome, Response, StableMemory, Trap,
 };
@@ -12,6 +13,11 @@ fn compile(wat: &str) -> Module {
         .compile(&wat::parse_str(wat).unwrap())
         .unwrap()
 }
+
+const FREE: Fees = Fees {
+    nodes: 13,
+    schedule: CostSchedule::Free,
+};
 
 fn with_context<T>(work: impl FnOnce(&Context) -> T) -> T {
     let (controllers, environment, outstanding) =
@@ -28,6 +34,9 @@ fn with_context<T>(work: impl FnOnce(&Context) -> T) -> T {
         canister_version: 1,
         status: 1,
         balance: 1_000,
+        liquid_balance: 1_000,
+        fees: &FREE,
+        growth_bytes_max: u64::MAX,
         cycles_available: 100,
         deadline_ns: 0,
         answered: false,

@@ -6,6 +6,7 @@ use candid::Principal;
 use wasmtime::Memory;
 
 use super::{Call, Context, LogLine, Response, StableMemory, Trap};
+use crate::fees::Fees;
 
 /// In which of its entry points a canister is running. One bit each, so that a set of them is a mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +83,11 @@ pub struct Run {
     pub cycles_available: u128,
     pub answered: bool,
 
+    pub fees: Fees,
+    pub growth_bytes_max: u64,
     pub balance: u128,
+    /// What of the balance is kept for storage.
+    pub frozen: u128,
     pub cycles_accepted: u128,
     pub reply: Vec<u8>,
     pub response: Option<Response>,
@@ -99,6 +104,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// What may be spent now.
+    pub fn liquid(&self) -> u128 {
+        self.balance.saturating_sub(self.frozen)
+    }
+
     pub fn new(kind: Kind, context: &Context) -> Self {
         Self {
             kind,
@@ -122,7 +132,10 @@ impl Run {
             cycles_refunded: 0,
             cycles_available: context.cycles_available,
             answered: context.answered,
+            fees: *context.fees,
+            growth_bytes_max: context.growth_bytes_max,
             balance: context.balance,
+            frozen: context.balance.saturating_sub(context.liquid_balance),
             cycles_accepted: 0,
             reply: vec![],
             response: None,
@@ -170,6 +183,9 @@ impl Run {
                 canister_version: 0,
                 status: 1,
                 balance: 0,
+                liquid_balance: 0,
+                fees: &Fees::default(),
+                growth_bytes_max: u64::MAX,
                 cycles_available: 0,
                 deadline_ns: 0,
                 answered: true,

@@ -17,6 +17,8 @@ use std::{
 
 use candid::Principal;
 
+use crate::fees::Fees;
+
 pub use module::{Compiler, MetadataVisibility, Module, ModuleError};
 pub use run::Machine;
 pub use stable::{STABLE_PAGE_BYTES, StableMemory};
@@ -86,7 +88,15 @@ pub struct Context<'a> {
     pub canister_version: u64,
     /// 1 running, 2 stopping, 3 stopped.
     pub status: u32,
+    /// What the canister has, less what was prepaid for this execution.
     pub balance: u128,
+    /// What of the balance may be spent on calls or burnt: the rest is kept for storage (the freezing
+    /// threshold).
+    pub liquid_balance: u128,
+    /// The prices of the canister's subnet.
+    pub fees: &'a Fees,
+    /// By how many bytes heap and stable memory together may still grow; to grow further fails.
+    pub growth_bytes_max: u64,
     /// Attached to the call and not accepted yet.
     pub cycles_available: u128,
     /// Of a bounded-wait call, in nanoseconds; 0 where there is none.
@@ -180,7 +190,8 @@ pub struct Outcome {
     /// By `msg_reply` or `msg_reject`.
     pub response: Option<Response>,
     pub calls: Vec<Call>,
-    /// After accepting cycles, attaching them to calls, and burning them.
+    /// After accepting cycles, burning them, attaching them to calls, and prepaying those calls
+    /// ([`Fees::call`] of method name and argument, for each).
     pub balance: u128,
     /// Taken from [`Context::cycles_available`].
     pub cycles_accepted: u128,

@@ -160,6 +160,17 @@ impl Module {
 
     pub(super) const TABLE: &str = TABLE;
 
+    /// Whether the code can ask for the certificate of its data.
+    pub fn asks_for_certificate(&self) -> bool {
+        self.0.shape.asks_for_certificate
+    }
+
+    /// All custom sections `icp:public NAME` and `icp:private NAME`, by name.
+    pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let metadata = self.0.shape.metadata.iter();
+        metadata.map(|(name, (_, bytes))| (name.as_str(), bytes.as_slice()))
+    }
+
     /// A custom section `icp:public NAME` or `icp:private NAME`.
     pub fn metadata(&self, name: &str) -> Option<(MetadataVisibility, &[u8])> {
         self.0
@@ -195,6 +206,7 @@ struct Shape {
     has_memory: bool,
     has_table: bool,
     metadata: BTreeMap<String, (MetadataVisibility, Vec<u8>)>,
+    asks_for_certificate: bool,
 }
 
 impl Shape {
@@ -211,9 +223,11 @@ impl Shape {
                 }
                 Payload::ImportSection(section) => {
                     for import in section.into_imports() {
-                        if matches!(import.map_err(invalid)?.ty, TypeRef::Global(_)) {
+                        let import = import.map_err(invalid)?;
+                        if matches!(import.ty, TypeRef::Global(_)) {
                             globals_imported += 1;
                         }
+                        shape.asks_for_certificate |= import.name.starts_with("data_certificate");
                     }
                 }
                 Payload::MemorySection(section) => {

@@ -7,13 +7,22 @@ use super::{
     call::{Delivery, Origin, Request},
     canister::{Canister, Context, Outstanding, Status},
 };
-use crate::machine::{self, Entry, Outcome, Response};
+use crate::{
+    fees::{self, Fees},
+    machine::{self, Entry, Outcome, Response},
+};
 
 /// Limits of the Internet Computer, in instructions.
 pub const UPDATE_INSTRUCTIONS: u64 = 40_000_000_000;
 pub const QUERY_INSTRUCTIONS: u64 = 5_000_000_000;
 pub const INSPECT_INSTRUCTIONS: u64 = 200_000_000;
 pub const INSTALL_INSTRUCTIONS: u64 = 300_000_000_000;
+
+/// Nothing is charged yet.
+const FREE: Fees = Fees {
+    nodes: fees::REFERENCE_NODES,
+    schedule: fees::CostSchedule::Free,
+};
 
 /// A bounded wait is never longer.
 const WAIT_S_MAX: u32 = 300;
@@ -22,10 +31,11 @@ const CROSS_SUBNET_BYTES_MAX: usize = 2 << 20;
 
 /// What an execution needs to know besides its canister.
 #[derive(Clone, Copy)]
-pub(super) struct Circumstances {
+pub(super) struct Circumstances<'a> {
     pub id: Principal,
     pub caller: Principal,
     pub time_ns: u64,
+    pub root_key: &'a [u8],
     pub cycles_available: u128,
     pub deadline_ns: u64,
     pub answered: bool,
@@ -33,12 +43,19 @@ pub(super) struct Circumstances {
     pub instructions_before: u64,
 }
 
-impl Circumstances {
-    pub fn new(id: Principal, caller: Principal, time_ns: u64, instructions_max: u64) -> Self {
+impl<'a> Circumstances<'a> {
+    pub fn new(
+        id: Principal,
+        caller: Principal,
+        time_ns: u64,
+        instructions_max: u64,
+        root_key: &'a [u8],
+    ) -> Self {
         Self {
             id,
             caller,
             time_ns,
+            root_key,
             cycles_available: 0,
             deadline_ns: 0,
             answered: false,
@@ -61,19 +78,22 @@ pub(super) fn with_machine<T>(
 }
 
 /// The world as the canister may see it.
-pub(super) fn view(canister: &Canister, of: Circumstances) -> machine::Context<'_> {
+pub(super) fn view<'a>(canister: &'a Canister, of: Circumstances<'a>) -> machine::Context<'a> {
     machine::Context {
         canister_id: of.id,
         subnet_id: canister.subnet,
         caller: of.caller,
         controllers: &canister.controllers,
         environment: &canister.environment,
-        root_key: &[],
+        root_key: of.root_key,
         time_ns: of.time_ns,
         timer_ns: canister.timer_ns,
         canister_version: canister.version,
         status: canister.status_code(),
         balance: canister.balance,
+        liquid_balance: canister.balance,
+        fees: &FREE,
+        growth_bytes_max: u64::MAX,
         cycles_available: of.cycles_available,
         deadline_ns: of.deadline_ns,
         answered: of.answered,
@@ -125,6 +145,9 @@ impl Network {
         };
         if let Some(reject) = refusal {
             return self.refuse(request, reject);
+        }
+        if let Origin::Ingress(id) = &request.origin {
+            self.history.begin(id);
         }
         let Request {
             origin,
@@ -191,6 +214,7 @@ impl Network {
                 context.caller,
                 time_ns,
                 UPDATE_INSTRUCTIONS,
+                &self.root_key,
             )
         };
         let mut outcome = with_machine(canister, circumstances, |machine, view| {

@@ -6,10 +6,11 @@ use sha2::{Digest, Sha256};
 use super::{
     MessageId, Network, Reject,
     call::{Origin, Request},
-    canister::Status,
+    canister::Status as CanisterStatus,
     execute::{Circumstances, INSPECT_INSTRUCTIONS, QUERY_INSTRUCTIONS, with_machine},
+    history::{Entry, Status},
 };
-use crate::machine::{Entry, Response, Trap};
+use crate::machine::{self, Response, Trap};
 
 /// Rounds in which a message is expected to be answered.
 const ROUNDS_MAX: usize = 100;
@@ -40,11 +41,8 @@ impl Network {
             canister,
             method,
             arg,
-            effective,
-        } = ingress;
-        if canister != Principal::management_canister() {
-            self.inspect(sender, canister, &method, &arg)?;
-        }
+            ..
+        } = &ingress;
         let number = self.new_id();
         let mut hash = Sha256::new();
         for part in [
@@ -52,13 +50,52 @@ impl Network {
             sender.as_slice(),
             canister.as_slice(),
             method.as_bytes(),
-            &arg,
+            arg,
         ] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
         let id: MessageId = hash.finalize().into();
-        self.ingress.insert(id, None);
+        self.take(id, None, ingress)?;
+        Ok(id)
+    }
+
+    /// The same for a message that brings its id and the last moment, in nanoseconds since 1970, at which
+    /// it may be sent. One that is known already is not taken again, whatever became of it.
+    pub fn submit_as(
+        &mut self,
+        id: MessageId,
+        expiry_ns: u64,
+        ingress: Ingress,
+    ) -> Result<(), Reject> {
+        if self.history.get(&id).is_some() {
+            return Ok(());
+        }
+        self.take(id, Some(expiry_ns), ingress)
+    }
+
+    fn take(
+        &mut self,
+        id: MessageId,
+        expiry_ns: Option<u64>,
+        ingress: Ingress,
+    ) -> Result<(), Reject> {
+        let Ingress {
+            sender,
+            canister,
+            method,
+            arg,
+            effective,
+        } = ingress;
+        let addressed = if canister == Principal::management_canister() {
+            effective
+        } else {
+            self.inspect(sender, canister, &method, &arg)?;
+            Some(canister)
+        };
+        let subnet = self.route(addressed.as_ref()).id;
+        self.history
+            .receive(id, sender, canister, subnet, expiry_ns);
         self.enqueue(Request {
             origin: Origin::Ingress(id),
             caller: sender,
@@ -69,12 +106,21 @@ impl Network {
             deadline_ns: 0,
             subnet: effective,
         });
-        Ok(id)
+        Ok(())
+    }
+
+    /// What is known of a message.
+    pub fn message(&self, id: &MessageId) -> Option<&Entry> {
+        self.history.get(id)
     }
 
     /// None for an unknown message, `Some(None)` for one that is not answered yet.
     pub fn ingress_status(&self, id: &MessageId) -> Option<Option<&Result<Vec<u8>, Reject>>> {
-        self.ingress.get(id).map(Option::as_ref)
+        match &self.history.get(id)?.status {
+            Status::Answered(result) => Some(Some(result)),
+            Status::Received | Status::Processing => Some(None),
+            Status::Done => None,
+        }
     }
 
     /// Runs rounds until the message is answered. An unknown message is never answered.
@@ -107,9 +153,9 @@ impl Network {
             .get_mut(&id)
             .ok_or_else(|| Reject::not_found(&id))?;
         match canister.status {
-            Status::Running => {}
-            Status::Stopping(_) => return Err(Reject::stopping(&id)),
-            Status::Stopped => return Err(Reject::stopped(&id)),
+            CanisterStatus::Running => {}
+            CanisterStatus::Stopping(_) => return Err(Reject::stopping(&id)),
+            CanisterStatus::Stopped => return Err(Reject::stopped(&id)),
         }
         if canister.machine.is_none() {
             return Err(Reject::no_module(&id));
@@ -123,8 +169,9 @@ impl Network {
         if !canister.exports("canister_inspect_message") {
             return Ok(());
         }
-        let circumstances = Circumstances::new(id, sender, time_ns, INSPECT_INSTRUCTIONS);
-        let entry = Entry::Inspect {
+        let circumstances =
+            Circumstances::new(id, sender, time_ns, INSPECT_INSTRUCTIONS, &self.root_key);
+        let entry = machine::Entry::Inspect {
             method: method.into(),
             arg: arg.to_vec(),
         };
@@ -150,23 +197,29 @@ impl Network {
         if id == Principal::management_canister() {
             return self.manage_query(sender, method, &arg);
         }
+        let certificate = self.data_certificate(&id);
         let time_ns = self.time_ns;
         let canister = self
             .canisters
             .get_mut(&id)
             .ok_or_else(|| Reject::not_found(&id))?;
         match canister.status {
-            Status::Running => {}
-            Status::Stopping(_) => return Err(Reject::stopping(&id)),
-            Status::Stopped => return Err(Reject::stopped(&id)),
+            CanisterStatus::Running => {}
+            CanisterStatus::Stopping(_) => return Err(Reject::stopping(&id)),
+            CanisterStatus::Stopped => return Err(Reject::stopped(&id)),
         }
-        let circumstances = Circumstances::new(id, sender, time_ns, QUERY_INSTRUCTIONS);
-        let entry = Entry::Query {
+        let circumstances =
+            Circumstances::new(id, sender, time_ns, QUERY_INSTRUCTIONS, &self.root_key);
+        let entry = machine::Entry::Query {
             method: method.into(),
             arg,
         };
         let mut outcome = with_machine(canister, circumstances, |machine, view| {
-            machine.run(entry, view)
+            let view = machine::Context {
+                certificate: certificate.as_deref(),
+                ..*view
+            };
+            machine.run(entry, &view)
         })
         .ok_or_else(|| Reject::no_module(&id))?;
         canister.log(std::mem::take(&mut outcome.logs));

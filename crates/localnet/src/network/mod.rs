@@ -7,34 +7,45 @@
 //! | `canister`, `call` | what is kept of a canister, a call context, a message |
 //! | `round` | one round: timers, answers, requests, deadlines |
 //! | `execute` | one message, from the checks before to the calls after |
-//! | `ingress` | messages and queries from outside |
+//! | `ingress`, `history` | messages and queries from outside, and what became of them |
+//! | `view`, `certified` | what others may look at; the state as it is certified |
 //! | `mgmt` | the management canister |
 
 mod call;
 mod canister;
+mod certified;
 mod execute;
+mod history;
 mod ingress;
 mod mgmt;
 mod reject;
 mod round;
 mod subnet;
+mod view;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
+    sync::Arc,
 };
 
 use candid::Principal;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use sha2::{Digest, Sha256};
 
+pub use history::{Entry, Status as MessageStatus};
 pub use ingress::{Ingress, StillRunning};
 pub use reject::Reject;
 pub use subnet::{Subnet, SubnetKind};
 
-use crate::machine::{Compiler, StableMemory};
+use crate::{
+    cert::SubnetKeys,
+    machine::{Compiler, StableMemory},
+};
 use call::{Origin, Request};
 use canister::{Canister, Context, Outstanding};
+use certified::Certified;
+use history::History;
 
 /// Names an ingress message.
 pub type MessageId = [u8; 32];
@@ -46,7 +57,7 @@ pub const TIME_START_NS: u64 = 1_620_328_630_000_000_001;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub subnets: Vec<SubnetKind>,
-    /// Decides `raw_rand`.
+    /// Decides `raw_rand` and all keys.
     pub seed: u64,
     pub time_ns: u64,
     /// A folder in which machine code is kept between processes.
@@ -74,7 +85,9 @@ pub struct Network {
     management: VecDeque<Request>,
     /// Messages between subnets, by the round in which they arrive.
     streams: VecDeque<(u64, Stream)>,
-    ingress: BTreeMap<MessageId, Option<Result<Vec<u8>, Reject>>>,
+    history: History,
+    certified: Certified,
+    root_key: Arc<[u8]>,
 }
 
 /// Something that goes from subnet to subnet.
@@ -94,11 +107,15 @@ impl Network {
             !config.subnets.is_empty(),
             "a network has at least one subnet"
         );
+        let keys: Arc<[SubnetKeys]> = (0..config.subnets.len() as u64)
+            .map(|index| SubnetKeys::new(config.seed, index))
+            .collect();
         Self {
             compiler: Compiler::new(config.compile_cache.as_deref()),
             subnets: (0..)
                 .zip(config.subnets)
-                .map(|(index, kind)| Subnet::new(index, kind))
+                .zip(keys.iter())
+                .map(|((index, kind), keys)| Subnet::new(index, kind, keys))
                 .collect(),
             canisters: BTreeMap::new(),
             time_ns: config.time_ns,
@@ -109,7 +126,9 @@ impl Network {
             next_id: 0,
             management: VecDeque::new(),
             streams: VecDeque::new(),
-            ingress: BTreeMap::new(),
+            history: History::default(),
+            root_key: keys[0].public.as_slice().into(),
+            certified: Certified::new(keys),
         }
     }
 
@@ -233,7 +252,7 @@ impl Network {
     ) {
         match origin {
             Origin::Ingress(id) => {
-                self.ingress.insert(id, Some(result));
+                self.history.answer(id, result, self.time_ns);
             }
             Origin::Call(call) => {
                 // The caller of a bounded wait may have given up; then nobody gets answer or cycles.

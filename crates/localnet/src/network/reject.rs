@@ -30,6 +30,11 @@ impl Reject {
         }
     }
 
+    /// The error code as agents show it: `IC0536`.
+    pub fn error_code_text(&self) -> String {
+        format!("IC{:04}", self.error_code as u64)
+    }
+
     pub fn not_found(canister: &Principal) -> Self {
         Self::new(
             ErrorCode::CanisterNotFound,

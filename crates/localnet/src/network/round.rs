@@ -13,6 +13,7 @@ impl Network {
     pub fn tick(&mut self) {
         self.time_ns += 1;
         self.round += 1;
+        self.history.forget(self.time_ns);
         self.take_streams();
         let order = self.order();
         for id in &order {

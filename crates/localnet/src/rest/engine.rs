@@ -2,7 +2,6 @@
 //! that executing Wasm never holds up the server.
 
 use std::{
-    collections::HashMap,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel},
     time::{Duration, Instant, SystemTime},
 };
@@ -10,7 +9,10 @@ use std::{
 use candid::Principal;
 use tokio::sync::oneshot;
 
-use crate::network::{Config, Ingress, MessageId, Network, Reject};
+use crate::{
+    cert::Path,
+    network::{Config, MessageId, Network, Reject},
+};
 
 /// Compiling and running Wasm nests deeper than a thread's usual stack allows.
 const STACK_BYTES: usize = 16 << 20;
@@ -20,6 +22,11 @@ const PAUSE_BUSY: Duration = Duration::from_millis(1);
 const PAUSE_IDLE: Duration = Duration::from_millis(20);
 /// How long a message may take under automatic progress until its caller is told so.
 const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// Where the state has what became of a message.
+fn request_status(message: &MessageId) -> Path {
+    vec!["request_status".into(), message.into()]
+}
 
 /// A canister's answer to an update or query.
 pub type Answer = Result<Vec<u8>, Reject>;
@@ -66,22 +73,23 @@ struct Waiter {
     answer: oneshot::Sender<Result<Answer, NoAnswer>>,
 }
 
+/// Somebody who wants a certificate once a message is answered, however that comes about.
+struct Watcher {
+    message: MessageId,
+    /// The canister or subnet whose certificate it shall be.
+    effective: Principal,
+    certificate: oneshot::Sender<Vec<u8>>,
+}
+
 /// What the thread owns.
 pub struct Engine {
     pub network: Network,
-    senders: HashMap<MessageId, Principal>,
     progress: Option<Progress>,
     waiters: Vec<Waiter>,
+    watchers: Vec<Watcher>,
 }
 
 impl Engine {
-    pub fn submit(&mut self, ingress: Ingress) -> Result<MessageId, Reject> {
-        let sender = ingress.sender;
-        let id = self.network.submit(ingress)?;
-        self.senders.insert(id, sender);
-        Ok(id)
-    }
-
     /// The outcome of a message so far; none while it runs and for unknown ones. If a caller is named,
     /// it must be the message's sender.
     pub fn status(
@@ -89,8 +97,8 @@ impl Engine {
         message: &MessageId,
         caller: Option<Principal>,
     ) -> Result<Option<Answer>, NotTheSender> {
-        match (self.senders.get(message), caller) {
-            (Some(sender), Some(caller)) if *sender != caller => Err(NotTheSender),
+        match (self.network.message(message), caller) {
+            (Some(entry), Some(caller)) if entry.sender != caller => Err(NotTheSender),
             _ => Ok(self.network.ingress_status(message).flatten().cloned()),
         }
     }
@@ -175,6 +183,17 @@ impl Engine {
                 None => self.waiters.push(waiter),
             }
         }
+        for watcher in std::mem::take(&mut self.watchers) {
+            let running = self.network.ingress_status(&watcher.message) == Some(None);
+            if !running {
+                let certificate = self
+                    .network
+                    .certificate(&watcher.effective, &[request_status(&watcher.message)]);
+                let _ = watcher.certificate.send(certificate);
+            } else if !watcher.certificate.is_closed() {
+                self.watchers.push(watcher);
+            }
+        }
     }
 
     /// Works until nobody can send jobs any more.
@@ -221,9 +240,9 @@ impl Handle {
                 // Made here because a network need not be able to change threads.
                 let engine = Engine {
                     network: Network::new(config),
-                    senders: HashMap::new(),
                     progress: None,
                     waiters: vec![],
+                    watchers: vec![],
                 };
                 engine.run(receiver);
             })?;
@@ -247,6 +266,24 @@ impl Handle {
     pub async fn answer(&self, message: MessageId) -> Result<Result<Answer, NoAnswer>, Gone> {
         let (answer, result) = oneshot::channel();
         self.send(move |engine| engine.wait(message, answer))?;
+        result.await.map_err(|_| Gone)
+    }
+
+    /// The certificate of a message's answer, once there is one. It runs no rounds: where time stands
+    /// still, somebody else has to.
+    pub async fn certificate(
+        &self,
+        message: MessageId,
+        effective: Principal,
+    ) -> Result<Vec<u8>, Gone> {
+        let (certificate, result) = oneshot::channel();
+        self.send(move |engine| {
+            engine.watchers.push(Watcher {
+                message,
+                effective,
+                certificate,
+            });
+        })?;
         result.await.map_err(|_| Gone)
     }
 

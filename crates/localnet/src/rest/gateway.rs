@@ -1,14 +1,15 @@
 //! HTTP gateways: ports on which an instance's canisters answer browsers.
 
 use std::{
+    convert::Infallible,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
 use axum::{
     Router,
-    extract::{Path, State},
-    http::{Method, StatusCode, Uri},
+    extract::{FromRequestParts, Path, State},
+    http::{Method, StatusCode, Uri, request::Parts},
     routing::get,
 };
 use candid::Principal;
@@ -18,6 +19,7 @@ use pocket_ic::common::rest::{
 };
 
 use super::{
+    api,
     listen::{Activity, Listening},
     relay,
     server::{Instance, Server},
@@ -105,6 +107,7 @@ pub async fn stop(State(server): State<Arc<Server>>, Path(id): Path<usize>) -> R
 fn router(gate: Arc<Gate>) -> Router {
     Router::new()
         .route("/_/topology", get(topology))
+        .merge(api::routes())
         .route("/api/{*rest}", axum::routing::any(no_api))
         .fallback(relay::handle)
         .with_state(gate)
@@ -114,9 +117,18 @@ async fn topology(State(gate): State<Arc<Gate>>) -> Json<Topology> {
     Json(gate.instance.topology.as_ref().clone())
 }
 
-/// Agents would look here.
+/// A route that agents do not know either.
 async fn no_api(method: Method, uri: Uri) -> ApiError {
     unserved(method, uri).await
+}
+
+/// The instance that a gateway is for.
+impl FromRequestParts<Arc<Gate>> for Instance {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, gate: &Arc<Gate>) -> Result<Self, Infallible> {
+        Ok(gate.instance.clone())
+    }
 }
 
 impl Gate {

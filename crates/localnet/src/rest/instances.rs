@@ -58,8 +58,8 @@ async fn try_create(
     })
     .map_err(|error| format!("the instance's thread did not start: {error}"))?;
     let gone = |gone: Gone| gone.to_string();
-    let topology = engine
-        .run(move |engine| topology(engine, &specs))
+    let (topology, keys) = engine
+        .run(move |engine| (topology(engine, &specs), Arc::clone(engine.network.keys())))
         .await
         .map_err(gone)?;
     if let Some(InitialTime::AutoProgress(progress)) = config.initial_time {
@@ -73,6 +73,8 @@ async fn try_create(
     let instance_id = server.add_instance(Instance {
         engine,
         topology: Arc::new(topology.clone()),
+        keys,
+        trusts_envelopes: config.disable_ingress_validation == Some(true),
     });
     let http_gateway_info = match config.http_gateway_config {
         None => None,
@@ -103,7 +105,7 @@ async fn try_create(
 }
 
 /// Refuses what this network cannot be. Left out on purpose: flags that only loosen limits which it
-/// does not have (`icp_config`, `disable_ingress_validation`) and `log_level`.
+/// does not have (`icp_config`) and `log_level`.
 fn check(config: &InstanceConfig) -> Result<(), String> {
     config.subnet_config_set.validate()?;
     let refused = [
@@ -184,17 +186,20 @@ fn specs(set: &ExtendedSubnetConfigSet) -> Vec<(SubnetKind, SubnetSpec)> {
 fn topology(engine: &Engine, specs: &[(SubnetKind, SubnetSpec)]) -> Topology {
     let subnets = engine.network.subnets();
     let config = |(subnet, (_, spec)): (&crate::network::Subnet, &(SubnetKind, SubnetSpec))| {
-        let (start, end) = subnet.canister_range();
+        let ranges = engine.network.canister_ranges(subnet);
         let config = SubnetConfig {
             subnet_kind: subnet.kind,
             subnet_admins: None,
             cost_schedule: spec.get_cost_schedule(),
             subnet_seed: subnet.seed,
             instruction_config: spec.get_instruction_config(),
-            canister_ranges: vec![CanisterIdRange {
-                start: start.into(),
-                end: end.into(),
-            }],
+            canister_ranges: ranges
+                .into_iter()
+                .map(|(start, end)| CanisterIdRange {
+                    start: start.into(),
+                    end: end.into(),
+                })
+                .collect(),
         };
         (subnet.id, config)
     };

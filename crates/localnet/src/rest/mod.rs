@@ -4,15 +4,16 @@
 //! | --- | --- |
 //! | `engine` | the thread that owns an instance's network |
 //! | `server` | what the server keeps: instances, gateways, blobs |
+//! | `api` | the Internet Computer's HTTP interface, for agents |
 //! | `instances`, `read`, `update` | the protocol's routes |
 //! | `shapes` | JSON, errors, ids |
 //! | `gateway`, `relay`, `parts` | gateways, one request through them, long bodies part by part |
 //! | `listen` | listeners that stop, and when to stop |
 //!
 //! Every request is answered when its work is done; nothing is polled. Not served, and said so with
-//! status 404: the agents' `/api/…` (this network signs nothing), outgoing HTTP, snapshots' files, deleting
-//! subnets, verifying signatures.
+//! status 404: outgoing HTTP, snapshots' files, deleting subnets, verifying signatures.
 
+mod api;
 mod engine;
 mod gateway;
 mod instances;
@@ -126,6 +127,7 @@ fn instance_routes() -> Router<Arc<Server>> {
         .route("/read/get_cycles", post(read::get_cycles))
         .route("/read/get_stable_memory", post(read::get_stable_memory))
         .route("/read/get_subnet", post(read::get_subnet))
+        .route("/read/pub_key", post(read::pub_key))
         .route("/update/tick", post(update::tick))
         .route("/update/set_time", post(update::set_time))
         .route(
@@ -141,6 +143,7 @@ fn instance_routes() -> Router<Arc<Server>> {
             get(update::auto_progress_enabled).post(update::auto_progress),
         )
         .route("/stop_progress", post(update::stop_progress))
+        .merge(api::routes())
 }
 
 /// What this server has no answer to.

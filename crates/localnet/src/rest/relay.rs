@@ -258,7 +258,7 @@ async fn update(
     };
     let engine = &gate.instance.engine;
     let message = engine
-        .run(move |engine| engine.submit(ingress))
+        .run(move |engine| engine.network.submit(ingress))
         .await
         .map_err(Failure::unavailable)??;
     let answer = engine

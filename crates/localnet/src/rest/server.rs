@@ -14,6 +14,7 @@ use super::{
     gateway::Gateway,
     listen::{Activity, locked},
 };
+use crate::cert::SubnetKeys;
 
 /// One network, as handlers see it.
 #[derive(Clone)]
@@ -21,6 +22,10 @@ pub struct Instance {
     pub engine: Handle,
     /// Subnets neither come nor go.
     pub topology: Arc<Topology>,
+    /// Of all subnets, in their order; the first is the root.
+    pub keys: Arc<[SubnetKeys]>,
+    /// Whether agents' envelopes are taken without looking at signatures and expiry.
+    pub trusts_envelopes: bool,
 }
 
 pub struct Server {

@@ -89,8 +89,10 @@ impl Network {
                 format!("Error from Canister {id}: Canister's Wasm module is not valid: {error}"),
             )
         })?;
+        let root_key = std::sync::Arc::clone(&self.root_key);
         let canister = self.existing(&id)?;
-        let circumstances = Circumstances::new(id, request.caller, time_ns, INSTALL_INSTRUCTIONS);
+        let circumstances =
+            Circumstances::new(id, request.caller, time_ns, INSTALL_INSTRUCTIONS, &root_key);
         let (mode, outcome) = match mode {
             CanisterInstallMode::Install if canister.machine.is_some() => {
                 return Err(Reject::new(

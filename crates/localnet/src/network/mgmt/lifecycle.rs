@@ -108,7 +108,8 @@ impl Network {
         Ok(id)
     }
 
-    /// The subnet that was named, or holds the id that was named, or the caller's, or the default.
+    /// The subnet that holds the id which was asked for; else the one that was named, or holds the id
+    /// that was named, or is the caller's; else the default.
     fn subnet_for(&self, request: &Request, specified: Option<&Principal>) -> usize {
         let named = |name: &Principal| {
             self.subnets
@@ -117,8 +118,8 @@ impl Network {
         };
         let default = self.default_subnet().id;
         specified
+            .or(request.subnet.as_ref())
             .and_then(named)
-            .or_else(|| request.subnet.as_ref().and_then(named))
             .or_else(|| self.subnets.iter().position(|subnet| subnet.id == default))
             .unwrap_or(0)
     }
