@@ -4,7 +4,8 @@
 //
 // What it writes is committed; test/bindings.test.ts runs it again and compares.
 
-import { mkdir } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { generate } from "@icp-sdk/bindgen/core";
@@ -24,4 +25,10 @@ for (const interfaceFile of INTERFACES) {
       declarations: { typescript: true, flat: true },
     },
   });
+}
+
+// The generator declares types that the service does not use.
+for (const name of await readdir(outDir)) {
+  const file = join(outDir, name);
+  await writeFile(file, `// @ts-nocheck\n${await readFile(file, "utf8")}`);
 }

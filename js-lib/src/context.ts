@@ -74,6 +74,32 @@ export class Context {
     return asking;
   }
 
+  /**
+   * A call to a bucket that may answer `Retry`, or `NotRegistered` until it has asked the index: its
+   * answer after that has been seen to.
+   */
+  async asked<O, E extends object>(
+    bucketId: string,
+    ask: () => Promise<{ Ok: O } | { Err: E }>,
+    signal?: AbortSignal,
+  ): Promise<{ Ok: O } | { Err: E }> {
+    const patience = new Patience(this.parts.patienceMs);
+    let registered = false;
+    for (;;) {
+      const answer = await ask();
+      if ("Ok" in answer) return answer;
+      const retry = (answer.Err as { Retry?: { ms: bigint } }).Retry;
+      if (retry) {
+        await patience.pause("the bucket asked to wait", signal, Number(retry.ms));
+      } else if ("NotRegistered" in answer.Err && !registered) {
+        registered = true;
+        await this.register(bucketId);
+      } else {
+        return answer;
+      }
+    }
+  }
+
   /** Not ended by one caller's signal, since others wait for it too; its patience ends it. */
   async #ensureRegistered(bucketId: string): Promise<void> {
     const { patienceMs } = this.parts;

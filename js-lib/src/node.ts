@@ -111,3 +111,5 @@ class FileSource implements Source {
     return new OpenStorageError("SourceChanged", message, { name: this.name });
   }
 }
+
+export { FolderCacheStore, FolderResumeStore } from "./folder.js";
