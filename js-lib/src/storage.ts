@@ -95,6 +95,7 @@ export class OpenStorageOn {
   readonly #context: Context;
   readonly #gateway: string | URL;
   readonly #platform: Platform;
+  readonly #store: CacheStore | undefined;
 
   /** @throws `InvalidPrincipal`, `InvalidOption` */
   constructor(platform: Platform, options: OpenStorageOptions) {
@@ -107,7 +108,8 @@ export class OpenStorageOn {
     }
     this.#platform = platform;
     this.#gateway = options.gateway ?? gatewayOf(options.agent?.host);
-    const store = options.cache ?? platform.cacheStore();
+    const store = (options.cache ?? platform.cacheStore()) || undefined;
+    this.#store = store;
     const caches = new Map<string, BlobCache>();
     this.#context = new Context(
       {
@@ -171,6 +173,22 @@ export class OpenStorageOn {
     const blobs: Blob[] = [];
     for await (const piece of pieces) blobs.push(new Blob([piece]));
     return new Blob(blobs, { type: mimeType });
+  }
+
+  /** The blob from the cache, where it is there: without a token, without a call. */
+  async cached(reference: Pick<BlobReference, "blobId" | "mimeType">): Promise<Blob | undefined> {
+    const bytes = await (await this.#context.cache())?.get(reference.blobId);
+    return bytes && new Blob([bytes], { type: reference.mimeType });
+  }
+
+  /** Forgets every blob in the cache and the keys they are encrypted under: for signing out. */
+  async clearCache(): Promise<void> {
+    await this.#store?.clear();
+  }
+
+  /** Whether a blob of this size is kept when it is downloaded. */
+  async caches(size: number): Promise<boolean> {
+    return (await this.#context.cache())?.takes(size) ?? false;
   }
 
   /**
