@@ -182,14 +182,14 @@ export class Reading {
       const slot = await parts.pullPace.slot(signal);
       let last: string;
       try {
-        const token = await this.#token.get();
-        const answer = await this.#read(index, token, parts.pullPace.stallMs(attempt), signal);
+        const issued = await this.#token.get();
+        const answer = await this.#read(index, issued.token, parts.pullPace.stallMs(attempt), signal);
         if ("Ok" in answer) {
           const bytes = this.#checked(index, answer.Ok);
           slot.done({ end: "arrived", bytes: bytes.byteLength });
           return bytes;
         }
-        last = this.#mayPass(answer.Err, token);
+        last = this.#mayPass(answer.Err, issued);
       } catch (error) {
         if (!(error instanceof CallError)) throw error;
         if (error.kind !== "transient") throw this.#bucket.failed("read_chunk", error);
@@ -225,12 +225,12 @@ export class Reading {
   }
 
   /** @throws what the refusal means, where trying again does not help */
-  #mayPass(error: object, token: string): string {
+  #mayPass(error: object, issued: Issued): string {
     const problem = payloadOf(error as { InvalidToken: object }, "InvalidToken");
     const what = problem && caseOf(problem);
     // The bucket learns of the token's issuer in the next sync.
     if (what === "UnknownIssuer" || what === "KeysNotReady") return `the token's issuer: ${what}`;
-    if (what === "Expired" && this.#token.renew(token)) return "the token has expired";
+    if (what === "Expired" && this.#token.renew(issued)) return "the token has expired";
     const { bucket, blobId } = this.reference;
     throw refusal(error, { canister: bucket, method: "read_chunk", blobId });
   }
@@ -248,34 +248,44 @@ export class Reading {
   }
 }
 
+/** A token, and the how-manieth it is. */
+interface Issued {
+  readonly token: string;
+  readonly turn: number;
+}
+
 /** The token at hand, and another when it has expired. */
 class Token {
-  #current: Promise<string> | undefined;
-  #renewed = 0;
+  #current: Promise<Issued> | undefined;
+  #turn = 0;
+  #expired: string | undefined;
 
   constructor(private readonly source: TokenSource) {}
 
-  get(): Promise<string> {
-    const { source } = this;
-    this.#current ??= typeof source === "string" ? Promise.resolve(source) : Promise.resolve().then(source);
+  get(): Promise<Issued> {
+    this.#current ??= this.#issue(this.#turn);
     return this.#current;
   }
 
-  /** Whether there may be a better one than `expired`. Chunks that fail together ask for one together. */
-  renew(expired: string): boolean {
-    if (typeof this.source === "string" || this.#renewed >= RENEWALS_MAX) return false;
-    const asked = this.#current;
-    void asked?.then((current) => {
-      if (current !== expired || this.#current !== asked) return;
-      this.#renewed++;
-      this.#current = undefined;
-    });
-    return true;
+  async #issue(turn: number): Promise<Issued> {
+    const { source } = this;
+    return { token: typeof source === "string" ? source : await source(), turn };
+  }
+
+  /** Whether there may be a better one. Chunks that fail together ask for one together. */
+  renew({ token, turn }: Issued): boolean {
+    if (turn < this.#turn) return true;
+    // An app that gives the expired one again has no better.
+    if (typeof this.source === "string" || token === this.#expired) return false;
+    this.#expired = token;
+    this.#turn++;
+    this.#current = undefined;
+    return this.#turn <= RENEWALS_MAX;
   }
 }
 
 /** A read token lives for 18 h and more: an app that gives expired ones again and again is at fault. */
-const RENEWALS_MAX = 10;
+const RENEWALS_MAX = 3;
 
 function wrongBytes(bucket: string, blobId: BlobId): OpenStorageError<"WrongBytes"> {
   const message = `${bucket} sent other bytes than the blob ${blobId}: do not use them, and try again`;

@@ -15,7 +15,7 @@ import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
 import { Principal } from "@icp-sdk/core/principal";
 import { MemoryCacheStore, MemoryResumeStore, OpenStorage, type OpenStorageOptions } from "@openstorage/client";
 import { type _SERVICE as Chat, type ChatInfo, idlFactory as chatFactory } from "@openstorage/client/candid/chat";
-import { type _SERVICE as Index, idlFactory as indexFactory } from "@openstorage/client/candid/index";
+import { type _SERVICE as Index, idlFactory as indexFactory, type IndexStatus } from "@openstorage/client/candid/index";
 
 import { packageDir } from "./support.js";
 
@@ -141,6 +141,11 @@ export class Network {
     const index = Actor.createActor<Index>(indexFactory, { agent, canisterId: this.index });
     const answer = await index.update_user({ user: user.identity.getPrincipal(), byte_limit: BigInt(byteLimit) });
     if ("Err" in answer) throw new Error(JSON.stringify(answer.Err));
+  }
+
+  async status(): Promise<IndexStatus> {
+    const agent = await agentOf(this.url, operator);
+    return Actor.createActor<Index>(indexFactory, { agent, canisterId: this.index }).status();
   }
 
   async #settled(): Promise<void> {
