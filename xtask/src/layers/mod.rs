@@ -25,7 +25,7 @@ pub struct Layer {
 }
 
 /// In the order of the run: what fails soonest comes first.
-pub const ALL: [Layer; 7] = [
+pub const ALL: [Layer; 8] = [
     Layer {
         name: "fmt",
         about: "all Rust is formatted",
@@ -61,6 +61,12 @@ pub const ALL: [Layer; 7] = [
         about: "the JavaScript library: types, build, tests in Node",
         full: true,
         run: js::run,
+    },
+    Layer {
+        name: "agents",
+        about: "the official JavaScript agent against the local network",
+        full: true,
+        run: js::agents,
     },
     Layer {
         name: "demo",
@@ -214,7 +220,7 @@ mod tests {
     fn a_full_run_has_every_layer_but_parts_of_others() {
         assert_eq!(
             names(&[]),
-            ["fmt", "canisters", "clippy", "rust", "js", "demo"]
+            ["fmt", "canisters", "clippy", "rust", "js", "agents", "demo"]
         );
     }
 
