@@ -31,11 +31,15 @@ async function hash(blob: Blob): Promise<void> {
   for (;;) {
     const { done, value } = await reader.read();
     if (done) break;
-    hasher.update(value);
-    bytesDone += value.byteLength;
-    if (bytesDone - told < REPORT_BYTES) continue;
-    told = bytesDone;
-    scope.postMessage({ bytesDone });
+    // Some streams give the whole as one piece.
+    for (let at = 0; at < value.byteLength; at += REPORT_BYTES) {
+      const part = value.subarray(at, at + REPORT_BYTES);
+      hasher.update(part);
+      bytesDone += part.byteLength;
+      if (bytesDone - told < REPORT_BYTES) continue;
+      told = bytesDone;
+      scope.postMessage({ bytesDone });
+    }
   }
   if (bytesDone !== blob.size) throw new Error(`read ${bytesDone} of ${blob.size} bytes`);
   scope.postMessage({ digest: hasher.digest("binary") });
