@@ -94,7 +94,7 @@ class Push {
     const patience = new Patience(this.job.options.patienceMs);
     let wanted = await this.#firstPlan();
     // The fewest chunks that were ever missing: only less than that is progress, so this ends.
-    let fewest = wanted.length;
+    let fewest = this.job.isStored ? Number.POSITIVE_INFINITY : wanted.length;
     for (;;) {
       const step = await this.#pushAll(wanted);
       if (step.what === "stored") break;

@@ -37,8 +37,8 @@ export class UploadRun {
     data: UploadData,
     private readonly options: UploadOptions,
   ) {
-    this.#named = namedOf(data, options);
     this.#input = inputOf(data, options.size);
+    this.#named = namedOf(data, options);
     checkSize(this.#input.size);
   }
 
