@@ -96,10 +96,11 @@ export function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefine
   if (!signal) return promise;
   return new Promise((resolve, reject) => {
     const abort = () => reject(signal.reason);
-    if (signal.aborted) return abort();
-    signal.addEventListener("abort", abort, { once: true });
+    // What comes after an abort is heard by nobody, a failure neither.
     const done = () => signal.removeEventListener("abort", abort);
     promise.then(resolve, reject).finally(done);
+    if (signal.aborted) return abort();
+    signal.addEventListener("abort", abort, { once: true });
   });
 }
 
