@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 
 import { HttpAgent } from "@icp-sdk/core/agent";
-import { OpenStorage } from "@openstorage/client";
+import { OpenStorage, referenceToCandid } from "@openstorage/client";
 
 import { eventually, Network, tokenFor } from "./network.js";
 import { Proxy } from "./proxy.js";
-import { failure, pattern, sha256 } from "./support.js";
+import { pattern, sha256 } from "./support.js";
 
 const network = await Network.start();
 after(() => network.stop());
@@ -97,7 +97,6 @@ test("a download over a bad line is the same bytes", async (t) => {
   t.after(() => proxy.stop());
   const bytes = new Uint8Array(12 * MB).map((_, i) => (i * 13) % 253);
   const reference = await (await user.storage()).upload(bytes, { accessorIds: [accessorId] }).done;
-  const { referenceToCandid } = await import("@openstorage/client");
   await user.chat.send_message({ chat_id: chat.chat_id, text: "", blob: [referenceToCandid(reference)] });
   const { token } = await tokenFor(user, chat.chat_id);
   const storage = await user.storage({ host: proxy.url, cache: false });
@@ -122,5 +121,4 @@ test("a canister that is no index is named", async () => {
   const refused = (error: { code?: string; fields?: object }) =>
     error.code === "CallFailed" && (error.fields as { canister?: string }).canister === network.chat;
   await assert.rejects(storage.upload(pattern(10), { accessorIds: [accessorId] }).done, refused);
-  void failure;
 });

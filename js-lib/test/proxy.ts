@@ -75,7 +75,7 @@ export class Proxy {
 
   async #pump(from: Socket, to: Socket, isUp: boolean, isCut: (bytes: number) => boolean): Promise<void> {
     for await (const piece of from as AsyncIterable<Buffer>) {
-      while (this.faults.stalled) await sleep(20);
+      while (this.faults.stalled && !from.destroyed) await sleep(20);
       if (isUp) await this.#throttle(piece.byteLength);
       if (this.faults.delayMs) await sleep(this.faults.delayMs);
       if (isUp) this.bytesUp += piece.byteLength;
