@@ -1,5 +1,5 @@
 /**
- * Figures of the library in Node, on a local network:  npm run bench -- [--json] [--big BYTES]
+ * Figures of the library in Node, on a local network:  npm run bench -- [--json] [--big BYTES] [--small FILES]
  *
  * | key | what | goal |
  * | --- | --- | --- |
@@ -30,7 +30,7 @@ import { Network } from "../network.js";
 import { Proxy } from "../proxy.js";
 import { packageDir } from "../support.js";
 
-const { values } = parseArgs({ options: { json: { type: "boolean", default: false }, big: { type: "string", default: "2000000000" } } });
+const { values } = parseArgs({ options: { json: { type: "boolean", default: false }, big: { type: "string", default: "2000000000" }, small: { type: "string", default: "1000" } } });
 const MB = 1_000_000;
 const CHUNK = 2 * MB;
 
@@ -82,6 +82,7 @@ async function bareUpload(network: Network, bytes: Uint8Array, user: Awaited<Ret
 
 async function uploadVsAgent(network: Network): Promise<number> {
   const user = await network.userWithChat();
+  await network.setLimit(user.user, 10_000 * MB);
   const storage = await user.user.storage();
   const size = 100 * MB;
   // The bucket knows the user from here on, on both sides.
@@ -150,7 +151,7 @@ async function smallFilesSpeedup(network: Network): Promise<number> {
     const upload = () => storage.upload(fresh(1_000), { accessorIds: [accessorId] }).done;
     await upload();
     proxy.faults = { delayMs: 25 };
-    const count = 1_000;
+    const count = Number(values.small);
     const together = await timeMs(() => Promise.all(Array.from({ length: count }, upload)));
     const apart = await timeMs(async () => {
       for (let i = 0; i < count; i++) await upload();
@@ -171,6 +172,7 @@ async function bundleGzipKb(): Promise<number> {
 
 const network = await Network.start();
 try {
+  // One after another: none may disturb the next.
   const figures = {
     js_upload_vs_agent: await uploadVsAgent(network),
     js_small_files_speedup: await smallFilesSpeedup(network),
