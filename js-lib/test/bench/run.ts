@@ -6,7 +6,7 @@
  * | js_upload_vs_agent | time of a 100 MB upload (hash included) to that of the bare agent's best fixed concurrency (hash not included) | ≤ 1.3 |
  * | js_node_peak_mb | resident memory above idle while a 2 GB file goes up | ≤ 64 |
  * | js_hash_vs_fastest | rate of the page's hash to that of hash-wasm alone, bytes in memory | ≥ 0.8 |
- * | js_small_files_speedup | 1,000 files of 1 kB one at a time to all at once, calls taking 50 ms longer | ≥ 5 |
+ * | js_small_files_speedup | files of 1 kB: how many a second all at once (1,000) to one at a time (30), on a line where a call takes 0.5 s | ≥ 5 |
  * | js_bundle_gzip_kb | the library without @icp-sdk/core, minified, gzip | |
  */
 
@@ -33,6 +33,8 @@ import { packageDir } from "../support.js";
 const { values } = parseArgs({ options: { json: { type: "boolean", default: false }, big: { type: "string", default: "2000000000" }, small: { type: "string", default: "1000" } } });
 const MB = 1_000_000;
 const CHUNK = 2 * MB;
+/** Files uploaded one at a time: enough for a rate, and done in a minute. */
+const APART = 30;
 
 const note = (text: string) => console.error(text);
 
@@ -150,13 +152,15 @@ async function smallFilesSpeedup(network: Network): Promise<number> {
     const storage = await user.storage({ host: proxy.url });
     const upload = () => storage.upload(fresh(1_000), { accessorIds: [accessorId] }).done;
     await upload();
-    proxy.faults = { delayMs: 25 };
+    // On the Internet Computer an update takes a second or two.
+    proxy.faults = { delayMs: 250 };
     const count = Number(values.small);
-    const together = await timeMs(() => Promise.all(Array.from({ length: count }, upload)));
-    const apart = await timeMs(async () => {
-      for (let i = 0; i < count; i++) await upload();
+    const together = (await timeMs(() => Promise.all(Array.from({ length: count }, upload)))) / count;
+    const apartMs = await timeMs(async () => {
+      for (let i = 0; i < APART; i++) await upload();
     });
-    note(`${count} small files: ${(apart / 1000).toFixed(1)} s one at a time, ${(together / 1000).toFixed(1)} s together`);
+    const apart = apartMs / APART;
+    note(`small files: ${apart.toFixed(0)} ms each one at a time, ${together.toFixed(0)} ms each together`);
     return apart / together;
   } finally {
     await proxy.stop();
