@@ -136,9 +136,11 @@ mod in_process {
         let canisters: Vec<_> = networks
             .iter_mut()
             .map(|network| {
-                let ids = [create(network), create(network)];
-                ids.map(|id| install(network, id, CanisterInstallMode::Install));
-                ids
+                [(); 2].map(|()| {
+                    let canister = create(network);
+                    install(network, canister, CanisterInstallMode::Install);
+                    canister
+                })
             })
             .collect();
         assert_eq!(canisters[0], canisters[1]);

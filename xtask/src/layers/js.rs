@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use anyhow::{Result, bail};
 
 use super::Bench;
+use super::rust::WASM_DIR;
 use crate::tools::SERVER_VARIABLE;
 
 /// The oldest major version of Node that the library supports.
@@ -15,11 +16,16 @@ const NODE_MAJOR_MIN: u32 = 20;
 
 const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 
-/// `npm test` checks the types and builds the library first.
+/// `npm test` checks the types and builds the library first. Its tests deploy the canisters.
 pub fn run(bench: &mut Bench) -> Result<()> {
+    let canisters = bench.canisters()?;
+    let tools = bench.tools()?;
     let library = bench.workspace.root.join("js-lib");
     install(bench, &library)?;
-    bench.count(npm(&library, "test"))
+    let mut test = npm(&library, "test");
+    test.env(WASM_DIR, &canisters.dir);
+    test.env(SERVER_VARIABLE, tools.network());
+    bench.count(test)
 }
 
 /// The official JavaScript agent against the local network.

@@ -5,8 +5,8 @@ use anyhow::Result;
 use super::Bench;
 use crate::{canisters, tools::SERVER_VARIABLE};
 
-/// Tells the integration tests where the canisters' Wasm lies.
-const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
+/// Tells the tests that deploy canisters where their Wasm lies.
+pub const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 
 /// Keeps a test's server from writing to our pipe. It outlives the test by a minute, and as long as it
 /// holds the pipe, the layer's output has no end.
