@@ -15,6 +15,8 @@ pub enum Command {
     /// The layers named, in the order of the menu; all of the full run when none is.
     Test {
         only: Vec<String>,
+        /// Everything that is else sampled.
+        full: bool,
     },
     ListLayers,
 }
@@ -74,7 +76,9 @@ fn demo(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
                 args.port = Some(port(&number.to_string_lossy())?);
             }
             Some("--trace") if !only_files => {
-                let page = words.next().ok_or("`--trace` takes the path of a page to write.")?;
+                let page = words
+                    .next()
+                    .ok_or("`--trace` takes the path of a page to write.")?;
                 args.trace = Some(page.into());
             }
             Some(flag) if !only_files && flag.starts_with("--trace=") => {
@@ -109,9 +113,11 @@ fn port(number: &str) -> Result<u16, String> {
 
 fn test(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let mut only = Vec::new();
+    let mut full = false;
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("--list") => return nothing_more(words, "test --list", Command::ListLayers),
+            Some("--full") => full = true,
             Some("--only") => {
                 let name = words.next().unwrap_or_default();
                 only.push(layer(&name.to_string_lossy())?);
@@ -122,7 +128,7 @@ fn test(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
             _ => return Err(format!("`test` takes no `{}`.", word.to_string_lossy())),
         }
     }
-    Ok(Command::Test { only })
+    Ok(Command::Test { only, full })
 }
 
 fn layer(name: &str) -> Result<String, String> {
@@ -152,7 +158,9 @@ mod tests {
         assert_eq!(parse_line("server-path"), Ok(Command::ServerPath));
         assert_eq!(parse_line("demo"), Ok(Command::Demo(DemoArgs::default())));
         assert_eq!(parse_line("test --list"), Ok(Command::ListLayers));
-        assert_eq!(parse_line("test"), Ok(Command::Test { only: vec![] }));
+        let test = |full| Command::Test { only: vec![], full };
+        assert_eq!(parse_line("test"), Ok(test(false)));
+        assert_eq!(parse_line("test --full"), Ok(test(true)));
     }
 
     #[test]
@@ -184,7 +192,7 @@ mod tests {
         let only = vec!["js".to_owned(), "fmt".to_owned()];
         assert_eq!(
             parse_line("test --only js --only=fmt"),
-            Ok(Command::Test { only })
+            Ok(Command::Test { only, full: false })
         );
     }
 

@@ -10,6 +10,7 @@ cargo xtask demo [FILE]    build everything, store FILE (a picture if none is na
             --trace PAGE   draw the journey, message by message, on this page (HTML)
 cargo xtask build          build the canisters to target/canisters/*.wasm.gz
 cargo xtask test           run every test
+            --full         try everything of which else samples are tried; takes minutes more
             --only NAME    run one layer; may be given more than once
             --list         name the layers
 cargo xtask server-path    build the local network's server and print its path as the last line

@@ -19,7 +19,7 @@ use ic_management_canister_types::{
 use openstorage_localnet::{
     fees::Fees,
     machine::{Compiler, Context, Entry, HeapKind, Machine},
-    network::{Config, Ingress, Network, SubnetKind},
+    network::{Config, Ingress, Network},
 };
 use openstorage_universal::{Program, WASM};
 use sha2::{Digest, Sha256};
@@ -168,11 +168,7 @@ fn machine(heaps: HeapKind) {
 }
 
 fn network() {
-    let mut network = Network::new(Config {
-        subnets: vec![SubnetKind::Application],
-        seed: 1,
-        ..Config::default()
-    });
+    let mut network = Network::new(Config::default());
     let management = Principal::management_canister();
     let create = ProvisionalCreateCanisterWithCyclesArgs {
         amount: Some(1_000_000_000_000_000u64.into()),

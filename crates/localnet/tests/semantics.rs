@@ -639,3 +639,134 @@ fn large_arguments_stay_on_their_subnet() {
     );
     assert!(text.contains("bytes"), "{text}");
 }
+
+/// 5, 6. A call takes what its longest answer would cost out of what may be spent, or is not made.
+#[test]
+fn a_call_must_be_paid_for_beforehand() {
+    let pic = network(1);
+    let (a, b) = (install(&pic), install(&pic));
+    // Method of 5 bytes, argument of 7.
+    let cost = Program::new()
+        .number(5)
+        .number(7)
+        .op(Op::CostCall)
+        .append()
+        .answer();
+    let (transmission, execution) = (2_097_152_000, 40_005_000_000);
+    let price = 260_000 + 1_000 * (5 + 7) + transmission + execution;
+    assert_eq!(cycles(&ok(query(&pic, a, cost))), price);
+
+    let poor = install(&pic);
+    let call = Call::new(b, "query").on_reply(Program::new());
+    let try_it = |keep: u128| {
+        // All but so much is burnt, then a call is tried.
+        let have = pic.cycle_balance(poor);
+        let program = Program::new()
+            .op(Op::Liquid)
+            .append()
+            .amount(have - keep)
+            .op(Op::Burn)
+            .op(Op::Drop)
+            .call_and_push(call.clone())
+            .append()
+            .answer();
+        ok(update(&pic, poor, program))
+    };
+    assert_eq!(number(&try_it(90 * TRILLION)[16..]), 0);
+    // The update's own prepayment leaves less than a call costs.
+    assert_eq!(number(&try_it(70_000_000_000)[16..]), 2);
+}
+
+/// 6. Who cannot pay for an update beforehand runs none.
+#[test]
+fn an_update_must_be_paid_for_beforehand() {
+    let pic = network(1);
+    let canister = install(&pic);
+    let have = pic.cycle_balance(canister);
+    let burn = Program::new()
+        .amount(have - 41_000_000_000)
+        .op(Op::Burn)
+        .op(Op::Drop)
+        .reply(b"");
+    ok(update(&pic, canister, burn));
+    assert!(pic.cycle_balance(canister) < 41_000_000_000);
+    let work = || keep("!").reply(b"");
+    ok(update(&pic, canister, work()));
+    let have = pic.cycle_balance(canister);
+    let burn = Program::new()
+        .amount(have)
+        .op(Op::Burn)
+        .op(Op::Drop)
+        .reply(b"");
+    ok(update(&pic, canister, burn));
+    failed(
+        update(&pic, canister, work()),
+        ErrorCode::CanisterOutOfCycles,
+    );
+    pic.add_cycles(canister, TRILLION);
+    ok(update(&pic, canister, work()));
+    assert_eq!(kept(&pic, canister), "!!");
+}
+
+/// 6. What was prepaid and not used comes back: an update costs its instructions.
+#[test]
+fn what_was_not_used_comes_back() {
+    let pic = network(1);
+    let canister = install(&pic);
+    let cost = |instructions: u64| {
+        let before = pic.cycle_balance(canister);
+        ok(update(
+            &pic,
+            canister,
+            Program::new().spin_until(instructions).reply(b""),
+        ));
+        before - pic.cycle_balance(canister)
+    };
+    cost(1_000_000);
+    let (short, long) = (cost(1_000_000), cost(101_000_000));
+    let difference = long - short;
+    assert!(
+        (99_990_000..100_010_000).contains(&difference),
+        "{difference} cycles for 100 million instructions"
+    );
+}
+
+/// 9. A composite query asks other canisters of its subnet, and what it did is gone afterwards.
+#[test]
+fn a_composite_query_asks_its_subnet() {
+    let pic = network(2);
+    let (a, b, far) = (
+        install_on(&pic, 0),
+        install_on(&pic, 0),
+        install_on(&pic, 1),
+    );
+    let composite = |program: Program| {
+        let arg = program.bytes().to_vec();
+        pic.query_call(a, Principal::anonymous(), "composite_query", arg)
+    };
+    let ask = |callee: Principal| {
+        Call::new(callee, "query")
+            .arg(keep("lost").reply(b"asked"))
+            .on_reply(
+                keep("answer")
+                    .op(Op::GlobalGet)
+                    .append()
+                    .arg()
+                    .append()
+                    .answer(),
+            )
+    };
+    let asked = composite(keep("begun ").call(ask(b)));
+    assert_eq!(ok(asked), b"begun answerasked");
+    assert_eq!((kept(&pic, a), kept(&pic, b)), ("".into(), "".into()));
+    // Itself too: the other query sees what is committed.
+    let own = Call::new(a, "query").arg(Program::new().reply_global());
+    assert_eq!(ok(composite(keep("mine").call(own))), b"");
+    composite(Program::new().call(ask(far))).unwrap_err();
+    // Not as an update, and not through a canister's call.
+    let arg = Program::new().reply(b"").bytes().to_vec();
+    pic.update_call(a, Principal::anonymous(), "composite_query", arg)
+        .unwrap_err();
+    let through = Call::new(a, "composite_query").arg(Program::new().reply(b""));
+    update(&pic, b, Program::new().call(through)).unwrap_err();
+}

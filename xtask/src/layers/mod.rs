@@ -76,10 +76,14 @@ pub const ALL: [Layer; 8] = [
     },
 ];
 
+/// Tells tests to try everything of which they else try samples.
+const FULL: &str = "OPENSTORAGE_FULL";
+
 /// Runs the layers named in `only`, in the order of [`ALL`], or the full run when none is named. All
-/// run, whatever fails; the exit code says whether something did.
-pub fn run(workspace: &Workspace, only: &[String]) -> Result<ExitCode> {
-    let mut bench = Bench::new(workspace);
+/// run, whatever fails; the exit code says whether something did. `full` is for tests that else try
+/// samples.
+pub fn run(workspace: &Workspace, only: &[String], full: bool) -> Result<ExitCode> {
+    let mut bench = Bench::new(workspace, full);
     let mut outcomes = Vec::new();
     for layer in chosen(only) {
         println!("\n== {}: {}", layer.name, layer.about);
@@ -133,6 +137,7 @@ fn clippy(bench: &mut Bench) -> Result<()> {
 /// What the layers of one run share: things built once, and the count of tests.
 pub struct Bench<'a> {
     workspace: &'a Workspace,
+    full: bool,
     /// The tests of the layer that runs now.
     tally: Tally,
     canisters: Option<Result<Canisters, String>>,
@@ -140,9 +145,10 @@ pub struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(workspace: &'a Workspace) -> Self {
+    fn new(workspace: &'a Workspace, full: bool) -> Self {
         Self {
             workspace,
+            full,
             tally: Tally::default(),
             canisters: None,
             tools: None,
@@ -167,6 +173,9 @@ impl<'a> Bench<'a> {
     /// Runs `command`, shows what it prints, and counts the tests in it.
     fn count(&mut self, mut command: Command) -> Result<()> {
         let name = line_of(&command);
+        if self.full {
+            command.env(FULL, "1");
+        }
         let mut child = command
             .stdout(Stdio::piped())
             .spawn()

@@ -38,8 +38,8 @@ async fn what_a_canister_is_can_be_read() {
 
     let secret = agent.read_state_canister_metadata(id, "secret");
     assert_eq!(secret.await.unwrap(), b"for controllers");
-    let anonymous = bench.anonymous().await;
-    let secret = anonymous.read_state_canister_metadata(id, "secret").await;
+    let stranger = bench.agent(BasicIdentity::from_raw_key(&[4; 32])).await;
+    let secret = stranger.read_state_canister_metadata(id, "secret").await;
     assert!(
         matches!(&secret, Err(AgentError::HttpError(error)) if error.status == 403),
         "{secret:?}"
@@ -202,7 +202,8 @@ async fn certified_data_comes_with_its_certificate() {
             kept.call_and_wait().await.unwrap();
             assert_eq!(certified().await, data);
         }
-        let root_key = agent.query(&id, "root_key").call().await.unwrap();
+        // Only what is agreed on sees the root key: a query called as an update.
+        let root_key = agent.update(&id, "root_key").call_and_wait().await.unwrap();
         assert_eq!(root_key, agent.read_root_key());
     }
 }
