@@ -69,7 +69,9 @@ struct Line {
 
 impl From<Account> for Line {
     fn from(account: Account) -> Self {
-        let cycles = account.cycles_prepaid.saturating_sub(account.cycles_refunded);
+        let cycles = account
+            .cycles_prepaid
+            .saturating_sub(account.cycles_refunded);
         Self {
             id: account.seq,
             parent: Some(account.parent).filter(|parent| *parent > 0),
