@@ -5,10 +5,22 @@
 
 /**
  * - `argument`: the caller passed something that cannot be right; calling again will not help.
- * - `limit`: well formed, but larger than the system allows.
+ * - `limit`: well formed, but larger than the system or the user's allowance permits.
  * - `source`: the bytes to store cannot be read, or are not what was announced.
+ * - `access`: the caller may not do this, or not any more.
+ * - `conflict`: what the canisters hold stands against it; the message says what clears the way.
+ * - `network`: a canister could not be reached, or did not do the work in time. What an upload has
+ *   sent stays for a day: the same upload again goes on from there.
+ * - `integrity`: what came back is not what was asked for. Do not use it.
  */
-export type ErrorKind = "argument" | "limit" | "source";
+export type ErrorKind =
+  | "argument"
+  | "limit"
+  | "source"
+  | "access"
+  | "conflict"
+  | "network"
+  | "integrity";
 
 /** Every code with its kind and fields. */
 interface Catalogue {
@@ -26,8 +38,26 @@ interface Catalogue {
   InvalidToken: { kind: "argument"; fields: { max: number } };
   /** Not an http(s) origin, or one that cannot carry the URL form asked for. */
   InvalidGateway: { kind: "argument"; fields: { gateway: string } };
+  /** Not `type/subtype`, without parameters, in at most `max` bytes. */
+  InvalidMimeType: { kind: "argument"; fields: { max: number } };
+  /** A file name has 1 to `max` bytes in UTF-8 and no control characters. */
+  InvalidName: { kind: "argument"; fields: { max: number } };
+  /** A blob is for 1 to `max` accessors, none of them anonymous or the management canister. */
+  InvalidAccessors: { kind: "argument"; fields: { max: number } };
+  /** The named option has a value that cannot be right. */
+  InvalidOption: { kind: "argument"; fields: { option: string } };
   /** In bytes. */
   BlobTooLarge: { kind: "limit"; fields: { size: number; max: number } };
+  /**
+   * In bytes. The index, which is asked first, knows only that the blob alone is larger than the
+   * limit: then `bytesUsed` and `leasedElsewhere` are not there.
+   */
+  AllowanceExceeded: {
+    kind: "limit";
+    fields: { byteLimit: number; bytesUsed?: number; leasedElsewhere?: number };
+  };
+  /** In one bucket. */
+  TooManyOpenUploads: { kind: "limit"; fields: { max: number } };
   /**
    * The source announced `expected` bytes and gave `received`. Reading stops at the first byte too
    * many, so `received` may be less than all that it would have given.
@@ -39,6 +69,42 @@ interface Catalogue {
   SourceChanged: { kind: "source"; fields: { name: string } };
   /** A stream can be read once, and was. */
   SourceConsumed: { kind: "source"; fields: { name: string } };
+  /** The chunks that were sent hash to `actual`: the source changed while it was read. */
+  HashMismatch: { kind: "source"; fields: { expected: string; actual: string } };
+  /** The stored blob has other bytes where this source was asked to show that it is the same. */
+  ChunkMismatch: { kind: "source"; fields: { attemptsLeft: number } };
+  /** The caller is no registered user of the index. */
+  NotRegistered: { kind: "access"; fields: object };
+  /** Anonymous, or neither the owner nor the bearer of a token for it. */
+  NotAuthorized: { kind: "access"; fields: object };
+  /** `problem` is the canister's word for it, such as `Expired`. */
+  TokenRefused: { kind: "access"; fields: { problem: string } };
+  /** No such blob is visible there. */
+  NotFound: { kind: "access"; fields: { blobId: string } };
+  /** An accessor that was deleted is gone for good. */
+  AccessorDeleted: { kind: "access"; fields: { accessorId: string } };
+  /** The reference was made after the token was issued. */
+  TokenOlderThanReference: { kind: "access"; fields: object };
+  /** An earlier upload of this blob holds other bytes. */
+  ChunkConflict: { kind: "conflict"; fields: { blobId: string } };
+  /** An earlier upload of this blob announced another size, or another blob has this id. */
+  SessionMismatch: { kind: "conflict"; fields: { size: number } };
+  /** `HashMismatch`, `Aborted`, `Expired` or `UserDeleted`. */
+  UploadGone: { kind: "conflict"; fields: { reason: string } };
+  /** No bucket has room: `excluded` of them were full when they were asked. */
+  NoBucketWithRoom: { kind: "conflict"; fields: { excluded: number } };
+  /** A canister did not take the call, and taking it again would not help. */
+  CallFailed: { kind: "network"; fields: { canister: string; method: string; reason: string } };
+  /** Trying again did not help for so long; `last` is the last answer. */
+  GaveUp: { kind: "network"; fields: { seconds: number; last: string } };
+  /** The canister's interface is not the one that this library was built for. */
+  InterfaceMismatch: { kind: "network"; fields: { canister: string; method: string } };
+  /** What the bucket sent is not the blob. */
+  WrongBytes: { kind: "integrity"; fields: { bucket: string; blobId: string } };
+  /** Not encrypted by this library, or damaged. */
+  NotEncrypted: { kind: "integrity"; fields: { reason: string } };
+  /** None of the blob's wrapped keys opens with the key provider. */
+  WrongKey: { kind: "access"; fields: { provider: string } };
 }
 
 export type ErrorCode = keyof Catalogue;
@@ -54,11 +120,35 @@ const KINDS: { readonly [C in ErrorCode]: Catalogue[C]["kind"] } = {
   InvalidPrincipal: "argument",
   InvalidToken: "argument",
   InvalidGateway: "argument",
+  InvalidMimeType: "argument",
+  InvalidName: "argument",
+  InvalidAccessors: "argument",
+  InvalidOption: "argument",
   BlobTooLarge: "limit",
+  AllowanceExceeded: "limit",
+  TooManyOpenUploads: "limit",
   SizeMismatch: "source",
   SourceUnreadable: "source",
   SourceChanged: "source",
   SourceConsumed: "source",
+  HashMismatch: "source",
+  ChunkMismatch: "source",
+  NotRegistered: "access",
+  NotAuthorized: "access",
+  TokenRefused: "access",
+  NotFound: "access",
+  AccessorDeleted: "access",
+  TokenOlderThanReference: "access",
+  ChunkConflict: "conflict",
+  SessionMismatch: "conflict",
+  UploadGone: "conflict",
+  NoBucketWithRoom: "conflict",
+  CallFailed: "network",
+  GaveUp: "network",
+  InterfaceMismatch: "network",
+  WrongBytes: "integrity",
+  NotEncrypted: "integrity",
+  WrongKey: "access",
 };
 
 /**

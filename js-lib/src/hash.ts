@@ -1,6 +1,6 @@
 /** From bytes to a blob id, in bounded memory. */
 
-import { createSHA256 } from "hash-wasm";
+import type { IHasher } from "hash-wasm";
 
 import { type BlobId, blobIdFromBytes } from "./blob.js";
 import { readPieces, type StreamSource } from "./source.js";
@@ -23,7 +23,7 @@ export interface HashOptions {
  * twice as fast as WebAssembly but knows no streams. WebCrypto copies its input, so that a hash
  * takes up to twice this.
  */
-const ONE_SHOT_BYTES_MAX = 8_000_000;
+export const ONE_SHOT_BYTES_MAX = 32_000_000;
 
 /** Bytes hashed before other work (events, timers, painting) has its turn. */
 const TURN_BYTES = 2_000_000;
@@ -57,7 +57,7 @@ export async function hashInOneShot(source: StreamSource, options: HashOptions):
 
 /** By WebAssembly; the source may have any size. */
 export async function hashInStream(source: StreamSource, options: HashOptions): Promise<BlobId> {
-  const hasher = await createSHA256();
+  const hasher = await wasmHasher();
   const bytesTotal = source.size;
   let bytesDone = 0;
   for await (const piece of readPieces(source, options.signal)) {
@@ -75,6 +75,12 @@ export async function hashInStream(source: StreamSource, options: HashOptions): 
   }
   options.onProgress?.({ bytesDone, bytesTotal });
   return blobIdFromBytes(hasher.digest("binary"));
+}
+
+/** Loaded when it is needed: most files are hashed in one go, most large ones in a worker. */
+export async function wasmHasher(): Promise<IHasher> {
+  const { createSHA256 } = await import("hash-wasm");
+  return createSHA256();
 }
 
 /**

@@ -1,4 +1,4 @@
-/** What runs everywhere. Files on disk: `@openstorage/client/node`. */
+/** What runs everywhere. Files on disk: `@openstorage/client/node`. Elements: `@openstorage/client/elements`. */
 
 export { type BlobId, blobIdFromBytes, blobIdToBytes, isBlobId, parseBlobId } from "./blob.js";
 export {
@@ -27,3 +27,35 @@ export {
   type PrincipalLike,
   type UrlForm,
 } from "./url.js";
+
+export {
+  BlobCache,
+  CACHE_BYTES_MAX,
+  type CacheEntry,
+  type CacheStore,
+  MemoryCacheStore,
+} from "./cache.js";
+export type { ByteRange, DownloadOptions, ReadOptions, TokenSource } from "./download.js";
+export { type Cost, costOf } from "./estimate.js";
+export { type KeyProvider, passphrase, rawKey } from "./keys.js";
+export { OpenStorage } from "./open-storage.js";
+export { type MakeWorker, setHashWorker } from "./platform/worker.js";
+export type { Phase, Progress } from "./progress.js";
+export { type BlobReference, referenceFromCandid, referenceToCandid } from "./reference.js";
+export { MemoryResumeStore, type ResumeRecord, type ResumeStore } from "./resume.js";
+export type {
+  DeleteOptions,
+  Estimate,
+  ForwardOptions,
+  OpenStorageOptions,
+  UnfinishedUpload,
+  UserAllowance,
+} from "./storage.js";
+export {
+  type AgentLike,
+  agentTransport,
+  CallError,
+  type CallErrorKind,
+  type Transport,
+} from "./transport.js";
+export { Upload, type UploadData, type UploadOptions, type UploadState } from "./upload.js";

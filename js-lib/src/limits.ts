@@ -14,3 +14,18 @@ export const BLOB_BYTES_MAX = 100_000_000_000;
 
 /** Characters of an access token. */
 export const TOKEN_CHARS_MAX = 192;
+
+/** Accessors that one upload may name. */
+export const ACCESSORS_MAX = 32;
+
+/** Bytes of a MIME type. */
+export const MIME_TYPE_BYTES_MAX = 127;
+
+/** Bytes of a file name in UTF-8. */
+export const NAME_BYTES_MAX = 255;
+
+/** Buckets that one question for a bucket may exclude. */
+export const EXCLUDE_MAX = 32;
+
+/** Chunks of a stored blob that a second uploader must show, at most. */
+export const POSSESSION_CHUNKS_MAX = 4;

@@ -1,10 +1,14 @@
-/** What needs Node: a file on disk as a source. */
+/** What needs Node: files on disk as sources and as stores. */
 
-import { type FileHandle, open, stat } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 
 import { checkRange, checkSize } from "./chunks.js";
+import type { DownloadOptions } from "./download.js";
 import { isOpenStorageError, OpenStorageError } from "./errors.js";
+import type { BlobReference } from "./reference.js";
 import { type Source, unreadable } from "./source.js";
+import type { OpenStorageOn } from "./storage.js";
 
 /** Bytes read at once while streaming. */
 const READ_BYTES = 1_000_000;
@@ -21,6 +25,31 @@ export async function fileSource(path: string): Promise<Source> {
   });
   if (!stats.isFile()) throw unreadable(path, new TypeError("not a regular file"));
   return new FileSource(path, checkSize(stats.size), stats.mtimeMs);
+}
+
+/**
+ * Downloads a blob into a file, which is there when the bytes have been checked, and not before: until
+ * then they are in a file beside it. Memory stays bounded.
+ *
+ * @throws as `OpenStorage.download`; the system's error where the file cannot be written
+ */
+export async function downloadToFile(
+  storage: OpenStorageOn,
+  reference: BlobReference,
+  path: string,
+  options: DownloadOptions,
+): Promise<void> {
+  const partial = `${path}.${randomUUID()}.part`;
+  const file = await open(partial, "wx");
+  try {
+    const to = new WritableStream<Uint8Array>({ write: (piece) => file.writeFile(piece) });
+    await storage.download(reference, { ...options, to });
+    await file.close();
+    await rename(partial, path);
+  } finally {
+    await file.close().catch(() => {});
+    await rm(partial, { force: true });
+  }
 }
 
 class FileSource implements Source {
@@ -111,3 +140,5 @@ class FileSource implements Source {
     return new OpenStorageError("SourceChanged", message, { name: this.name });
   }
 }
+
+export { FolderCacheStore, FolderResumeStore } from "./folder.js";

@@ -12,6 +12,8 @@ export interface StreamSource {
   readonly name: string;
   /** Bytes. What {@link StreamSource.stream} gives is held to it. */
   readonly size: number;
+  /** Where the bytes are a `Blob`: it can be handed to a worker. */
+  readonly blob?: Blob;
   /** A new stream over all bytes. May fail with `SourceConsumed` when called again. */
   stream(): ReadableStream<Uint8Array>;
 }
@@ -161,21 +163,19 @@ class BytesSource implements Source {
 class BlobSource implements Source {
   readonly name: string;
   readonly size: number;
-  readonly #blob: Blob;
 
-  constructor(blob: Blob) {
+  constructor(readonly blob: Blob) {
     this.size = checkSize(blob.size);
     this.name = "name" in blob && typeof blob.name === "string" ? blob.name : "a blob";
-    this.#blob = blob;
   }
 
   stream(): ReadableStream<Uint8Array> {
-    return this.#blob.stream();
+    return this.blob.stream();
   }
 
   async slice(start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
     checkRange(start, end, this.size);
-    const buffer = await this.#blob
+    const buffer = await this.blob
       .slice(start, end)
       .arrayBuffer()
       .catch((cause: unknown) => {

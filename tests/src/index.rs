@@ -78,3 +78,47 @@ pub fn differences(setup: &Setup) -> Vec<AuditDifference> {
     }
     differences
 }
+
+pub fn add_bucket(
+    setup: &Setup,
+    caller: Principal,
+    bucket: Principal,
+) -> Result<BucketInfo, FleetError> {
+    setup.call(setup.index, caller, "add_bucket", (bucket,))
+}
+
+pub fn bucket(
+    setup: &Setup,
+    caller: Principal,
+    bucket: Principal,
+) -> Result<BucketInfo, FleetError> {
+    setup.ask(setup.index, caller, "bucket", (bucket,))
+}
+
+pub fn set_bucket_full(
+    setup: &Setup,
+    caller: Principal,
+    args: SetBucketFullArgs,
+) -> Result<BucketInfo, FleetError> {
+    setup.call(setup.index, caller, "set_bucket_full", (args,))
+}
+
+pub fn retire_bucket(
+    setup: &Setup,
+    caller: Principal,
+    bucket: Principal,
+) -> Result<BucketInfo, FleetError> {
+    setup.call(setup.index, caller, "retire_bucket", (bucket,))
+}
+
+pub fn forget_bucket(
+    setup: &Setup,
+    caller: Principal,
+    bucket: Principal,
+) -> Result<(), FleetError> {
+    setup.call(setup.index, caller, "forget_bucket", (bucket,))
+}
+
+pub fn upgrade_buckets(setup: &Setup, caller: Principal) -> Result<RollStatus, FleetError> {
+    setup.call(setup.index, caller, "upgrade_buckets", ())
+}

@@ -74,7 +74,15 @@ impl Setup {
 
     /// Deploys as an operator does: index and chat, nothing else.
     pub fn with(init: IndexInit) -> Self {
-        let pic = PocketIcBuilder::new().with_application_subnet().build();
+        Self::on(1, init)
+    }
+
+    /// The same, with so many application subnets: index, chat and the first bucket lie on one of them.
+    pub fn on(subnets: usize, init: IndexInit) -> Self {
+        let builder = (0..subnets).fold(PocketIcBuilder::new(), |builder, _| {
+            builder.with_application_subnet()
+        });
+        let pic = builder.build();
         let index = create(&pic);
         let chat = create(&pic);
         pic.install_canister(
@@ -125,6 +133,25 @@ impl Setup {
         panic!("after {SETTLE_ROUNDS} rounds still not so: {what}; the index says {status:?}");
     }
 
+    /// Stops a canister, upgrades it with the arguments it has, starts it.
+    ///
+    /// # Errors
+    /// What the upgrade was rejected with; then the old code runs on.
+    pub fn upgrade(
+        &self,
+        canister: Principal,
+        name: &str,
+    ) -> Result<(), pocket_ic::RejectResponse> {
+        let operator = Some(operator());
+        let arg = encode_one(None::<()>).unwrap();
+        self.pic.stop_canister(canister, operator).unwrap();
+        let upgraded = self
+            .pic
+            .upgrade_canister(canister, wasm(name), arg, operator);
+        self.pic.start_canister(canister, operator).unwrap();
+        upgraded
+    }
+
     /// Registers `user` through the chat and waits until the index has confirmed it.
     pub fn register(&self, user: Principal) {
         chat::register(self, user).expect("the chat registers everybody");
@@ -165,16 +192,6 @@ impl Setup {
             .filter(|bucket| bucket.state == BucketState::Active)
             .map(|bucket| bucket.bucket)
             .collect()
-    }
-
-    /// Stop, upgrade, start: as an operator does.
-    pub fn upgrade(&self, canister: Principal, name: &str) {
-        let (pic, sender) = (&self.pic, Some(operator()));
-        pic.stop_canister(canister, sender).expect("it stops");
-        let arg = encode_one(None::<()>).expect("nothing has a Candid form");
-        pic.upgrade_canister(canister, wasm(name), arg, sender)
-            .expect("the upgrade goes well");
-        pic.start_canister(canister, sender).expect("it starts");
     }
 
     /// Everything is told, and the counters agree wherever they are kept.

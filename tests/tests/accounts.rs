@@ -239,7 +239,7 @@ fn an_upgrade_in_the_middle_of_the_sync_loses_nothing() {
         let answers = index::register_users(&setup, operator(), rows(page));
         registered += answers.iter().filter(|answer| answer.is_ok()).count();
         match page {
-            1 => setup.upgrade(setup.index, "index"),
+            1 => setup.upgrade(setup.index, "index").unwrap(),
             2 => {
                 setup.pic.tick();
                 let arg = Encode!(&None::<openstorage_types::bucket::InitArgs>).unwrap();

@@ -1,8 +1,14 @@
 //! Nothing is lost when a canister is upgraded, whatever it was doing.
 
 use candid::{Encode, encode_one};
-use integration_tests::{Setup, blob_id, bucket, bytes, chat, chunk, index, operator, wasm};
-use openstorage_types::{bucket::*, chunk_count};
+use integration_tests::{Setup, blob_id, bucket, bytes, chat, chunk, index, operator, user, wasm};
+use openstorage_types::{
+    bucket::*,
+    chat::InitArgs as ChatInit,
+    chunk_count,
+    index::{BucketState, UserArgs},
+};
+use pocket_ic::CanisterSettings;
 
 #[test]
 fn an_upload_goes_on_after_its_bucket_was_upgraded() {
@@ -21,18 +27,7 @@ fn an_upload_goes_on_after_its_bucket_was_upgraded() {
     };
     push(2);
     push(0);
-    let upgrade = || {
-        let pic = &setup.pic;
-        pic.stop_canister(setup.bucket, Some(operator())).unwrap();
-        pic.upgrade_canister(
-            setup.bucket,
-            wasm("bucket"),
-            Encode!(&None::<InitArgs>).unwrap(),
-            Some(operator()),
-        )
-        .unwrap();
-        pic.start_canister(setup.bucket, Some(operator())).unwrap();
-    };
+    let upgrade = || setup.upgrade(setup.bucket, "bucket").unwrap();
     upgrade();
     let status = bucket::upload_status(
         &setup,
@@ -91,16 +86,7 @@ fn index_and_chat_keep_what_they_know() {
     let message = chat::post(&setup, alice, room.chat_id, &reference);
     let (_, token) = chat::access(&setup, alice, room.chat_id, message);
     for (canister, name) in [(setup.index, "index"), (setup.chat, "chat")] {
-        setup.pic.stop_canister(canister, Some(operator())).unwrap();
-        let arg = encode_one(None::<()>).unwrap();
-        setup
-            .pic
-            .upgrade_canister(canister, wasm(name), arg, Some(operator()))
-            .unwrap();
-        setup
-            .pic
-            .start_canister(canister, Some(operator()))
-            .unwrap();
+        setup.upgrade(canister, name).unwrap();
     }
     setup.settle("the index has counted the blob", |setup| {
         (index::user(setup, alice).unwrap().bytes_used == 1_000).then_some(())
@@ -116,4 +102,77 @@ fn index_and_chat_keep_what_they_know() {
     // The keys are the same: a new user of the same system goes all the way.
     let (bob, other) = setup.user_with_chat(2);
     setup.upload(bob, &bytes(10, 2), other.accessor_id);
+}
+
+/// Answers would reach code that did not ask. The calls here go to another subnet, so that they are under
+/// way when the upgrade comes.
+#[test]
+fn no_canister_is_upgraded_under_its_own_calls() {
+    let setup = Setup::on(2, Default::default());
+    let own_subnet = setup.pic.get_subnet(setup.index).unwrap();
+    let subnets = setup.pic.topology().get_app_subnets();
+    let other = subnets.into_iter().find(|id| *id != own_subnet).unwrap();
+    let create = || {
+        let settings = CanisterSettings {
+            controllers: Some(vec![operator(), setup.index]),
+            ..CanisterSettings::default()
+        };
+        let created = setup
+            .pic
+            .create_canister_on_subnet(Some(operator()), Some(settings), other);
+        setup.pic.add_cycles(created, 10_000_000_000_000);
+        created
+    };
+    let far_bucket = create();
+    index::add_bucket(&setup, operator(), far_bucket).unwrap();
+    setup.settle("the far bucket is active", |setup| {
+        let info = index::bucket(setup, operator(), far_bucket).unwrap();
+        (info.state == BucketState::Active).then_some(())
+    });
+    let far_chat = create();
+    let arg = encode_one(ChatInit { index: setup.index }).unwrap();
+    let wasm_of_chat = wasm("chat");
+    setup
+        .pic
+        .install_canister(far_chat, wasm_of_chat, arg, Some(operator()));
+
+    // The index tells the far bucket of a user, in the round after; the bucket asks who its caller is;
+    // the chat registers its user with the index, in the round after.
+    let row = UserArgs {
+        user: operator(),
+        byte_limit: 1,
+    };
+    let asking = [
+        (
+            setup.index,
+            "index",
+            operator(),
+            "register_user",
+            Encode!(&row),
+            2,
+        ),
+        (
+            far_bucket,
+            "bucket",
+            user(9),
+            "ensure_registered",
+            Encode!(),
+            1,
+        ),
+        (far_chat, "chat", user(9), "register", Encode!(), 2),
+    ];
+    for (canister, name, caller, method, arg, rounds) in asking {
+        let pic = &setup.pic;
+        pic.submit_call(canister, caller, method, arg.unwrap())
+            .unwrap();
+        (0..rounds).for_each(|_| pic.tick());
+        let arg = encode_one(None::<()>).unwrap();
+        let refused = pic
+            .upgrade_canister(canister, wasm(name), arg, Some(operator()))
+            .expect_err(name);
+        // It says what to do, and that works.
+        let advice = format!("dfx canister stop {canister}");
+        assert!(refused.reject_message.contains(&advice), "{refused}");
+        setup.upgrade(canister, name).unwrap();
+    }
 }

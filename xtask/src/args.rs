@@ -15,11 +15,13 @@ pub enum Command {
     /// The layers named, in the order of the menu; all of the full run when none is.
     Test {
         only: Vec<String>,
+        /// Everything that is else sampled.
+        full: bool,
     },
     ListLayers,
 }
 
-/// `cargo xtask demo [FILE] [--once] [--json] [--port N]`
+/// `cargo xtask demo [FILE] [--once] [--json] [--port N] [--trace PAGE]`
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DemoArgs {
     /// None means the picture that the project ships.
@@ -30,6 +32,8 @@ pub struct DemoArgs {
     pub json: bool,
     /// Where to serve; none means any free port.
     pub port: Option<u16>,
+    /// A page to draw the journey on.
+    pub trace: Option<PathBuf>,
 }
 
 /// Understands the words after `cargo xtask`, or says in a sentence why it cannot.
@@ -71,6 +75,15 @@ fn demo(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
                 let number = words.next().unwrap_or_default();
                 args.port = Some(port(&number.to_string_lossy())?);
             }
+            Some("--trace") if !only_files => {
+                let page = words
+                    .next()
+                    .ok_or("`--trace` takes the path of a page to write.")?;
+                args.trace = Some(page.into());
+            }
+            Some(flag) if !only_files && flag.starts_with("--trace=") => {
+                args.trace = Some(flag["--trace=".len()..].into());
+            }
             Some(flag) if !only_files && flag.starts_with("--port=") => {
                 args.port = Some(port(&flag["--port=".len()..])?);
             }
@@ -100,9 +113,11 @@ fn port(number: &str) -> Result<u16, String> {
 
 fn test(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let mut only = Vec::new();
+    let mut full = false;
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("--list") => return nothing_more(words, "test --list", Command::ListLayers),
+            Some("--full") => full = true,
             Some("--only") => {
                 let name = words.next().unwrap_or_default();
                 only.push(layer(&name.to_string_lossy())?);
@@ -113,7 +128,7 @@ fn test(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
             _ => return Err(format!("`test` takes no `{}`.", word.to_string_lossy())),
         }
     }
-    Ok(Command::Test { only })
+    Ok(Command::Test { only, full })
 }
 
 fn layer(name: &str) -> Result<String, String> {
@@ -143,7 +158,9 @@ mod tests {
         assert_eq!(parse_line("server-path"), Ok(Command::ServerPath));
         assert_eq!(parse_line("demo"), Ok(Command::Demo(DemoArgs::default())));
         assert_eq!(parse_line("test --list"), Ok(Command::ListLayers));
-        assert_eq!(parse_line("test"), Ok(Command::Test { only: vec![] }));
+        let test = |full| Command::Test { only: vec![], full };
+        assert_eq!(parse_line("test"), Ok(test(false)));
+        assert_eq!(parse_line("test --full"), Ok(test(true)));
     }
 
     #[test]
@@ -153,9 +170,12 @@ mod tests {
             once: true,
             json: true,
             port: Some(8080),
+            trace: Some("t.html".into()),
         }));
-        assert_eq!(parse_line("demo a.jpg --once --json --port 8080"), expected);
-        assert_eq!(parse_line("demo --port=8080 --json a.jpg --once"), expected);
+        let words = "demo a.jpg --once --json --port 8080 --trace t.html";
+        assert_eq!(parse_line(words), expected);
+        let words = "demo --trace=t.html --port=8080 --json a.jpg --once";
+        assert_eq!(parse_line(words), expected);
     }
 
     #[test]
@@ -172,7 +192,7 @@ mod tests {
         let only = vec!["js".to_owned(), "fmt".to_owned()];
         assert_eq!(
             parse_line("test --only js --only=fmt"),
-            Ok(Command::Test { only })
+            Ok(Command::Test { only, full: false })
         );
     }
 

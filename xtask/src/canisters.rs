@@ -27,24 +27,53 @@ struct Canister {
     name: &'static str,
     package: &'static str,
     interface: &'static str,
+    /// The features to build it with.
+    features: &'static str,
+    /// The Wasm that it embeds, where it does.
+    embeds: &'static str,
 }
+
+const BUCKET: Canister = Canister {
+    name: "bucket",
+    package: "data_bucket",
+    interface: "canisters/bucket/data_bucket.did",
+    features: "",
+    embeds: "bucket",
+};
+
+const INDEX: Canister = Canister {
+    name: "index",
+    package: "data_bucket_index",
+    interface: "canisters/index/data_bucket_index.did",
+    features: "",
+    embeds: "bucket",
+};
 
 /// In the order in which they are built: the index embeds the bucket.
 const CANISTERS: [Canister; 3] = [
-    Canister {
-        name: "bucket",
-        package: "data_bucket",
-        interface: "canisters/bucket/data_bucket.did",
-    },
-    Canister {
-        name: "index",
-        package: "data_bucket_index",
-        interface: "canisters/index/data_bucket_index.did",
-    },
+    BUCKET,
+    INDEX,
     Canister {
         name: "chat",
         package: "chat",
         interface: "canisters/chat/chat.did",
+        features: "",
+        embeds: "bucket",
+    },
+];
+
+/// The same code one version further, for tests of upgrades and downgrades.
+const NEXT: [Canister; 2] = [
+    Canister {
+        name: "bucket-next",
+        features: "next",
+        ..BUCKET
+    },
+    Canister {
+        name: "index-next",
+        features: "next",
+        embeds: "bucket-next",
+        ..INDEX
     },
 ];
 
@@ -78,20 +107,30 @@ impl Canisters {
 /// Builds the three canisters, gzipped and with their interface inside. Fails when the Wasm target
 /// is missing and cannot be added, or when one of them does not compile.
 pub fn build(workspace: &Workspace) -> Result<Canisters> {
+    make(workspace, &CANISTERS)
+}
+
+/// Builds index and bucket once more, one version further, beside the others: `index-next.wasm.gz` and
+/// `bucket-next.wasm.gz`.
+pub fn build_next(workspace: &Workspace) -> Result<Canisters> {
+    make(workspace, &NEXT)
+}
+
+fn make(workspace: &Workspace, canisters: &[Canister]) -> Result<Canisters> {
     ensure_target(workspace)?;
     let dir = workspace.target.join("canisters");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let bucket = dir.join("bucket.wasm.gz");
 
     let mut files = Vec::new();
-    for (done, canister) in CANISTERS.iter().enumerate() {
+    for (done, canister) in canisters.iter().enumerate() {
         let number = done + 1;
         eprintln!(
             "building canisters ({number}/{}) {}",
-            CANISTERS.len(),
+            canisters.len(),
             canister.name
         );
-        let wasm = compile(workspace, canister, &bucket)?;
+        let embedded = dir.join(format!("{}.wasm.gz", canister.embeds));
+        let wasm = compile(workspace, canister, &embedded)?;
         let gz = gzip(&with_interface(workspace, canister, wasm)?)?;
         let path = dir.join(format!("{}.wasm.gz", canister.name));
         write_if_changed(&path, &gz)?;
@@ -105,7 +144,7 @@ pub fn build(workspace: &Workspace) -> Result<Canisters> {
 }
 
 /// The Wasm as the compiler leaves it.
-fn compile(workspace: &Workspace, canister: &Canister, bucket: &Path) -> Result<Vec<u8>> {
+fn compile(workspace: &Workspace, canister: &Canister, embedded: &Path) -> Result<Vec<u8>> {
     let package = canister.package;
     let args = [
         "--profile",
@@ -116,8 +155,10 @@ fn compile(workspace: &Workspace, canister: &Canister, bucket: &Path) -> Result<
         package,
         "--bin",
         package,
+        "--features",
+        canister.features,
     ];
-    let programs = workspace.build(&args, &[(BUCKET_WASM, bucket)])?;
+    let programs = workspace.build(&args, &[(BUCKET_WASM, embedded)])?;
     let path = programs
         .get(package)
         .with_context(|| format!("cargo named no Wasm of {package}"))?;

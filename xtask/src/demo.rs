@@ -80,6 +80,9 @@ fn command(tools: &Tools, canisters: &Canisters, file: &Path, args: &DemoArgs) -
     if let Some(port) = args.port {
         command.arg("--port").arg(port.to_string());
     }
+    if let Some(page) = &args.trace {
+        command.arg("--trace").arg(page);
+    }
     command.arg("--").arg(file);
     command
 }

@@ -57,7 +57,7 @@ fn run(command: Command) -> Result<ExitCode> {
             println!("{}", tools.server.display());
         }
         Command::Demo(args) => return demo::run(&args),
-        Command::Test { only } => return layers::run(&Workspace::find()?, &only),
+        Command::Test { only, full } => return layers::run(&Workspace::find()?, &only, full),
     }
     Ok(ExitCode::SUCCESS)
 }

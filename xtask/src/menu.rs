@@ -7,8 +7,10 @@ cargo xtask demo [FILE]    build everything, store FILE (a picture if none is na
             --once         leave when it is stored and checked
             --json         say the outcome as one JSON object, the last line
             --port N       serve on this port
+            --trace PAGE   draw the journey, message by message, on this page (HTML)
 cargo xtask build          build the canisters to target/canisters/*.wasm.gz
 cargo xtask test           run every test
+            --full         try everything of which else samples are tried; takes minutes more
             --only NAME    run one layer; may be given more than once
             --list         name the layers
 cargo xtask server-path    build the local network's server and print its path as the last line

@@ -5,6 +5,7 @@
 //! more than one chunk come in parts of 2,000,000 bytes, which gateways ask for one after the other.
 
 use candid::Principal;
+use openstorage_canister::metrics;
 use openstorage_tokens::Scope;
 use openstorage_types::{
     BlobId, chunk_count,
@@ -50,7 +51,8 @@ impl Bucket {
         };
         match path {
             "/status" => HttpResponse::text(200, "application/json", self.status_json()),
-            "/metrics" => HttpResponse::text(200, "text/plain; version=0.0.4", self.metrics()),
+            "/metrics" => HttpResponse::text(200, metrics::CONTENT_TYPE, self.metrics()),
+            "/logs" => text(200, &self.lines.page()),
             _ => self.blob_response(path, query, request, is_head, now),
         }
     }
@@ -164,40 +166,34 @@ impl Bucket {
 
     fn metrics(&self) -> String {
         let status = self.status();
-        let gauges = [
-            ("blobs", "Blobs stored", status.blobs),
-            ("references", "References to them", status.references),
-            ("open_uploads", "Uploads under way", status.open_uploads),
-            ("stored_bytes", "Bytes of stored blobs", status.bytes_stored),
-            (
-                "reserved_bytes",
-                "Bytes promised to uploads",
-                status.bytes_reserved,
-            ),
-            (
-                "free_bytes",
-                "Bytes that can still be taken",
-                status.bytes_free,
-            ),
-            (
-                "unsent_events",
-                "Events the index has not confirmed",
-                status.events_unsent,
-            ),
-            (
-                "skipped_events",
-                "Events of the index that could not be applied",
-                self.totals().events_skipped,
-            ),
-        ];
-        gauges
-            .iter()
-            .map(|(name, help, value)| {
-                format!(
-                    "# HELP openstorage_bucket_{name} {help}.\n# TYPE openstorage_bucket_{name} gauge\nopenstorage_bucket_{name} {value}\n"
-                )
-            })
-            .collect()
+        let cycles = self.cycles();
+        let mut page = metrics::Page::new("openstorage_bucket");
+        page.gauge("version", "Version of the bucket's code.", status.version);
+        page.gauge("blobs", "Blobs stored.", status.blobs);
+        page.gauge("references", "References to them.", status.references);
+        page.gauge("open_uploads", "Uploads under way.", status.open_uploads);
+        page.gauge(
+            "stored_bytes",
+            "Bytes of stored blobs.",
+            status.bytes_stored,
+        );
+        let help = "Bytes promised to uploads.";
+        page.gauge("reserved_bytes", help, status.bytes_reserved);
+        let help = "Bytes that can still be taken.";
+        page.gauge("free_bytes", help, status.bytes_free);
+        let help = "The index has closed the bucket to new blobs.";
+        page.gauge("closed", help, u8::from(status.closed));
+        let help = "Events the index has not confirmed.";
+        page.gauge("unsent_events", help, status.events_unsent);
+        let help = "Events of the index that could not be applied.";
+        page.gauge("skipped_events", help, self.totals().events_skipped);
+        let help = "Cycles, as of the last update that looked.";
+        page.gauge("cycles", help, cycles.balance);
+        let help = "Cycles below which the bucket is frozen.";
+        page.gauge("freezing_cycles", help, cycles.freezing_at);
+        let help = "Cycles burned in a day, at the pace of late.";
+        page.gauge("burned_per_day_cycles", help, cycles.burned_per_day);
+        page.text()
     }
 }
 

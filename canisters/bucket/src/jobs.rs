@@ -5,7 +5,8 @@ use std::{cell::Cell, time::Duration};
 
 use candid::{CandidType, Principal};
 use data_bucket::Outgoing;
-use ic_cdk::call::Call;
+use ic_cdk::call::{Call, Error};
+use openstorage_canister::outstanding;
 use openstorage_types::channel::{EventsError, EventsOk};
 
 use crate::{now, update, with};
@@ -63,6 +64,7 @@ fn next_ms() -> Option<u64> {
 
 async fn turn() {
     ARMED.set(None);
+    crate::observe_cycles();
     update(|bucket| {
         bucket.verify_slice(now());
         bucket.delete_slice(now());
@@ -124,8 +126,16 @@ async fn ask<T>(
 where
     T: CandidType + serde::de::DeserializeOwned,
 {
+    let _outstanding = outstanding::begin();
     let reply = Call::bounded_wait(canister, method).with_args(args).await;
-    reply.ok()?.candid().ok()
+    let answer = reply
+        .map_err(Error::from)
+        .and_then(|reply| Ok(reply.candid()?));
+    if let Err(error) = &answer {
+        let text = format!("{method} at {canister}: {error}");
+        with(|bucket| bucket.note(now().ms, &text));
+    }
+    answer.ok()
 }
 
 /// A call of the jobs under way; ends with it, also after a trap.

@@ -14,6 +14,7 @@
 //! | `access` | the secret, the issuers, the check of tokens |
 //! | `accounts`, `uploads`, `references` | the tables |
 //! | `audit` | the counters, counted anew |
+//! | `operation` | version, cycles, and whether the index has closed the bucket |
 //! | `memory` | where the tables lie |
 
 mod access;
@@ -21,6 +22,7 @@ mod accounts;
 mod audit;
 mod http;
 mod memory;
+mod operation;
 mod push;
 mod read;
 mod refer;
@@ -35,7 +37,7 @@ use openstorage_blobstore::BlobStore;
 use openstorage_channel::{Log, Watch};
 use openstorage_types::{
     BlobId,
-    bucket::{BucketStatus, InitArgs},
+    bucket::{BucketStatus, InitArgs, VERSION},
     channel::LeaseArgs,
     limits::BUCKET_BYTES_MAX,
 };
@@ -44,7 +46,8 @@ use serde::{Deserialize, Serialize};
 use access::Access;
 use accounts::Accounts;
 use memory::{Memories, Memory};
-use openstorage_canister::Row;
+use openstorage_canister::{Row, lines::Lines};
+use operation::Operation;
 use references::References;
 use sync::Cursors;
 pub use sync::Outgoing;
@@ -114,6 +117,8 @@ pub struct Bucket {
     watch: Watch<Memory>,
     /// The newest version of the index that was seen.
     index_version: StableCell<u64, Memory>,
+    operation: Operation,
+    lines: Lines<Memory>,
     /// The index has not heard of this bucket's key and space since they came about.
     report_due: bool,
 }
@@ -132,6 +137,8 @@ impl Bucket {
             bytes_max: 0,
         };
         let cell = |id| memories.get(id);
+        // First, before anything is read that a newer version may have written.
+        let operation = Operation::open(cell(memory::OPERATION));
         let mut stored = StableCell::init(cell(memory::CONFIG), Row(nobody));
         if let Some(config) = config {
             stored.set(Row(config));
@@ -158,6 +165,8 @@ impl Bucket {
             cursors: StableCell::init(cell(memory::CURSORS), Row(Cursors::default())),
             watch: Watch::init(cell(memory::WATCH)),
             index_version: StableCell::init(cell(memory::INDEX_VERSION), 0),
+            operation,
+            lines: Lines::init(cell(memory::LINES)),
             report_due: true,
         }
     }
@@ -182,6 +191,9 @@ impl Bucket {
     }
 
     fn bytes_free(&self) -> u64 {
+        if self.operation.is_closed() {
+            return 0;
+        }
         let totals = self.totals();
         let taken = totals.bytes_stored + totals.bytes_reserved;
         self.config.get().0.bytes_max.saturating_sub(taken)
@@ -213,6 +225,8 @@ impl Bucket {
             bytes_free: self.bytes_free(),
             events_unsent: self.events_unsent(),
             key: self.access.public(),
+            version: VERSION,
+            closed: self.operation.is_closed(),
         }
     }
 }

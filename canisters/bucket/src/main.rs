@@ -8,11 +8,12 @@ use std::{cell::RefCell, collections::BTreeSet};
 use candid::{CandidType, Principal, candid_method};
 use data_bucket::{Bucket, Now, Stop};
 use ic_cdk::{
-    api::{canister_self, canister_version, msg_caller, time},
+    api::{CanisterStatusCode, canister_self, canister_version, msg_caller, time},
     call::Call,
 };
-use ic_cdk_macros::{init, inspect_message, post_upgrade, query, update};
+use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
+use openstorage_canister::outstanding;
 use openstorage_types::{
     BlobReference,
     bucket::*,
@@ -47,7 +48,7 @@ pub(crate) fn with<T>(work: impl FnOnce(&mut Bucket) -> T) -> T {
 
 /// As [`with`], in a message that may change something: a restored snapshot is noticed.
 pub(crate) fn update<T>(work: impl FnOnce(&mut Bucket) -> T) -> T {
-    let is_gap = with(|bucket| bucket.note(canister_version()));
+    let is_gap = with(|bucket| bucket.observe(canister_version()));
     if is_gap {
         // A snapshot holds the heap too, with timers and calls that are over.
         LEASES.take();
@@ -68,6 +69,15 @@ fn decode<T: CandidType + DeserializeOwned>(bytes: Vec<u8>) -> T {
     openstorage_canister::decode(&bytes, INGRESS_BYTES_MAX as usize)
 }
 
+/// Notes the cycles that reports tell of.
+pub(crate) fn observe_cycles() {
+    let (balance, liquid) = (
+        ic_cdk::api::canister_cycle_balance(),
+        ic_cdk::api::canister_liquid_cycle_balance(),
+    );
+    with(|bucket| bucket.observe_cycles(now().ms, balance, liquid));
+}
+
 #[init]
 fn init(args: InitArgs) {
     open(Some(args));
@@ -78,8 +88,18 @@ fn post_upgrade(args: Option<InitArgs>) {
     open(args);
 }
 
+/// Answers to calls under way would land in other code than the one that made them.
+#[pre_upgrade]
+fn pre_upgrade() {
+    let is_stopped = ic_cdk::api::canister_status() == CanisterStatusCode::Stopped;
+    if let Some(objection) = outstanding::objection(&canister_self(), is_stopped) {
+        ic_cdk::trap(objection);
+    }
+}
+
 fn open(args: Option<InitArgs>) {
-    let bucket = Bucket::open(DefaultMemoryImpl::default(), canister_self(), args);
+    let mut bucket = Bucket::open(DefaultMemoryImpl::default(), canister_self(), args);
+    bucket.note(now().ms, &format!("version {VERSION} begins"));
     BUCKET.set(Some(bucket));
     update(|_| ());
     jobs::start();
@@ -213,7 +233,16 @@ fn status() -> BucketStatus {
 
 #[update(decode_with = "decode", hidden = true)]
 #[candid_method(update)]
+fn c2c_set_closed(closed: bool) -> Result<(), SetClosedError> {
+    let answer = update(|bucket| bucket.set_closed(&msg_caller(), closed, now()));
+    jobs::wake();
+    answer
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
 fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
+    observe_cycles();
     let answer = update(|bucket| bucket.receive(&msg_caller(), &args, now()));
     jobs::wake();
     answer
@@ -277,9 +306,11 @@ async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
         return Err(retry);
     };
     let index = with(|bucket| bucket.index());
+    let _outstanding = outstanding::begin();
     let reply = Call::bounded_wait(index, "c2c_lease")
         .with_arg(&lease)
         .await;
+    update(|_| ());
     let answer = reply
         .ok()
         .and_then(|reply| reply.candid::<Result<LeaseOk, LeaseError>>().ok());

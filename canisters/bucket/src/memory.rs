@@ -37,8 +37,10 @@ pub const USERS_DYING: u8 = 26;
 pub const LEASES_IDLE: u8 = 27;
 pub const DOUBTS: u8 = 28;
 pub const WATCH: u8 = 29;
-pub const INDEX_VERSION: u8 = 31;
+pub const OPERATION: u8 = 30;
+pub const LINES: u8 = 31;
 pub const REVOCATIONS: u8 = 32;
+pub const INDEX_VERSION: u8 = 33;
 
 /// Pages of 64 KiB that a part of stable memory grows by. The manager counts at most 32,768 such steps,
 /// so 16 MiB reach the 500 GiB that a canister may have.

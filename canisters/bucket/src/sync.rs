@@ -50,7 +50,7 @@ impl Bucket {
 
     /// Notes the canister's version, in every message that changes something. True when a snapshot may have
     /// been restored.
-    pub fn note(&mut self, version: u64) -> bool {
+    pub fn observe(&mut self, version: u64) -> bool {
         let is_gap = self.watch.note(version);
         if is_gap {
             self.accounts.doubt();
@@ -240,6 +240,7 @@ impl Bucket {
             key: self.access.public(),
             version: Some(VERSION),
             index_version: *self.index_version.get(),
+            cycles: Some(self.cycles()),
         }
     }
 

@@ -181,7 +181,7 @@ fn a_higher_incarnation_in_any_message_deletes_the_lower() {
 #[test]
 fn after_a_snapshot_no_lease_counts_before_the_index_has_confirmed_it() {
     let mut world = World::new();
-    world.bucket.note(10);
+    world.bucket.observe(10);
     world.upload(alice(), &bytes(500, 2));
     let data = begun(&mut world);
     let snapshot = world.memory.borrow().clone();
@@ -193,7 +193,7 @@ fn after_a_snapshot_no_lease_counts_before_the_index_has_confirmed_it() {
 
     *world.memory.borrow_mut() = snapshot;
     world.bucket = Bucket::open(world.memory.clone(), own(), None);
-    world.bucket.note(20);
+    world.bucket.observe(20);
     // Neither begun nor ended before the index has said what it knows.
     for args in [chunk(b"small", 0), chunk(&data, 1)] {
         let question = world.shortage(alice(), &args);
@@ -248,8 +248,8 @@ fn a_revoked_token_opens_nothing_and_a_later_one_does() {
 fn a_doubted_upload_is_verified_once_the_index_has_confirmed_the_counters() {
     let mut world = World::new();
     world.drain();
-    world.bucket.note(10);
-    world.bucket.note(20);
+    world.bucket.observe(10);
+    world.bucket.observe(20);
     let Err(Stop::Lease(question)) = world.push(alice(), &chunk(b"small", 0)) else {
         panic!("it is in doubt");
     };

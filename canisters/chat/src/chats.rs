@@ -34,6 +34,11 @@ pub struct Chats {
 }
 
 impl Chats {
+    /// Deleted ones included: their rows stay.
+    pub fn count(&self) -> u64 {
+        self.rows.len()
+    }
+
     pub fn open(manager: &Manager) -> Self {
         Self {
             rows: StableBTreeMap::init(manager.get(memory::CHATS)),

@@ -17,6 +17,7 @@ pub mod chats;
 pub mod keys;
 pub mod memory;
 pub mod messages;
+pub mod page;
 pub mod users;
 pub mod work;
 
@@ -24,6 +25,7 @@ mod answers;
 
 use candid::Principal;
 use ic_stable_structures::{DefaultMemoryImpl, StableCell};
+use openstorage_canister::lines::Lines;
 use openstorage_types::{
     BlobReference,
     channel::PublicKey,
@@ -54,6 +56,7 @@ pub struct App {
     users: Users,
     chats: Chats,
     messages: Messages,
+    lines: Lines<Memory>,
 }
 
 /// Why a state cannot be opened.
@@ -86,6 +89,7 @@ impl App {
             users: Users::open(&manager),
             chats: Chats::open(&manager),
             messages: Messages::open(&manager),
+            lines: Lines::init(manager.get(memory::LINES)),
         })
     }
 

@@ -6,11 +6,16 @@ use std::cell::RefCell;
 
 use candid::{CandidType, Principal, candid_method};
 use chat::App;
-use ic_cdk::api::{canister_self, msg_caller, time};
-use ic_cdk_macros::{init, inspect_message, post_upgrade, query, update};
+use ic_cdk::api::{CanisterStatusCode, canister_self, msg_caller, time};
+use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
+use openstorage_canister::outstanding;
 use openstorage_types::{
-    BlobReference, channel::PublicKey, chat::*, limits::UNKNOWN_CALLER_BYTES_MAX,
+    BlobReference,
+    channel::PublicKey,
+    chat::*,
+    http::{HttpRequest, HttpResponse},
+    limits::UNKNOWN_CALLER_BYTES_MAX,
 };
 use serde::de::DeserializeOwned;
 
@@ -50,6 +55,15 @@ fn decode<T: CandidType + DeserializeOwned>(bytes: Vec<u8>) -> T {
 #[init]
 fn init(args: InitArgs) {
     open(Some(args));
+}
+
+/// Answers to calls under way would land in other code than the one that made them.
+#[pre_upgrade]
+fn pre_upgrade() {
+    let is_stopped = ic_cdk::api::canister_status() == CanisterStatusCode::Stopped;
+    if let Some(objection) = outstanding::objection(&canister_self(), is_stopped) {
+        ic_cdk::trap(objection);
+    }
 }
 
 #[post_upgrade]
@@ -158,6 +172,13 @@ fn delete_message(args: DeleteMessageArgs) -> Result<DeleteMessageOk, ChatError>
 #[query]
 fn public_key() -> Option<PublicKey> {
     with(|app| app.public_key())
+}
+
+#[query(decode_with = "decode", hidden = true)]
+#[candid_method(query)]
+fn http_request(request: HttpRequest) -> HttpResponse {
+    let cycles = ic_cdk::api::canister_cycle_balance();
+    with(|app| app.http(&request, cycles))
 }
 
 /// Asks the index about the reference's bucket where no reference named it before.

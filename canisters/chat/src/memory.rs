@@ -21,3 +21,4 @@ pub const MEMBERSHIPS: MemoryId = MemoryId::new(9);
 pub const CHATS_IN_REMOVAL: MemoryId = MemoryId::new(10);
 pub const MESSAGES: MemoryId = MemoryId::new(11);
 pub const BLOBS_SHOWN: MemoryId = MemoryId::new(12);
+pub const LINES: MemoryId = MemoryId::new(13);

@@ -79,6 +79,10 @@ pub fn check_reference(blob: &BlobReference) -> Result<(), ChatError> {
 }
 
 impl Messages {
+    pub fn count(&self) -> u64 {
+        self.rows.len()
+    }
+
     pub fn open(manager: &Manager) -> Self {
         Self {
             rows: StableBTreeMap::init(manager.get(memory::MESSAGES)),

@@ -4,7 +4,8 @@ use std::{cell::RefCell, time::Duration};
 
 use candid::{CandidType, Principal};
 use chat::work::{BackOff, Lane, Work};
-use ic_cdk::call::{Call, CallErrorExt};
+use ic_cdk::call::{Call, CallErrorExt, CallResult};
+use openstorage_canister::outstanding;
 use openstorage_types::{
     channel::PublicKey,
     index::{BucketKeysArgs, BucketKeysError},
@@ -75,7 +76,7 @@ async fn run(lane: Lane) {
 async fn perform(work: Work) -> bool {
     let index = with(|app| app.index());
     match work {
-        Work::DrawSecret => match ic_cdk_management_canister::raw_rand().await {
+        Work::DrawSecret => match random().await {
             Ok(random) => match random.try_into() {
                 Ok(secret) => {
                     with(|app| app.secret_drawn(secret));
@@ -107,6 +108,11 @@ async fn perform(work: Work) -> bool {
     }
 }
 
+async fn random() -> CallResult<Vec<u8>> {
+    let _outstanding = outstanding::begin();
+    ic_cdk_management_canister::raw_rand().await
+}
+
 /// The public key of a bucket, from the index; none where the index could not be asked.
 pub async fn ask_bucket_key(bucket: Principal) -> Option<Result<PublicKey, BucketKeysError>> {
     let index = with(|app| app.index());
@@ -119,12 +125,14 @@ async fn call<T: DeserializeOwned + CandidType>(
     method: &str,
     args: impl CandidType,
 ) -> Option<T> {
+    let _outstanding = outstanding::begin();
     let answer = Call::bounded_wait(canister, method).with_arg(args).await;
     match answer {
         Ok(response) => response.candid().ok(),
         Err(error) => {
             if !error.is_immediately_retryable() {
-                ic_cdk::println!("{method} at {canister}: {error}");
+                let text = format!("{method} at {canister}: {error}");
+                with(|app| app.note(crate::now_ms(), &text));
             }
             None
         }

@@ -49,6 +49,15 @@ impl Users {
         }
     }
 
+    pub fn count(&self) -> u64 {
+        self.rows.len()
+    }
+
+    /// Those that the index has not confirmed yet.
+    pub fn count_pending(&self) -> u64 {
+        self.pending.len()
+    }
+
     pub fn get(&self, user: &Principal) -> Option<User> {
         self.rows.get(user).map(|row| row.0)
     }

@@ -188,6 +188,8 @@ impl Index {
         (user, bucket): (Principal, Principal),
         answer: Option<Result<UserCounters, RecallError>>,
     ) {
+        // It may have been forgotten meanwhile, with all it said.
+        let answer = answer.filter(|_| self.buckets.get(&bucket).is_some());
         match answer {
             None | Some(Err(RecallError::NotAuthorized)) => {
                 self.recalls.failed(&user, &bucket, context.now_ms);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use candid::Principal;
 
-use crate::{Index, creation::Step};
+use crate::Index;
 
 /// Batches on their way at once. Each holds up to 1 MB.
 pub const SENDS_MAX: usize = 16;
@@ -18,6 +18,12 @@ const RECALLS_MAX: usize = 32;
 pub enum Job {
     DrawSecret,
     MakeBucket,
+    /// Puts a bucket's code in, checks it, replaces it.
+    Upkeep(Principal),
+    /// Looks after a bucket's cycles.
+    TopUp(Principal),
+    /// Forgets a lost bucket.
+    Forget,
     Send(Principal),
     /// Asks a bucket to give back what it does not need: of a user, the bucket.
     Recall(Principal, Principal),
@@ -27,7 +33,13 @@ pub enum Job {
     Audit(Principal),
     /// Looks whether an issuer shares a controller.
     CheckIssuer(Principal),
+    /// Looks whether a canister may become a bucket.
+    AddBucket(Principal),
 }
+
+/// Jobs that run at once, whatever they are: each has one call under way, and each call holds back about
+/// 42 G cycles for its answer.
+pub const CALLS_MAX: usize = 50;
 
 /// What to begin now, and when to look again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,8 +66,8 @@ impl Index {
         if !self.has_secret() {
             add(Job::DrawSecret, self.secret_backoff.due_ms);
         }
-        if self.creation_step().is_some() {
-            add(Job::MakeBucket, self.creation_backoff.due_ms);
+        for (job, due_ms) in self.fleet_jobs(now_ms) {
+            add(job, due_ms);
         }
         let sending = running
             .iter()
@@ -63,7 +75,7 @@ impl Index {
             .count();
         let mut free = SENDS_MAX.saturating_sub(sending);
         for (bucket, _) in self.buckets.iter() {
-            if free > 0 && self.has_news_for(bucket) {
+            if free > 0 && self.is_up(bucket) && self.has_news_for(bucket) {
                 let backoff = self.send_backoffs.get(bucket);
                 let due_ms = backoff.map_or(0, |backoff| backoff.due_ms);
                 add(Job::Send(*bucket), due_ms);
@@ -76,10 +88,13 @@ impl Index {
             .count();
         let mut free = RECALLS_MAX.saturating_sub(recalling);
         for (user, bucket, due_ms) in self.recalls.due() {
-            let job = Job::Recall(user, bucket);
             if free == 0 {
                 break;
             }
+            if self.is_back_soon(&bucket) {
+                continue;
+            }
+            let job = Job::Recall(user, bucket);
             add(job, due_ms);
             free -= usize::from(due_ms <= now_ms && !running.contains(&job));
         }
@@ -87,15 +102,9 @@ impl Index {
             add(Job::Sweep, now_ms);
         }
         agenda
-    }
-
-    /// The step for a new bucket, with everything that precedes the call on record.
-    pub fn begin_creation_step(&mut self, now_ms: u64) -> Option<Step> {
-        let step = self.creation_step();
-        if step == Some(Step::Create) {
-            self.creation_asked(now_ms);
-        }
-        step
+            .jobs
+            .truncate(CALLS_MAX.saturating_sub(running.len()));
+        agenda
     }
 
     /// A bucket took what it was sent.

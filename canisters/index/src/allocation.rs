@@ -37,7 +37,7 @@ impl Index {
         let home = self
             .blobs
             .homes(&args.blob_id)
-            .find(|bucket| !args.exclude.contains(bucket));
+            .find(|bucket| !args.exclude.contains(bucket) && self.buckets.get(bucket).is_some());
         let bucket = home
             .or_else(|| {
                 self.buckets

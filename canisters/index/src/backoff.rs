@@ -13,7 +13,6 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// In a row.
     pub fn failures(&self) -> u32 {
         self.failures
     }

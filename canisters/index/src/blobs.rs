@@ -6,7 +6,7 @@ use candid::Principal;
 use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
 use openstorage_types::BlobId;
 
-use crate::memory::{Memory, row_bytes, row_numbers};
+use crate::memory::{LAST, Memory, row_bytes, row_numbers};
 
 /// What would take a walk over all blobs to count. Row: blobs, bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,10 +102,20 @@ impl Blobs {
             _ => true,
         }
     }
-}
 
-/// No principal is greater: of full length, all bits set.
-const LAST: Principal = Principal::from_slice(&[255; 29]);
+    /// Removes all homes in a lost bucket, `max` of them at most. True when none is left.
+    pub fn forget(&mut self, bucket: Principal, max: usize) -> bool {
+        self.swept.remove(&bucket);
+        let found: Vec<_> = self
+            .by_bucket
+            .range((bucket, [0; 32])..=(bucket, [u8::MAX; 32]))
+            .take(max)
+            .map(|entry| BlobId(entry.key().1))
+            .collect();
+        found.iter().for_each(|blob| self.remove(blob, bucket));
+        found.len() < max
+    }
+}
 
 fn all_homes(blob: &BlobId) -> impl RangeBounds<([u8; 32], Principal)> {
     (blob.0, Principal::management_canister())..=(blob.0, LAST)

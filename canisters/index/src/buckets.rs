@@ -10,14 +10,18 @@ use ic_stable_structures::StableBTreeMap;
 use openstorage_canister::Row;
 use openstorage_types::{
     BlobId,
-    channel::{BucketReport, Stamp},
+    channel::{BucketReport, Stamp, kind},
     index::BucketState,
     limits::CHUNK_BYTES,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{memory::Memory, sync::Cursor};
+use crate::{
+    memory::Memory,
+    sync::Cursor,
+    upkeep::{Mark, Stage, Upkeep},
+};
 
 /// More are not created: everything that walks all buckets stays small.
 pub const BUCKETS_MAX: usize = 1_000;
@@ -36,6 +40,8 @@ pub struct Bucket {
     /// How often it has begun to tell its whole state.
     pub generation: u64,
     pub doubt: Doubt,
+    /// What keeps it running.
+    pub upkeep: Upkeep,
 }
 
 /// The index may have been restored from a snapshot: what has this bucket heard that is forgotten?
@@ -51,7 +57,8 @@ pub enum Doubt {
 }
 
 impl Bucket {
-    /// A bucket that is being made, as empty as it will be.
+    /// A bucket that is being made, as empty as it will be. First it is looked at: whatever is in it
+    /// decides what comes next.
     pub fn new(bytes_max: u64) -> Self {
         Self {
             installed: false,
@@ -61,33 +68,55 @@ impl Bucket {
                 key: None,
                 version: None,
                 index_version: 0,
+                cycles: None,
             },
             heard: Stamp::default(),
             cursor: Cursor::default(),
             generation: 0,
             doubt: Doubt::None,
+            upkeep: Upkeep {
+                stage: Some(Stage::Inspect),
+                ..Upkeep::default()
+            },
         }
     }
 
-    /// Full is a bucket in which not one whole chunk has room.
+    /// Full is a bucket in which not one whole chunk has room, or that an operator says is full.
     pub fn state(&self) -> BucketState {
-        match self {
-            Self {
-                installed: false, ..
-            } => BucketState::Creating,
-            Self { report, .. } if report.bytes_free < CHUNK_BYTES => BucketState::Full,
-            _ => BucketState::Active,
+        if !self.installed {
+            return BucketState::Creating;
         }
+        match (self.upkeep.mark, self.upkeep.stage) {
+            (Some(Mark::Retired), _) => BucketState::Retired,
+            (_, Some(_)) => BucketState::Upgrading,
+            (Some(Mark::Full), None) => BucketState::Full,
+            (None, None) if self.report.bytes_free < CHUNK_BYTES => BucketState::Full,
+            (None, None) => BucketState::Active,
+        }
+    }
+
+    /// It can be called: its code is in and is not being replaced.
+    pub fn is_up(&self) -> bool {
+        self.installed && self.upkeep.stage.is_none()
     }
 
     /// Takes a newer report. A key, once known, stays when a report has none.
-    pub fn take_report(&mut self, report: Option<BucketReport>) {
-        if let Some(report) = report {
-            self.report = BucketReport {
-                key: report.key.or(self.report.key),
-                ..report
-            };
+    pub fn take_report(&mut self, report: BucketReport) {
+        self.take_version(report.version);
+        self.report = BucketReport {
+            key: report.key.or(self.report.key),
+            ..report
+        };
+    }
+
+    /// The version of the code that is in. One that understands more has to hear what was kept from the
+    /// one before.
+    pub fn take_version(&mut self, version: Option<u32>) {
+        let (was, is) = (self.report.version.unwrap_or(1), version.unwrap_or(1));
+        if kind::any_between(was, is) {
+            self.cursor.start_over();
         }
+        self.report.version = version;
     }
 }
 
@@ -129,12 +158,17 @@ impl Buckets {
         }
     }
 
-    /// The bucket that is being made.
-    pub fn creating(&self) -> Option<Principal> {
-        self.rows
-            .iter()
-            .find(|(_, row)| !row.installed)
-            .map(|(bucket, _)| *bucket)
+    /// Changes a row, where there is one.
+    pub fn update(&mut self, bucket: &Principal, change: impl FnOnce(&mut Bucket)) {
+        if let Some(mut row) = self.rows.get(bucket).cloned() {
+            change(&mut row);
+            self.set(*bucket, row);
+        }
+    }
+
+    pub fn remove(&mut self, bucket: &Principal) -> Option<Bucket> {
+        self.stable.remove(bucket);
+        self.rows.remove(bucket)
     }
 
     /// Where a new blob goes: of the active buckets with room, the first in rendezvous order. Everybody

@@ -5,10 +5,11 @@
 //! which are the truth. Until all buckets that can be reached have told, nothing is granted.
 
 use openstorage_channel::lost;
-use openstorage_types::channel::{BucketReport, kind};
+use openstorage_types::channel::BucketReport;
 
 use crate::{
     Index,
+    backoff::Backoff,
     buckets::{Bucket, Doubt},
 };
 
@@ -16,11 +17,11 @@ use crate::{
 const FAILURES_MAX: u32 = 3;
 
 impl Index {
-    /// Notes the canister's version, in every message.
-    pub fn note(&mut self, version: u64) {
+    /// Notes the canister's version, in every message. True when a snapshot may have been restored.
+    pub fn observe(&mut self, version: u64) -> bool {
         let noted = self.watch.noted();
         if !self.watch.note(version) {
-            return;
+            return false;
         }
         self.restorations_suspected += 1;
         self.recalls = Default::default();
@@ -39,16 +40,16 @@ impl Index {
                 self.buckets.set(bucket, row);
             }
         }
+        true
     }
 
     /// Whether a bucket that can be reached has yet to say what it remembers.
     pub(crate) fn is_doubting(&self) -> bool {
         self.buckets.iter().any(|(bucket, row)| {
+            let failures = self.send_backoffs.get(bucket).map_or(0, Backoff::failures);
             row.doubt != Doubt::None
-                && self
-                    .send_backoffs
-                    .get(bucket)
-                    .is_none_or(|backoff| backoff.failures() < FAILURES_MAX)
+                && failures < FAILURES_MAX
+                && (row.is_up() || self.is_back_soon(bucket))
         })
     }
 
@@ -63,11 +64,6 @@ impl Index {
                 Doubt::None
             };
         }
-        let versions = (row.report.version.unwrap_or(1), report.version.unwrap_or(1));
-        if kind::any_between(versions.0, versions.1) {
-            // It was sent nothing where it would have understood nothing.
-            row.cursor.start_over();
-        }
-        row.take_report(Some(report));
+        row.take_report(report);
     }
 }

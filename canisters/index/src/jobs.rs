@@ -1,36 +1,32 @@
-//! The calls that the index makes, and the timer that begins them. The timer is armed only while there
-//! is work; every update and every upgrade looks whether there is.
+//! The jobs of the index, and the timer that begins them. The timer is armed only while there is work; every
+//! update and every upgrade looks whether there is (a restored snapshot runs no hook).
+//!
+//! A job makes one call. Whatever it was cut by, its next turn finds on record where to go on.
 
-use std::{cell::RefCell, collections::BTreeSet, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use candid::{Principal, encode_one};
-use data_bucket_index::{agenda::Job, creation::Step, sync::Sent};
+use candid::Principal;
+use data_bucket_index::{
+    Moment,
+    agenda::{Agenda, CALLS_MAX, Job},
+    calls::{Answer, Call as FleetCall, Failure, Look},
+    sync::Sent,
+};
 use ic_cdk::call::{Call, CallRejected, Error, RejectCode};
-use ic_cdk_management_canister::{
-    CanisterInfoArgs, CanisterInfoResult, CanisterInstallMode, CanisterSettings, ChunkHash,
-    ClearChunkStoreArgs, CreateCanisterArgs, InstallChunkedCodeArgs, InstallCodeArgs,
-    UploadChunkArgs,
-};
 use ic_cdk_timers::TimerId;
+use openstorage_canister::outstanding::{self, Outstanding};
 use openstorage_types::{
-    BlobId, bucket,
     channel::{self, AuditPage, AuditPageError, EventsError, EventsOk, RecallError, UserCounters},
-    index::{AuditArgs, AuditError, IssuerError},
+    index::{AuditArgs, AuditError, FleetError, IssuerError},
 };
 
-use crate::{BUCKET_WASM, now_ms, read, write};
+use crate::{management, now_ms, read, write};
 
-/// The largest Wasm that is installed with one call: what a call to another subnet may carry, 2 MB, less
-/// room for the rest.
-const INSTALL_BYTES_MAX: usize = 1_900_000;
-
-/// Set by the Internet Computer: bytes of one chunk in a chunk store.
-const STORE_CHUNK_BYTES: usize = 1 << 20;
-
-/// Set by the Internet Computer: controllers of one canister.
-const CONTROLLERS_MAX: usize = 10;
-
-/// Issuers whose controllers are looked up at once.
+/// Canisters that are looked up at once for calls of others, issuers and operators.
 const CHECKS_MAX: usize = 10;
 
 /// How long a bucket has to give back a lease: somebody waits for it.
@@ -39,50 +35,111 @@ const RECALL_SECONDS: u32 = 10;
 /// When to try again what the management canister has not answered.
 const RETRY_MS: u64 = 1_000;
 
+/// While a job runs the timer looks again after so long: an answer whose message trapped wakes nobody.
+const WATCH_MS: u64 = 60_000;
+
+/// A job without an answer for so long is taken for lost, with the snapshot in which it was under way: a
+/// restored canister has the record of its calls, and no calls. Should the answer come after all, its
+/// stage is over.
+const LOST_MS: u64 = 3_600_000;
+
 thread_local! {
-    static RUNNING: RefCell<BTreeSet<Job>> = const { RefCell::new(BTreeSet::new()) };
+    /// Jobs under way, and since when, in milliseconds since 1970.
+    static RUNNING: RefCell<BTreeMap<Job, u64>> = const { RefCell::new(BTreeMap::new()) };
     /// The timer, and when it goes off.
     static TIMER: RefCell<Option<(TimerId, u64)>> = const { RefCell::new(None) };
 }
 
-/// A job under way. However it ends, also by a trap, it is over when this is dropped.
-struct Running(Job);
+/// A job under way, and its call. However it ends, also by a trap, it is over when this is dropped.
+struct Running {
+    job: Job,
+    since_ms: u64,
+    _call: Outstanding,
+}
 
 impl Running {
+    /// None while the same job runs, or as many as may.
     fn begin(job: Job) -> Option<Self> {
-        RUNNING
-            .with_borrow_mut(|running| running.insert(job))
-            .then_some(Self(job))
+        let since_ms = now_ms();
+        let running = running(since_ms);
+        if running.len() >= CALLS_MAX || running.contains(&job) {
+            return None;
+        }
+        RUNNING.with_borrow_mut(|running| running.insert(job, since_ms));
+        Some(Self {
+            job,
+            since_ms,
+            _call: outstanding::begin(),
+        })
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        RUNNING.with_borrow_mut(|running| running.remove(&self.0));
+        RUNNING.with_borrow_mut(|running| {
+            if running.get(&self.job) == Some(&self.since_ms) {
+                running.remove(&self.job);
+            }
+        });
     }
 }
 
-pub fn any_running() -> bool {
-    RUNNING.with_borrow(|running| !running.is_empty())
+/// The jobs whose answers may still come.
+fn running(now_ms: u64) -> BTreeSet<Job> {
+    RUNNING.with_borrow(|running| {
+        running
+            .iter()
+            .filter(|(_, since_ms)| now_ms < since_ms.saturating_add(LOST_MS))
+            .map(|(job, _)| *job)
+            .collect()
+    })
+}
+
+/// After a restored snapshot the record of calls, and the timer, are of another time. Jobs that may be done
+/// twice are begun anew; those of the fleet are waited for, as long as an answer may come.
+pub fn forget() {
+    RUNNING.with_borrow_mut(|running| {
+        let is_fleets = |job: &Job| matches!(job, Job::MakeBucket | Job::Upkeep(_) | Job::TopUp(_));
+        running.retain(|job, _| is_fleets(job));
+    });
+    if let Some((timer, _)) = TIMER.take() {
+        ic_cdk_timers::clear_timer(timer);
+    }
+}
+
+/// Each message must be seen ([`write`]), also one that has nothing to write.
+fn observe() {
+    write(|_| ());
+}
+
+fn agenda(now_ms: u64) -> Agenda {
+    let running = running(now_ms);
+    read(|index| index.agenda(now_ms, &running))
 }
 
 /// Arms the timer for what is due next, if anything is.
 pub fn wake() {
     let now_ms = now_ms();
-    let agenda = read(|index| RUNNING.with_borrow(|running| index.agenda(now_ms, running)));
+    // A timer in the past is of a time before a snapshot was restored: it will not go off.
+    let armed = |timer: &Option<(TimerId, u64)>, until_ms: u64| matches!(timer, Some((_, at_ms)) if (now_ms..=until_ms).contains(at_ms));
+    if TIMER.with_borrow(|timer| armed(timer, now_ms)) {
+        return;
+    }
+    let agenda = agenda(now_ms);
+    let watch_ms = RUNNING
+        .with_borrow(|running| !running.is_empty())
+        .then_some(now_ms + WATCH_MS);
     let due_ms = if agenda.jobs.is_empty() {
-        agenda.next_ms
+        [agenda.next_ms, watch_ms].into_iter().flatten().min()
     } else {
         Some(now_ms)
     };
     let Some(due_ms) = due_ms else { return };
     TIMER.with_borrow_mut(|timer| {
-        // A timer in the past is of a time before a snapshot was restored: it will not go off.
-        if let Some((id, armed_ms)) = timer.take() {
-            if armed_ms <= due_ms && armed_ms >= now_ms {
-                *timer = Some((id, armed_ms));
-                return;
-            }
+        if armed(timer, due_ms) {
+            return;
+        }
+        if let Some((id, _)) = timer.take() {
             ic_cdk_timers::clear_timer(id);
         }
         let delay = Duration::from_millis(due_ms - now_ms);
@@ -93,28 +150,59 @@ pub fn wake() {
 /// Begins everything that is due.
 async fn turn() {
     TIMER.set(None);
-    let agenda = read(|index| RUNNING.with_borrow(|running| index.agenda(now_ms(), running)));
-    for job in agenda.jobs {
+    observe();
+    for job in agenda(now_ms()).jobs {
         if let Some(running) = Running::begin(job) {
             ic_cdk::futures::spawn(async move {
-                run(job).await;
+                let stored_only = run(job).await;
                 drop(running);
-                wake();
+                if stored_only {
+                    ic_cdk_timers::set_timer(Duration::ZERO, async {
+                        observe();
+                        wake();
+                    });
+                } else {
+                    wake();
+                }
             });
         }
     }
     wake();
 }
 
-async fn run(job: Job) {
+/// True when the message must do nothing more than it has done.
+async fn run(job: Job) -> bool {
     match job {
         Job::DrawSecret => draw_secret().await,
-        Job::MakeBucket => make_bucket().await,
         Job::Send(bucket) => send(bucket).await,
         Job::Recall(user, bucket) => recall(user, bucket).await,
         Job::Sweep => write(|index| index.sweep()),
-        Job::CheckIssuer(_) | Job::Audit(_) => {}
+        Job::Forget => write(|index| index.forget_slice(now_ms())),
+        Job::MakeBucket | Job::Upkeep(_) | Job::TopUp(_) => return go_on(job).await,
+        Job::CheckIssuer(_) | Job::AddBucket(_) | Job::Audit(_) => {}
     }
+    false
+}
+
+/// What the fleet has to know of the moment.
+fn moment() -> Moment {
+    Moment {
+        own: ic_cdk::api::canister_self(),
+        now_ms: now_ms(),
+        balance: ic_cdk::api::canister_liquid_cycle_balance(),
+        creation: ic_cdk::api::cost_create_canister(),
+    }
+}
+
+/// The next call of a job of the fleet. True when it created a canister.
+async fn go_on(job: Job) -> bool {
+    let Some(call) = write(|index| index.begin(job, &moment())) else {
+        return false;
+    };
+    let outcome = management::perform(&call).await;
+    let created = matches!(outcome, Ok(Answer::Created(_)));
+    write(|index| index.end(job, &call, outcome, &moment()));
+    created
 }
 
 async fn draw_secret() {
@@ -162,117 +250,14 @@ async fn recall(user: Principal, bucket: Principal) {
     write(|index| index.recalled(&context, (user, bucket), answer.ok()));
 }
 
-async fn make_bucket() {
-    // What precedes each call is on record before it is made.
-    let Some(step) = write(|index| index.begin_creation_step(now_ms())) else {
-        return;
-    };
-    let outcome = match step {
-        Step::Create => create().await,
-        Step::Install(bucket) => install(bucket).await,
-    };
-    if let Err(error) = outcome {
-        write(|index| index.creation_failed(error, now_ms()));
+/// Takes one of the few places for looking up what another's call needs.
+fn begin_check(job: Job) -> Option<Running> {
+    let is_check = |job: &&Job| matches!(job, Job::CheckIssuer(_) | Job::AddBucket(_));
+    let checks = running(now_ms());
+    if checks.iter().filter(is_check).count() >= CHECKS_MAX {
+        return None;
     }
-}
-
-/// Whoever controls the index controls its buckets.
-async fn create() -> Result<(), String> {
-    let own = ic_cdk::api::canister_self();
-    let mut controllers = vec![own];
-    let ours = info(own).await.map_err(|error| error.to_string())?;
-    controllers.extend(ours.controllers.into_iter().filter(|other| *other != own));
-    controllers.truncate(CONTROLLERS_MAX);
-    let args = CreateCanisterArgs {
-        settings: Some(CanisterSettings {
-            controllers: Some(controllers),
-            ..CanisterSettings::default()
-        }),
-    };
-    let cycles = read(|index| index.bucket_terms()).cycles;
-    let created = ic_cdk_management_canister::create_canister_with_extra_cycles(&args, cycles)
-        .await
-        .map_err(|error| format!("create_canister: {error}"))?;
-    write(|index| index.canister_created(created.canister_id));
-    Ok(())
-}
-
-/// Puts the code in, unless an answer was lost and it is in already.
-async fn install(bucket: Principal) -> Result<(), String> {
-    let Some(BlobId(hash)) = read(|index| index.bucket_wasm()) else {
-        return Ok(());
-    };
-    let there = info(bucket).await.map_err(|error| error.to_string())?;
-    if there.module_hash.as_deref() != Some(&hash[..]) {
-        let args = bucket::InitArgs {
-            index: ic_cdk::api::canister_self(),
-            bytes_max: Some(read(|index| index.bucket_terms()).bytes_max),
-        };
-        let arg = encode_one(args).expect("our own types encode");
-        if BUCKET_WASM.len() <= INSTALL_BYTES_MAX {
-            install_at_once(bucket, arg).await?;
-        } else {
-            install_in_chunks(bucket, hash, arg).await?;
-        }
-    }
-    write(|index| index.bucket_installed(bucket));
-    Ok(())
-}
-
-async fn install_at_once(bucket: Principal, arg: Vec<u8>) -> Result<(), String> {
-    let args = InstallCodeArgs {
-        mode: CanisterInstallMode::Install,
-        canister_id: bucket,
-        wasm_module: BUCKET_WASM.to_vec(),
-        arg,
-    };
-    ic_cdk_management_canister::install_code(&args)
-        .await
-        .map_err(|error| format!("install_code of {bucket}: {error}"))
-}
-
-/// Through the bucket's own chunk store, which is emptied afterwards.
-async fn install_in_chunks(bucket: Principal, hash: [u8; 32], arg: Vec<u8>) -> Result<(), String> {
-    let mut chunk_hashes_list: Vec<ChunkHash> = Vec::new();
-    for chunk in BUCKET_WASM.chunks(STORE_CHUNK_BYTES) {
-        let args = UploadChunkArgs {
-            canister_id: bucket,
-            chunk: chunk.to_vec(),
-        };
-        let stored = ic_cdk_management_canister::upload_chunk(&args).await;
-        chunk_hashes_list
-            .push(stored.map_err(|error| format!("upload_chunk to {bucket}: {error}"))?);
-    }
-    let args = InstallChunkedCodeArgs {
-        mode: CanisterInstallMode::Install,
-        target_canister: bucket,
-        store_canister: None,
-        chunk_hashes_list,
-        wasm_module_hash: hash.to_vec(),
-        arg,
-    };
-    ic_cdk_management_canister::install_chunked_code(&args)
-        .await
-        .map_err(|error| format!("install_chunked_code of {bucket}: {error}"))?;
-    // A store that stays full costs a little and harms nothing.
-    let store = ClearChunkStoreArgs {
-        canister_id: bucket,
-    };
-    ic_cdk_management_canister::clear_chunk_store(&store)
-        .await
-        .unwrap_or_default();
-    Ok(())
-}
-
-async fn info(canister_id: Principal) -> Result<CanisterInfoResult, Error> {
-    let args = CanisterInfoArgs {
-        canister_id,
-        num_requested_changes: None,
-    };
-    let answer = Call::bounded_wait(Principal::management_canister(), "canister_info")
-        .with_arg(&args)
-        .await?;
-    Ok(answer.candid()?)
+    Running::begin(job)
 }
 
 /// The controllers of a canister that wants to be an issuer, and the index's own.
@@ -280,21 +265,16 @@ pub async fn controllers_of_both(
     issuer: Principal,
 ) -> Result<(Vec<Principal>, Vec<Principal>), IssuerError> {
     let retry = IssuerError::Retry { ms: RETRY_MS };
-    let checks = RUNNING.with_borrow(|running| {
-        let is_check = |job: &&Job| matches!(job, Job::CheckIssuer(_));
-        running.iter().filter(is_check).count()
-    });
-    if checks >= CHECKS_MAX {
-        return Err(retry);
-    }
-    let Some(_running) = Running::begin(Job::CheckIssuer(issuer)) else {
+    let Some(_running) = begin_check(Job::CheckIssuer(issuer)) else {
         return Err(retry);
     };
-    let theirs = info(issuer).await.map_err(|error| match error {
+    let theirs = management::info(issuer).await;
+    observe();
+    let theirs = theirs.map_err(|error| match error {
         Error::CallRejected(rejected) if is_final(&rejected) => IssuerError::NotAuthorized,
         _ => retry.clone(),
     })?;
-    let ours = info(ic_cdk::api::canister_self())
+    let ours = management::info(ic_cdk::api::canister_self())
         .await
         .map_err(|_| retry)?;
     Ok((theirs.controllers, ours.controllers))
@@ -318,6 +298,27 @@ pub async fn audit(args: &AuditArgs) -> Result<AuditPage, AuditError> {
         Ok(Ok(page)) => Ok(page),
         Ok(Err(_)) | Err(_) => Err(retry),
     }
+}
+
+/// What is in a canister that is to become a bucket, and the index's own controllers.
+pub async fn look_at(bucket: Principal) -> Result<(Look, Vec<Principal>), FleetError> {
+    let retry = FleetError::Retry { ms: RETRY_MS };
+    let Some(_running) = begin_check(Job::AddBucket(bucket)) else {
+        return Err(retry);
+    };
+    let look = management::perform(&FleetCall::Look(bucket)).await;
+    observe();
+    let Answer::Seen(look) = look.map_err(|failure| match failure {
+        Failure::Rejected { passing: false, .. } => FleetError::NotController,
+        _ => retry.clone(),
+    })?
+    else {
+        return Err(retry);
+    };
+    let ours = management::info(ic_cdk::api::canister_self())
+        .await
+        .map_err(|_| retry)?;
+    Ok((look, ours.controllers))
 }
 
 /// Asking again would bring the same: there is no such canister.

@@ -22,6 +22,12 @@
 //! | [`sweeps`] | rows that are of no use any more |
 //! | [`revocations`] | tokens that are taken back |
 //! | [`creation`] | how a bucket comes to be |
+//! | [`upkeep`] | what a bucket's code needs: put in, checked, replaced |
+//! | [`roll`] | every bucket gets the embedded code, a few at a time |
+//! | [`topup`] | what a bucket's cycles need |
+//! | [`forget`] | a lost bucket is given up |
+//! | [`fleet`] | all of that together, and the calls of operators |
+//! | [`calls`] | the calls that it needs, as values |
 //! | [`agenda`] | what is to be done without being asked |
 //! | [`page`] | `status`, `buckets`, and the HTTP pages |
 
@@ -32,32 +38,40 @@ pub mod audit;
 pub mod backoff;
 pub mod blobs;
 pub mod buckets;
+pub mod calls;
 pub mod creation;
 pub mod doubt;
 pub mod feed;
+pub mod fleet;
+pub mod forget;
 pub mod issuers;
 pub mod memory;
 pub mod page;
 pub mod recalls;
 pub mod reports;
 pub mod revocations;
+pub mod roll;
 pub mod sweeps;
 pub mod sync;
+pub mod topup;
 pub mod trust;
+pub mod upkeep;
 pub mod users;
+
+pub use fleet::Moment;
 
 use std::collections::BTreeMap;
 
 use candid::Principal;
-use ic_stable_structures::{DefaultMemoryImpl, StableCell};
-use openstorage_canister::Row;
+use ic_stable_structures::{DefaultMemoryImpl, StableBTreeMap, StableCell};
+use openstorage_canister::{Row, lines::Lines};
 use openstorage_channel::Watch;
 use openstorage_types::{BlobId, index::InitArgs};
 
 use crate::{
-    backoff::Backoff, blobs::Blobs, buckets::Buckets, creation::Creation, feed::Feed,
-    issuers::Issuers, memory::Memory, recalls::Recalls, revocations::Revocations, sweeps::Sweeps,
-    sync::SharedLog, users::Users,
+    backoff::Backoff, blobs::Blobs, buckets::Buckets, creation::Creation, feed::Feed, fleet::Fleet,
+    forget::Forgetting, issuers::Issuers, memory::Memory, recalls::Recalls,
+    revocations::Revocations, sweeps::Sweeps, sync::SharedLog, users::Users,
 };
 
 /// What a message brings along.
@@ -74,6 +88,9 @@ pub struct Context {
     pub version: u64,
 }
 
+/// When to try again with each bucket that has failed.
+pub(crate) type Backoffs = BTreeMap<Principal, Backoff>;
+
 /// All of the index.
 pub struct Index {
     config: StableCell<Row<InitArgs>, Memory>,
@@ -89,12 +106,20 @@ pub struct Index {
     watch: Watch<Memory>,
     /// The newest version of this canister that is remembered for certain, while buckets are in doubt.
     trusted: StableCell<u64, Memory>,
+    fleet: StableCell<Row<Fleet>, Memory>,
+    lines: Lines<Memory>,
+    /// Lost buckets, and how far each is forgotten.
+    forgetting: StableBTreeMap<Principal, Row<Forgetting>, Memory>,
     /// Of the Wasm that buckets get; none when there is none.
     bucket_wasm: Option<BlobId>,
     /// The rest is forgotten in an upgrade.
     secret_backoff: Backoff,
     creation_backoff: Backoff,
-    send_backoffs: BTreeMap<Principal, Backoff>,
+    upkeep_backoffs: Backoffs,
+    topup_backoffs: Backoffs,
+    send_backoffs: Backoffs,
+    /// Who controls the index; none until it has asked.
+    own_controllers: Option<Vec<Principal>>,
     recalls: Recalls,
     /// Batches that were answered since the log was last compacted.
     answers: usize,
@@ -139,9 +164,15 @@ impl Index {
             sweeps: Sweeps::init(at(memory::SWEEPS)),
             watch: Watch::init(at(memory::WATCH)),
             trusted: StableCell::init(at(memory::TRUSTED), 0),
+            fleet: StableCell::init(at(memory::FLEET), Row(Fleet::default())),
+            lines: Lines::init(at(memory::LINES)),
+            forgetting: StableBTreeMap::init(at(memory::FORGETTING)),
             bucket_wasm,
             secret_backoff: Backoff::default(),
             creation_backoff: Backoff::default(),
+            upkeep_backoffs: BTreeMap::new(),
+            topup_backoffs: BTreeMap::new(),
+            own_controllers: None,
             send_backoffs: BTreeMap::new(),
             recalls: Recalls::default(),
             answers: 0,

@@ -1,6 +1,7 @@
 //! The entry points of the index. They gather what the system knows, and delegate.
 
 mod jobs;
+mod management;
 
 use std::cell::RefCell;
 
@@ -8,11 +9,14 @@ use candid::{CandidType, Principal, candid_method};
 use data_bucket_index::{
     Context, Index,
     accounts::batch,
+    fleet::Adding,
     page::Gauges,
     trust::{Registration, share_controller},
 };
+use ic_cdk::api::CanisterStatusCode;
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
+use openstorage_canister::outstanding;
 use openstorage_types::{
     BlobId,
     channel::{EventsArgs, EventsError, EventsOk, LeaseArgs, LeaseError, LeaseOk, PublicKey},
@@ -39,10 +43,11 @@ fn read<T>(f: impl FnOnce(&Index) -> T) -> T {
 }
 
 fn write<T>(f: impl FnOnce(&mut Index) -> T) -> T {
-    INDEX.with_borrow_mut(|index| {
-        index.note(ic_cdk::api::canister_version());
-        f(index)
-    })
+    let version = ic_cdk::api::canister_version();
+    if INDEX.with_borrow_mut(|index| index.observe(version)) {
+        jobs::forget();
+    }
+    INDEX.with_borrow_mut(f)
 }
 
 /// Runs an update, and whatever has become due by it.
@@ -88,18 +93,19 @@ fn post_upgrade(args: Option<InitArgs>) {
 
 /// Without arguments an upgraded index stays as it was.
 fn configure(args: Option<InitArgs>) {
-    write(|index| args.iter().for_each(|args| index.configure(args)));
+    write(|index| {
+        index.take_over();
+        args.iter().for_each(|args| index.configure(args));
+    });
     jobs::wake();
 }
 
 /// Answers to calls under way would land in other code than the one that made them.
 #[pre_upgrade]
 fn pre_upgrade() {
-    if jobs::any_running() {
-        ic_cdk::trap(
-            "the index has calls under way: stop it before you upgrade it (dfx canister stop, \
-             dfx deploy, dfx canister start)",
-        );
+    let is_stopped = ic_cdk::api::canister_status() == CanisterStatusCode::Stopped;
+    if let Some(objection) = outstanding::objection(&ic_cdk::api::canister_self(), is_stopped) {
+        ic_cdk::trap(objection);
     }
 }
 
@@ -244,8 +250,57 @@ async fn audit(args: index::AuditArgs) -> Result<AuditOk, AuditError> {
 }
 
 #[query]
-fn buckets() -> Vec<BucketInfo> {
-    read(Index::buckets)
+fn buckets() -> Result<Vec<BucketInfo>, FleetError> {
+    read(|index| index.list_buckets(&context()))
+}
+
+#[candid_method(query)]
+#[query(hidden = true, decode_with = "decode")]
+fn bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
+    read(|index| index.bucket(&context(), bucket))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+async fn add_bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
+    let context = context();
+    match act(|index, context| index.add_bucket(context, bucket))? {
+        Adding::Done(info) => Ok(info),
+        Adding::Look => {
+            let (look, controllers) = jobs::look_at(bucket).await?;
+            let context = Context {
+                now_ms: now_ms(),
+                version: ic_cdk::api::canister_version(),
+                ..context
+            };
+            let answer = write(|index| index.adopt(&context, bucket, &look, controllers));
+            jobs::wake();
+            answer
+        }
+    }
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn set_bucket_full(args: SetBucketFullArgs) -> Result<BucketInfo, FleetError> {
+    act(|index, context| index.set_bucket_full(context, &args))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn retire_bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
+    act(|index, context| index.retire_bucket(context, bucket))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn forget_bucket(bucket: Principal) -> Result<(), FleetError> {
+    act(|index, context| index.forget_bucket(context, bucket))
+}
+
+#[update]
+fn upgrade_buckets() -> Result<RollStatus, FleetError> {
+    act(|index, context| index.upgrade_buckets(context))
 }
 
 #[query]
@@ -258,7 +313,10 @@ fn status() -> IndexStatus {
 fn http_request(request: HttpRequest) -> HttpResponse {
     let gauges = Gauges {
         cycles: ic_cdk::api::canister_cycle_balance(),
+        liquid_cycles: ic_cdk::api::canister_liquid_cycle_balance(),
         stable_bytes: ic_cdk::api::stable_size() * 65_536,
+        calls: outstanding::count(),
+        now_ms: now_ms(),
     };
     read(|index| index.http(&request, &gauges))
 }

@@ -1,5 +1,6 @@
 //! Where everything lives in stable memory. A number is never used again for something else.
 
+use candid::Principal;
 use ic_stable_structures::{
     DefaultMemoryImpl,
     memory_manager::{MemoryId, MemoryManager, VirtualMemory},
@@ -28,14 +29,20 @@ pub const REVOCATIONS: MemoryId = MemoryId::new(17);
 pub const WATCH: MemoryId = MemoryId::new(18);
 pub const TRUSTED: MemoryId = MemoryId::new(19);
 pub const USERS_LIVING: MemoryId = MemoryId::new(20);
+pub const FLEET: MemoryId = MemoryId::new(30);
+pub const LINES: MemoryId = MemoryId::new(31);
+pub const FORGETTING: MemoryId = MemoryId::new(32);
 
 /// Pages of 64 KiB that a memory grows by at once: 1 MiB. The manager has 32,768 such steps, so an
-/// index may take 32 GiB, and an empty one takes 21 MiB.
+/// index may take 32 GiB, and an empty one takes 24 MiB.
 const STEP_PAGES: u16 = 16;
 
 pub fn manager(memory: DefaultMemoryImpl) -> MemoryManager<DefaultMemoryImpl> {
     MemoryManager::init_with_bucket_size(memory, STEP_PAGES)
 }
+
+/// No principal is greater: of full length, all bits set.
+pub const LAST: Principal = Principal::from_slice(&[255; 29]);
 
 /// The bytes of a row of numbers, little-endian one after the other.
 pub fn row_bytes<const N: usize>(numbers: [u64; N]) -> Vec<u8> {

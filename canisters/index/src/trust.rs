@@ -147,6 +147,6 @@ pub fn share_controller(a: &[Principal], b: &[Principal]) -> bool {
 }
 
 /// Ids of canisters end in 1, as the Internet Computer's interface specification has it.
-fn is_canister(principal: &Principal) -> bool {
+pub(crate) fn is_canister(principal: &Principal) -> bool {
     principal.as_slice().last() == Some(&1)
 }

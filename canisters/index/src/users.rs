@@ -10,7 +10,10 @@ use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound
 use openstorage_escrow::{Counters, Pool};
 use openstorage_types::{channel::UserCounters, index::UserInfo};
 
-use crate::memory::{Memory, row_bytes, row_numbers};
+use crate::{
+    forget::SLICE_ROWS,
+    memory::{LAST, Memory, row_bytes, row_numbers},
+};
 
 /// One user. Row: incarnation, limit, used, leased, deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,5 +310,38 @@ impl Storable for Lease {
             },
             incarnation,
         }
+    }
+}
+
+impl Users {
+    /// Forgets what users stored and were promised in a lost bucket, among the next [`SLICE_ROWS`] leases
+    /// after a user's, and those of one user more. Returns the user up to whom it has looked; none at the
+    /// end.
+    pub fn forget(&mut self, bucket: Principal, after: Principal) -> Option<Principal> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = Excluded((after, LAST));
+        let mut found = Vec::new();
+        let mut seen = None;
+        let mut next = None;
+        for (rows, entry) in self.leases.range((from, Unbounded)).enumerate() {
+            let (user, holder) = *entry.key();
+            if rows >= SLICE_ROWS && seen != Some(user) {
+                next = seen;
+                break;
+            }
+            seen = Some(user);
+            if holder == bucket {
+                found.push((user, entry.value()));
+            }
+        }
+        for (user, lease) in found {
+            let row = self.get(&user);
+            if let Some(mut row) = row.filter(|row| row.incarnation == lease.incarnation) {
+                row.pool.forget(&lease.counters);
+                self.set(user, row);
+            }
+            self.leases.remove(&(user, bucket));
+        }
+        next
     }
 }

@@ -73,9 +73,9 @@ fn push(world: &mut World, buckets: usize) -> (usize, usize) {
     (batches, bytes)
 }
 
-/// Buckets that have been told everything: written into the stable image, since telling them a million
-/// users one after the other would take a day.
-fn add_told_buckets(world: &mut World, from: usize, to: usize) {
+/// Buckets that have been told everything, or nothing: written into the stable image, since telling them a
+/// million users one after the other would take a day.
+fn add_buckets(world: &mut World, from: usize, to: usize, told: bool) {
     let memory = memory::manager(world.memory.clone());
     let log = Log::init(memory.get(memory::LOG_EVENTS), memory.get(memory::LOG_ENDS));
     let mut buckets = Buckets::init(memory.get(memory::BUCKETS));
@@ -83,7 +83,10 @@ fn add_told_buckets(world: &mut World, from: usize, to: usize) {
         let mut row = Bucket::new(BUCKET_BYTES);
         row.installed = true;
         row.report.key = Some(chat_key());
-        row.cursor.next = Next::Log(log.last());
+        row.upkeep.stage = None;
+        if told {
+            row.cursor.next = Next::Log(log.last());
+        }
         buckets.set(bucket(n), row);
     }
     world.upgrade();
@@ -127,7 +130,7 @@ fn one_change_reaches_every_bucket_within_bounded_heap() {
     println!("buckets | batches | bytes sent | µs a bucket | heap above the tables | heap in all");
     let mut made = 0;
     for buckets in [10, 100, 1_000] {
-        add_told_buckets(&mut world, made, buckets);
+        add_buckets(&mut world, made, buckets, true);
         made = buckets;
         // What the registrations have left in the log goes first.
         while world.index.log_len() > 1 {
@@ -149,8 +152,7 @@ fn one_change_reaches_every_bucket_within_bounded_heap() {
     }
     assert!(heap(&world) < 16_000_000, "{} bytes of heap", heap(&world));
     // A page of the state, and no more of it at once, is what a new bucket needs of the heap.
-    world.index.canister_created(bucket(made));
-    world.index.bucket_installed(bucket(made));
+    add_buckets(&mut world, made, made + 1, false);
     let ((batches, bytes), above) = peak(&mut world, |world| push(world, made + 1));
     println!(
         "a new bucket: {batches} batches, {bytes} bytes, {above} bytes of heap above the tables"

@@ -4,8 +4,14 @@
 //! | --- | --- |
 //! | [`argument`] | arguments decoded within a budget |
 //! | [`row`] | values kept in stable memory as Candid |
+//! | [`outstanding`] | calls under way, counted for `pre_upgrade` |
+//! | [`lines`] | the last lines for operators, in stable memory |
+//! | [`metrics`] | figures as Prometheus reads them |
 
 pub mod argument;
+pub mod lines;
+pub mod metrics;
+pub mod outstanding;
 pub mod row;
 
 pub use argument::decode;

@@ -10,7 +10,10 @@
 //!
 //! | module | what | knows |
 //! | --- | --- | --- |
-//! | [`machine`] | one canister: its Wasm, heap and stable memory, one message at a time | nothing of others |
+//! | [`fees`] | what things cost, in cycles | nothing |
+//! | [`machine`] | one canister: its Wasm, heap and stable memory, one message at a time | [`fees`] |
+//! | [`cert`] | certificates: keys, the certified state's tree, signatures | nothing of canisters |
+//! | [`envelope`] | agents' requests, and who signed them | nothing of canisters |
 //! | [`network`] | many canisters on subnets: calls, cycles, time, the management canister | [`machine`] |
 //! | [`rest`] | the server: PocketIC's routes, and gateways for browsers | [`network`] |
 //!
@@ -28,6 +31,10 @@
 //! storage, a disk, outgoing HTTP, canister snapshots. Each is refused with a sentence that says so.
 //! `docs/local-network.md` has the whole list.
 
+pub mod cert;
+pub mod envelope;
+pub mod fees;
 pub mod machine;
 pub mod network;
+pub mod persist;
 pub mod rest;

@@ -124,7 +124,6 @@ fn pages() -> Vec<u8> {
         ),
         ("/gone", answer(410, &[], "gone")),
         ("/update", upgrade),
-        ("/early", part("bytes 0-3/4", "four")),
         ("/lie", part("bytes 0-9/20", "four")),
         ("bytes=4-", part("bytes 4-7/10", "4567")),
         ("bytes=8-", part("bytes 8-9/10", "89")),
@@ -445,28 +444,35 @@ async fn browsers_reach_canisters_by_host_and_by_query() {
     let mut pic = network(&server).await;
     let canister = install(&pic).await;
     let browser = Browser::open(&mut pic).await;
+    let raw = format!("{canister}.raw.localhost");
     for (host, path) in [
-        (format!("{canister}.localhost"), "/hello".to_owned()),
-        (format!("{canister}.raw.localhost"), "/hello".to_owned()),
-        (
-            "127.0.0.1".to_owned(),
-            format!("/hello?canisterId={canister}"),
-        ),
-        (
-            "127.0.0.1".to_owned(),
-            format!("/hello?a=1&canisterId={canister}"),
-        ),
+        (raw.as_str(), "/hello".to_owned()),
+        ("raw.localhost", format!("/hello?canisterId={canister}")),
+        ("raw.localhost", format!("/hello?a=1&canisterId={canister}")),
     ] {
-        let response = browser.get(&host, &path).await;
+        let response = browser.get(host, &path).await;
         assert_eq!(response.status(), 200, "{host}{path}");
         assert_eq!(response.headers()["content-type"], "text/plain");
         assert_eq!(response.headers()["x-ic-verified"], "false");
         assert_eq!(response.headers()["access-control-allow-origin"], "*");
         assert_eq!(response.text().await.unwrap(), "hello");
     }
+    // Nothing of it is certified, so elsewhere it is refused.
     let host = format!("{canister}.localhost");
-    assert_eq!(browser.get(&host, "/gone").await.status(), 410);
+    for (host, path) in [
+        (host.as_str(), "/hello".to_owned()),
+        ("localhost", format!("/hello?canisterId={canister}")),
+        ("127.0.0.1", format!("/hello?a=1&canisterId={canister}")),
+    ] {
+        let response = browser.get(host, &path).await;
+        assert_eq!(response.status(), 503, "{host}{path}");
+        assert_eq!(response.headers()["x-ic-verified"], "false");
+        let reason = response.text().await.unwrap();
+        assert!(reason.contains("verification failed"), "{reason}");
+    }
+    assert_eq!(browser.get(&raw, "/gone").await.status(), 410);
     let updated = browser.get(&host, "/update").await;
+    assert_eq!(updated.headers()["x-ic-verified"], "true");
     assert_eq!(updated.text().await.unwrap(), "updated");
     assert_eq!(count(&pic, canister).await, 1);
 
@@ -476,7 +482,11 @@ async fn browsers_reach_canisters_by_host_and_by_query() {
     assert_eq!(trapped.status(), 502);
     assert!(trapped.text().await.unwrap().contains("as asked"));
     pic.stop_canister(canister, None).await.unwrap();
-    assert_eq!(browser.get(&host, "/hello").await.status(), 503);
+    assert_eq!(browser.get(&host, "/hello").await.status(), 502);
+    let nowhere = browser
+        .get("rrkah-fqaaa-aaaaa-aaaaq-cai.localhost", "/")
+        .await;
+    assert_eq!(nowhere.status(), 404);
     pic.drop().await;
 }
 
@@ -486,7 +496,7 @@ async fn a_body_in_parts_arrives_whole_unless_a_part_was_asked_for() {
     let mut pic = network(&server).await;
     let canister = install(&pic).await;
     let browser = Browser::open(&mut pic).await;
-    let host = format!("{canister}.localhost");
+    let host = format!("{canister}.raw.localhost");
 
     let whole = browser.get(&host, "/long").await;
     assert_eq!(whole.status(), 200);
@@ -494,29 +504,28 @@ async fn a_body_in_parts_arrives_whole_unless_a_part_was_asked_for() {
     assert_eq!(whole.headers()["etag"], "\"1\"");
     assert!(!whole.headers().contains_key("content-range"));
     assert_eq!(whole.text().await.unwrap(), "0123456789");
-    let short = browser.get(&host, "/early").await;
-    assert_eq!(short.headers()["content-length"], "4");
-    assert_eq!(short.text().await.unwrap(), "four");
 
     let url = format!(
         "http://127.0.0.1:{}/long?canisterId={canister}",
         browser.port
     );
-    let asked = browser.client.get(&url).header("range", "bytes=4-");
-    let part = asked.send().await.unwrap();
+    let asked = browser.client.get(&url).header("host", "raw.localhost");
+    let part = asked.header("range", "bytes=4-").send().await.unwrap();
     assert_eq!(part.status(), 206);
     assert_eq!(part.headers()["content-range"], "bytes 4-7/10");
     assert_eq!(part.text().await.unwrap(), "4567");
 
-    // A part that contradicts itself is refused; one that contradicts an earlier one comes too late for
-    // a status, so the connection breaks off, before or after the headers have left.
-    assert_eq!(browser.get(&host, "/lie").await.status(), 502);
-    let url = format!(
-        "http://127.0.0.1:{}/broken?canisterId={canister}",
-        browser.port
-    );
-    let broken = async { browser.client.get(&url).send().await?.bytes().await };
-    assert!(broken.await.is_err());
+    // A part that does not fit comes too late for a status, so the connection breaks off, before or
+    // after the headers have left.
+    for page in ["lie", "broken"] {
+        let url = format!(
+            "http://127.0.0.1:{}/{page}?canisterId={canister}",
+            browser.port
+        );
+        let asked = browser.client.get(&url).header("host", "raw.localhost");
+        let broken = async { asked.send().await?.bytes().await };
+        assert!(broken.await.is_err(), "{page}");
+    }
     pic.drop().await;
 }
 

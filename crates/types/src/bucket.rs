@@ -10,7 +10,7 @@ use crate::{BlobId, ChunkRange, channel::PublicKey, index::Allowance};
 
 /// The version of a bucket's code. Rises with every change of what a bucket keeps, understands or
 /// answers; an index replaces a bucket's code by the same or a higher version only.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 1 + cfg!(feature = "next") as u32;
 
 /// Given by the index when it installs the bucket, and again at each upgrade.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -326,4 +326,15 @@ pub struct BucketStatus {
     /// Events that the index has not acknowledged yet.
     pub events_unsent: u64,
     pub key: Option<PublicKey>,
+    /// Of the code that answers: [`VERSION`].
+    pub version: u32,
+    /// The index has closed the bucket: it takes no new blobs, and goes on serving.
+    pub closed: bool,
+}
+
+/// Why the index's word was not taken.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum SetClosedError {
+    /// The caller is not the bucket's index.
+    NotAuthorized,
 }

@@ -310,6 +310,17 @@ pub struct BucketReport {
     /// The newest canister version of the index that the bucket has seen. An index that does not
     /// remember having been there was restored from a snapshot.
     pub index_version: u64,
+    pub cycles: Option<CyclesReport>,
+}
+
+/// How a canister stands with its cycles.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CyclesReport {
+    pub balance: u128,
+    /// With less than this it is frozen.
+    pub freezing_at: u128,
+    /// Burned in a day, at the pace of late.
+    pub burned_per_day: u128,
 }
 
 /// Answer of `c2c_events`.

@@ -5,8 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BlobId,
-    channel::{AuditPlace, AuditedUser, Counters, PublicKey},
+    channel::{AuditPlace, AuditedUser, Counters, CyclesReport, PublicKey},
 };
+
+/// The version of the index's code. Rises with every change of what an index keeps; an older one refuses
+/// to take over from a newer one.
+pub const VERSION: u32 = 1 + cfg!(feature = "next") as u32;
 
 /// Given at installation; all of it optional, so that a plain `dfx deploy` is enough.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +21,15 @@ pub struct InitArgs {
     pub bucket_cycles: Option<u128>,
     /// The largest number of bytes of each bucket; none means [`crate::limits::BUCKET_BYTES_MAX`].
     pub bucket_bytes_max: Option<u64>,
+    /// Who controls the buckets besides the index; none means the index's own controllers.
+    pub governance: Option<Vec<Principal>>,
+    /// A bucket is made when the active ones have less room than this in all; none means half a bucket,
+    /// at most the largest blob.
+    pub free_bytes_target: Option<u64>,
+    /// Cycles that the index keeps for itself: none below this goes to buckets. None means 1 T.
+    pub cycles_floor: Option<u128>,
+    /// Cycles that buckets may be topped up with in a day (UTC); none means 100 T.
+    pub topup_budget_per_day: Option<u128>,
 }
 
 /// A user's allowance, with the figures that a refusal needs.
@@ -276,6 +289,10 @@ pub enum BucketState {
     Active,
     /// Serves what it has.
     Full,
+    /// Stopped for a moment, while its code is replaced.
+    Upgrading,
+    /// Serves what it has, and takes nothing new any more.
+    Retired,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -286,17 +303,90 @@ pub struct BucketInfo {
     pub bytes_free: u64,
     /// Events that the bucket has not acknowledged yet.
     pub events_behind: u64,
+    /// Of its code; none until it has said.
+    pub version: Option<u32>,
+    /// SHA-256 of its module, as last seen.
+    pub module_hash: Option<BlobId>,
+    /// As last seen; none until then.
+    pub cycles: Option<CyclesReport>,
+    /// Cycles that the index has topped it up with.
+    pub cycles_deposited: u128,
+    /// The last thing that went wrong in keeping it up, until it went well.
+    pub last_error: Option<String>,
+}
+
+/// Why an operator's call about the fleet was refused.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum FleetError {
+    /// Not an admin.
+    NotAuthorized,
+    /// No bucket of this index.
+    NotFound,
+    /// Not the id of a canister, or the index's own.
+    InvalidBucket,
+    /// The same call is under way, or another canister did not answer: try again.
+    Retry {
+        ms: u64,
+    },
+    TooManyBuckets {
+        max: u32,
+    },
+    /// There is no such canister, or the index does not control it.
+    NotController,
+    /// A bucket is controlled by the index and its governance, and by nobody else. These are too many.
+    ForeignControllers {
+        controllers: Vec<Principal>,
+    },
+    /// Its code is neither none nor a bucket's that this index knows.
+    UnknownModule {
+        module_hash: BlobId,
+    },
+    /// The bucket is retired, for good.
+    Retired,
+    /// Only a retired bucket can be forgotten.
+    NotRetired,
+    /// This index was built without a bucket's Wasm.
+    NoWasm,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct SetBucketFullArgs {
+    pub bucket: Principal,
+    /// False lets it take new blobs again.
+    pub full: bool,
+}
+
+/// How far the buckets are with the code that the index embeds.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct RollStatus {
+    /// SHA-256 of the gzipped module that buckets get.
+    pub module_hash: BlobId,
+    pub version: u32,
+    /// Buckets that have it.
+    pub done: u32,
+    /// Buckets that are being upgraded now.
+    pub running: u32,
+    /// Buckets that are to get it.
+    pub waiting: u32,
+    /// Buckets with newer code: they keep it.
+    pub newer: u32,
+    /// Why the roll has stopped; `upgrade_buckets` takes it up again.
+    pub stopped: Option<String>,
 }
 
 /// Answer of `status`: what an operator or a health check asks first.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct IndexStatus {
+    pub version: u32,
     pub users: u64,
     pub blobs: u64,
     pub bytes_stored: u64,
     pub buckets: Vec<BucketInfo>,
     /// SHA-256 of the (uncompressed or gzipped, as embedded) bucket Wasm that this index installs.
     pub bucket_wasm_hash: BlobId,
+    pub roll: RollStatus,
     /// Why the last attempt to create a bucket failed, if it did.
     pub last_creation_error: Option<String>,
+    /// Why a bucket that needs cycles gets none, if that is so.
+    pub topup_withheld: Option<String>,
 }

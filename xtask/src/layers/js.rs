@@ -1,4 +1,4 @@
-//! The JavaScript library, in Node.
+//! What runs in Node: the JavaScript library's tests, and those of the JavaScript agent.
 
 use std::fs;
 use std::path::Path;
@@ -8,25 +8,48 @@ use std::time::SystemTime;
 use anyhow::{Result, bail};
 
 use super::Bench;
+use super::rust::WASM_DIR;
+use crate::tools::SERVER_VARIABLE;
 
 /// The oldest major version of Node that the library supports.
 const NODE_MAJOR_MIN: u32 = 20;
 
 const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 
-/// `npm test` checks the types and builds the library first.
+/// `npm test` checks the types and builds the library first. Its tests deploy the canisters.
 pub fn run(bench: &mut Bench) -> Result<()> {
-    require_node()?;
+    let canisters = bench.canisters()?;
+    let tools = bench.tools()?;
     let library = bench.workspace.root.join("js-lib");
-    if packages_outdated(&library) {
-        bench.count(npm(&library, "ci"))?;
-    }
-    bench.count(npm(&library, "test"))
+    install(bench, &library)?;
+    let mut test = npm(&library, "test");
+    test.env(WASM_DIR, &canisters.dir);
+    test.env(SERVER_VARIABLE, tools.network());
+    bench.count(test)
 }
 
-fn npm(library: &Path, word: &str) -> Command {
+/// The official JavaScript agent against the local network.
+pub fn agents(bench: &mut Bench) -> Result<()> {
+    let tools = bench.tools()?;
+    let package = bench.workspace.root.join("crates/localnet/tests/js");
+    install(bench, &package)?;
+    let mut test = npm(&package, "test");
+    test.env(SERVER_VARIABLE, tools.network());
+    bench.count(test)
+}
+
+/// The packages that a lock file names.
+fn install(bench: &mut Bench, package: &Path) -> Result<()> {
+    require_node()?;
+    if packages_outdated(package) {
+        bench.count(npm(package, "ci"))?;
+    }
+    Ok(())
+}
+
+fn npm(package: &Path, word: &str) -> Command {
     let mut command = Command::new(NPM);
-    command.arg(word).current_dir(library);
+    command.arg(word).current_dir(package);
     command
 }
 
@@ -54,9 +77,9 @@ fn major(version: &str) -> Option<u32> {
 
 /// Whether the packages installed are older than the lock file, or missing. npm leaves a lock file of
 /// its own where it has installed them.
-fn packages_outdated(library: &Path) -> bool {
-    let installed = changed(&library.join("node_modules/.package-lock.json"));
-    let wanted = changed(&library.join("package-lock.json"));
+fn packages_outdated(package: &Path) -> bool {
+    let installed = changed(&package.join("node_modules/.package-lock.json"));
+    let wanted = changed(&package.join("package-lock.json"));
     installed.is_none() || installed < wanted
 }
 

@@ -25,7 +25,7 @@ pub struct Layer {
 }
 
 /// In the order of the run: what fails soonest comes first.
-pub const ALL: [Layer; 7] = [
+pub const ALL: [Layer; 8] = [
     Layer {
         name: "fmt",
         about: "all Rust is formatted",
@@ -63,6 +63,12 @@ pub const ALL: [Layer; 7] = [
         run: js::run,
     },
     Layer {
+        name: "agents",
+        about: "the official JavaScript agent against the local network",
+        full: true,
+        run: js::agents,
+    },
+    Layer {
         name: "demo",
         about: "the demo with files of many sizes, and what it must refuse",
         full: true,
@@ -70,10 +76,14 @@ pub const ALL: [Layer; 7] = [
     },
 ];
 
+/// Tells tests to try everything of which they else try samples.
+const FULL: &str = "OPENSTORAGE_FULL";
+
 /// Runs the layers named in `only`, in the order of [`ALL`], or the full run when none is named. All
-/// run, whatever fails; the exit code says whether something did.
-pub fn run(workspace: &Workspace, only: &[String]) -> Result<ExitCode> {
-    let mut bench = Bench::new(workspace);
+/// run, whatever fails; the exit code says whether something did. `full` is for tests that else try
+/// samples.
+pub fn run(workspace: &Workspace, only: &[String], full: bool) -> Result<ExitCode> {
+    let mut bench = Bench::new(workspace, full);
     let mut outcomes = Vec::new();
     for layer in chosen(only) {
         println!("\n== {}: {}", layer.name, layer.about);
@@ -127,6 +137,7 @@ fn clippy(bench: &mut Bench) -> Result<()> {
 /// What the layers of one run share: things built once, and the count of tests.
 pub struct Bench<'a> {
     workspace: &'a Workspace,
+    full: bool,
     /// The tests of the layer that runs now.
     tally: Tally,
     canisters: Option<Result<Canisters, String>>,
@@ -134,9 +145,10 @@ pub struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(workspace: &'a Workspace) -> Self {
+    fn new(workspace: &'a Workspace, full: bool) -> Self {
         Self {
             workspace,
+            full,
             tally: Tally::default(),
             canisters: None,
             tools: None,
@@ -161,6 +173,9 @@ impl<'a> Bench<'a> {
     /// Runs `command`, shows what it prints, and counts the tests in it.
     fn count(&mut self, mut command: Command) -> Result<()> {
         let name = line_of(&command);
+        if self.full {
+            command.env(FULL, "1");
+        }
         let mut child = command
             .stdout(Stdio::piped())
             .spawn()
@@ -214,7 +229,7 @@ mod tests {
     fn a_full_run_has_every_layer_but_parts_of_others() {
         assert_eq!(
             names(&[]),
-            ["fmt", "canisters", "clippy", "rust", "js", "demo"]
+            ["fmt", "canisters", "clippy", "rust", "js", "agents", "demo"]
         );
     }
 

@@ -3,18 +3,19 @@
 use anyhow::Result;
 
 use super::Bench;
-use crate::tools::SERVER_VARIABLE;
+use crate::{canisters, tools::SERVER_VARIABLE};
 
-/// Tells the integration tests where the canisters' Wasm lies.
-const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
+/// Tells the tests that deploy canisters where their Wasm lies.
+pub const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 
 /// Keeps a test's server from writing to our pipe. It outlives the test by a minute, and as long as it
 /// holds the pipe, the layer's output has no end.
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 6] = [
+const INTEGRATION: [&str; 7] = [
     "accounts",
+    "buckets",
     "client",
     "journey",
     "refusals",
@@ -36,6 +37,7 @@ pub fn integration(bench: &mut Bench) -> Result<()> {
 
 fn test(bench: &mut Bench, args: &[&str]) -> Result<()> {
     let canisters = bench.canisters()?;
+    canisters::build_next(bench.workspace)?;
     let tools = bench.tools()?;
     let mut command = bench
         .workspace

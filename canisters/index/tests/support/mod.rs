@@ -3,10 +3,11 @@
 //! Each test program uses a part of it.
 #![allow(dead_code)]
 
+pub mod cloud;
+
 use candid::{CandidType, Principal, decode_one, encode_one};
 use data_bucket_index::{
-    Context, Index,
-    creation::Step,
+    Context, Index, Moment,
     sync::{Sending, Sent},
 };
 use ic_stable_structures::DefaultMemoryImpl;
@@ -85,8 +86,8 @@ impl World {
         let mut index = Index::open(memory.clone(), Some(WASM));
         index.configure(&InitArgs {
             admins: vec![admin()],
-            bucket_cycles: None,
             bucket_bytes_max: Some(BUCKET_BYTES),
+            ..InitArgs::default()
         });
         Self {
             index,
@@ -130,11 +131,35 @@ impl World {
             .expect("the key is one")
     }
 
-    /// A bucket that was created and installed.
+    /// What the fleet's jobs know of the moment: the index is rich.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            own: own(),
+            now_ms: self.now_ms,
+            balance: 1_000 * cloud::T,
+            creation: cloud::T / 2,
+        }
+    }
+
+    /// A bucket that is ready.
     pub fn add_bucket(&mut self, n: u8) -> Principal {
-        self.index.canister_created(canister(n));
-        self.index.bucket_installed(canister(n));
+        let mut cloud = self.begin_bucket(n);
+        self.settle(&mut cloud);
         canister(n)
+    }
+
+    /// A bucket that is not ready yet; it is when the world has settled in the cloud.
+    pub fn begin_bucket(&mut self, n: u8) -> cloud::Cloud {
+        let mut cloud = cloud::Cloud::default();
+        cloud
+            .canisters
+            .insert(canister(n), cloud::Canister::bucket(WASM));
+        let look = cloud.look(&canister(n)).expect("it is there");
+        let context = self.context(operator());
+        self.index
+            .adopt(&context, canister(n), &look, vec![])
+            .expect("the operator may");
+        cloud
     }
 
     pub fn register(&mut self, user: Principal, byte_limit: u64) {
@@ -153,6 +178,7 @@ impl World {
             key: Some(chat_key()),
             version: Some(1),
             index_version: 0,
+            cycles: None,
         };
         self.hear(bucket, Stamp::default(), vec![], Some(report));
     }
@@ -204,6 +230,7 @@ impl World {
                 key: Some(chat_key()),
                 version: Some(1),
                 index_version: 0,
+                cycles: None,
             }),
             counters: vec![],
             version: 1,
@@ -230,10 +257,6 @@ impl World {
             exp_ms: self.now_ms + HOUR_MS,
         };
         issue(&key, &pair, &grant).expect("a valid grant")
-    }
-
-    pub fn step(&mut self) -> Option<Step> {
-        self.index.begin_creation_step(self.now_ms)
     }
 }
 

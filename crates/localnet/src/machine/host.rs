@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candid::Principal;
-use wasmtime::Memory;
+use wasmtime::{Error, Memory, ResourceLimiter, Result};
 
-use super::{Call, Context, LogLine, Response, StableMemory, Trap};
+use super::{Call, Context, LogLine, Response, StableMemory, Trap, run::within};
+use crate::fees::Fees;
+
+/// A table of functions is kept within what a host can afford.
+const TABLE_ELEMENTS_MAX: usize = 1_000_000;
 
 /// In which of its entry points a canister is running. One bit each, so that a set of them is a mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind(u16);
+pub struct Kind(u32);
 
 impl Kind {
     pub const START: Self = Self(1);
@@ -23,8 +27,13 @@ impl Kind {
     pub const REJECT_CALLBACK: Self = Self(1 << 7);
     pub const CLEANUP: Self = Self(1 << 8);
     pub const INSPECT: Self = Self(1 << 9);
-    /// Heartbeat and timer.
-    pub const SYSTEM_TASK: Self = Self(1 << 10);
+    pub const HEARTBEAT: Self = Self(1 << 10);
+    pub const TIMER: Self = Self(1 << 11);
+    pub const LOW_WASM_MEMORY: Self = Self(1 << 12);
+    pub const COMPOSITE_QUERY: Self = Self(1 << 13);
+    pub const COMPOSITE_REPLY: Self = Self(1 << 14);
+    pub const COMPOSITE_REJECT: Self = Self(1 << 15);
+    pub const COMPOSITE_CLEANUP: Self = Self(1 << 16);
 
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -34,19 +43,26 @@ impl Kind {
         self.0 & set.0 != 0
     }
 
+    /// As the Internet Computer names it in its errors.
     pub fn name(self) -> &'static str {
         match self {
             Self::START => "start",
-            Self::INIT => "init or post-upgrade",
-            Self::PRE_UPGRADE => "pre-upgrade",
+            Self::INIT => "init",
+            Self::PRE_UPGRADE => "pre upgrade",
             Self::UPDATE => "update",
             Self::REPLICATED_QUERY => "replicated query",
-            Self::QUERY => "non-replicated query",
+            Self::QUERY => "non replicated query",
             Self::REPLY_CALLBACK => "reply callback",
             Self::REJECT_CALLBACK => "reject callback",
-            Self::CLEANUP => "cleanup callback",
+            Self::CLEANUP => "cleanup",
             Self::INSPECT => "inspect message",
-            _ => "system task",
+            Self::HEARTBEAT => "heartbeat",
+            Self::TIMER => "global timer",
+            Self::LOW_WASM_MEMORY => "on low Wasm memory",
+            Self::COMPOSITE_QUERY => "composite query",
+            Self::COMPOSITE_REPLY => "composite reply callback",
+            Self::COMPOSITE_REJECT => "composite reject callback",
+            _ => "composite cleanup",
         }
     }
 }
@@ -58,12 +74,52 @@ pub struct Host {
     pub run: Run,
 }
 
+impl Host {
+    /// Nothing runs, nothing is kept.
+    pub fn idle() -> Self {
+        Self {
+            stable: StableMemory::default(),
+            memory: None,
+            run: Run::idle(),
+        }
+    }
+}
+
+impl ResourceLimiter for Host {
+    /// The heap may grow within what the canister may use; beyond its own limit the message fails.
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool> {
+        let limited = Kind::START.or(Kind::INIT).or(Kind::UPDATE);
+        if self.run.kind.among(limited)
+            && let Err(trap) = within(desired as u64, self.run.heap_bytes_max)
+        {
+            self.run.trap = Some(trap.clone());
+            return Err(Error::new(trap));
+        }
+        let growth = (desired - current) as u64;
+        if growth > self.run.growth_bytes_max || maximum.is_some_and(|max| desired > max) {
+            return Ok(false);
+        }
+        self.run.growth_bytes_max -= growth;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX.min(maximum.unwrap_or(usize::MAX)))
+    }
+}
+
 /// One execution.
 pub struct Run {
     pub kind: Kind,
     pub canister_id: Principal,
     pub subnet_id: Principal,
     pub caller: Principal,
+    pub caller_info: Option<(Vec<u8>, Principal)>,
     pub controllers: BTreeSet<Principal>,
     pub environment: BTreeMap<String, String>,
     pub root_key: Vec<u8>,
@@ -75,6 +131,8 @@ pub struct Run {
     pub deadline_ns: u64,
     pub instructions_max: u64,
     pub instructions_before: u64,
+    /// What is left of it says how much was used.
+    pub fuel_at_start: u64,
     pub method: String,
     pub arg: Vec<u8>,
     pub reject: Option<(u32, String)>,
@@ -82,8 +140,15 @@ pub struct Run {
     pub cycles_available: u128,
     pub answered: bool,
 
+    pub fees: Fees,
+    pub queues_full: bool,
+    pub growth_bytes_max: u64,
+    pub heap_bytes_max: u64,
     pub balance: u128,
+    /// What of the balance is kept for storage.
+    pub frozen: u128,
     pub cycles_accepted: u128,
+    pub cycles_burned: u128,
     pub reply: Vec<u8>,
     pub response: Option<Response>,
     /// Begun by `call_new`, not performed yet.
@@ -94,17 +159,26 @@ pub struct Run {
     pub timer_before_ns: u64,
     pub timer_ns: Option<u64>,
     pub accepted: bool,
+    pub stable_access: Access,
     pub logs: Vec<LogLine>,
     pub trap: Option<Trap>,
 }
 
 impl Run {
+    /// What may be spent now.
+    pub fn liquid(&self) -> u128 {
+        self.balance.saturating_sub(self.frozen)
+    }
+
     pub fn new(kind: Kind, context: &Context) -> Self {
         Self {
             kind,
             canister_id: context.canister_id,
             subnet_id: context.subnet_id,
             caller: context.caller,
+            caller_info: context
+                .caller_info
+                .map(|info| (info.data.to_vec(), info.signer)),
             controllers: context.controllers.clone(),
             environment: context.environment.clone(),
             root_key: context.root_key.to_vec(),
@@ -116,14 +190,21 @@ impl Run {
             deadline_ns: context.deadline_ns,
             instructions_max: context.instructions_max,
             instructions_before: context.instructions_before,
+            fuel_at_start: context.instructions_max,
             method: String::new(),
             arg: vec![],
             reject: None,
             cycles_refunded: 0,
             cycles_available: context.cycles_available,
             answered: context.answered,
+            fees: *context.fees,
+            queues_full: context.queues_full,
+            growth_bytes_max: context.growth_bytes_max,
+            heap_bytes_max: context.heap_bytes_max,
             balance: context.balance,
+            frozen: context.balance.saturating_sub(context.liquid_balance),
             cycles_accepted: 0,
+            cycles_burned: 0,
             reply: vec![],
             response: None,
             call: None,
@@ -132,6 +213,7 @@ impl Run {
             timer_before_ns: context.timer_ns,
             timer_ns: None,
             accepted: false,
+            stable_access: Access::default(),
             logs: vec![],
             trap: None,
         }
@@ -142,6 +224,14 @@ impl Run {
         self.timer_ns
             .replace(time_ns)
             .unwrap_or(self.timer_before_ns)
+    }
+
+    /// A response, for its callback to look at.
+    pub fn receive(&mut self, response: Response) {
+        match response {
+            Response::Reply(reply) => self.arg = reply,
+            Response::Reject { code, message } => self.reject = Some((code, message)),
+        }
     }
 
     pub fn log(&mut self, text: Vec<u8>) {
@@ -162,6 +252,7 @@ impl Run {
                 canister_id: nobody,
                 subnet_id: nobody,
                 caller: nobody,
+                caller_info: None,
                 controllers: &BTreeSet::new(),
                 environment: &BTreeMap::new(),
                 root_key: &[],
@@ -170,6 +261,11 @@ impl Run {
                 canister_version: 0,
                 status: 1,
                 balance: 0,
+                liquid_balance: 0,
+                fees: &Fees::default(),
+                queues_full: false,
+                growth_bytes_max: u64::MAX,
+                heap_bytes_max: 0,
                 cycles_available: 0,
                 deadline_ns: 0,
                 answered: true,
@@ -179,5 +275,32 @@ impl Run {
                 instructions_before: 0,
             },
         )
+    }
+}
+
+/// What of stable memory one execution has read and written.
+#[derive(Default)]
+pub struct Access {
+    pub bytes_read: u64,
+    pub bytes_written: u64,
+    /// Pages touched so far, in groups of 64: a bit for each.
+    groups: BTreeMap<u64, u64>,
+    pages: u64,
+}
+
+impl Access {
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    pub fn note(&mut self, pages: std::ops::Range<u64>) {
+        for page in pages {
+            let group = self.groups.entry(page / 64).or_default();
+            let bit = 1 << (page % 64);
+            if *group & bit == 0 {
+                *group |= bit;
+                self.pages += 1;
+            }
+        }
     }
 }

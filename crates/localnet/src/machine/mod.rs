@@ -5,9 +5,13 @@
 
 mod api;
 mod cost;
+mod heap;
 mod host;
+mod image;
+mod instance;
 mod module;
 mod run;
+mod shape;
 mod stable;
 
 use std::{
@@ -16,22 +20,38 @@ use std::{
 };
 
 use candid::Principal;
+use serde::{Deserialize, Serialize};
 
+use crate::fees::Fees;
+
+pub use image::Image;
 pub use module::{Compiler, MetadataVisibility, Module, ModuleError};
-pub use run::Machine;
+pub use run::{Machine, Scratch};
 pub use stable::{STABLE_PAGE_BYTES, StableMemory};
 
-/// A function of the canister's table and the value to call it with.
+/// Pages in which memory is charged when it is written to.
+pub const DIRTY_PAGE_BYTES: u64 = 4_096;
+
+/// How heaps are undone; what can be seen from outside is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeapKind {
+    /// The kernel copies pages on write. Copied where it cannot be had.
+    Mapped,
+    /// There is a copy of the whole heap.
+    Copied,
+}
+
+/// A function of the canister's table and the value to call it with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closure {
     pub fun: u32,
     pub env: u32,
 }
 
 /// What comes back from a call.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    Reply(Vec<u8>),
+    Reply(#[serde(with = "serde_bytes")] Vec<u8>),
     Reject { code: u32, message: String },
 }
 
@@ -48,7 +68,8 @@ pub enum Entry {
         method: String,
         arg: Vec<u8>,
     },
-    /// `canister_query METHOD` as part of a block: called as an update or by another canister.
+    /// `canister_query METHOD` as part of a block: called as an update or by another canister. State is
+    /// discarded, cycles are not.
     ReplicatedQuery {
         method: String,
         arg: Vec<u8>,
@@ -60,6 +81,8 @@ pub enum Entry {
     },
     Heartbeat,
     Timer,
+    /// `canister_on_low_wasm_memory`.
+    LowWasmMemory,
     Callback {
         closure: Closure,
         response: Response,
@@ -67,7 +90,29 @@ pub enum Entry {
     },
     Cleanup {
         closure: Closure,
+        /// Of the response whose callback trapped; 0 where that was a reply.
+        reject_code: u32,
     },
+    /// `canister_composite_query METHOD`; for [`Machine::run_composite`], like the next two.
+    CompositeQuery {
+        method: String,
+        arg: Vec<u8>,
+    },
+    CompositeCallback {
+        closure: Closure,
+        response: Response,
+    },
+    CompositeCleanup {
+        closure: Closure,
+        reject_code: u32,
+    },
+}
+
+/// Comes with a message whose sender is known by a canister's signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerInfo<'a> {
+    pub data: &'a [u8],
+    pub signer: Principal,
 }
 
 /// What an execution may see of the world around it.
@@ -76,6 +121,8 @@ pub struct Context<'a> {
     pub subnet_id: Principal,
     /// Of the message, or of the call context that a callback belongs to.
     pub caller: Principal,
+    /// What a canister says of the caller whose signature it made.
+    pub caller_info: Option<CallerInfo<'a>>,
     pub controllers: &'a BTreeSet<Principal>,
     pub environment: &'a BTreeMap<String, String>,
     pub root_key: &'a [u8],
@@ -86,7 +133,20 @@ pub struct Context<'a> {
     pub canister_version: u64,
     /// 1 running, 2 stopping, 3 stopped.
     pub status: u32,
+    /// What the canister has, less what was prepaid for this execution.
     pub balance: u128,
+    /// What of the balance may be spent on calls or burnt: the rest is kept for storage (the freezing
+    /// threshold).
+    pub liquid_balance: u128,
+    /// The prices of the canister's subnet.
+    pub fees: &'a Fees,
+    /// Every call is refused, as if the queue to its callee were full.
+    pub queues_full: bool,
+    /// By how many bytes heap and stable memory together may still grow; to grow further fails.
+    pub growth_bytes_max: u64,
+    /// The setting `wasm_memory_limit`: with a larger heap no update begins, and neither updates nor
+    /// installations may grow so far. 0 where there is none.
+    pub heap_bytes_max: u64,
     /// Attached to the call and not accepted yet.
     pub cycles_available: u128,
     /// Of a bounded-wait call, in nanoseconds; 0 where there is none.
@@ -131,6 +191,24 @@ pub enum Trap {
     MethodNotFound {
         method: String,
     },
+    /// The heap is larger than [`Context::heap_bytes_max`].
+    WasmMemoryLimit {
+        bytes: u64,
+        max: u64,
+    },
+    /// More of stable memory was touched than one message may.
+    StableAccessLimit {
+        access: StableAccess,
+        pages_max: u64,
+    },
+}
+
+/// How stable memory was touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StableAccess {
+    Written,
+    /// Or written.
+    Read,
 }
 
 impl fmt::Display for Trap {
@@ -147,6 +225,19 @@ impl fmt::Display for Trap {
                     "Canister exceeded the limit of {max} instructions for single message execution."
                 )
             }
+            Self::WasmMemoryLimit { bytes, max } => write!(
+                f,
+                "Canister exceeded its current Wasm memory limit of {max} bytes. The peak Wasm memory usage was {bytes} bytes."
+            ),
+            Self::StableAccessLimit { access, pages_max } => write!(
+                f,
+                "Canister exceeded memory access limits: at most {} KB of stable memory can be {} in one message",
+                pages_max * DIRTY_PAGE_BYTES / 1_024,
+                match access {
+                    StableAccess::Written => "modified",
+                    StableAccess::Read => "accessed",
+                }
+            ),
             Self::MethodNotFound { method } => write!(f, "Canister has no method '{method}'"),
         }
     }
@@ -154,41 +245,46 @@ impl fmt::Display for Trap {
 
 impl std::error::Error for Trap {}
 
-impl Entry {
-    /// Arg and method name, where the entry has them.
-    fn message(&self) -> (&str, &[u8]) {
-        match self {
-            Self::Inspect { method, arg }
-            | Self::Update { method, arg }
-            | Self::ReplicatedQuery { method, arg }
-            | Self::Query { method, arg } => (method, arg),
-            _ => ("", &[]),
-        }
-    }
-}
-
 /// One line that the canister printed, or the message of its trap.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     pub time_ns: u64,
     pub text: Vec<u8>,
 }
 
-/// What an execution did. After a trap only `result`, `logs` and `instructions` mean anything.
+/// What an execution used, to the instruction: the same run of the same code uses the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Everything that is charged as instructions: operators, imports with their bytes, dirty pages.
+    pub instructions: u64,
+    /// Pages of [`DIRTY_PAGE_BYTES`] of the heap that were written to.
+    pub heap_pages_dirtied: u64,
+    /// Pages of [`DIRTY_PAGE_BYTES`] of stable memory that were written to.
+    pub stable_pages_dirtied: u64,
+    /// Pages of [`DIRTY_PAGE_BYTES`] of stable memory that were read or written to.
+    pub stable_pages_accessed: u64,
+    pub stable_bytes_read: u64,
+    pub stable_bytes_written: u64,
+}
+
+/// What an execution did. After a trap only `result`, `logs` and `usage` mean anything.
 pub struct Outcome {
     pub result: Result<(), Trap>,
     /// By `msg_reply` or `msg_reject`.
     pub response: Option<Response>,
     pub calls: Vec<Call>,
-    /// After accepting cycles, attaching them to calls, and burning them.
+    /// After accepting cycles, burning them, attaching them to calls, and prepaying those calls
+    /// ([`Fees::call`] of method name and argument, for each).
     pub balance: u128,
     /// Taken from [`Context::cycles_available`].
     pub cycles_accepted: u128,
+    /// By `cycles_burn128`.
+    pub cycles_burned: u128,
     pub certified_data: Option<Vec<u8>>,
     /// A new value of the global timer; 0 disables it.
     pub timer_ns: Option<u64>,
     /// By `accept_message`.
     pub accepted: bool,
     pub logs: Vec<LogLine>,
-    pub instructions: u64,
+    pub usage: Usage,
 }

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io::Read,
     path::Path,
     sync::{Arc, Mutex},
@@ -10,22 +10,19 @@ use std::{
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use wasm_encoder::{ExportKind, ExportSection, RawSection};
-use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
-use wasmtime::{Cache, CacheConfig, Config, Engine, InstancePre, Linker};
+use wasmtime::{Cache, CacheConfig, Config, Engine, ExternType, InstancePre, Linker};
 
-use super::{api, cost, host::Host};
+use super::{
+    HeapKind, api, cost, heap,
+    host::Host,
+    shape::{GLOBAL, Shape},
+};
 
 /// The Internet Computer's limit on a module, uncompressed.
 const WASM_BYTES_MAX: u64 = 100 << 20;
 
 /// Stack of Wasm code. A thread that runs a machine needs that much and a little more.
 const STACK_BYTES: usize = 1 << 20;
-
-pub(super) const MEMORY: &str = "\u{1}memory";
-pub(super) const START: &str = "\u{1}start";
-const TABLE: &str = "\u{1}table";
-const GLOBAL: &str = "\u{1}global ";
 
 /// Why a module cannot be installed.
 #[derive(Debug, Error)]
@@ -44,6 +41,20 @@ pub enum ModuleError {
     ExportedTwice(String),
     #[error("the Wasm module exports '{0}', which is no entry point of a canister")]
     UnknownExport(String),
+    #[error("the Wasm module's entry point '{0}' takes or gives values")]
+    EntryPointType(String),
+    #[error("the Wasm module imports '{module}.{name}', which is no function of the System API")]
+    UnknownImport { module: String, name: String },
+    #[error("the Wasm module has {count} {what}; at most {max} are allowed")]
+    TooMany {
+        what: &'static str,
+        count: u64,
+        max: u64,
+    },
+    #[error("the Wasm module's custom section '{0}' is neither 'icp:public …' nor 'icp:private …'")]
+    UnknownSection(String),
+    #[error("the Wasm module has two custom sections for the metadata '{0}'")]
+    MetadataTwice(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +76,11 @@ impl Compiler {
     /// # Panics
     /// When the folder of the cache cannot be used.
     pub fn new(cache: Option<&Path>) -> Self {
+        Self::with_heaps(cache, HeapKind::Mapped)
+    }
+
+    /// As [`Compiler::new`], with heaps of that kind.
+    pub fn with_heaps(cache: Option<&Path>, heaps: HeapKind) -> Self {
         let mut config = Config::new();
         config
             .consume_fuel(true)
@@ -74,8 +90,9 @@ impl Compiler {
             .wasm_multi_memory(false)
             .wasm_memory64(false)
             .max_wasm_stack(STACK_BYTES)
-            // The heap is copied back after a trap; an image that is mapped brings nothing.
+            // The heap is put back after a trap in another way.
             .memory_init_cow(false);
+        heap::configure(&mut config, heaps);
         if let Some(folder) = cache {
             let mut cache = CacheConfig::new();
             cache.with_directory(folder);
@@ -101,12 +118,16 @@ impl Compiler {
         }
         let wasm = unpack(bytes)?;
         let shape = Shape::of(&wasm)?;
-        let compiled = wasmtime::Module::new(&self.engine, shape.with_exports(&wasm)?)
+        let compiled = wasmtime::Module::new(&self.engine, shape.transform(&wasm)?)
             .map_err(|error| ModuleError::Invalid(format!("{error:#}")))?;
-        let instance = self
-            .linker
-            .instantiate_pre(&compiled)
-            .map_err(|error| ModuleError::Invalid(format!("{error:#}")))?;
+        check_entry_points(&shape, &compiled)?;
+        let instance =
+            self.linker.instantiate_pre(&compiled).map_err(|error| {
+                match missing_import(&self.linker, &compiled) {
+                    Some((module, name)) => ModuleError::UnknownImport { module, name },
+                    None => ModuleError::Invalid(format!("{error:#}")),
+                }
+            })?;
         let module = Module(Arc::new(Inner {
             hash,
             instance,
@@ -158,7 +179,21 @@ impl Module {
             .map(|index| format!("{GLOBAL}{index}"))
     }
 
-    pub(super) const TABLE: &str = TABLE;
+    /// Whether running the code may leave an instance with other tables or segments than it began with.
+    pub(super) fn wears_out(&self) -> bool {
+        self.0.shape.wears_out
+    }
+
+    /// Whether the code can ask for the certificate of its data.
+    pub fn asks_for_certificate(&self) -> bool {
+        self.0.shape.asks_for_certificate
+    }
+
+    /// All custom sections `icp:public NAME` and `icp:private NAME`, by name.
+    pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let metadata = self.0.shape.metadata.iter();
+        metadata.map(|(name, (_, bytes))| (name.as_str(), bytes.as_slice()))
+    }
 
     /// A custom section `icp:public NAME` or `icp:private NAME`.
     pub fn metadata(&self, name: &str) -> Option<(MetadataVisibility, &[u8])> {
@@ -186,183 +221,28 @@ fn unpack(bytes: &[u8]) -> Result<Cow<'_, [u8]>, ModuleError> {
     }
 }
 
-/// What there is in a module, as far as a canister's host cares.
-#[derive(Default)]
-struct Shape {
-    entry_points: BTreeSet<String>,
-    start: Option<u32>,
-    mutable_globals: Vec<u32>,
-    has_memory: bool,
-    has_table: bool,
-    metadata: BTreeMap<String, (MetadataVisibility, Vec<u8>)>,
+/// Names of entry points are checked with the module's shape, types where they are known.
+fn check_entry_points(shape: &Shape, module: &wasmtime::Module) -> Result<(), ModuleError> {
+    for name in &shape.entry_points {
+        let plain = match module.get_export(name) {
+            Some(ExternType::Func(ty)) => ty.params().len() == 0 && ty.results().len() == 0,
+            _ => false,
+        };
+        if !plain {
+            return Err(ModuleError::EntryPointType(name.clone()));
+        }
+    }
+    Ok(())
 }
 
-impl Shape {
-    fn of(wasm: &[u8]) -> Result<Self, ModuleError> {
-        let mut shape = Self::default();
-        let mut globals_imported = 0;
-        for payload in Parser::new(0).parse_all(wasm) {
-            match payload.map_err(invalid)? {
-                Payload::Version {
-                    encoding: wasmparser::Encoding::Component,
-                    ..
-                } => {
-                    return Err(ModuleError::Invalid("it is a component".into()));
-                }
-                Payload::ImportSection(section) => {
-                    for import in section.into_imports() {
-                        if matches!(import.map_err(invalid)?.ty, TypeRef::Global(_)) {
-                            globals_imported += 1;
-                        }
-                    }
-                }
-                Payload::MemorySection(section) => {
-                    for memory in section {
-                        shape.has_memory = true;
-                        if memory.map_err(invalid)?.memory64 {
-                            return Err(ModuleError::Memory64);
-                        }
-                    }
-                }
-                Payload::TableSection(section) => shape.has_table = section.count() > 0,
-                Payload::GlobalSection(section) => {
-                    for (index, global) in (globals_imported..).zip(section) {
-                        if global.map_err(invalid)?.ty.mutable {
-                            shape.mutable_globals.push(index);
-                        }
-                    }
-                }
-                Payload::ExportSection(section) => {
-                    for export in section {
-                        let export = export.map_err(invalid)?;
-                        if export.kind == ExternalKind::Func && export.name.starts_with("canister_")
-                        {
-                            shape.entry_points.insert(export.name.into());
-                        }
-                    }
-                }
-                Payload::StartSection { func, .. } => shape.start = Some(func),
-                Payload::CustomSection(section) => {
-                    shape.note_metadata(section.name(), section.data())
-                }
-                _ => {}
-            }
-        }
-        shape.check_entry_points()?;
-        Ok(shape)
-    }
-
-    fn note_metadata(&mut self, name: &str, data: &[u8]) {
-        for (prefix, visibility) in [
-            ("icp:public ", MetadataVisibility::Public),
-            ("icp:private ", MetadataVisibility::Private),
-        ] {
-            if let Some(name) = name.strip_prefix(prefix) {
-                self.metadata
-                    .insert(name.into(), (visibility, data.to_vec()));
-            }
-        }
-    }
-
-    fn check_entry_points(&self) -> Result<(), ModuleError> {
-        const PLAIN: [&str; 6] = [
-            "canister_init",
-            "canister_pre_upgrade",
-            "canister_post_upgrade",
-            "canister_inspect_message",
-            "canister_heartbeat",
-            "canister_global_timer",
-        ];
-        let mut methods = BTreeSet::new();
-        for name in &self.entry_points {
-            let method = [
-                "canister_update ",
-                "canister_query ",
-                "canister_composite_query ",
-            ]
-            .iter()
-            .find_map(|prefix| name.strip_prefix(prefix));
-            match method {
-                Some(method) if !methods.insert(method) => {
-                    return Err(ModuleError::ExportedTwice(method.into()));
-                }
-                Some(_) => {}
-                None if PLAIN.contains(&name.as_str()) || name == "canister_on_low_wasm_memory" => {
-                }
-                None => return Err(ModuleError::UnknownExport(name.clone())),
-            }
-        }
-        Ok(())
-    }
-
-    /// The module with its table, memory and mutable globals exported, and its start function exported
-    /// instead of run: an instance that is made anew from an image must not start again.
-    fn with_exports(&self, wasm: &[u8]) -> Result<Vec<u8>, ModuleError> {
-        const EXPORT: u8 = 7;
-        const START_ID: u8 = 8;
-        let mut original = vec![];
-        let mut module = wasm_encoder::Module::new();
-        let mut done = false;
-        for payload in Parser::new(0).parse_all(wasm) {
-            let payload = payload.map_err(invalid)?;
-            if let Payload::ExportSection(section) = &payload {
-                for export in section.clone() {
-                    original.push(export.map_err(invalid)?);
-                }
-            }
-            let Some((id, range)) = payload.as_section() else {
-                continue;
-            };
-            // Sections after the exports: start, elements, data count, code, data.
-            if !done && id >= EXPORT {
-                done = true;
-                if id != EXPORT {
-                    module.section(&self.exports(&[]));
-                }
-            }
-            match id {
-                EXPORT => module.section(&self.exports(&original)),
-                START_ID => &mut module,
-                _ => module.section(&RawSection {
-                    id,
-                    data: &wasm[range],
-                }),
-            };
-        }
-        if !done {
-            module.section(&self.exports(&[]));
-        }
-        Ok(module.finish())
-    }
-
-    fn exports(&self, original: &[wasmparser::Export]) -> ExportSection {
-        let mut section = ExportSection::new();
-        for export in original {
-            let kind = match export.kind {
-                ExternalKind::Func | ExternalKind::FuncExact => ExportKind::Func,
-                ExternalKind::Table => ExportKind::Table,
-                ExternalKind::Memory => ExportKind::Memory,
-                ExternalKind::Global => ExportKind::Global,
-                ExternalKind::Tag => ExportKind::Tag,
-            };
-            section.export(export.name, kind, export.index);
-        }
-        if self.has_memory {
-            section.export(MEMORY, ExportKind::Memory, 0);
-        }
-        if self.has_table {
-            section.export(TABLE, ExportKind::Table, 0);
-        }
-        if let Some(start) = self.start {
-            section.export(START, ExportKind::Func, start);
-        }
-        for index in &self.mutable_globals {
-            section.export(&format!("{GLOBAL}{index}"), ExportKind::Global, *index);
-        }
-        section
-    }
-}
-
-fn invalid(error: wasmparser::BinaryReaderError) -> ModuleError {
-    ModuleError::Invalid(error.to_string())
+fn missing_import(linker: &Linker<Host>, module: &wasmtime::Module) -> Option<(String, String)> {
+    let mut store = wasmtime::Store::new(module.engine(), Host::idle());
+    module
+        .imports()
+        .find(|import| {
+            linker
+                .get(&mut store, import.module(), import.name())
+                .is_err()
+        })
+        .map(|import| (import.module().into(), import.name().into()))
 }

@@ -1,42 +1,40 @@
 //! Runs entry points, all or nothing.
 
 use sha2::{Digest, Sha256};
-use wasmtime::{Global, Instance, Ref, Store, Val};
 
 use super::{
-    Closure, Context, Entry, Module, Outcome, Response, StableMemory, Trap,
-    host::{Host, Kind, Run},
-    module,
+    Context, Entry, Image, Module, Outcome, Response, StableMemory, Trap, Usage,
+    host::{Kind, Run},
+    instance::{Change, Live},
+    shape,
 };
+
+/// Instructions for each page of the heap or of stable memory that a message writes to.
+pub const DIRTY_PAGE_COST: u64 = 1_000;
 
 /// A canister's code with its heap, globals and stable memory.
 pub struct Machine {
-    module: Module,
-    store: Store<Host>,
-    instance: Instance,
-    globals: Vec<Global>,
-    /// Heap and mutable globals as they are between executions. The live instance is put back to this
-    /// after a trap and after a query.
-    image: Image,
+    live: Live,
 }
 
+/// What a composite query changed so far. It is kept between the query and its callbacks, in which other
+/// queries of the same canister may run, and dropped at the end.
 #[derive(Default)]
-struct Image {
-    heap: Vec<u8>,
-    globals: Vec<Val>,
-}
+pub struct Scratch(Option<Change>);
 
 impl Machine {
     /// A new canister: start function, then `canister_init`. No machine where one of them trapped.
     pub fn install(module: &Module, arg: Vec<u8>, context: &Context) -> (Option<Self>, Outcome) {
-        let mut machine = match Self::fresh(module, context) {
-            Ok(machine) => machine,
+        let mut machine = match Live::new(module) {
+            Ok(live) => Self { live },
             Err(trap) => return (None, failed(trap, context)),
         };
-        let outcome = machine.transact(context, |machine| {
-            machine.start(context)?;
-            machine.enter_init("canister_init", arg, context)
-        });
+        machine.begin(context.instructions_max);
+        let result = machine
+            .start(context)
+            .and_then(|()| machine.enter_init("canister_init", arg, context));
+        let outcome = machine.outcome(result, context);
+        machine.end(outcome.result.is_ok());
         (outcome.result.is_ok().then_some(machine), outcome)
     }
 
@@ -49,188 +47,189 @@ impl Machine {
         context: &Context,
         skip_pre_upgrade: bool,
     ) -> Outcome {
-        let mut before = 0;
+        let mut before = Usage::default();
         let mut logs = vec![];
+        self.begin(context.instructions_max);
         if !skip_pre_upgrade {
-            self.store.data_mut().stable.begin();
-            self.store.data_mut().run = Run::new(Kind::PRE_UPGRADE, context);
-            self.fuel(context.instructions_max);
+            self.live.host_mut().run = Run::new(Kind::PRE_UPGRADE, context);
             let result = self.call_optional("canister_pre_upgrade");
             let outcome = self.outcome(result, context);
             if outcome.result.is_err() {
-                self.store.data_mut().stable.roll_back();
-                self.restore();
+                self.end(false);
                 return outcome;
             }
-            before = outcome.instructions;
+            before = outcome.usage;
             logs = outcome.logs;
         }
-        let mut new = match Self::fresh(module, context) {
-            Ok(new) => new,
+        let mut new = match Live::new(module) {
+            Ok(live) => Self { live },
             Err(trap) => {
-                self.give_up_upgrade();
+                self.end(false);
                 return failed(trap, context);
             }
         };
         // What pre_upgrade wrote is still in the undo log: the new machine goes on in that transaction.
-        new.store.data_mut().stable = std::mem::take(&mut self.store.data_mut().stable);
-        if skip_pre_upgrade {
-            new.store.data_mut().stable.begin();
-        }
-        new.fuel(context.instructions_max - before);
+        new.live.host_mut().stable = std::mem::take(&mut self.live.host_mut().stable);
+        let rest = Context {
+            instructions_max: context.instructions_max - before.instructions,
+            ..*context
+        };
+        new.live.set_fuel(rest.instructions_max);
         let result = new
-            .start(context)
-            .and_then(|()| new.enter_init("canister_post_upgrade", arg, context));
-        let mut outcome = new.outcome(result, context);
+            .start(&rest)
+            .and_then(|()| new.enter_init("canister_post_upgrade", arg, &rest));
+        let mut outcome = new.outcome(result, &rest);
+        outcome.usage.instructions += before.instructions;
+        outcome.usage.heap_pages_dirtied += before.heap_pages_dirtied;
+        outcome.usage.stable_bytes_read += before.stable_bytes_read;
+        outcome.usage.stable_bytes_written += before.stable_bytes_written;
         logs.append(&mut outcome.logs);
         outcome.logs = logs;
         if outcome.result.is_ok() {
-            new.store.data_mut().stable.commit();
-            new.keep();
+            new.end(true);
             *self = new;
         } else {
-            self.store.data_mut().stable = std::mem::take(&mut new.store.data_mut().stable);
-            self.give_up_upgrade();
+            self.live.host_mut().stable = std::mem::take(&mut new.live.host_mut().stable);
+            self.end(false);
         }
         outcome
     }
 
-    /// Runs one entry point.
+    /// Runs one entry point. Queries and inspections leave nothing behind.
     pub fn run(&mut self, entry: Entry, context: &Context) -> Outcome {
-        let discard = matches!(entry, Entry::Query { .. } | Entry::Inspect { .. });
-        self.store.data_mut().stable.begin();
-        self.fuel(context.instructions_max);
+        let discard = matches!(
+            entry,
+            Entry::Query { .. } | Entry::ReplicatedQuery { .. } | Entry::Inspect { .. }
+        );
+        if matches!(entry, Entry::Update { .. })
+            && let Err(trap) = within(self.heap_bytes(), context.heap_bytes_max)
+        {
+            return failed(trap, context);
+        }
+        self.begin(context.instructions_max);
         let result = self.enter(entry, context);
         let outcome = self.outcome(result, context);
-        self.finish(outcome.result.is_ok() && !discard);
+        self.end(outcome.result.is_ok() && !discard);
         outcome
     }
 
+    /// Runs a composite query or a callback of one on what it changed so far, and leaves the canister as
+    /// it is. A trap takes back what this entry point did.
+    pub fn run_composite(
+        &mut self,
+        scratch: &mut Scratch,
+        entry: Entry,
+        context: &Context,
+    ) -> Outcome {
+        self.live.begin();
+        if let Some(change) = scratch.0.take() {
+            self.live.put_again(change);
+        }
+        let outcome = {
+            self.live.set_fuel(context.instructions_max);
+            let result = self.enter(entry, context);
+            self.outcome(result, context)
+        };
+        let change = self.live.take_back();
+        if outcome.result.is_ok() {
+            scratch.0 = Some(change);
+        }
+        outcome
+    }
+
+    /// Heap, globals and stable memory as they are between executions.
+    pub fn image(&self) -> Image {
+        Image::new(self.live.heap(), self.live.globals(), self.stable())
+    }
+
+    /// The image without the bytes of its memories.
+    pub(crate) fn shape(&self) -> Image {
+        let mut stable = StableMemory::default();
+        stable.grow(self.stable().size_pages());
+        Image::new(&[], self.live.globals(), &stable)
+    }
+
+    /// The heap as it is between executions.
+    pub(crate) fn heap(&self) -> &[u8] {
+        self.live.heap()
+    }
+
+    /// What [`Machine::image`] was taken of. None where the image is of another module.
+    pub fn from_image(module: &Module, image: &Image) -> Result<Option<Self>, Trap> {
+        let Some(stable) = image.stable() else {
+            return Ok(None);
+        };
+        let live = Live::from_image(module, &image.heap, image.globals())?;
+        Ok(live.map(|live| {
+            let mut machine = Self { live };
+            machine.set_stable(stable);
+            machine
+        }))
+    }
+
     pub fn module(&self) -> &Module {
-        &self.module
+        self.live.module()
     }
 
     pub fn stable(&self) -> &StableMemory {
-        &self.store.data().stable
+        &self.live.host().stable
     }
 
     pub fn set_stable(&mut self, stable: StableMemory) {
-        self.store.data_mut().stable = stable;
+        self.live.host_mut().stable = stable;
     }
 
     pub fn heap_bytes(&self) -> u64 {
-        self.image.heap.len() as u64
+        self.live.heap().len() as u64
     }
 
     /// SHA-256 of heap, globals and stable memory.
     pub fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        hash.update(self.module.hash());
-        hash.update((self.image.heap.len() as u64).to_le_bytes());
-        hash.update(&self.image.heap);
-        for value in &self.image.globals {
+        hash.update(self.module().hash());
+        hash.update(self.heap_bytes().to_le_bytes());
+        hash.update(self.live.heap());
+        for value in self.live.globals() {
             hash.update(format!("{value:?}"));
         }
         self.stable().digest(&mut hash);
         hash.finalize().into()
     }
 
-    fn fresh(module: &Module, context: &Context) -> Result<Self, Trap> {
-        let host = Host {
-            stable: StableMemory::default(),
-            memory: None,
-            run: Run::new(Kind::START, context),
-        };
-        let mut store = Store::new(module.instance().module().engine(), host);
-        store.set_fuel(u64::MAX).expect("the engine counts fuel");
-        let instance = module
-            .instance()
-            .instantiate(&mut store)
-            .map_err(|error| Trap::Wasm(format!("cannot be instantiated: {error:#}")))?;
-        store.data_mut().memory = instance.get_memory(&mut store, module::MEMORY);
-        let globals = module
-            .globals()
-            .map(|name| {
-                instance
-                    .get_global(&mut store, &name)
-                    .expect("it was exported")
-            })
-            .collect();
-        let mut machine = Self {
-            module: module.clone(),
-            store,
-            instance,
-            globals,
-            image: Image::default(),
-        };
-        machine.keep();
-        Ok(machine)
+    fn begin(&mut self, instructions_max: u64) {
+        self.live.begin();
+        self.live.set_fuel(instructions_max);
     }
 
-    fn transact(
-        &mut self,
-        context: &Context,
-        work: impl FnOnce(&mut Self) -> Result<(), Trap>,
-    ) -> Outcome {
-        self.store.data_mut().stable.begin();
-        self.fuel(context.instructions_max);
-        let result = work(self);
-        let outcome = self.outcome(result, context);
-        self.finish(outcome.result.is_ok());
-        outcome
-    }
-
-    fn finish(&mut self, keep: bool) {
+    fn end(&mut self, keep: bool) {
         if keep {
-            self.store.data_mut().stable.commit();
-            self.keep();
+            self.live.commit();
         } else {
-            self.store.data_mut().stable.roll_back();
-            self.restore();
+            self.live.roll_back();
         }
     }
 
     fn start(&mut self, context: &Context) -> Result<(), Trap> {
-        if !self.module.has_start() {
+        if !self.module().has_start() {
             return Ok(());
         }
-        self.store.data_mut().run = Run::new(Kind::START, context);
-        self.call_export(module::START)
+        self.live.host_mut().run = Run::new(Kind::START, &fresh(context));
+        self.live.call_export(shape::START)
     }
 
     fn enter_init(&mut self, name: &str, arg: Vec<u8>, context: &Context) -> Result<(), Trap> {
-        let logs = std::mem::take(&mut self.store.data_mut().run.logs);
-        self.store.data_mut().run = Run {
+        let logs = std::mem::take(&mut self.live.host_mut().run.logs);
+        self.live.host_mut().run = Run {
             arg,
             logs,
-            ..Run::new(Kind::INIT, context)
+            ..Run::new(Kind::INIT, &fresh(context))
         };
-        self.call_optional(name)
+        self.initialise(name, context)
     }
 
     fn enter(&mut self, entry: Entry, context: &Context) -> Result<(), Trap> {
-        let (kind, export) = match &entry {
-            Entry::Inspect { .. } => (Kind::INSPECT, "canister_inspect_message".into()),
-            Entry::Update { method, .. } => (Kind::UPDATE, format!("canister_update {method}")),
-            Entry::ReplicatedQuery { method, .. } => {
-                (Kind::REPLICATED_QUERY, format!("canister_query {method}"))
-            }
-            Entry::Query { method, .. } => (Kind::QUERY, format!("canister_query {method}")),
-            Entry::Heartbeat => (Kind::SYSTEM_TASK, "canister_heartbeat".into()),
-            Entry::Timer => (Kind::SYSTEM_TASK, "canister_global_timer".into()),
-            Entry::Callback {
-                response: Response::Reply(_),
-                ..
-            } => (Kind::REPLY_CALLBACK, String::new()),
-            Entry::Callback { .. } => (Kind::REJECT_CALLBACK, String::new()),
-            Entry::Cleanup { .. } => (Kind::CLEANUP, String::new()),
-        };
-        let (method, arg) = entry.message();
-        let mut run = Run {
-            method: method.into(),
-            arg: arg.to_vec(),
-            ..Run::new(kind, context)
-        };
+        let (kind, export) = kind_and_export(&entry);
+        let mut run = Run::new(kind, context);
         let closure = match entry {
             Entry::Callback {
                 closure,
@@ -238,96 +237,93 @@ impl Machine {
                 cycles_refunded,
             } => {
                 run.cycles_refunded = cycles_refunded;
-                match response {
-                    Response::Reply(reply) => run.arg = reply,
-                    Response::Reject { code, message } => run.reject = Some((code, message)),
-                }
+                run.receive(response);
                 Some(closure)
             }
-            Entry::Cleanup { closure } => Some(closure),
-            Entry::Inspect { .. } if !self.module.exports(&export) => {
-                self.store.data_mut().run = Run {
-                    accepted: true,
-                    ..run
-                };
+            Entry::CompositeCallback { closure, response } => {
+                run.receive(response);
+                Some(closure)
+            }
+            Entry::Cleanup {
+                closure,
+                reject_code,
+            }
+            | Entry::CompositeCleanup {
+                closure,
+                reject_code,
+            } => {
+                run.reject = (reject_code != 0).then(|| (reject_code, String::new()));
+                Some(closure)
+            }
+            Entry::Inspect { .. } if !self.module().exports(&export) => {
+                run.accepted = true;
+                self.live.host_mut().run = run;
                 return Ok(());
             }
-            _ => None,
+            Entry::Inspect { method, arg }
+            | Entry::Update { method, arg }
+            | Entry::ReplicatedQuery { method, arg }
+            | Entry::Query { method, arg }
+            | Entry::CompositeQuery { method, arg } => {
+                (run.method, run.arg) = (method, arg);
+                None
+            }
+            Entry::Heartbeat | Entry::Timer | Entry::LowWasmMemory => None,
         };
         let method = run.method.clone();
-        self.store.data_mut().run = run;
+        self.live.host_mut().run = run;
         match closure {
-            Some(closure) => self.call_closure(closure),
-            None if self.module.exports(&export) => self.call_export(&export),
+            Some(closure) => self.live.call_closure(closure),
+            None if self.module().exports(&export) => self.live.call_export(&export),
             None => Err(Trap::MethodNotFound { method }),
         }
     }
 
+    /// `canister_init` or `canister_post_upgrade`, if there is one, with a heap that may be as large.
+    fn initialise(&mut self, name: &str, context: &Context) -> Result<(), Trap> {
+        self.call_optional(name)?;
+        within(self.live.live_heap_bytes(), context.heap_bytes_max)
+    }
+
     fn call_optional(&mut self, name: &str) -> Result<(), Trap> {
-        if self.module.exports(name) {
-            self.call_export(name)
+        if self.module().exports(name) {
+            self.live.call_export(name)
         } else {
             Ok(())
         }
     }
 
-    fn call_export(&mut self, name: &str) -> Result<(), Trap> {
-        let function = self
-            .instance
-            .get_typed_func::<(), ()>(&mut self.store, name)
-            .map_err(|error| Trap::Wasm(format!("'{name}' is no entry point: {error}")))?;
-        function
-            .call(&mut self.store, ())
-            .map_err(|error| self.trap(error))
-    }
-
-    fn call_closure(&mut self, Closure { fun, env }: Closure) -> Result<(), Trap> {
-        let table = self.instance.get_table(&mut self.store, Module::TABLE);
-        let element = table.and_then(|table| table.get(&mut self.store, u64::from(fun)));
-        let Some(Ref::Func(Some(function))) = element else {
-            return Err(Trap::Contract(format!(
-                "there is no function {fun} in the table"
-            )));
-        };
-        let function = function.typed::<u32, ()>(&self.store).map_err(|_| {
-            Trap::Contract(format!(
-                "function {fun} of the table is no callback (i32) -> ()"
-            ))
-        })?;
-        function
-            .call(&mut self.store, env)
-            .map_err(|error| self.trap(error))
-    }
-
-    fn trap(&mut self, error: wasmtime::Error) -> Trap {
-        let run = &mut self.store.data_mut().run;
-        if let Some(trap) = run.trap.take() {
-            return trap;
-        }
-        match error.downcast_ref::<wasmtime::Trap>() {
-            Some(wasmtime::Trap::OutOfFuel) => Trap::InstructionLimit {
-                max: run.instructions_max,
-            },
-            Some(trap) => Trap::Wasm(trap.to_string()),
-            None => Trap::Wasm(format!("{error:#}")),
-        }
-    }
-
-    fn fuel(&mut self, instructions: u64) {
-        self.store
-            .set_fuel(instructions)
-            .expect("the engine counts fuel");
-    }
-
     fn outcome(&mut self, result: Result<(), Trap>, context: &Context) -> Outcome {
-        let left = self.store.get_fuel().expect("the engine counts fuel");
-        let run = std::mem::replace(&mut self.store.data_mut().run, Run::idle());
+        let dirty = self.live.look();
+        // Where state is discarded, nobody looks which pages of the heap are dirty.
+        let untracked = Kind::QUERY.or(Kind::REPLICATED_QUERY).or(Kind::INSPECT);
+        let heap_pages_dirtied = if self.live.host().run.kind.among(untracked) {
+            0
+        } else {
+            dirty
+        };
+        // Dirty pages are charged when everything is done: they take what is left, but fail nothing.
+        let max = context.instructions_max;
+        let instructions = max
+            .saturating_sub(self.live.fuel())
+            .saturating_add(heap_pages_dirtied * DIRTY_PAGE_COST)
+            .min(max);
+        let host = self.live.host_mut();
+        let run = std::mem::replace(&mut host.run, Run::idle());
         Outcome {
-            instructions: context.instructions_max.saturating_sub(left),
+            usage: Usage {
+                instructions,
+                heap_pages_dirtied,
+                stable_pages_dirtied: host.stable.dirty_pages(),
+                stable_pages_accessed: run.stable_access.pages(),
+                stable_bytes_read: run.stable_access.bytes_read,
+                stable_bytes_written: run.stable_access.bytes_written,
+            },
             response: run.response,
             calls: run.calls,
             balance: run.balance,
             cycles_accepted: run.cycles_accepted,
+            cycles_burned: run.cycles_burned,
             certified_data: run.certified_data,
             timer_ns: run.timer_ns,
             accepted: run.accepted,
@@ -335,86 +331,52 @@ impl Machine {
             result,
         }
     }
+}
 
-    /// Makes the live heap and globals the committed ones.
-    fn keep(&mut self) {
-        if let Some(memory) = self.store.data().memory {
-            let live = memory.data(&self.store);
-            self.image.heap.resize(live.len(), 0);
-            self.image.heap.copy_from_slice(live);
-        }
-        let globals = &self.globals;
-        self.image.globals = globals
-            .iter()
-            .map(|global| global.get(&mut self.store))
-            .collect();
+/// How new code sees the world: its version has begun, and no timer is set.
+fn fresh<'a>(context: &Context<'a>) -> Context<'a> {
+    Context {
+        canister_version: context.canister_version + 1,
+        timer_ns: 0,
+        ..*context
     }
+}
 
-    /// Puts heap and globals back to the committed ones.
-    fn restore(&mut self) {
-        let live = self
-            .store
-            .data()
-            .memory
-            .map_or(0, |memory| memory.data_size(&self.store));
-        if live != self.image.heap.len() {
-            // A memory of Wasm cannot shrink: take a new instance.
-            self.renew();
+fn kind_and_export(entry: &Entry) -> (Kind, String) {
+    let closure = String::new();
+    match entry {
+        Entry::Inspect { .. } => (Kind::INSPECT, "canister_inspect_message".into()),
+        Entry::Update { method, .. } => (Kind::UPDATE, format!("canister_update {method}")),
+        Entry::ReplicatedQuery { method, .. } => {
+            (Kind::REPLICATED_QUERY, format!("canister_query {method}"))
         }
-        if let Some(memory) = self.store.data().memory {
-            memory
-                .data_mut(&mut self.store)
-                .copy_from_slice(&self.image.heap);
-        }
-        for (global, value) in self.globals.iter().zip(&self.image.globals) {
-            global
-                .set(&mut self.store, *value)
-                .expect("the value came from there");
-        }
+        Entry::Query { method, .. } => (Kind::QUERY, format!("canister_query {method}")),
+        Entry::CompositeQuery { method, .. } => (
+            Kind::COMPOSITE_QUERY,
+            format!("canister_composite_query {method}"),
+        ),
+        Entry::Heartbeat => (Kind::HEARTBEAT, "canister_heartbeat".into()),
+        Entry::Timer => (Kind::TIMER, "canister_global_timer".into()),
+        Entry::LowWasmMemory => (Kind::LOW_WASM_MEMORY, "canister_on_low_wasm_memory".into()),
+        Entry::Callback { response, .. } => match response {
+            Response::Reply(_) => (Kind::REPLY_CALLBACK, closure),
+            Response::Reject { .. } => (Kind::REJECT_CALLBACK, closure),
+        },
+        Entry::Cleanup { .. } => (Kind::CLEANUP, closure),
+        Entry::CompositeCallback { response, .. } => match response {
+            Response::Reply(_) => (Kind::COMPOSITE_REPLY, closure),
+            Response::Reject { .. } => (Kind::COMPOSITE_REJECT, closure),
+        },
+        Entry::CompositeCleanup { .. } => (Kind::COMPOSITE_CLEANUP, closure),
     }
+}
 
-    fn renew(&mut self) {
-        let host = self.store.data_mut();
-        let stable = std::mem::take(&mut host.stable);
-        let run = std::mem::replace(&mut host.run, Run::idle());
-        let image = std::mem::take(&mut self.image);
-        let mut store = Store::new(
-            self.module.instance().module().engine(),
-            Host {
-                stable,
-                memory: None,
-                run,
-            },
-        );
-        store.set_fuel(u64::MAX).expect("the engine counts fuel");
-        let instance = self
-            .module
-            .instance()
-            .instantiate(&mut store)
-            .expect("it could be instantiated before");
-        let memory = instance.get_memory(&mut store, module::MEMORY);
-        if let Some(memory) = memory {
-            let missing = image.heap.len() as u64 / 65_536 - memory.size(&store);
-            memory
-                .grow(&mut store, missing)
-                .expect("the memory had that size before");
-        }
-        store.data_mut().memory = memory;
-        self.globals = self
-            .module
-            .globals()
-            .map(|name| {
-                instance
-                    .get_global(&mut store, &name)
-                    .expect("it was exported")
-            })
-            .collect();
-        (self.store, self.instance, self.image) = (store, instance, image);
-    }
-
-    fn give_up_upgrade(&mut self) {
-        self.store.data_mut().stable.roll_back();
-        self.restore();
+/// Whether a heap is within the setting `wasm_memory_limit`, where there is one.
+pub fn within(bytes: u64, max: u64) -> Result<(), Trap> {
+    if max != 0 && bytes > max {
+        Err(Trap::WasmMemoryLimit { bytes, max })
+    } else {
+        Ok(())
     }
 }
 
@@ -425,10 +387,11 @@ fn failed(trap: Trap, context: &Context) -> Outcome {
         calls: vec![],
         balance: context.balance,
         cycles_accepted: 0,
+        cycles_burned: 0,
         certified_data: None,
         timer_ns: None,
         accepted: false,
         logs: vec![],
-        instructions: 0,
+        usage: Usage::default(),
     }
 }

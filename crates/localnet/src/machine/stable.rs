@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-/// A page of Wasm.
+use super::DIRTY_PAGE_BYTES;
+
+/// A page of Wasm, in which memory grows.
 pub const STABLE_PAGE_BYTES: u64 = 65_536;
 
 /// The Internet Computer's limit: 500 GiB.
 const STABLE_PAGES_MAX: u64 = 500 * (1 << 30) / STABLE_PAGE_BYTES;
 
-type Page = Box<[u8; STABLE_PAGE_BYTES as usize]>;
+/// Kept, undone and charged in pages of [`DIRTY_PAGE_BYTES`].
+type Page = Box<[u8; DIRTY_PAGE_BYTES as usize]>;
 
 /// Pages that were never written are not there: untouched gigabytes cost nothing.
 #[derive(Default)]
@@ -21,9 +24,17 @@ pub struct StableMemory {
     undo: Option<Undo>,
 }
 
+#[derive(Default)]
 struct Undo {
     /// Pages as they were, for those that were written; none for those that were not there.
     pages: BTreeMap<u64, Option<Page>>,
+    size_pages: u64,
+}
+
+/// What a transaction did to stable memory, taken out of it.
+#[derive(Default)]
+pub struct StableChange {
+    pages: BTreeMap<u64, Page>,
     size_pages: u64,
 }
 
@@ -42,6 +53,34 @@ impl StableMemory {
         memory
     }
 
+    /// Of that size, in pages of [`STABLE_PAGE_BYTES`], with these pages of [`DIRTY_PAGE_BYTES`]. None
+    /// where they do not fit.
+    pub fn from_pages<'a>(
+        size_pages: u64,
+        pages: impl Iterator<Item = (u64, &'a [u8])>,
+    ) -> Option<Self> {
+        let mut memory = Self {
+            size_pages,
+            ..Self::default()
+        };
+        for (page, bytes) in pages {
+            let offset = page.checked_mul(DIRTY_PAGE_BYTES)?;
+            memory.write(offset, bytes).ok()?;
+        }
+        Some(memory)
+    }
+
+    /// The pages of [`DIRTY_PAGE_BYTES`] that were written to, in their order.
+    pub fn pages(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let pages = self.pages.iter();
+        pages.map(|(page, bytes)| (*page, bytes.as_slice()))
+    }
+
+    /// Bytes of those pages.
+    pub fn bytes_written(&self) -> u64 {
+        self.pages.len() as u64 * DIRTY_PAGE_BYTES
+    }
+
     /// All of it. For images that a test takes or puts; a large memory is copied whole.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; (self.size_pages * STABLE_PAGE_BYTES) as usize];
@@ -49,6 +88,7 @@ impl StableMemory {
         bytes
     }
 
+    /// In pages of [`STABLE_PAGE_BYTES`].
     pub fn size_pages(&self) -> u64 {
         self.size_pages
     }
@@ -64,7 +104,7 @@ impl StableMemory {
     }
 
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
-        self.check(offset, into.len())?;
+        self.check(offset, into.len() as u64)?;
         let mut done = 0;
         while done < into.len() {
             let (page, at, len) = span(offset + done as u64, into.len() - done);
@@ -79,20 +119,27 @@ impl StableMemory {
     }
 
     pub fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), OutOfBounds> {
-        self.check(offset, from.len())?;
+        self.check(offset, from.len() as u64)?;
         let mut done = 0;
         while done < from.len() {
             let (page, at, len) = span(offset + done as u64, from.len() - done);
-            if let Some(undo) = &mut self.undo {
-                undo.pages
-                    .entry(page)
-                    .or_insert_with(|| self.pages.get(&page).cloned());
+            let part = &from[done..done + len];
+            match &mut self.undo {
+                Some(undo) if !undo.pages.contains_key(&page) => {
+                    let before = self.pages.remove(&page);
+                    let mut new = match &before {
+                        Some(bytes) if len < bytes.len() => bytes.clone(),
+                        _ => empty_page(),
+                    };
+                    new[at..at + len].copy_from_slice(part);
+                    self.pages.insert(page, new);
+                    undo.pages.insert(page, before);
+                }
+                _ => {
+                    let bytes = self.pages.entry(page).or_insert_with(empty_page);
+                    bytes[at..at + len].copy_from_slice(part);
+                }
             }
-            let bytes = self
-                .pages
-                .entry(page)
-                .or_insert_with(|| Box::new([0; STABLE_PAGE_BYTES as usize]));
-            bytes[at..at + len].copy_from_slice(&from[done..done + len]);
             done += len;
         }
         Ok(())
@@ -113,15 +160,51 @@ impl StableMemory {
 
     /// Undoes what was written since [`StableMemory::begin`].
     pub fn roll_back(&mut self) {
-        if let Some(undo) = self.undo.take() {
-            self.size_pages = undo.size_pages;
-            for (page, before) in undo.pages {
-                match before {
-                    Some(bytes) => self.pages.insert(page, bytes),
-                    None => self.pages.remove(&page),
-                };
-            }
+        self.take_back();
+    }
+
+    /// Undoes what was written since [`StableMemory::begin`], and hands it out.
+    pub fn take_back(&mut self) -> StableChange {
+        let Some(undo) = self.undo.take() else {
+            return StableChange {
+                size_pages: self.size_pages,
+                ..StableChange::default()
+            };
+        };
+        let mut change = StableChange {
+            pages: BTreeMap::new(),
+            size_pages: std::mem::replace(&mut self.size_pages, undo.size_pages),
+        };
+        for (page, before) in undo.pages {
+            let after = match before {
+                Some(bytes) => self.pages.insert(page, bytes),
+                None => self.pages.remove(&page),
+            };
+            change.pages.extend(after.map(|bytes| (page, bytes)));
         }
+        change
+    }
+
+    /// Does again what [`StableMemory::take_back`] took, in a transaction that has just begun.
+    pub fn put_again(&mut self, change: StableChange) {
+        let Some(undo) = &mut self.undo else { return };
+        self.size_pages = change.size_pages;
+        for (page, bytes) in change.pages {
+            undo.pages.insert(page, self.pages.insert(page, bytes));
+        }
+    }
+
+    /// Pages of [`DIRTY_PAGE_BYTES`] that the running transaction has written to.
+    pub fn dirty_pages(&self) -> u64 {
+        self.undo.as_ref().map_or(0, |undo| undo.pages.len() as u64)
+    }
+
+    /// Of the pages that a write there touches, how many the running transaction has not yet written to.
+    pub fn newly_dirty(&self, offset: u64, len: u64) -> u64 {
+        let Some(undo) = &self.undo else { return 0 };
+        let pages = pages_of(offset, len);
+        let all = pages.end - pages.start;
+        all - undo.pages.range(pages).count() as u64
     }
 
     pub fn digest(&self, hash: &mut Sha256) {
@@ -135,22 +218,33 @@ impl StableMemory {
         }
     }
 
-    fn check(&self, offset: u64, len: usize) -> Result<(), OutOfBounds> {
-        let end = offset.checked_add(len as u64).ok_or(OutOfBounds)?;
-        if end <= self.size_pages * STABLE_PAGE_BYTES {
-            Ok(())
-        } else {
-            Err(OutOfBounds)
+    pub fn check(&self, offset: u64, len: u64) -> Result<(), OutOfBounds> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size_pages * STABLE_PAGE_BYTES => Ok(()),
+            _ => Err(OutOfBounds),
         }
     }
 }
 
+/// The pages of [`DIRTY_PAGE_BYTES`] that hold `len` bytes at `offset`.
+pub fn pages_of(offset: u64, len: u64) -> std::ops::Range<u64> {
+    let first = offset / DIRTY_PAGE_BYTES;
+    match len {
+        0 => first..first,
+        _ => first..(offset + len - 1) / DIRTY_PAGE_BYTES + 1,
+    }
+}
+
+fn empty_page() -> Page {
+    Box::new([0; DIRTY_PAGE_BYTES as usize])
+}
+
 /// The page of `offset`, the place in it, and how many of `len` bytes it holds from there.
 fn span(offset: u64, len: usize) -> (u64, usize, usize) {
-    let at = (offset % STABLE_PAGE_BYTES) as usize;
+    let at = (offset % DIRTY_PAGE_BYTES) as usize;
     (
-        offset / STABLE_PAGE_BYTES,
+        offset / DIRTY_PAGE_BYTES,
         at,
-        len.min(STABLE_PAGE_BYTES as usize - at),
+        len.min(DIRTY_PAGE_BYTES as usize - at),
     )
 }

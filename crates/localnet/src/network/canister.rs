@@ -7,8 +7,13 @@ use ic_management_canister_types::{
     Change, ChangeDetails, ChangeOrigin, FromCanisterRecord, FromUserRecord,
 };
 
-use super::call::{Delivery, Origin, Request};
-use crate::machine::{Closure, LogLine, Machine};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    call::{Delivery, Origin, Request},
+    snapshot::Snapshot,
+};
+use crate::machine::{LogLine, Machine};
 
 /// Log lines kept for each canister; older ones are dropped.
 const LOG_LINES_MAX: usize = 1_000;
@@ -16,15 +21,24 @@ const LOG_LINES_MAX: usize = 1_000;
 const HISTORY_MAX: usize = 20;
 
 /// Whether a canister takes messages.
+#[derive(Serialize, Deserialize)]
 pub enum Status {
     Running,
     /// Waits for outstanding calls; who asked is answered when none is left.
-    Stopping(Vec<Origin>),
+    Stopping(Vec<Waiting>),
     Stopped,
 }
 
-/// Settings that are kept and shown; this network enforces none of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Somebody who waits for a canister to stop.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Waiting {
+    pub origin: Origin,
+    pub cycles: u128,
+    pub since_ns: u64,
+}
+
+/// Settings, as the Internet Computer has them. Nothing is ever reserved, so its limit is only shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     pub compute_allocation: u128,
     pub memory_allocation: u128,
@@ -51,11 +65,18 @@ impl Default for Settings {
     }
 }
 
+#[derive(Serialize, Deserialize)]
 pub struct Canister {
     pub subnet: Principal,
     pub controllers: BTreeSet<Principal>,
     pub balance: u128,
+    /// Kept apart: see `save`.
+    #[serde(skip)]
     pub machine: Option<Machine>,
+    /// Bytes of the module as it was given.
+    pub wasm_bytes: u64,
+    /// Until when storage is paid.
+    pub charged_ns: u64,
     pub environment: BTreeMap<String, String>,
     pub settings: Settings,
     pub status: Status,
@@ -73,15 +94,28 @@ pub struct Canister {
     pub requests: VecDeque<Request>,
     /// Calls this canister waits for, by callee.
     pub outstanding: BTreeMap<Principal, usize>,
+    /// Call contexts that are open.
+    pub contexts: usize,
+    /// By their ids.
+    pub snapshots: BTreeMap<Vec<u8>, Snapshot>,
+    /// How many there ever were.
+    pub snapshots_taken: u64,
 }
 
 impl Canister {
-    pub fn new(subnet: Principal, controllers: BTreeSet<Principal>, balance: u128) -> Self {
+    pub fn new(
+        subnet: Principal,
+        controllers: BTreeSet<Principal>,
+        balance: u128,
+        now_ns: u64,
+    ) -> Self {
         Self {
             subnet,
             controllers,
             balance,
             machine: None,
+            wasm_bytes: 0,
+            charged_ns: now_ns,
             environment: BTreeMap::new(),
             settings: Settings::default(),
             status: Status::Running,
@@ -96,6 +130,9 @@ impl Canister {
             responses: VecDeque::new(),
             requests: VecDeque::new(),
             outstanding: BTreeMap::new(),
+            contexts: 0,
+            snapshots: BTreeMap::new(),
+            snapshots_taken: 0,
         }
     }
 
@@ -139,6 +176,11 @@ impl Canister {
         }
     }
 
+    /// Whether a message waits.
+    pub fn has_messages(&self) -> bool {
+        !self.requests.is_empty() || !self.responses.is_empty()
+    }
+
     pub fn exports(&self, name: &str) -> bool {
         self.machine
             .as_ref()
@@ -147,6 +189,7 @@ impl Canister {
 }
 
 /// A call context: a message that was begun, or a timer's or heartbeat's run, with the calls it made.
+#[derive(Serialize, Deserialize)]
 pub struct Context {
     pub canister: Principal,
     /// Who waits for the answer; nobody for timers and heartbeats, or once it was given.
@@ -158,14 +201,28 @@ pub struct Context {
     pub instructions: u64,
 }
 
-/// A call that was made and not answered.
-pub struct Outstanding {
-    pub context: u64,
-    pub caller: Principal,
-    pub callee: Principal,
-    pub on_reply: Closure,
-    pub on_reject: Closure,
-    pub on_cleanup: Option<Closure>,
-    /// 0 for a call that waits without bound.
-    pub deadline_ns: u64,
+impl Context {
+    pub fn new(canister: Principal, origin: Option<Origin>, caller: Principal) -> Self {
+        Self {
+            canister,
+            origin,
+            caller,
+            cycles_available: 0,
+            deadline_ns: 0,
+            calls_outstanding: 0,
+            instructions: 0,
+        }
+    }
+}
+
+impl Canister {
+    /// A call to `callee` is over.
+    pub fn forget_call(&mut self, callee: &Principal) {
+        if let Some(count) = self.outstanding.get_mut(callee) {
+            *count -= 1;
+            if *count == 0 {
+                self.outstanding.remove(callee);
+            }
+        }
+    }
 }

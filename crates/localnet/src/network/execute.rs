@@ -1,49 +1,83 @@
-//! One message: the checks before, the run, and what follows from it.
+//! One execution: what it is paid with, the run, and what it leaves behind.
 
 use candid::Principal;
 
 use super::{
-    Network, Reject, Stream,
-    call::{Delivery, Origin, Request},
-    canister::{Canister, Context, Outstanding, Status},
+    Network, Reject,
+    account::{Account, Kind},
+    call::{Origin, Request},
+    canister::{Canister, Context, Status},
+    fault::{Event, Fault, Site},
 };
-use crate::machine::{self, Entry, Outcome, Response};
+use crate::{
+    fees::Fees,
+    machine::{self, Entry, Outcome},
+};
 
 /// Limits of the Internet Computer, in instructions.
-pub const UPDATE_INSTRUCTIONS: u64 = 40_000_000_000;
+pub const UPDATE_INSTRUCTIONS: u64 = crate::fees::MESSAGE_INSTRUCTIONS_MAX;
 pub const QUERY_INSTRUCTIONS: u64 = 5_000_000_000;
 pub const INSPECT_INSTRUCTIONS: u64 = 200_000_000;
 pub const INSTALL_INSTRUCTIONS: u64 = 300_000_000_000;
 
-/// A bounded wait is never longer.
-const WAIT_S_MAX: u32 = 300;
-/// Bytes that cross from one subnet to another.
-const CROSS_SUBNET_BYTES_MAX: usize = 2 << 20;
-
 /// What an execution needs to know besides its canister.
 #[derive(Clone, Copy)]
-pub(super) struct Circumstances {
+pub(super) struct Circumstances<'a> {
     pub id: Principal,
     pub caller: Principal,
     pub time_ns: u64,
+    pub root_key: &'a [u8],
+    pub fees: &'a Fees,
     pub cycles_available: u128,
     pub deadline_ns: u64,
     pub answered: bool,
     pub instructions_max: u64,
     pub instructions_before: u64,
+    pub growth_bytes_max: u64,
+    pub queues_full: bool,
 }
 
-impl Circumstances {
-    pub fn new(id: Principal, caller: Principal, time_ns: u64, instructions_max: u64) -> Self {
+impl<'a> Circumstances<'a> {
+    pub fn new(
+        id: Principal,
+        caller: Principal,
+        time_ns: u64,
+        instructions_max: u64,
+        root_key: &'a [u8],
+        fees: &'a Fees,
+    ) -> Self {
         Self {
             id,
             caller,
             time_ns,
+            root_key,
+            fees,
             cycles_available: 0,
             deadline_ns: 0,
             answered: false,
             instructions_max,
             instructions_before: 0,
+            growth_bytes_max: u64::MAX,
+            queues_full: false,
+        }
+    }
+
+    /// The same with what a fault takes away.
+    fn under(self, fault: Option<Fault>) -> Self {
+        match fault {
+            Some(Fault::Trap { instructions }) => Self {
+                instructions_max: instructions.min(self.instructions_max),
+                ..self
+            },
+            Some(Fault::NoGrowth) => Self {
+                growth_bytes_max: 0,
+                ..self
+            },
+            Some(Fault::QueueFull) => Self {
+                queues_full: true,
+                ..self
+            },
+            _ => self,
         }
     }
 }
@@ -55,25 +89,38 @@ pub(super) fn with_machine<T>(
     work: impl FnOnce(&mut machine::Machine, &machine::Context) -> T,
 ) -> Option<T> {
     let mut machine = canister.machine.take()?;
-    let result = work(&mut machine, &view(canister, circumstances));
+    // What a canister must keep depends on its memory, which is in the machine.
+    let memory = machine.heap_bytes() + machine.stable().size_pages() * machine::STABLE_PAGE_BYTES;
+    let frozen = canister.frozen_with(memory, circumstances.fees);
+    let result = work(&mut machine, &view(canister, circumstances, frozen));
     canister.machine = Some(machine);
     Some(result)
 }
 
-/// The world as the canister may see it.
-pub(super) fn view(canister: &Canister, of: Circumstances) -> machine::Context<'_> {
+/// The world as the canister may see it. It keeps `frozen` cycles.
+pub(super) fn view<'a>(
+    canister: &'a Canister,
+    of: Circumstances<'a>,
+    frozen: u128,
+) -> machine::Context<'a> {
     machine::Context {
         canister_id: of.id,
         subnet_id: canister.subnet,
         caller: of.caller,
+        caller_info: None,
         controllers: &canister.controllers,
         environment: &canister.environment,
-        root_key: &[],
+        root_key: of.root_key,
         time_ns: of.time_ns,
         timer_ns: canister.timer_ns,
         canister_version: canister.version,
         status: canister.status_code(),
         balance: canister.balance,
+        liquid_balance: canister.balance.saturating_sub(frozen),
+        fees: of.fees,
+        queues_full: of.queues_full,
+        growth_bytes_max: of.growth_bytes_max,
+        heap_bytes_max: u64::try_from(canister.settings.wasm_memory_limit).unwrap_or(u64::MAX),
         cycles_available: of.cycles_available,
         deadline_ns: of.deadline_ns,
         answered: of.answered,
@@ -84,36 +131,27 @@ pub(super) fn view(canister: &Canister, of: Circumstances) -> machine::Context<'
     }
 }
 
+/// One execution to be done in a context, and the cycles that were taken for it.
+pub(super) struct Run {
+    pub kind: Kind,
+    pub method: String,
+    /// For so many instructions.
+    pub prepaid: u128,
+    pub instructions: u64,
+    /// It may run so many of them.
+    pub instructions_max: u64,
+    pub bytes_in: u64,
+    pub parent: u64,
+    pub call: u64,
+}
+
 impl Network {
-    /// Puts a request where it will be executed.
-    pub(super) fn enqueue(&mut self, request: Request) {
-        if request.callee == Principal::management_canister() {
-            self.management.push_back(request);
-        } else if let Some(callee) = self.canisters.get_mut(&request.callee) {
-            callee.requests.push_back(request);
-        } else {
-            let reject = Reject::not_found(&request.callee);
-            self.refuse(request, reject);
-        }
-    }
-
-    pub(super) fn refuse(&mut self, request: Request, reject: Reject) {
-        let subnet = self.subnet_of_origin(request.origin);
-        self.answer(request.origin, subnet, Err(reject), request.cycles);
-    }
-
-    fn subnet_of_origin(&self, origin: Origin) -> Principal {
-        let caller = match origin {
-            Origin::Call(call) => self.calls.get(&call).map(|call| call.caller),
-            Origin::Ingress(_) => None,
-        };
-        caller
-            .and_then(|caller| self.subnet_of(&caller))
-            .unwrap_or(Principal::management_canister())
-    }
-
     pub(super) fn run_request(&mut self, request: Request) {
         let id = request.callee;
+        if request.deadline_ns != 0 && request.deadline_ns <= self.time_ns {
+            // The caller has been told that nobody knows; its cycles are lost.
+            return self.burn(request.cycles);
+        }
         let Some(canister) = self.canisters.get_mut(&id) else {
             return self.refuse(request, Reject::not_found(&id));
         };
@@ -126,6 +164,19 @@ impl Network {
         if let Some(reject) = refusal {
             return self.refuse(request, reject);
         }
+        let fault = self.strike_execution(&id, &request.method);
+        let prepaid = match self.prepay(&id) {
+            Ok(prepaid) => prepaid,
+            Err(reject) => return self.refuse(request, reject),
+        };
+        let kind = match &request.origin {
+            Origin::Ingress(message) => {
+                self.history.begin(message);
+                Kind::Ingress
+            }
+            Origin::Call(_) => Kind::Call,
+        };
+        let bytes_in = request.bytes();
         let Request {
             origin,
             caller,
@@ -133,258 +184,176 @@ impl Network {
             arg,
             cycles,
             deadline_ns,
+            parent,
             ..
         } = request;
-        let entry = if canister.exports(&format!("canister_query {method}")) {
+        let name = method.clone();
+        let entry = if self.canisters[&id].exports(&format!("canister_query {method}")) {
             Entry::ReplicatedQuery { method, arg }
         } else {
             Entry::Update { method, arg }
         };
         let context = Context {
-            canister: id,
-            origin: Some(origin),
-            caller,
             cycles_available: cycles,
             deadline_ns,
-            calls_outstanding: 0,
-            instructions: 0,
+            ..Context::new(id, Some(origin), caller)
         };
-        self.run_in_context(context, entry);
+        let run = Run {
+            bytes_in,
+            parent,
+            ..Run::new(kind, name, prepaid)
+        };
+        self.run_in_context(context, entry, run, fault);
     }
 
-    /// A timer or a heartbeat.
-    pub(super) fn run_task(&mut self, id: &Principal, entry: Entry) {
-        let context = Context {
-            canister: *id,
-            origin: None,
-            caller: Principal::management_canister(),
-            cycles_available: 0,
-            deadline_ns: 0,
-            calls_outstanding: 0,
-            instructions: 0,
-        };
-        self.run_in_context(context, entry);
-    }
-
-    fn run_in_context(&mut self, context: Context, entry: Entry) {
-        let number = self.new_id();
-        self.contexts.insert(number, context);
-        let outcome = self.run_entry(number, entry);
-        if let Some(outcome) = outcome {
-            self.conclude(number, outcome);
+    /// A timer or a heartbeat. Not run where the canister cannot pay.
+    pub(super) fn run_task(&mut self, id: &Principal, entry: Entry, kind: Kind) {
+        let fault = self.strike_execution(id, "");
+        if let Ok(prepaid) = self.prepay(id) {
+            let context = Context::new(*id, None, Principal::management_canister());
+            self.run_in_context(
+                context,
+                entry,
+                Run::new(kind, String::new(), prepaid),
+                fault,
+            );
         }
     }
 
-    /// Runs an entry point in a context and keeps what it did to its canister. None where the canister
-    /// is gone.
-    fn run_entry(&mut self, number: u64, entry: Entry) -> Option<Outcome> {
-        let time_ns = self.time_ns;
+    /// Takes the price of the longest execution there can be.
+    fn prepay(&mut self, id: &Principal) -> Result<u128, Reject> {
+        let fees = self.fees_of(id);
+        let price = fees.execution(UPDATE_INSTRUCTIONS);
+        let canister = self.canisters.get_mut(id);
+        canister
+            .ok_or_else(|| Reject::not_found(id))?
+            .pay(id, price, &fees)?;
+        Ok(price)
+    }
+
+    fn run_in_context(&mut self, context: Context, entry: Entry, run: Run, fault: Option<Fault>) {
+        let number = self.open_context(context);
+        if let Some((outcome, account)) = self.run_entry(number, entry, run, fault) {
+            self.conclude(number, outcome, account);
+        }
+    }
+
+    /// Runs an entry point in a context and keeps what it did to its canister. Gives the number of its
+    /// account. None where the canister is gone or has no code.
+    pub(super) fn run_entry(
+        &mut self,
+        number: u64,
+        entry: Entry,
+        run: Run,
+        fault: Option<Fault>,
+    ) -> Option<(Outcome, u64)> {
+        let id = self.contexts.get(&number)?.canister;
+        let fees = self.fees_of(&id);
         let context = self.contexts.get_mut(&number)?;
-        let canister = self.canisters.get_mut(&context.canister)?;
+        let canister = self.canisters.get_mut(&id)?;
         let circumstances = Circumstances {
             cycles_available: context.cycles_available,
             deadline_ns: context.deadline_ns,
             answered: context.origin.is_none(),
             instructions_before: context.instructions,
             ..Circumstances::new(
-                context.canister,
+                id,
                 context.caller,
-                time_ns,
-                UPDATE_INSTRUCTIONS,
+                self.time_ns,
+                run.instructions_max,
+                &self.root_key,
+                &fees,
             )
         };
-        let mut outcome = with_machine(canister, circumstances, |machine, view| {
+        let ran = with_machine(canister, circumstances.under(fault), |machine, view| {
             machine.run(entry, view)
-        })?;
-        context.instructions += outcome.instructions;
+        });
+        let Some(mut outcome) = ran else {
+            self.burn(run.prepaid);
+            return None;
+        };
+        let used = outcome.usage.instructions;
+        context.instructions += used;
         canister.log(std::mem::take(&mut outcome.logs));
+        let refund = fees
+            .instructions(run.instructions.saturating_sub(used))
+            .min(run.prepaid);
+        let mut burned = run.prepaid - refund;
+        let mut timer_ns = None;
         if outcome.result.is_ok() {
             canister.version += 1;
             canister.balance = outcome.balance;
+            burned += outcome.cycles_burned;
             context.cycles_available -= outcome.cycles_accepted;
             if let Some(data) = outcome.certified_data.take() {
                 canister.certified_data = data;
             }
-            if let Some(timer_ns) = outcome.timer_ns {
-                canister.timer_ns = timer_ns;
-            }
+            timer_ns = outcome.timer_ns;
         }
-        Some(outcome)
-    }
-
-    /// Sends what the execution asked for, and answers the context when there is reason to.
-    fn conclude(&mut self, number: u64, outcome: Outcome) {
-        let Some(context) = self.contexts.get(&number) else {
-            return;
-        };
-        let id = context.canister;
-        let failure = match outcome.result {
-            Ok(()) => {
-                for call in outcome.calls {
-                    self.send(number, id, call);
-                }
-                if let Some(response) = outcome.response {
-                    self.answer_context(number, response);
-                }
-                Reject::no_reply(&id)
-            }
-            Err(machine::Trap::MethodNotFound { method }) => {
-                Reject::no_method(&id, "update", &method)
-            }
-            Err(trap) => Reject::trapped(&id, &trap),
-        };
-        if self
-            .contexts
-            .get(&number)
-            .is_some_and(|context| context.calls_outstanding == 0)
-        {
-            // Nothing can answer any more.
-            self.reject_context(number, failure);
-            self.contexts.remove(&number);
+        canister.balance += refund;
+        let caller = context.caller;
+        self.burn(burned);
+        self.spent += used;
+        if let Some(timer_ns) = timer_ns {
+            self.set_timer(&id, timer_ns);
         }
+        let account = self.keep_account(id, caller, run, &outcome, refund);
+        Some((outcome, account))
     }
 
-    fn answer_context(&mut self, number: u64, response: Response) {
-        let Some(context) = self.contexts.get_mut(&number) else {
-            return;
+    fn keep_account(
+        &mut self,
+        canister: Principal,
+        caller: Principal,
+        run: Run,
+        outcome: &Outcome,
+        cycles_refunded: u128,
+    ) -> u64 {
+        let id = self.accounts.next();
+        let account = Account {
+            id,
+            parent: run.parent,
+            call: run.call,
+            cycles_prepaid: run.prepaid,
+            cycles_refunded,
+            bytes_in: run.bytes_in,
+            ..self.account_of(canister, caller, run.kind, run.method, outcome)
         };
-        let (id, refund) = (
-            context.canister,
-            std::mem::take(&mut context.cycles_available),
-        );
-        let Some(origin) = context.origin.take() else {
-            return;
-        };
-        let Some(subnet) = self.subnet_of(&id) else {
-            return;
-        };
-        let result = match response {
-            Response::Reply(bytes) => Ok(bytes),
-            Response::Reject { message, .. } => Err(Reject::new(
-                pocket_ic::ErrorCode::CanisterRejectedMessage,
-                message,
-            )),
-        };
-        self.answer(origin, subnet, result, refund);
+        self.accounts.keep(account);
+        id
     }
 
-    /// Rejects whoever waits for the context, if anybody does.
-    pub(super) fn reject_context(&mut self, number: u64, reject: Reject) {
-        let Some(context) = self.contexts.get_mut(&number) else {
-            return;
-        };
-        let (id, refund) = (
-            context.canister,
-            std::mem::take(&mut context.cycles_available),
-        );
-        let Some(origin) = context.origin.take() else {
-            return;
-        };
-        let subnet = self
-            .subnet_of(&id)
-            .unwrap_or(Principal::management_canister());
-        self.answer(origin, subnet, Err(reject), refund);
-    }
-
-    fn send(&mut self, context: u64, caller: Principal, call: machine::Call) {
-        let number = self.new_id();
-        let deadline_ns = call.timeout_s.map_or(0, |timeout_s| {
-            self.time_ns + u64::from(timeout_s.min(WAIT_S_MAX)) * 1_000_000_000
+    /// The fault, if any, that strikes an execution; what comes before it is done here.
+    pub(super) fn strike_execution(&mut self, id: &Principal, method: &str) -> Option<Fault> {
+        let fault = self.decide(Event {
+            site: Site::Execution,
+            canister: Some(*id),
+            method,
+            bounded: false,
         });
-        let machine::Call {
-            callee,
-            method,
-            arg,
-            cycles,
-            on_reply,
-            on_reject,
-            on_cleanup,
-            ..
-        } = call;
-        self.calls.insert(
-            number,
-            Outstanding {
-                context,
-                caller,
-                callee,
-                on_reply,
-                on_reject,
-                on_cleanup,
-                deadline_ns,
-            },
-        );
-        let Some(canister) = self.canisters.get_mut(&caller) else {
-            return;
-        };
-        *canister.outstanding.entry(callee).or_default() += 1;
-        let subnet = canister.subnet;
-        if let Some(context) = self.contexts.get_mut(&context) {
-            context.calls_outstanding += 1;
+        if let (Some(Fault::DrainCycles { leave }), Some(canister)) =
+            (&fault, self.canisters.get_mut(id))
+        {
+            let drained = canister.balance.saturating_sub(*leave);
+            canister.balance -= drained;
+            self.burn(drained);
         }
-        let request = Request {
-            origin: Origin::Call(number),
-            caller,
-            callee,
-            method,
-            arg,
-            cycles,
-            deadline_ns,
-            subnet: Some(subnet),
-        };
-        match self.subnet_of(&callee) {
-            Some(other) if other != subnet && request.arg.len() > CROSS_SUBNET_BYTES_MAX => {
-                let reject = Reject::new(
-                    pocket_ic::ErrorCode::CanisterRejectedMessage,
-                    format!(
-                        "an argument for another subnet has at most {CROSS_SUBNET_BYTES_MAX} bytes"
-                    ),
-                );
-                self.refuse(request, reject);
-            }
-            Some(other) if other != subnet => {
-                self.streams
-                    .push_back((self.round + 1, Stream::Request(request)));
-            }
-            _ => self.enqueue(request),
-        }
+        fault
     }
+}
 
-    /// Runs the callback of a call that was answered.
-    pub(super) fn run_callback(&mut self, delivery: Delivery) {
-        // Answered twice: by its deadline and then in truth.
-        let Some(call) = self.calls.remove(&delivery.call) else {
-            return;
-        };
-        if let Some(canister) = self.canisters.get_mut(&call.caller) {
-            canister.balance += delivery.cycles_refunded;
-            if let Some(count) = canister.outstanding.get_mut(&call.callee) {
-                *count -= 1;
-                if *count == 0 {
-                    canister.outstanding.remove(&call.callee);
-                }
-            }
+impl Run {
+    /// An execution whose longest run is paid for.
+    pub fn new(kind: Kind, method: String, prepaid: u128) -> Self {
+        Self {
+            kind,
+            method,
+            prepaid,
+            instructions: UPDATE_INSTRUCTIONS,
+            instructions_max: UPDATE_INSTRUCTIONS,
+            bytes_in: 0,
+            parent: 0,
+            call: 0,
         }
-        let Some(context) = self.contexts.get_mut(&call.context) else {
-            return;
-        };
-        context.calls_outstanding -= 1;
-        let closure = match delivery.response {
-            Response::Reply(_) => call.on_reply,
-            Response::Reject { .. } => call.on_reject,
-        };
-        let entry = Entry::Callback {
-            closure,
-            response: delivery.response,
-            cycles_refunded: delivery.cycles_refunded,
-        };
-        let Some(outcome) = self.run_entry(call.context, entry) else {
-            self.contexts.remove(&call.context);
-            return;
-        };
-        if let (Err(_), Some(closure)) = (&outcome.result, call.on_cleanup) {
-            // In a transaction of its own; if it traps too, there is nothing more to do.
-            self.run_entry(call.context, Entry::Cleanup { closure });
-        }
-        self.conclude(call.context, outcome);
     }
 }

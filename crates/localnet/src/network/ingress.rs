@@ -1,26 +1,29 @@
 //! Messages and queries from outside.
 
 use candid::Principal;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
     MessageId, Network, Reject,
     call::{Origin, Request},
-    canister::Status,
-    execute::{Circumstances, INSPECT_INSTRUCTIONS, QUERY_INSTRUCTIONS, with_machine},
+    canister::Status as CanisterStatus,
+    execute::{Circumstances, INSPECT_INSTRUCTIONS, with_machine},
+    history::{Entry, Status},
 };
-use crate::machine::{Entry, Response, Trap};
+use crate::machine;
 
 /// Rounds in which a message is expected to be answered.
 const ROUNDS_MAX: usize = 100;
 
 /// An update call from outside.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingress {
     pub sender: Principal,
     /// The management canister takes messages too.
     pub canister: Principal,
     pub method: String,
+    #[serde(with = "serde_bytes")]
     pub arg: Vec<u8>,
     /// For management calls: the canister or subnet meant.
     pub effective: Option<Principal>,
@@ -40,11 +43,8 @@ impl Network {
             canister,
             method,
             arg,
-            effective,
-        } = ingress;
-        if canister != Principal::management_canister() {
-            self.inspect(sender, canister, &method, &arg)?;
-        }
+            ..
+        } = &ingress;
         let number = self.new_id();
         let mut hash = Sha256::new();
         for part in [
@@ -52,13 +52,54 @@ impl Network {
             sender.as_slice(),
             canister.as_slice(),
             method.as_bytes(),
-            &arg,
+            arg,
         ] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
         let id: MessageId = hash.finalize().into();
-        self.ingress.insert(id, None);
+        self.take(id, None, ingress)?;
+        Ok(id)
+    }
+
+    /// The same for a message that brings its id and the last moment, in nanoseconds since 1970, at which
+    /// it may be sent. One that is known already is not taken again, whatever became of it.
+    pub fn submit_as(
+        &mut self,
+        id: MessageId,
+        expiry_ns: u64,
+        ingress: Ingress,
+    ) -> Result<(), Reject> {
+        if self.history.get(&id).is_some() {
+            return Ok(());
+        }
+        self.take(id, Some(expiry_ns), ingress)
+    }
+
+    fn take(
+        &mut self,
+        id: MessageId,
+        expiry_ns: Option<u64>,
+        ingress: Ingress,
+    ) -> Result<(), Reject> {
+        let Ingress {
+            sender,
+            canister,
+            method,
+            arg,
+            effective,
+        } = ingress;
+        let addressed = if canister == Principal::management_canister() {
+            effective
+        } else {
+            self.inspect(sender, canister, &method, &arg)?;
+            Some(canister)
+        };
+        let bytes = (method.len() + arg.len()) as u64;
+        self.charge_ingress(canister, &method, addressed, bytes)?;
+        let subnet = self.route(addressed.as_ref()).id;
+        self.history
+            .receive(id, sender, canister, subnet, expiry_ns);
         self.enqueue(Request {
             origin: Origin::Ingress(id),
             caller: sender,
@@ -68,13 +109,47 @@ impl Network {
             cycles: 0,
             deadline_ns: 0,
             subnet: effective,
+            parent: 0,
         });
-        Ok(id)
+        Ok(())
+    }
+
+    /// The canister that a message is for pays for it: method name and argument. Of messages to the
+    /// management canister the provisional ones are free, and settings can always be changed, so that a
+    /// canister which froze itself can be thawed.
+    fn charge_ingress(
+        &mut self,
+        callee: Principal,
+        method: &str,
+        payer: Option<Principal>,
+        bytes: u64,
+    ) -> Result<(), Reject> {
+        let managed = callee == Principal::management_canister();
+        if managed && (method.starts_with("provisional_") || method == "update_settings") {
+            return Ok(());
+        }
+        let Some(id) = payer else { return Ok(()) };
+        let fees = self.fees_of(&id);
+        let price = fees.ingress(bytes);
+        if let Some(canister) = self.canisters.get_mut(&id) {
+            canister.pay(&id, price, &fees)?;
+            self.burn(price);
+        }
+        Ok(())
+    }
+
+    /// What is known of a message.
+    pub fn message(&self, id: &MessageId) -> Option<&Entry> {
+        self.history.get(id)
     }
 
     /// None for an unknown message, `Some(None)` for one that is not answered yet.
     pub fn ingress_status(&self, id: &MessageId) -> Option<Option<&Result<Vec<u8>, Reject>>> {
-        self.ingress.get(id).map(Option::as_ref)
+        match &self.history.get(id)?.status {
+            Status::Answered(result) => Some(Some(result)),
+            Status::Received | Status::Processing => Some(None),
+            Status::Done => None,
+        }
     }
 
     /// Runs rounds until the message is answered. An unknown message is never answered.
@@ -102,14 +177,15 @@ impl Network {
         arg: &[u8],
     ) -> Result<(), Reject> {
         let time_ns = self.time_ns;
+        let fees = self.fees_of(&id);
         let canister = self
             .canisters
             .get_mut(&id)
             .ok_or_else(|| Reject::not_found(&id))?;
         match canister.status {
-            Status::Running => {}
-            Status::Stopping(_) => return Err(Reject::stopping(&id)),
-            Status::Stopped => return Err(Reject::stopped(&id)),
+            CanisterStatus::Running => {}
+            CanisterStatus::Stopping(_) => return Err(Reject::stopping(&id)),
+            CanisterStatus::Stopped => return Err(Reject::stopped(&id)),
         }
         if canister.machine.is_none() {
             return Err(Reject::no_module(&id));
@@ -123,8 +199,15 @@ impl Network {
         if !canister.exports("canister_inspect_message") {
             return Ok(());
         }
-        let circumstances = Circumstances::new(id, sender, time_ns, INSPECT_INSTRUCTIONS);
-        let entry = Entry::Inspect {
+        let circumstances = Circumstances::new(
+            id,
+            sender,
+            time_ns,
+            INSPECT_INSTRUCTIONS,
+            &self.root_key,
+            &fees,
+        );
+        let entry = machine::Entry::Inspect {
             method: method.into(),
             arg: arg.to_vec(),
         };
@@ -136,51 +219,6 @@ impl Network {
             Ok(()) if outcome.accepted => Ok(()),
             Ok(()) => Err(Reject::refused(&id)),
             Err(trap) => Err(Reject::trapped(&id, &trap)),
-        }
-    }
-
-    /// A query: answered at once, outside of any round; it changes nothing.
-    pub fn query(
-        &mut self,
-        sender: Principal,
-        id: Principal,
-        method: &str,
-        arg: Vec<u8>,
-    ) -> Result<Vec<u8>, Reject> {
-        if id == Principal::management_canister() {
-            return self.manage_query(sender, method, &arg);
-        }
-        let time_ns = self.time_ns;
-        let canister = self
-            .canisters
-            .get_mut(&id)
-            .ok_or_else(|| Reject::not_found(&id))?;
-        match canister.status {
-            Status::Running => {}
-            Status::Stopping(_) => return Err(Reject::stopping(&id)),
-            Status::Stopped => return Err(Reject::stopped(&id)),
-        }
-        let circumstances = Circumstances::new(id, sender, time_ns, QUERY_INSTRUCTIONS);
-        let entry = Entry::Query {
-            method: method.into(),
-            arg,
-        };
-        let mut outcome = with_machine(canister, circumstances, |machine, view| {
-            machine.run(entry, view)
-        })
-        .ok_or_else(|| Reject::no_module(&id))?;
-        canister.log(std::mem::take(&mut outcome.logs));
-        match (outcome.result, outcome.response) {
-            (Ok(()), Some(Response::Reply(bytes))) => Ok(bytes),
-            (Ok(()), Some(Response::Reject { message, .. })) => Err(Reject::new(
-                pocket_ic::ErrorCode::CanisterRejectedMessage,
-                message,
-            )),
-            (Ok(()), None) => Err(Reject::no_reply(&id)),
-            (Err(Trap::MethodNotFound { method }), _) => {
-                Err(Reject::no_method(&id, "query", &method))
-            }
-            (Err(trap), _) => Err(Reject::trapped(&id, &trap)),
         }
     }
 }

@@ -4,37 +4,72 @@
 //! | module | what |
 //! | --- | --- |
 //! | `subnet` | subnets, their ids and the canister ids they hand out |
-//! | `canister`, `call` | what is kept of a canister, a call context, a message |
-//! | `round` | one round: timers, answers, requests, deadlines |
-//! | `execute` | one message, from the checks before to the calls after |
-//! | `ingress` | messages and queries from outside |
+//! | `canister`, `snapshot`, `call` | what is kept of a canister, a call context, a message |
+//! | `input` | everything that changes a network from outside |
+//! | `ingress`, `history` | messages from outside, and what became of them |
+//! | `round`, `index` | one round; which canisters have something to do |
+//! | `execute`, `conclude`, `send` | one execution, what follows from it, and messages on their ways |
+//! | `query` | queries, composite ones too |
+//! | `money`, `account` | who pays; what each execution used |
+//! | `fault` | what goes wrong on purpose |
+//! | `save` | the whole network as bytes, and its digest |
+//! | `removal` | code, canisters and subnets go |
+//! | `view`, `certified` | what others may look at; the state as it is certified |
 //! | `mgmt` | the management canister |
 
+mod account;
 mod call;
 mod canister;
+mod certified;
+mod conclude;
 mod execute;
+mod fault;
+mod history;
+mod index;
 mod ingress;
+mod input;
 mod mgmt;
+mod money;
+mod query;
 mod reject;
+mod removal;
 mod round;
+mod save;
+mod send;
+mod snapshot;
 mod subnet;
+mod view;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
+    sync::Arc,
 };
 
 use candid::Principal;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-use sha2::{Digest, Sha256};
 
+pub use account::{ACCOUNTS_MAX, Account, Kind as AccountKind, Page as AccountPage};
+pub use fault::{Decision, Fault, Plan, PlanError, Rule, Seeded, Site};
+pub use history::{Entry, Status as MessageStatus};
 pub use ingress::{Ingress, StillRunning};
+pub use input::{Input, Output};
+pub use money::Money;
 pub use reject::Reject;
-pub use subnet::{Subnet, SubnetKind};
+pub use save::{LoadError, Saved};
+pub use subnet::{Subnet, SubnetKind, fees_of};
 
-use crate::machine::{Compiler, StableMemory};
-use call::{Origin, Request};
-use canister::{Canister, Context, Outstanding};
+use crate::{
+    cert::SubnetKeys,
+    fees::Fees,
+    machine::{Compiler, StableMemory},
+};
+use account::Accounts;
+use call::{Outstanding, Request, Stream};
+use canister::{Canister, Context};
+use certified::Certified;
+use fault::Faults;
+use history::History;
 
 /// Names an ingress message.
 pub type MessageId = [u8; 32];
@@ -46,11 +81,29 @@ pub const TIME_START_NS: u64 = 1_620_328_630_000_000_001;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub subnets: Vec<SubnetKind>,
-    /// Decides `raw_rand`.
+    /// The prices of each subnet, in their order; those that are missing here have their kind's.
+    pub fees: Vec<Fees>,
+    /// Rounds that a message takes from one subnet to another; 0 is as on one.
+    pub latency_rounds: u64,
+    /// Decides `raw_rand` and all keys.
     pub seed: u64,
     pub time_ns: u64,
     /// A folder in which machine code is kept between processes.
     pub compile_cache: Option<PathBuf>,
+}
+
+impl Default for Config {
+    /// One application subnet at the first moment, and messages that cross subnets in one round.
+    fn default() -> Self {
+        Self {
+            subnets: vec![SubnetKind::Application],
+            fees: vec![],
+            latency_rounds: 1,
+            seed: 0,
+            time_ns: TIME_START_NS,
+            compile_cache: None,
+        }
+    }
 }
 
 /// The new time lies before the network's.
@@ -61,29 +114,44 @@ pub struct TimeGoesBack {
 
 /// A network of subnets.
 pub struct Network {
-    compiler: Compiler,
+    compiler: Arc<Compiler>,
+    seed: u64,
+    latency_rounds: u64,
     subnets: Vec<Subnet>,
     canisters: BTreeMap<Principal, Canister>,
+    /// Modules as they were given, by their SHA-256; those that somebody uses and some that nobody does.
+    modules: BTreeMap<[u8; 32], Vec<u8>>,
     time_ns: u64,
     round: u64,
+    /// When storage was charged last.
+    rent_ns: u64,
     rng: ChaCha20Rng,
     contexts: BTreeMap<u64, Context>,
     calls: BTreeMap<u64, Outstanding>,
     /// Numbers for contexts and calls.
     next_id: u64,
     management: VecDeque<Request>,
-    /// Messages between subnets, by the round in which they arrive.
-    streams: VecDeque<(u64, Stream)>,
-    ingress: BTreeMap<MessageId, Option<Result<Vec<u8>, Reject>>>,
-}
+    /// Messages on their way, by the round in which they arrive.
+    streams: BTreeMap<u64, VecDeque<Stream>>,
+    /// Until which round messages between two canisters are held up, in this direction.
+    delayed: BTreeMap<(Principal, Principal), u64>,
+    minted: u128,
+    burned: u128,
+    history: History,
+    faults: Faults,
+    accounts: Accounts,
 
-/// Something that goes from subnet to subnet.
-enum Stream {
-    Request(Request),
-    Delivery {
-        to: Principal,
-        delivery: call::Delivery,
-    },
+    /// Canisters with messages.
+    active: BTreeSet<Principal>,
+    timers: BTreeSet<(u64, Principal)>,
+    heartbeats: BTreeSet<Principal>,
+    stopping: BTreeSet<Principal>,
+    /// Of calls that wait with a bound.
+    deadlines: BTreeSet<(u64, u64)>,
+    /// Instructions of the message that runs.
+    spent: u64,
+    certified: Certified,
+    root_key: Arc<[u8]>,
 }
 
 impl Network {
@@ -94,22 +162,52 @@ impl Network {
             !config.subnets.is_empty(),
             "a network has at least one subnet"
         );
+        let compiler = Compiler::new(config.compile_cache.as_deref());
+        Self::with_compiler(config, Arc::new(compiler))
+    }
+
+    fn with_compiler(config: Config, compiler: Arc<Compiler>) -> Self {
+        let keys: Arc<[SubnetKeys]> = (0..config.subnets.len() as u64)
+            .map(|index| SubnetKeys::new(config.seed, index))
+            .collect();
+        let mut subnets: Vec<_> = (0..)
+            .zip(config.subnets)
+            .zip(keys.iter())
+            .map(|((index, kind), keys)| Subnet::new(index, kind, keys))
+            .collect();
+        for (subnet, fees) in subnets.iter_mut().zip(config.fees) {
+            subnet.fees = fees;
+        }
         Self {
-            compiler: Compiler::new(config.compile_cache.as_deref()),
-            subnets: (0..)
-                .zip(config.subnets)
-                .map(|(index, kind)| Subnet::new(index, kind))
-                .collect(),
+            compiler,
+            seed: config.seed,
+            latency_rounds: config.latency_rounds,
+            subnets,
             canisters: BTreeMap::new(),
+            modules: BTreeMap::new(),
             time_ns: config.time_ns,
             round: 0,
+            rent_ns: config.time_ns,
             rng: ChaCha20Rng::seed_from_u64(config.seed),
             contexts: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_id: 0,
             management: VecDeque::new(),
-            streams: VecDeque::new(),
-            ingress: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            delayed: BTreeMap::new(),
+            minted: 0,
+            burned: 0,
+            history: History::default(),
+            faults: Faults::default(),
+            accounts: Accounts::default(),
+            active: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            heartbeats: BTreeSet::new(),
+            stopping: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            spent: 0,
+            root_key: keys[0].public.as_slice().into(),
+            certified: Certified::new(keys),
         }
     }
 
@@ -120,7 +218,8 @@ impl Network {
     /// Where canisters go if nobody says otherwise: the first application subnet, else the first system
     /// subnet, else the first.
     pub fn default_subnet(&self) -> &Subnet {
-        let first = |kind| self.subnets.iter().find(|subnet| subnet.kind == kind);
+        let of_kind = |subnet: &&Subnet, kind| subnet.kind == kind && !subnet.deleted;
+        let first = |kind| self.subnets.iter().find(|subnet| of_kind(subnet, kind));
         first(SubnetKind::Application)
             .or_else(|| first(SubnetKind::System))
             .unwrap_or(&self.subnets[0])
@@ -160,8 +259,11 @@ impl Network {
     /// Adds cycles from nowhere; the new balance.
     pub fn add_cycles(&mut self, canister: &Principal, cycles: u128) -> Option<u128> {
         let canister = self.canisters.get_mut(canister)?;
-        canister.balance = canister.balance.saturating_add(cycles);
-        Some(canister.balance)
+        let before = canister.balance;
+        canister.balance = before.saturating_add(cycles);
+        let balance = canister.balance;
+        self.mint(balance - before);
+        Some(balance)
     }
 
     /// Stable memory, whole; none where there is no such canister or no code in it.
@@ -187,79 +289,8 @@ impl Network {
             .is_some()
     }
 
-    /// Whether anything is left to do without a new message or a later time.
-    pub fn has_work(&self) -> bool {
-        !self.management.is_empty()
-            || !self.streams.is_empty()
-            || self.canisters.values().any(|canister| {
-                !canister.requests.is_empty()
-                    || !canister.responses.is_empty()
-                    || (canister.timer_ns != 0 && canister.timer_ns <= self.time_ns)
-                    || canister.exports("canister_heartbeat")
-            })
-    }
-
-    /// SHA-256 of everything that canisters can tell apart.
-    pub fn digest(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(self.time_ns.to_le_bytes());
-        for (id, canister) in &self.canisters {
-            hash.update(id.as_slice());
-            hash.update(canister.balance.to_le_bytes());
-            hash.update(canister.version.to_le_bytes());
-            hash.update(canister.timer_ns.to_le_bytes());
-            hash.update(&canister.certified_data);
-            hash.update([canister.status_code() as u8, canister.requests.len() as u8]);
-            if let Some(machine) = &canister.machine {
-                hash.update(machine.digest());
-            }
-        }
-        hash.finalize().into()
-    }
-
     fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
-    }
-
-    /// Sends an answer to whoever waits for it. Ingress gets it at once, a caller on the same subnet in
-    /// the same round, one elsewhere in the next.
-    fn answer(
-        &mut self,
-        origin: Origin,
-        from_subnet: Principal,
-        result: Result<Vec<u8>, Reject>,
-        refund: u128,
-    ) {
-        match origin {
-            Origin::Ingress(id) => {
-                self.ingress.insert(id, Some(result));
-            }
-            Origin::Call(call) => {
-                // The caller of a bounded wait may have given up; then nobody gets answer or cycles.
-                let Some(outstanding) = self.calls.get(&call) else {
-                    return;
-                };
-                let response = match result {
-                    Ok(bytes) => crate::machine::Response::Reply(bytes),
-                    Err(reject) => reject.into(),
-                };
-                let delivery = call::Delivery {
-                    call,
-                    response,
-                    cycles_refunded: refund,
-                };
-                let to = outstanding.caller;
-                match self.canisters.get_mut(&to) {
-                    Some(caller) if caller.subnet == from_subnet => {
-                        caller.responses.push_back(delivery)
-                    }
-                    Some(_) => self
-                        .streams
-                        .push_back((self.round + 1, Stream::Delivery { to, delivery })),
-                    None => {}
-                }
-            }
-        }
     }
 }

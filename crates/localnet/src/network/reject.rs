@@ -2,10 +2,11 @@
 
 use candid::Principal;
 use pocket_ic::{ErrorCode, RejectCode};
+use serde::{Deserialize, Serialize};
 
 use crate::machine::Trap;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject {
     pub code: RejectCode,
     pub error_code: ErrorCode,
@@ -28,6 +29,11 @@ impl Reject {
             error_code,
             message: message.into(),
         }
+    }
+
+    /// The error code as agents show it: `IC0536`.
+    pub fn error_code_text(&self) -> String {
+        format!("IC{:04}", self.error_code as u64)
     }
 
     pub fn not_found(canister: &Principal) -> Self {
@@ -76,6 +82,40 @@ impl Reject {
         )
     }
 
+    /// `missing` cycles more would do.
+    pub fn out_of_cycles(canister: &Principal, missing: u128) -> Self {
+        Self::new(
+            ErrorCode::CanisterOutOfCycles,
+            format!(
+                "Canister {canister} is out of cycles: please top up the canister with at least {missing} additional cycles"
+            ),
+        )
+    }
+
+    pub fn frozen(canister: &Principal) -> Self {
+        Self::new(
+            ErrorCode::CanisterOutOfCycles,
+            format!(
+                "Canister {canister} is unable to process query calls because it's frozen. Please top up the canister with cycles and try again."
+            ),
+        )
+    }
+
+    /// The callee has no room now; it was not executed.
+    pub fn transient(callee: &Principal) -> Self {
+        Self::new(
+            ErrorCode::CanisterQueueFull,
+            format!("Canister {callee}: the message was not delivered; try again"),
+        )
+    }
+
+    pub fn too_large(what: &str, bytes: usize, max: usize) -> Self {
+        Self::new(
+            ErrorCode::CanisterRejectedMessage,
+            format!("{what} for another subnet has at most {max} bytes, not {bytes}"),
+        )
+    }
+
     pub fn deadline() -> Self {
         Self::new(ErrorCode::DeadlineExpired, "Call deadline has expired.")
     }
@@ -110,6 +150,8 @@ impl Reject {
             Trap::Contract(_) => ErrorCode::CanisterContractViolation,
             Trap::InstructionLimit { .. } => ErrorCode::CanisterInstructionLimitExceeded,
             Trap::MethodNotFound { .. } => ErrorCode::CanisterMethodNotFound,
+            Trap::StableAccessLimit { .. } => ErrorCode::CanisterMemoryAccessLimitExceeded,
+            Trap::WasmMemoryLimit { .. } => ErrorCode::CanisterWasmMemoryLimitExceeded,
         };
         Self::new(
             error_code,

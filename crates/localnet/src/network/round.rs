@@ -1,48 +1,64 @@
-//! One round: what crossed subnets arrives, timers fire, answers are taken before requests.
+//! One round: what crossed subnets arrives, timers fire, answers are taken before requests. Only canisters
+//! that have something to do are looked at.
+
+use std::sync::Arc;
 
 use candid::Principal;
 
-use super::{Network, Reject, Stream, call::Origin, canister::Status};
-use crate::machine::Response;
+use super::{
+    Network, Reject,
+    account::Kind,
+    call::Request,
+    canister::{Status, Waiting},
+    fault::{Event, Fault, Site},
+};
+use crate::machine::Entry;
 
-/// Messages executed in one round; the rest waits for the next.
-const MESSAGES_PER_ROUND: usize = 1_000;
+/// What a subnet executes in a round; a message that was begun is finished. As on the Internet Computer,
+/// like the price of a message itself.
+const ROUND_INSTRUCTIONS: i64 = 7_000_000_000;
+const MESSAGE_INSTRUCTIONS: i64 = 2_000_000;
+/// Calls to the management canister in one round.
+const MANAGEMENT_MAX: usize = 1_000;
+/// Who waits so long for a canister to stop hears that it has not.
+const STOP_WAIT_NS: u64 = 300_000_000_000;
 
 impl Network {
     /// Runs one round: a nanosecond passes, everything that can be executed is, within a budget.
     pub fn tick(&mut self) {
         self.time_ns += 1;
         self.round += 1;
-        self.take_streams();
-        let order = self.order();
-        for id in &order {
-            self.run_tasks(id);
-        }
-        let mut budget = MESSAGES_PER_ROUND;
-        loop {
-            let before = budget;
-            while let Some(request) = self.management.pop_front() {
-                self.manage(request);
-                budget = budget.saturating_sub(1);
-            }
-            // Canisters that were made in this round are served in it, after the others.
-            for id in order.iter().copied().chain(self.newer_than(&order)) {
-                if budget == 0 {
-                    break;
-                }
-                budget -= self.step(&id) as usize;
-            }
-            if budget == before || budget == 0 {
-                break;
-            }
-        }
+        self.strike_round();
+        self.history.forget(self.time_ns);
+        self.charge_rent();
         self.expire();
+        self.arrive();
+        let mut left = vec![ROUND_INSTRUCTIONS; self.subnets.len()];
+        self.run_tasks(&mut left);
+        self.run_messages(&mut left);
         self.settle_stops();
     }
 
-    /// Canisters in the order of their ids, starting with another one each round.
-    fn order(&self) -> Vec<Principal> {
-        let mut ids: Vec<_> = self.canisters.keys().copied().collect();
+    fn run_messages(&mut self, left: &mut [i64]) {
+        let mut management_left = MANAGEMENT_MAX;
+        loop {
+            let mut worked = self.run_management(&mut management_left);
+            for id in self.in_turn(self.active.iter().copied().collect()) {
+                let Some(subnet) = self.running(&id).filter(|subnet| left[*subnet] > 0) else {
+                    continue;
+                };
+                self.spent = 0;
+                worked |= self.step(&id);
+                left[subnet] -= MESSAGE_INSTRUCTIONS.saturating_add_unsigned(self.spent);
+            }
+            if !worked {
+                return;
+            }
+        }
+    }
+
+    /// Sorted ids, starting with another one each round.
+    fn in_turn(&self, mut ids: Vec<Principal>) -> Vec<Principal> {
         if !ids.is_empty() {
             let first = (self.round % ids.len() as u64) as usize;
             ids.rotate_left(first);
@@ -50,150 +66,168 @@ impl Network {
         ids
     }
 
-    fn newer_than(&self, order: &[Principal]) -> Vec<Principal> {
-        if self.canisters.len() == order.len() {
-            return vec![];
-        }
-        self.canisters
-            .keys()
-            .filter(|id| !order.contains(id))
-            .copied()
-            .collect()
+    /// The place of a canister's subnet, if it runs in this round.
+    fn running(&self, id: &Principal) -> Option<usize> {
+        let subnet = self.canisters.get(id)?.subnet;
+        let place = self.subnets.iter().position(|other| other.id == subnet)?;
+        (self.subnets[place].halted_until <= self.round).then_some(place)
     }
 
-    fn take_streams(&mut self) {
-        while self
-            .streams
-            .front()
-            .is_some_and(|(round, _)| *round <= self.round)
-        {
-            let Some((_, stream)) = self.streams.pop_front() else {
-                break;
-            };
-            match stream {
-                Stream::Request(request) => self.enqueue(request),
-                Stream::Delivery { to, delivery } => {
-                    if let Some(canister) = self.canisters.get_mut(&to) {
-                        canister.responses.push_back(delivery);
-                    }
-                }
+    fn run_management(&mut self, left: &mut usize) -> bool {
+        let mut worked = false;
+        let waiting = std::mem::take(&mut self.management);
+        let mut later = vec![];
+        for request in waiting {
+            if *left == 0 || self.is_halted(&request) {
+                later.push(request);
+            } else {
+                *left -= 1;
+                worked = true;
+                self.manage(request);
             }
         }
+        // What came in the meantime comes after.
+        for request in later.into_iter().rev() {
+            self.management.push_front(request);
+        }
+        worked
     }
 
-    fn run_tasks(&mut self, id: &Principal) {
-        let now = self.time_ns;
-        let Some(canister) = self.canisters.get_mut(id) else {
-            return;
-        };
-        if !matches!(canister.status, Status::Running) {
-            return;
+    fn is_halted(&self, request: &Request) -> bool {
+        let subnet = self.route(request.subnet.as_ref());
+        subnet.halted_until > self.round
+    }
+
+    /// Timers that are due and heartbeats.
+    fn run_tasks(&mut self, left: &mut [i64]) {
+        let due: Vec<_> = self.due_timers().collect();
+        let mut ids = self.heartbeats.clone();
+        ids.extend(due);
+        for id in self.in_turn(ids.into_iter().collect()) {
+            let Some(subnet) = self.running(&id).filter(|subnet| left[*subnet] > 0) else {
+                continue;
+            };
+            let canister = &self.canisters[&id];
+            if !matches!(canister.status, Status::Running) {
+                continue;
+            }
+            self.spent = 0;
+            let due = canister.timer_ns != 0 && canister.timer_ns <= self.time_ns;
+            if due {
+                // A timer fires once; who wants more sets it again.
+                let fires = canister.exports("canister_global_timer");
+                self.set_timer(&id, 0);
+                if fires {
+                    self.run_task(&id, Entry::Timer, Kind::Timer);
+                }
+            }
+            if self.heartbeats.contains(&id) {
+                self.run_task(&id, Entry::Heartbeat, Kind::Heartbeat);
+            }
+            left[subnet] -= MESSAGE_INSTRUCTIONS.saturating_add_unsigned(self.spent);
         }
-        let heartbeat = canister.exports("canister_heartbeat");
-        let due = canister.timer_ns != 0 && canister.timer_ns <= now;
-        if due {
-            // A timer fires once; who wants more sets it again.
-            canister.timer_ns = 0;
-        }
-        if due && self.canisters[id].exports("canister_global_timer") {
-            self.run_task(id, crate::machine::Entry::Timer);
-        }
-        if heartbeat {
-            self.run_task(id, crate::machine::Entry::Heartbeat);
-        }
+    }
+
+    fn due_timers(&self) -> impl Iterator<Item = Principal> + '_ {
+        let due = (self.time_ns, Principal::from_slice(&[0xff; 29]));
+        self.timers.range(..=due).map(|(_, id)| *id)
     }
 
     /// One answer, else one request. Whether there was any.
     fn step(&mut self, id: &Principal) -> bool {
         let Some(canister) = self.canisters.get_mut(id) else {
+            self.active.remove(id);
             return false;
         };
-        if let Some(delivery) = canister.responses.pop_front() {
-            self.run_callback(delivery);
-            true
-        } else if let Some(request) = canister.requests.pop_front() {
-            self.run_request(request);
-            true
-        } else {
-            false
+        let (answer, request) = match canister.responses.pop_front() {
+            Some(answer) => (Some(answer), None),
+            None => (None, canister.requests.pop_front()),
+        };
+        if !canister.has_messages() {
+            self.active.remove(id);
         }
-    }
-
-    /// Calls whose deadline has passed are answered with a reject of unknown outcome.
-    fn expire(&mut self) {
-        let now = self.time_ns;
-        let late: Vec<_> = self
-            .calls
-            .iter()
-            .filter(|(_, call)| call.deadline_ns != 0 && call.deadline_ns <= now)
-            .map(|(id, call)| (*id, call.caller))
-            .collect();
-        for (call, caller) in late {
-            let Some(canister) = self.canisters.get_mut(&caller) else {
-                continue;
-            };
-            // An answer that is here already is taken.
-            if canister
-                .responses
-                .iter()
-                .any(|delivery| delivery.call == call)
-            {
-                continue;
-            }
-            let response: Response = Reject::deadline().into();
-            canister.responses.push_back(super::call::Delivery {
-                call,
-                response,
-                cycles_refunded: 0,
-            });
+        match (answer, request) {
+            (Some(answer), _) => self.run_callback(answer),
+            (None, Some(request)) => self.run_request(request),
+            (None, None) => return false,
         }
-        for canister in self.canisters.values_mut() {
-            // Requests that nobody waits for any more are not begun.
-            canister
-                .requests
-                .retain(|request| request.deadline_ns == 0 || request.deadline_ns > now);
-        }
+        true
     }
 
     /// A stopping canister is stopped once it waits for nothing.
     fn settle_stops(&mut self) {
-        let idle: Vec<_> = self
-            .canisters
-            .iter()
-            .filter(|(id, canister)| {
-                matches!(canister.status, Status::Stopping(_))
-                    && !self
-                        .contexts
-                        .values()
-                        .any(|context| context.canister == **id)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in idle {
+        let now = self.time_ns;
+        let ids: Vec<_> = self.stopping.iter().copied().collect();
+        for id in ids {
             let Some(canister) = self.canisters.get_mut(&id) else {
+                self.stopping.remove(&id);
                 continue;
             };
-            let subnet = canister.subnet;
-            let Status::Stopping(waiting) =
-                std::mem::replace(&mut canister.status, Status::Stopped)
-            else {
+            let subnet = Some(canister.subnet);
+            let Status::Stopping(waiting) = &mut canister.status else {
+                self.stopping.remove(&id);
                 continue;
             };
-            canister.version += 1;
-            for origin in waiting {
-                self.answer(origin, subnet, Ok(super::mgmt::empty_reply()), 0);
+            if canister.contexts == 0 {
+                let waiting = std::mem::take(waiting);
+                canister.status = Status::Stopped;
+                canister.version += 1;
+                self.stopping.remove(&id);
+                self.answer_stops(waiting, subnet, &Ok(super::mgmt::empty_reply()));
+            } else {
+                let patient = |wait: &Waiting| now - wait.since_ns < STOP_WAIT_NS;
+                let (patient, waited): (Vec<_>, Vec<_>) =
+                    std::mem::take(waiting).into_iter().partition(patient);
+                *waiting = patient;
+                let reject = Reject::new(
+                    pocket_ic::ErrorCode::StopCanisterRequestTimeout,
+                    "Stop canister request timed out",
+                );
+                self.answer_stops(waited, subnet, &Err(reject));
             }
         }
     }
 
+    pub(super) fn answer_stops(
+        &mut self,
+        waiting: Vec<Waiting>,
+        subnet: Option<Principal>,
+        result: &Result<Vec<u8>, Reject>,
+    ) {
+        for wait in waiting {
+            self.answer(wait.origin, subnet, result.clone(), wait.cycles, 0);
+        }
+    }
+
     /// Those who wait for a canister to stop hear that it will not.
-    pub(super) fn cancel_stops(&mut self, waiting: Vec<Origin>, subnet: Principal) {
-        for origin in waiting {
-            let reject = Reject::new(
-                pocket_ic::ErrorCode::CanisterStoppingCancelled,
-                "the canister was started before it had stopped",
-            );
-            self.answer(origin, subnet, Err(reject), 0);
+    pub(super) fn cancel_stops(&mut self, waiting: Vec<Waiting>, subnet: Option<Principal>) {
+        let reject = Reject::new(
+            pocket_ic::ErrorCode::CanisterStoppingCancelled,
+            "the canister was started before it had stopped",
+        );
+        self.answer_stops(waiting, subnet, &Err(reject));
+    }
+
+    fn strike_round(&mut self) {
+        let fault = self.decide(Event {
+            site: Site::Round,
+            canister: None,
+            method: "",
+            bounded: false,
+        });
+        match fault {
+            Some(Fault::HaltSubnet { subnet, rounds }) => {
+                let until = self.round + rounds;
+                if let Some(subnet) = self.subnets.get_mut(subnet) {
+                    subnet.halted_until = until;
+                }
+            }
+            Some(Fault::Restart) => {
+                let saved = self.save();
+                *self = Self::load_with(Arc::clone(&self.compiler), saved)
+                    .expect("what was just saved can be loaded");
+            }
+            _ => {}
         }
     }
 }

@@ -2,30 +2,45 @@
 
 use candid::Principal;
 pub use pocket_ic::common::rest::SubnetKind;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::{
+    cert::SubnetKeys,
+    fees::{CostSchedule, Fees},
+};
 
 /// Canister ids of one subnet.
 const IDS_PER_SUBNET: u64 = 1 << 20;
 
 /// One subnet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Subnet {
     pub id: Principal,
     pub kind: SubnetKind,
     pub seed: [u8; 32],
+    pub fees: Fees,
+    /// It runs no message before this round.
+    pub(super) halted_until: u64,
+    /// It was deleted, with everything on it.
+    pub deleted: bool,
     first: u64,
     next: u64,
 }
 
 impl Subnet {
-    pub(super) fn new(index: u64, kind: SubnetKind) -> Self {
+    /// The id follows from the subnet's public key.
+    pub(super) fn new(index: u64, kind: SubnetKind, keys: &SubnetKeys) -> Self {
         let seed: [u8; 32] =
             Sha256::digest([b"subnet".as_slice(), &index.to_be_bytes()].concat()).into();
         let first = index * IDS_PER_SUBNET;
         Self {
-            id: Principal::self_authenticating(seed),
+            id: keys.subnet(),
             kind,
             seed,
+            fees: fees_of(kind),
+            halted_until: 0,
+            deleted: false,
             first,
             next: first,
         }
@@ -37,6 +52,11 @@ impl Subnet {
             canister_id(self.first),
             canister_id(self.first + IDS_PER_SUBNET - 1),
         )
+    }
+
+    /// All canister ids that no subnet's range has, if there are `subnets` of them.
+    pub(super) fn unclaimed(subnets: u64) -> (Principal, Principal) {
+        (canister_id(subnets * IDS_PER_SUBNET), canister_id(u64::MAX))
     }
 
     pub fn holds(&self, canister: &Principal) -> bool {
@@ -59,6 +79,22 @@ impl Subnet {
     }
 }
 
+/// What a subnet of that kind charges, unless it is told otherwise.
+pub fn fees_of(kind: SubnetKind) -> Fees {
+    let nodes = match kind {
+        SubnetKind::Fiduciary | SubnetKind::SNS => 34,
+        _ => crate::fees::REFERENCE_NODES,
+    };
+    let schedule = match kind {
+        SubnetKind::NNS | SubnetKind::System | SubnetKind::Bitcoin | SubnetKind::II => {
+            CostSchedule::System
+        }
+        SubnetKind::CloudEngine => CostSchedule::Free,
+        _ => CostSchedule::Normal,
+    };
+    Fees { nodes, schedule }
+}
+
 /// Eight bytes of number, then 1, 1: the form of canister ids on the Internet Computer.
 fn canister_id(number: u64) -> Principal {
     let mut id = [1; 10];
@@ -72,10 +108,11 @@ mod tests {
 
     #[test]
     fn the_first_canister_is_the_first_of_the_internet_computer() {
-        let mut subnet = Subnet::new(0, SubnetKind::Application);
-        let first = subnet.next_id(|_| false).unwrap();
+        let subnet = |index, kind| Subnet::new(index, kind, &SubnetKeys::new(0, index));
+        let mut subnet_0 = subnet(0, SubnetKind::Application);
+        let first = subnet_0.next_id(|_| false).unwrap();
         assert_eq!(first.to_text(), "rwlgt-iiaaa-aaaaa-aaaaa-cai");
-        assert!(subnet.holds(&first) && !Subnet::new(1, SubnetKind::System).holds(&first));
-        assert!(!subnet.holds(&Principal::anonymous()));
+        assert!(subnet_0.holds(&first) && !subnet(1, SubnetKind::System).holds(&first));
+        assert!(!subnet_0.holds(&Principal::anonymous()));
     }
 }

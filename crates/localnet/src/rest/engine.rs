@@ -2,7 +2,8 @@
 //! that executing Wasm never holds up the server.
 
 use std::{
-    collections::HashMap,
+    io,
+    path::PathBuf,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel},
     time::{Duration, Instant, SystemTime},
 };
@@ -10,7 +11,11 @@ use std::{
 use candid::Principal;
 use tokio::sync::oneshot;
 
-use crate::network::{Config, Ingress, MessageId, Network, Reject};
+use crate::{
+    cert::Path,
+    network::{Config, MessageId, Reject},
+    persist::{Kept, OpenError},
+};
 
 /// Compiling and running Wasm nests deeper than a thread's usual stack allows.
 const STACK_BYTES: usize = 16 << 20;
@@ -21,10 +26,19 @@ const PAUSE_IDLE: Duration = Duration::from_millis(20);
 /// How long a message may take under automatic progress until its caller is told so.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
+/// Where the state has what became of a message.
+fn request_status(message: &MessageId) -> Path {
+    vec!["request_status".into(), message.into()]
+}
+
 /// A canister's answer to an update or query.
 pub type Answer = Result<Vec<u8>, Reject>;
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
+type Reply = Box<dyn FnOnce() + Send>;
+
+/// Replies that share one sync, at most, while more jobs are waiting.
+const REPLIES_MAX: usize = 64;
 
 /// The instance was deleted, or its engine panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,20 +80,35 @@ struct Waiter {
     answer: oneshot::Sender<Result<Answer, NoAnswer>>,
 }
 
+/// Somebody who wants a certificate once a message is answered, however that comes about.
+struct Watcher {
+    message: MessageId,
+    /// The canister or subnet whose certificate it shall be.
+    effective: Principal,
+    certificate: oneshot::Sender<Vec<u8>>,
+}
+
 /// What the thread owns.
 pub struct Engine {
-    pub network: Network,
-    senders: HashMap<MessageId, Principal>,
+    pub network: Kept,
+    /// What to tell once it is kept.
+    replies: Vec<Reply>,
     progress: Option<Progress>,
     waiters: Vec<Waiter>,
+    watchers: Vec<Watcher>,
+    ended: bool,
 }
 
 impl Engine {
-    pub fn submit(&mut self, ingress: Ingress) -> Result<MessageId, Reject> {
-        let sender = ingress.sender;
-        let id = self.network.submit(ingress)?;
-        self.senders.insert(id, sender);
-        Ok(id)
+    fn new(network: Kept) -> Self {
+        Self {
+            network,
+            replies: vec![],
+            progress: None,
+            waiters: vec![],
+            watchers: vec![],
+            ended: false,
+        }
     }
 
     /// The outcome of a message so far; none while it runs and for unknown ones. If a caller is named,
@@ -89,8 +118,8 @@ impl Engine {
         message: &MessageId,
         caller: Option<Principal>,
     ) -> Result<Option<Answer>, NotTheSender> {
-        match (self.senders.get(message), caller) {
-            (Some(sender), Some(caller)) if *sender != caller => Err(NotTheSender),
+        match (self.network.message(message), caller) {
+            (Some(entry), Some(caller)) if entry.sender != caller => Err(NotTheSender),
             _ => Ok(self.network.ingress_status(message).flatten().cloned()),
         }
     }
@@ -120,8 +149,7 @@ impl Engine {
     /// meantime and time passes.
     fn wait(&mut self, message: MessageId, answer: oneshot::Sender<Result<Answer, NoAnswer>>) {
         if self.network.ingress_status(&message).is_none() {
-            // A send fails if the one who asked has left: then nobody needs the answer.
-            let _ = answer.send(Err(NoAnswer::Unknown(message)));
+            self.reply(answer, Err(NoAnswer::Unknown(message)));
         } else if self.progress.is_some() {
             self.waiters.push(Waiter {
                 message,
@@ -129,7 +157,8 @@ impl Engine {
                 answer,
             });
         } else {
-            let _ = answer.send(self.run_to_answer(&message));
+            let result = self.run_to_answer(&message);
+            self.reply(answer, result);
         }
     }
 
@@ -171,36 +200,83 @@ impl Engine {
                 None => None,
             };
             match done {
-                Some(done) => drop(waiter.answer.send(done)),
+                Some(done) => self.reply(waiter.answer, done),
                 None => self.waiters.push(waiter),
+            }
+        }
+        for watcher in std::mem::take(&mut self.watchers) {
+            let running = self.network.ingress_status(&watcher.message) == Some(None);
+            if !running {
+                let certificate = self
+                    .network
+                    .certificate(&watcher.effective, &[request_status(&watcher.message)]);
+                self.reply(watcher.certificate, certificate);
+            } else if !watcher.certificate.is_closed() {
+                self.watchers.push(watcher);
             }
         }
     }
 
-    /// Works until nobody can send jobs any more.
+    /// Answers once everything that was done so far is kept.
+    fn reply<T: Send + 'static>(&mut self, to: oneshot::Sender<T>, with: T) {
+        // A send fails if the one who asked has left: then nobody needs the answer.
+        self.replies.push(Box::new(move || drop(to.send(with))));
+    }
+
+    /// Keeps what was done, then tells those who wait for it.
+    fn keep(&mut self) -> io::Result<()> {
+        if !self.replies.is_empty() {
+            self.network.sync()?;
+            self.replies.drain(..).for_each(|reply| reply());
+        }
+        Ok(())
+    }
+
+    /// Works until it is told to end, or nobody can send jobs any more. What cannot be kept is not
+    /// acknowledged: then the instance ends.
     fn run(mut self, jobs: Receiver<Job>) {
-        loop {
+        let ended = self
+            .work(&jobs)
+            .and_then(|()| self.network.checkpoint())
+            .and_then(|()| self.keep());
+        if let Err(error) = ended {
+            eprintln!("an instance's state cannot be kept, so it ends: {error}");
+        }
+    }
+
+    fn work(&mut self, jobs: &Receiver<Job>) -> io::Result<()> {
+        let mut next = None;
+        while !self.ended {
             let job = match self.pause() {
+                pause if next.is_some() && pause != Some(Duration::ZERO) => {
+                    next.take().ok_or(RecvTimeoutError::Timeout)
+                }
                 None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 // A round that is due goes first, so that many requests cannot hold progress up.
                 Some(Duration::ZERO) => Err(RecvTimeoutError::Timeout),
                 Some(pause) => jobs.recv_timeout(pause),
             };
             match job {
-                Ok(job) => job(&mut self),
+                Ok(job) => job(self),
                 Err(RecvTimeoutError::Timeout) => {
                     self.round();
                     // One job between two rounds, however short the pause.
-                    match jobs.try_recv() {
-                        Ok(job) => job(&mut self),
+                    match next.take().map_or_else(|| jobs.try_recv(), Ok) {
+                        Ok(job) => job(self),
                         Err(TryRecvError::Empty) => {}
-                        Err(TryRecvError::Disconnected) => return,
+                        Err(TryRecvError::Disconnected) => break,
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
             self.settle();
+            // Those who wait share one sync, as long as there is more to do at once.
+            next = jobs.try_recv().ok();
+            if !self.ended && (next.is_none() || self.replies.len() >= REPLIES_MAX) {
+                self.keep()?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -211,23 +287,43 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts an engine with a network of its own.
-    pub fn start(config: Config) -> std::io::Result<Self> {
+    /// Starts an engine with a network of its own, kept in `folder` if one is given.
+    pub async fn start(config: Config, folder: Option<PathBuf>) -> Result<Self, OpenError> {
         let (jobs, receiver) = channel();
+        let (opened, result) = oneshot::channel();
         std::thread::Builder::new()
             .name("engine".into())
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 // Made here because a network need not be able to change threads.
-                let engine = Engine {
-                    network: Network::new(config),
-                    senders: HashMap::new(),
-                    progress: None,
-                    waiters: vec![],
+                let network = match folder {
+                    Some(folder) => Kept::open(&folder, config),
+                    None => Ok(Kept::in_memory(config)),
                 };
-                engine.run(receiver);
+                match network {
+                    Ok(network) => {
+                        let _ = opened.send(Ok(()));
+                        Engine::new(network).run(receiver);
+                    }
+                    Err(error) => drop(opened.send(Err(error))),
+                }
             })?;
+        let gone = |_| OpenError::Io(io::Error::other("the network could not be made"));
+        result.await.map_err(gone)??;
         Ok(Self { jobs })
+    }
+
+    /// Ends the engine; its state is kept when this returns.
+    pub async fn end(&self) {
+        // It has ended already if this fails.
+        let (kept, ended) = oneshot::channel::<()>();
+        let end = self.send(move |engine| {
+            engine.ended = true;
+            engine.reply(kept, ());
+        });
+        if end.is_ok() {
+            let _ = ended.await;
+        }
     }
 
     /// Runs a job between two others and gives its result.
@@ -238,7 +334,8 @@ impl Handle {
     {
         let (answer, result) = oneshot::channel();
         self.send(move |engine| {
-            let _ = answer.send(job(engine));
+            let result = job(engine);
+            engine.reply(answer, result);
         })?;
         result.await.map_err(|_| Gone)
     }
@@ -247,6 +344,24 @@ impl Handle {
     pub async fn answer(&self, message: MessageId) -> Result<Result<Answer, NoAnswer>, Gone> {
         let (answer, result) = oneshot::channel();
         self.send(move |engine| engine.wait(message, answer))?;
+        result.await.map_err(|_| Gone)
+    }
+
+    /// The certificate of a message's answer, once there is one. It runs no rounds: where time stands
+    /// still, somebody else has to.
+    pub async fn certificate(
+        &self,
+        message: MessageId,
+        effective: Principal,
+    ) -> Result<Vec<u8>, Gone> {
+        let (certificate, result) = oneshot::channel();
+        self.send(move |engine| {
+            engine.watchers.push(Watcher {
+                message,
+                effective,
+                certificate,
+            });
+        })?;
         result.await.map_err(|_| Gone)
     }
 

@@ -9,8 +9,8 @@ use axum::{
 };
 use flate2::read::GzDecoder;
 use pocket_ic::common::rest::{
-    CanisterIdRange, CreateInstanceResponse, ExtendedSubnetConfigSet, HttpGatewayBackend,
-    HttpGatewayConfig, IcpFeatures, InitialTime, InstanceConfig, SubnetConfig,
+    CanisterCyclesCostSchedule, CanisterIdRange, CreateInstanceResponse, ExtendedSubnetConfigSet,
+    HttpGatewayBackend, HttpGatewayConfig, IcpFeatures, InitialTime, InstanceConfig, SubnetConfig,
     SubnetInstructionConfig, SubnetSpec, Topology,
 };
 use sha2::{Digest, Sha256};
@@ -22,7 +22,10 @@ use super::{
     server::{Instance, Server},
     shapes::{ApiError, Json, Reply},
 };
-use crate::network::{Config, SubnetKind, TIME_START_NS};
+use crate::{
+    fees::{CostSchedule, Fees},
+    network::{Config, Subnet, SubnetKind, TIME_START_NS, fees_of},
+};
 
 /// Every instance draws the same random numbers, so that a test can be run again.
 const SEED: u64 = 0;
@@ -50,16 +53,21 @@ async fn try_create(
         Some(InitialTime::Timestamp(time)) => time.nanos_since_epoch,
         Some(InitialTime::AutoProgress(_)) | None => TIME_START_NS,
     };
-    let engine = Handle::start(Config {
+    let new = Config {
         subnets: specs.iter().map(|(kind, _)| *kind).collect(),
+        fees: specs.iter().map(fees).collect(),
         seed: SEED,
         time_ns,
         compile_cache: server.compile_cache.clone(),
-    })
-    .map_err(|error| format!("the instance's thread did not start: {error}"))?;
+        ..Config::default()
+    };
+    let folder = config.state_dir.clone();
+    let engine = Handle::start(new, folder)
+        .await
+        .map_err(|error| error.to_string())?;
     let gone = |gone: Gone| gone.to_string();
-    let topology = engine
-        .run(move |engine| topology(engine, &specs))
+    let (topology, keys) = engine
+        .run(|engine| (topology(engine), Arc::clone(engine.network.keys())))
         .await
         .map_err(gone)?;
     if let Some(InitialTime::AutoProgress(progress)) = config.initial_time {
@@ -73,6 +81,8 @@ async fn try_create(
     let instance_id = server.add_instance(Instance {
         engine,
         topology: Arc::new(topology.clone()),
+        keys,
+        trusts_envelopes: config.disable_ingress_validation == Some(true),
     });
     let http_gateway_info = match config.http_gateway_config {
         None => None,
@@ -103,9 +113,11 @@ async fn try_create(
 }
 
 /// Refuses what this network cannot be. Left out on purpose: flags that only loosen limits which it
-/// does not have (`icp_config`, `disable_ingress_validation`) and `log_level`.
+/// does not have (`icp_config`) and `log_level`.
 fn check(config: &InstanceConfig) -> Result<(), String> {
-    config.subnet_config_set.validate()?;
+    if config.state_dir.is_none() {
+        config.subnet_config_set.validate()?;
+    }
     let refused = [
         (
             config
@@ -113,10 +125,6 @@ fn check(config: &InstanceConfig) -> Result<(), String> {
                 .as_ref()
                 .is_some_and(|features| *features != IcpFeatures::default()),
             "canisters of the Internet Computer itself (`icp_features`) are not at hand here",
-        ),
-        (
-            config.state_dir.is_some(),
-            "state is kept in memory only, so `state_dir` is not served",
         ),
         (
             config.bitcoind_addr.is_some() || config.dogecoind_addr.is_some(),
@@ -138,7 +146,7 @@ fn check(config: &InstanceConfig) -> Result<(), String> {
     for (kind, spec) in specs(&config.subnet_config_set) {
         if spec.get_state_path().is_some() || !spec.is_supported() {
             return Err(format!(
-                "the {kind:?} subnet cannot be loaded: state is kept in memory only"
+                "the {kind:?} subnet cannot be loaded alone: only a whole network is kept, in `state_dir`"
             ));
         }
         if spec.get_instruction_config() != SubnetInstructionConfig::Production {
@@ -153,6 +161,18 @@ fn check(config: &InstanceConfig) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A subnet that is free asks for nothing; any other for what its kind asks.
+fn fees((kind, spec): &(SubnetKind, SubnetSpec)) -> Fees {
+    let fees = fees_of(*kind);
+    match spec.get_cost_schedule() {
+        CanisterCyclesCostSchedule::Free => Fees {
+            schedule: CostSchedule::Free,
+            ..fees
+        },
+        CanisterCyclesCostSchedule::Normal => fees,
+    }
 }
 
 /// All subnets in the order of their canister ids.
@@ -181,26 +201,31 @@ fn specs(set: &ExtendedSubnetConfigSet) -> Vec<(SubnetKind, SubnetSpec)> {
         .collect()
 }
 
-fn topology(engine: &Engine, specs: &[(SubnetKind, SubnetSpec)]) -> Topology {
-    let subnets = engine.network.subnets();
-    let config = |(subnet, (_, spec)): (&crate::network::Subnet, &(SubnetKind, SubnetSpec))| {
-        let (start, end) = subnet.canister_range();
+fn topology(engine: &Engine) -> Topology {
+    let config = |subnet: &Subnet| {
+        let ranges = engine.network.canister_ranges(subnet);
         let config = SubnetConfig {
             subnet_kind: subnet.kind,
             subnet_admins: None,
-            cost_schedule: spec.get_cost_schedule(),
+            cost_schedule: match subnet.fees.schedule {
+                CostSchedule::Free => CanisterCyclesCostSchedule::Free,
+                CostSchedule::Normal | CostSchedule::System => CanisterCyclesCostSchedule::Normal,
+            },
             subnet_seed: subnet.seed,
-            instruction_config: spec.get_instruction_config(),
-            canister_ranges: vec![CanisterIdRange {
-                start: start.into(),
-                end: end.into(),
-            }],
+            instruction_config: SubnetInstructionConfig::Production,
+            canister_ranges: ranges
+                .into_iter()
+                .map(|(start, end)| CanisterIdRange {
+                    start: start.into(),
+                    end: end.into(),
+                })
+                .collect(),
         };
         (subnet.id, config)
     };
     let (first, _) = engine.network.default_subnet().canister_range();
     Topology {
-        subnet_configs: subnets.iter().zip(specs).map(config).collect(),
+        subnet_configs: engine.network.subnets().iter().map(config).collect(),
         default_effective_canister_id: first.into(),
     }
 }

@@ -4,20 +4,26 @@
 //! | --- | --- |
 //! | `engine` | the thread that owns an instance's network |
 //! | `server` | what the server keeps: instances, gateways, blobs |
+//! | `api` | the Internet Computer's HTTP interface, for agents |
 //! | `instances`, `read`, `update` | the protocol's routes |
+//! | `accounts`, `faults` | routes of our own: what executions cost, and what shall go wrong |
 //! | `shapes` | JSON, errors, ids |
-//! | `gateway`, `relay`, `parts` | gateways, one request through them, long bodies part by part |
+//! | `gateway`, `relay`, `loopback` | gateways, one request through them, their agent |
+//! | `cors` | who may ask gateways: every origin |
 //! | `listen` | listeners that stop, and when to stop |
 //!
 //! Every request is answered when its work is done; nothing is polled. Not served, and said so with
-//! status 404: the agents' `/api/…` (this network signs nothing), outgoing HTTP, snapshots' files, deleting
-//! subnets, verifying signatures.
+//! status 404: outgoing HTTP, snapshots' files, verifying signatures.
 
+mod accounts;
+mod api;
+mod cors;
 mod engine;
+mod faults;
 mod gateway;
 mod instances;
 mod listen;
-mod parts;
+mod loopback;
 mod read;
 mod relay;
 mod server;
@@ -105,7 +111,7 @@ fn router(server: Arc<Server>) -> Router {
         .route("/instances/{id}", axum::routing::delete(instances::delete))
         .route("/instances/{id}/", axum::routing::delete(instances::delete))
         .nest("/instances/{id}", instance_routes())
-        .route("/http_gateway", post(gateway::create))
+        .route("/http_gateway", get(gateway::list).post(gateway::create))
         .route("/http_gateway/{id}/stop", post(gateway::stop))
         .fallback(unserved)
         .method_not_allowed_fallback(unserved)
@@ -126,6 +132,10 @@ fn instance_routes() -> Router<Arc<Server>> {
         .route("/read/get_cycles", post(read::get_cycles))
         .route("/read/get_stable_memory", post(read::get_stable_memory))
         .route("/read/get_subnet", post(read::get_subnet))
+        .route("/read/pub_key", post(read::pub_key))
+        .route("/accounts", get(accounts::read).post(accounts::keep))
+        .route("/faults", get(faults::log).post(faults::set))
+        .route("/update/delete_subnet", post(faults::delete_subnet))
         .route("/update/tick", post(update::tick))
         .route("/update/set_time", post(update::set_time))
         .route(
@@ -141,6 +151,7 @@ fn instance_routes() -> Router<Arc<Server>> {
             get(update::auto_progress_enabled).post(update::auto_progress),
         )
         .route("/stop_progress", post(update::stop_progress))
+        .merge(api::routes())
 }
 
 /// What this server has no answer to.

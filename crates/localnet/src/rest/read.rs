@@ -103,6 +103,15 @@ pub async fn get_stable_memory(
     Ok(Json(RawStableMemory { blob }))
 }
 
+/// A subnet's public key, in DER.
+pub async fn pub_key(instance: Instance, Json(raw): Json<RawSubnetId>) -> Reply<Vec<u8>> {
+    let subnet = principal(&raw.subnet_id)?;
+    let mut keys = instance.keys.iter();
+    keys.find(|keys| keys.subnet() == subnet)
+        .map(|keys| Json(keys.public.clone()))
+        .ok_or_else(|| ApiError::bad(format!("Subnet {subnet} not found")))
+}
+
 /// Null unless the canister exists.
 pub async fn get_subnet(
     instance: Instance,

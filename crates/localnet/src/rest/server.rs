@@ -14,6 +14,7 @@ use super::{
     gateway::Gateway,
     listen::{Activity, locked},
 };
+use crate::cert::SubnetKeys;
 
 /// One network, as handlers see it.
 #[derive(Clone)]
@@ -21,6 +22,10 @@ pub struct Instance {
     pub engine: Handle,
     /// Subnets neither come nor go.
     pub topology: Arc<Topology>,
+    /// Of all subnets, in their order; the first is the root.
+    pub keys: Arc<[SubnetKeys]>,
+    /// Whether agents' envelopes are taken without looking at signatures and expiry.
+    pub trusts_envelopes: bool,
 }
 
 pub struct Server {
@@ -71,11 +76,23 @@ impl Server {
         for gateway in gateways {
             gateway.listening.stop().await;
         }
+        if let Some(instance) = &instance {
+            instance.engine.end().await;
+        }
         instance.is_some()
     }
 
     pub fn add_gateway(&self, gateway: Gateway) -> InstanceId {
         push(&self.gateways, gateway)
+    }
+
+    /// What `show` makes of each gateway that listens.
+    pub fn gateways<T>(&self, show: impl Fn(InstanceId, &Gateway) -> T) -> Vec<T> {
+        let gateways = locked(&self.gateways);
+        let listening = gateways.iter().enumerate();
+        listening
+            .filter_map(|(id, gateway)| Some(show(id, gateway.as_ref()?)))
+            .collect()
     }
 
     /// False where there is no gateway of that id.

@@ -11,7 +11,7 @@ use pocket_ic::{
     RejectResponse,
     common::rest::{RawCanisterResult, RawEffectivePrincipal},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
 use super::{
@@ -101,7 +101,11 @@ impl FromRequestParts<Arc<Server>> for Instance {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, ApiError> {
-        let Path(id): Path<usize> = Path::from_request_parts(parts, server)
+        #[derive(Deserialize)]
+        struct Named {
+            id: usize,
+        }
+        let Path(Named { id }) = Path::from_request_parts(parts, server)
             .await
             .map_err(|_| ApiError::bad("an instance's id is a number"))?;
         server

@@ -75,7 +75,7 @@ pub async fn submit(
     };
     let submitted = instance
         .engine
-        .run(move |engine| engine.submit(ingress))
+        .run(move |engine| engine.network.submit(ingress))
         .await?;
     Ok(Json(match submitted {
         Ok(id) => Ok(RawMessageId {

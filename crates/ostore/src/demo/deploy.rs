@@ -55,10 +55,15 @@ pub struct Deployed {
     pub chat: Principal,
 }
 
+/// Controls index and chat.
+pub fn operator() -> Principal {
+    Principal::self_authenticating("the demo's operator")
+}
+
 /// Installs both and waits until the index has a bucket that takes blobs.
 pub async fn deploy(pic: &Arc<PocketIc>, wasms: &Wasms) -> Result<Deployed> {
     step("deploying index and chat");
-    let operator = Principal::self_authenticating("the demo's operator");
+    let operator = operator();
     let index_args = encode_one(Some(IndexInit::default()))?;
     let index = install(pic, operator, &wasms.index, index_args).await;
     let chat_args = encode_one(ChatInit { index })?;

@@ -7,12 +7,14 @@
 //! | `app` | what a user of the chat does |
 //! | `fetch` | the blob over HTTP, and by `read_chunk` |
 //! | `report` | the outcome, as JSON or as text |
+//! | `trace` | the journey as a page |
 
 mod app;
 mod deploy;
 mod fetch;
 mod report;
 mod server;
+mod trace;
 
 use std::{panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Instant};
 
@@ -46,6 +48,9 @@ pub struct Args {
     /// Serve on this port [default: any free one].
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
+    /// Write the blob's journey, message by message, to this page.
+    #[arg(long, value_name = "PAGE")]
+    trace: Option<PathBuf>,
     /// The file to store.
     file: PathBuf,
 }
@@ -79,10 +84,24 @@ async fn demo(args: Args) -> Result<()> {
         .with_application_subnet()
         .build_async()
         .await;
+    if args.trace.is_some() {
+        trace::start(&server.url()).await?;
+    }
     let gateway = pic.make_live(args.port).await;
     let port = gateway.port().context("the gateway says no port")?;
 
     let report = store_and_check(&args, source, &wasms, Arc::new(pic), port).await?;
+    if let Some(page) = &args.trace {
+        step("drawing its journey");
+        let story = trace::Story {
+            file: &args.file.to_string_lossy(),
+            size: report.size,
+            blob_id: &report.blob_id,
+            names: &participants(&report)?,
+        };
+        trace::write(&server.url(), page, &story).await?;
+        step(&format!("drawn in {}", page.display()));
+    }
     println!("{}", report.text(args.json));
     if args.once {
         return Ok(());
@@ -92,6 +111,23 @@ async fn demo(args: Args) -> Result<()> {
         gone = server.watch() => gone,
         () = crate::interrupted() => Ok(()),
     }
+}
+
+fn user() -> Principal {
+    Principal::self_authenticating("the demo's user")
+}
+
+/// Who takes part, in the order in which they are drawn.
+fn participants(report: &Report) -> Result<[(Principal, &'static str); 7]> {
+    Ok([
+        (deploy::operator(), "operator"),
+        (user(), "user"),
+        (Principal::anonymous(), "browser"),
+        (Principal::from_text(&report.chat)?, "chat"),
+        (Principal::from_text(&report.index)?, "index"),
+        (Principal::from_text(&report.bucket)?, "bucket"),
+        (Principal::management_canister(), "management"),
+    ])
 }
 
 /// The trip itself.
@@ -106,7 +142,7 @@ async fn store_and_check(
     let Deployed { index, chat } = deploy::deploy(&pic, wasms).await?;
 
     step("registering a user, who creates a chat");
-    let user = Principal::self_authenticating("the demo's user");
+    let user = user();
     let transport = PocketTransport::new(pic, user);
     let app = App::new(transport.clone(), chat);
     app.register(size > CHAT_USER_BYTES).await?;

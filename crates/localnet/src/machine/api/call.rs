@@ -3,19 +3,22 @@
 use candid::Principal;
 use wasmtime::{Caller, Linker, Result};
 
-use super::{BASE_COST, CALLBACK, Ic0};
+use super::{BASE_COST, CALLBACK, COMPOSITE_CALLBACK, Ic0, PAYLOAD_BYTE_COST, TASK, join};
 use crate::machine::{
     Call, Closure,
     host::{Host, Kind},
 };
 
-const MAY_CALL: Kind = Kind::UPDATE.or(CALLBACK).or(Kind::SYSTEM_TASK);
+/// Where cycles may be attached to a call.
+const MAY_PAY: Kind = Kind::UPDATE.or(CALLBACK).or(TASK);
+const MAY_CALL: Kind = MAY_PAY.or(Kind::COMPOSITE_QUERY).or(COMPOSITE_CALLBACK);
 /// Calls that may be outstanding from one canister to another.
 const QUEUE_MAX: usize = 500;
 /// Bytes of a call's argument within a subnet.
 const ARG_BYTES_MAX: usize = 10 << 20;
 const METHOD_BYTES_MAX: u32 = 20_000;
-const PAYLOAD_BYTE_COST: u64 = 50;
+/// Not performed: no cycles, or no room for the call.
+const SYS_TRANSIENT: u32 = 2;
 
 pub fn define(linker: &mut Linker<Host>) -> Result<()> {
     linker.func_wrap("ic0", "call_new", call_new)?;
@@ -77,19 +80,15 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "call_cycles_add128",
         |mut c: Caller<Host>, high: u64, low: u64| {
-            c.enter("call_cycles_add128", MAY_CALL, BASE_COST)?;
-            add_cycles(
-                &mut c,
-                "call_cycles_add128",
-                u128::from(high) << 64 | u128::from(low),
-            )
+            c.enter("call_cycles_add128", MAY_PAY, BASE_COST)?;
+            add_cycles(&mut c, "call_cycles_add128", join(high, low))
         },
     )?;
     linker.func_wrap(
         "ic0",
         "call_cycles_add",
         |mut c: Caller<Host>, amount: u64| {
-            c.enter("call_cycles_add", MAY_CALL, BASE_COST)?;
+            c.enter("call_cycles_add", MAY_PAY, BASE_COST)?;
             add_cycles(&mut c, "call_cycles_add", u128::from(amount))
         },
     )?;
@@ -109,7 +108,11 @@ fn call_new(
     reject_fun: u32,
     reject_env: u32,
 ) -> Result<()> {
-    c.enter("call_new", MAY_CALL, 1_500)?;
+    c.enter(
+        "call_new",
+        MAY_CALL,
+        1_500 + u64::from(callee_size) + u64::from(name_size),
+    )?;
     give_back(&mut c);
     if name_size > METHOD_BYTES_MAX {
         return c.contract(format!(
@@ -147,13 +150,20 @@ fn call_perform(mut c: Caller<Host>) -> Result<u32> {
         return no_call(&mut c, "call_perform");
     };
     let run = c.run();
-    let outstanding = run.calls_outstanding.entry(call.callee).or_default();
-    if *outstanding >= QUEUE_MAX {
-        run.balance += call.cycles;
-        const SYS_TRANSIENT: u32 = 2;
-        return Ok(SYS_TRANSIENT);
+    if run.kind.among(MAY_PAY) {
+        let cost = run.fees.call((call.method.len() + call.arg.len()) as u64);
+        if cost > run.liquid() {
+            run.balance += call.cycles;
+            return Ok(SYS_TRANSIENT);
+        }
+        let outstanding = run.calls_outstanding.entry(call.callee).or_default();
+        if *outstanding >= QUEUE_MAX || run.queues_full {
+            run.balance += call.cycles;
+            return Ok(SYS_TRANSIENT);
+        }
+        *outstanding += 1;
+        run.balance -= cost;
     }
-    *outstanding += 1;
     run.calls.push(call);
     Ok(0)
 }
@@ -163,19 +173,15 @@ fn add_cycles(c: &mut Caller<Host>, name: &str, amount: u128) -> Result<()> {
     let Some(call) = &mut run.call else {
         return no_call(c, name);
     };
-    match run.balance.checked_sub(amount) {
-        Some(left) => {
-            run.balance = left;
-            call.cycles += amount;
-            Ok(())
-        }
-        None => {
-            let balance = run.balance;
-            c.contract(format!(
-                "ic0_{name}: {amount} cycles are more than the balance of {balance}"
-            ))
-        }
+    let liquid = run.balance.saturating_sub(run.frozen);
+    if amount > liquid {
+        return c.contract(format!(
+            "ic0_{name}: {amount} cycles are more than the {liquid} that can be spent"
+        ));
     }
+    run.balance -= amount;
+    call.cycles += amount;
+    Ok(())
 }
 
 /// A call that was begun and not performed: its cycles stay.

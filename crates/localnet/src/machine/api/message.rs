@@ -2,7 +2,10 @@
 
 use wasmtime::{Caller, Linker, Result};
 
-use super::{BASE_COST, CALLBACK, EXCEPT_START, Ic0, MESSAGE, define_bytes};
+use super::{
+    BASE_COST, CALLBACK, COMPOSITE_CALLBACK, EVERYWHERE, Ic0, MESSAGE, PAYLOAD_BYTE_COST,
+    define_bytes,
+};
 use crate::machine::{
     Response,
     host::{Host, Kind},
@@ -12,41 +15,68 @@ const ARG: Kind = Kind::INIT
     .or(Kind::UPDATE)
     .or(Kind::REPLICATED_QUERY)
     .or(Kind::QUERY)
+    .or(Kind::COMPOSITE_QUERY)
     .or(Kind::REPLY_CALLBACK)
+    .or(Kind::COMPOSITE_REPLY)
     .or(Kind::INSPECT);
-const CYCLES: Kind = Kind::UPDATE.or(Kind::REPLICATED_QUERY).or(CALLBACK);
-/// Bytes of a reply, as of every payload within a subnet.
-const REPLY_BYTES_MAX: usize = 10 << 20;
-/// A byte of a reply or of a call's argument.
-const PAYLOAD_BYTE_COST: u64 = 50;
+/// Updates and their callbacks.
+const DEADLINES: Kind = Kind::UPDATE.or(CALLBACK);
+const REJECTED: Kind = Kind::REJECT_CALLBACK.or(Kind::COMPOSITE_REJECT);
+const INFORMED: Kind = MESSAGE
+    .or(Kind::CLEANUP)
+    .or(Kind::COMPOSITE_CLEANUP)
+    .or(Kind::INSPECT);
+/// Bytes of a reply that goes through blocks.
+const REPLY_BYTES_MAX: usize = 2 << 20;
+/// Bytes of a query's reply.
+const QUERY_REPLY_BYTES_MAX: usize = 3 << 20;
+const NOT_THROUGH_BLOCKS: Kind = Kind::QUERY.or(Kind::COMPOSITE_QUERY).or(COMPOSITE_CALLBACK);
 
 pub fn define(linker: &mut Linker<Host>) -> Result<()> {
-    define_bytes(linker, "msg_caller", EXCEPT_START, |run| {
+    define_bytes(linker, "msg_caller", EVERYWHERE, |run| {
         run.caller.as_slice().to_vec()
     })?;
     define_bytes(linker, "msg_method_name", Kind::INSPECT, |run| {
         run.method.as_bytes().to_vec()
     })?;
-    define_bytes(linker, "msg_reject_msg", Kind::REJECT_CALLBACK, |run| {
+    define_bytes(linker, "msg_reject_msg", REJECTED, |run| {
         run.reject
             .as_ref()
             .map(|(_, message)| message.as_bytes().to_vec())
             .unwrap_or_default()
     })?;
-    // Only envelopes signed for by a canister carry such data; this network takes senders as given.
-    define_bytes(linker, "msg_caller_info_data", EXCEPT_START, |_| vec![])?;
-    define_bytes(linker, "msg_caller_info_signer", EXCEPT_START, |_| vec![])?;
+    define_bytes(linker, "msg_caller_info_data", INFORMED, |run| {
+        run.caller_info
+            .as_ref()
+            .map(|(data, _)| data.clone())
+            .unwrap_or_default()
+    })?;
+    define_bytes(linker, "msg_caller_info_signer", INFORMED, |run| {
+        run.caller_info
+            .as_ref()
+            .map(|(_, signer)| signer.as_slice().to_vec())
+            .unwrap_or_default()
+    })?;
     define_arg(linker)?;
     define_answer(linker)?;
-    define_cycles(linker)?;
 
     linker.func_wrap("ic0", "msg_reject_code", |mut c: Caller<Host>| {
-        c.enter("msg_reject_code", CALLBACK, BASE_COST)?;
+        c.enter(
+            "msg_reject_code",
+            CALLBACK.or(COMPOSITE_CALLBACK).or(Kind::CLEANUP),
+            BASE_COST,
+        )?;
         Ok(c.run().reject.as_ref().map_or(0, |(code, _)| *code))
     })?;
     linker.func_wrap("ic0", "msg_deadline", |mut c: Caller<Host>| {
         c.enter("msg_deadline", MESSAGE, BASE_COST)?;
-        Ok(c.run().deadline_ns)
+        let run = c.run();
+        // Queries have none, even where the call that they answer has.
+        Ok(if run.kind.among(DEADLINES) {
+            run.deadline_ns
+        } else {
+            0
+        })
     })?;
     linker.func_wrap("ic0", "accept_message", |mut c: Caller<Host>| {
         c.enter("accept_message", Kind::INSPECT, BASE_COST)?;
@@ -68,7 +98,7 @@ fn define_arg(linker: &mut Linker<Host>) -> Result<()> {
         "ic0",
         "msg_arg_data_copy",
         |mut c: Caller<Host>, dst: u32, offset: u32, size: u32| {
-            c.enter("msg_arg_data_copy", ARG, BASE_COST)?;
+            c.enter("msg_arg_data_copy", ARG, BASE_COST + u64::from(size))?;
             let arg = std::mem::take(&mut c.run().arg);
             let result = c.copy_out(&arg, dst, offset, size);
             c.run().arg = arg;
@@ -89,12 +119,13 @@ fn define_answer(linker: &mut Linker<Host>) -> Result<()> {
                 BASE_COST + PAYLOAD_BYTE_COST * u64::from(size),
             )?;
             not_answered(&mut c, "msg_reply_data_append")?;
-            let bytes = c.load(src, size)?;
-            if c.run().reply.len() + bytes.len() > REPLY_BYTES_MAX {
+            let (max, so_far) = (reply_bytes_max(&mut c), c.run().reply.len());
+            if so_far + size as usize > max {
                 return c.contract(format!(
-                    "ic0_msg_reply_data_append: a reply has at most {REPLY_BYTES_MAX} bytes"
+                    "ic0_msg_reply_data_append: a reply has at most {max} bytes"
                 ));
             }
+            let bytes = c.load(src, size)?;
             c.run().reply.extend_from_slice(&bytes);
             Ok(())
         },
@@ -116,6 +147,10 @@ fn define_answer(linker: &mut Linker<Host>) -> Result<()> {
                 BASE_COST + PAYLOAD_BYTE_COST * u64::from(size),
             )?;
             not_answered(&mut c, "msg_reject")?;
+            let max = reply_bytes_max(&mut c);
+            if size as usize > max {
+                return c.contract(format!("ic0_msg_reject: a text has at most {max} bytes"));
+            }
             let bytes = c.load(src, size)?;
             let Ok(message) = String::from_utf8(bytes) else {
                 return c.contract("ic0_msg_reject: the message is not UTF-8");
@@ -134,6 +169,14 @@ fn define_answer(linker: &mut Linker<Host>) -> Result<()> {
     Ok(())
 }
 
+fn reply_bytes_max(c: &mut Caller<Host>) -> usize {
+    if c.run().kind.among(NOT_THROUGH_BLOCKS) {
+        QUERY_REPLY_BYTES_MAX
+    } else {
+        REPLY_BYTES_MAX
+    }
+}
+
 /// Cycles that were not accepted by now go back with the answer.
 fn answer(c: &mut Caller<Host>, response: Response) {
     let run = c.run();
@@ -147,70 +190,5 @@ fn not_answered(c: &mut Caller<Host>, name: &str) -> Result<()> {
         c.contract(format!("ic0_{name}: the call is already replied to"))
     } else {
         Ok(())
-    }
-}
-
-fn define_cycles(linker: &mut Linker<Host>) -> Result<()> {
-    linker.func_wrap(
-        "ic0",
-        "msg_cycles_available128",
-        |mut c: Caller<Host>, dst: u32| {
-            c.enter("msg_cycles_available128", CYCLES, BASE_COST)?;
-            let available = c.run().cycles_available;
-            c.store_u128(dst, available)
-        },
-    )?;
-    linker.func_wrap("ic0", "msg_cycles_available", |mut c: Caller<Host>| {
-        c.enter("msg_cycles_available", CYCLES, BASE_COST)?;
-        let available = c.run().cycles_available;
-        as_u64(&mut c, available)
-    })?;
-    linker.func_wrap(
-        "ic0",
-        "msg_cycles_refunded128",
-        |mut c: Caller<Host>, dst: u32| {
-            c.enter("msg_cycles_refunded128", CALLBACK, BASE_COST)?;
-            let refunded = c.run().cycles_refunded;
-            c.store_u128(dst, refunded)
-        },
-    )?;
-    linker.func_wrap("ic0", "msg_cycles_refunded", |mut c: Caller<Host>| {
-        c.enter("msg_cycles_refunded", CALLBACK, BASE_COST)?;
-        let refunded = c.run().cycles_refunded;
-        as_u64(&mut c, refunded)
-    })?;
-    linker.func_wrap(
-        "ic0",
-        "msg_cycles_accept128",
-        |mut c: Caller<Host>, high: u64, low: u64, dst: u32| {
-            c.enter("msg_cycles_accept128", CYCLES, BASE_COST)?;
-            let accepted = accept(&mut c, u128::from(high) << 64 | u128::from(low));
-            c.store_u128(dst, accepted)
-        },
-    )?;
-    linker.func_wrap(
-        "ic0",
-        "msg_cycles_accept",
-        |mut c: Caller<Host>, max: u64| {
-            c.enter("msg_cycles_accept", CYCLES, BASE_COST)?;
-            Ok(accept(&mut c, u128::from(max)) as u64)
-        },
-    )?;
-    Ok(())
-}
-
-fn accept(c: &mut Caller<Host>, max: u128) -> u128 {
-    let run = c.run();
-    let accepted = max.min(run.cycles_available);
-    run.cycles_available -= accepted;
-    run.cycles_accepted += accepted;
-    run.balance += accepted;
-    accepted
-}
-
-fn as_u64(c: &mut Caller<Host>, cycles: u128) -> Result<u64> {
-    match u64::try_from(cycles) {
-        Ok(cycles) => Ok(cycles),
-        Err(_) => c.contract(format!("{cycles} cycles do not fit in 64 bits")),
     }
 }

@@ -5,6 +5,9 @@
 
 mod call;
 mod canister;
+mod cycles;
+mod environment;
+mod log;
 mod message;
 mod stable;
 
@@ -15,28 +18,42 @@ use super::{
     host::{Host, Kind, Run},
 };
 
-const EVERYWHERE: Kind = Kind::START.or(EXCEPT_START);
-const EXCEPT_START: Kind = Kind::INIT
-    .or(Kind::PRE_UPGRADE)
-    .or(Kind::INSPECT)
-    .or(Kind::SYSTEM_TASK)
-    .or(Kind::CLEANUP)
-    .or(MESSAGE);
+/// Heartbeat, global timer, `canister_on_low_wasm_memory`.
+const TASK: Kind = Kind::HEARTBEAT.or(Kind::TIMER).or(Kind::LOW_WASM_MEMORY);
+/// Callbacks of calls that an update, a task or a callback made.
 const CALLBACK: Kind = Kind::REPLY_CALLBACK.or(Kind::REJECT_CALLBACK);
+const COMPOSITE_CALLBACK: Kind = Kind::COMPOSITE_REPLY.or(Kind::COMPOSITE_REJECT);
 /// Where a call may be answered.
 const MESSAGE: Kind = Kind::UPDATE
     .or(Kind::REPLICATED_QUERY)
     .or(Kind::QUERY)
-    .or(CALLBACK);
+    .or(Kind::COMPOSITE_QUERY)
+    .or(CALLBACK)
+    .or(COMPOSITE_CALLBACK);
+/// What the specification writes `*`: everywhere but in the start function.
+const EVERYWHERE: Kind = Kind::INIT
+    .or(Kind::PRE_UPGRADE)
+    .or(MESSAGE)
+    .or(Kind::CLEANUP)
+    .or(Kind::COMPOSITE_CLEANUP)
+    .or(Kind::INSPECT)
+    .or(TASK);
+const AND_START: Kind = EVERYWHERE.or(Kind::START);
 
-/// What nearly every import costs, in instructions.
+/// What nearly every import costs, in instructions. Source of all costs of imports: the replica's
+/// `system_api_complexity.rs` and `linker.rs`.
 const BASE_COST: u64 = 500;
+/// A byte that leaves the canister: of a reply, of a call's argument, of a log line.
+const PAYLOAD_BYTE_COST: u64 = 50;
 
 /// Defines every import.
 pub fn define(linker: &mut Linker<Host>) -> Result<()> {
     message::define(linker)?;
     call::define(linker)?;
     canister::define(linker)?;
+    cycles::define(linker)?;
+    environment::define(linker)?;
+    log::define(linker)?;
     stable::define(linker)
 }
 
@@ -46,10 +63,19 @@ trait Ic0 {
     fn enter(&mut self, name: &str, allowed: Kind, cost: u64) -> Result<()>;
     fn run(&mut self) -> &mut Run;
     fn trap<T>(&mut self, trap: Trap) -> Result<T>;
-    fn contract<T>(&mut self, text: impl Into<String>) -> Result<T>;
+    fn contract<T>(&mut self, text: impl Into<String>) -> Result<T> {
+        self.trap(Trap::Contract(text.into()))
+    }
     fn charge(&mut self, instructions: u64) -> Result<()>;
+    /// Bytes of the heap, where they are all in it.
+    fn peek(&mut self, at: u32, len: u32) -> Option<Vec<u8>>;
     /// Bytes of the heap.
-    fn load(&mut self, at: u32, len: u32) -> Result<Vec<u8>>;
+    fn load(&mut self, at: u32, len: u32) -> Result<Vec<u8>> {
+        match self.peek(at, len) {
+            Some(bytes) => Ok(bytes),
+            None => self.contract(format!("heap out of bounds: {len} bytes at {at}")),
+        }
+    }
     fn store(&mut self, at: u32, bytes: &[u8]) -> Result<()>;
     /// Copies `bytes[offset..offset + len]` to the heap.
     fn copy_out(&mut self, bytes: &[u8], to: u32, offset: u32, len: u32) -> Result<()>;
@@ -60,6 +86,7 @@ trait Ic0 {
 
 impl Ic0 for Caller<'_, Host> {
     fn enter(&mut self, name: &str, allowed: Kind, cost: u64) -> Result<()> {
+        self.charge(cost)?;
         let kind = self.run().kind;
         if !kind.among(allowed) {
             return self.contract(format!(
@@ -67,7 +94,7 @@ impl Ic0 for Caller<'_, Host> {
                 kind.name()
             ));
         }
-        self.charge(cost)
+        Ok(())
     }
 
     fn run(&mut self) -> &mut Run {
@@ -77,10 +104,6 @@ impl Ic0 for Caller<'_, Host> {
     fn trap<T>(&mut self, trap: Trap) -> Result<T> {
         self.run().trap = Some(trap.clone());
         Err(Error::new(trap))
-    }
-
-    fn contract<T>(&mut self, text: impl Into<String>) -> Result<T> {
-        self.trap(Trap::Contract(text.into()))
     }
 
     fn charge(&mut self, instructions: u64) -> Result<()> {
@@ -94,17 +117,10 @@ impl Ic0 for Caller<'_, Host> {
         }
     }
 
-    fn load(&mut self, at: u32, len: u32) -> Result<Vec<u8>> {
-        let bytes = self.data().memory.and_then(|memory| {
-            memory
-                .data(&*self)
-                .get(at as usize..at as usize + len as usize)
-                .map(<[u8]>::to_vec)
-        });
-        match bytes {
-            Some(bytes) => Ok(bytes),
-            None => self.contract(format!("heap out of bounds: {len} bytes at {at}")),
-        }
+    fn peek(&mut self, at: u32, len: u32) -> Option<Vec<u8>> {
+        let memory = self.data().memory?;
+        let range = at as usize..at as usize + len as usize;
+        memory.data(&*self).get(range).map(<[u8]>::to_vec)
     }
 
     fn store(&mut self, at: u32, bytes: &[u8]) -> Result<()> {
@@ -120,7 +136,6 @@ impl Ic0 for Caller<'_, Host> {
     }
 
     fn copy_out(&mut self, bytes: &[u8], to: u32, offset: u32, len: u32) -> Result<()> {
-        self.charge(u64::from(len))?;
         match bytes.get(offset as usize..offset as usize + len as usize) {
             Some(part) => self.store(to, part),
             None => self.contract(format!(
@@ -129,6 +144,11 @@ impl Ic0 for Caller<'_, Host> {
             )),
         }
     }
+}
+
+/// Two halves of a number of 128 bits.
+fn join(high: u64, low: u64) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
 }
 
 /// Defines `NAME_size() -> i32` and `NAME_copy(dst, offset, size)` for bytes that `get` finds.
@@ -147,7 +167,7 @@ fn define_bytes(
         "ic0",
         &copy_name.clone(),
         move |mut c: Caller<Host>, dst: u32, offset: u32, size: u32| {
-            c.enter(&copy_name, allowed, BASE_COST)?;
+            c.enter(&copy_name, allowed, BASE_COST + u64::from(size))?;
             let bytes = get(c.run());
             c.copy_out(&bytes, dst, offset, size)
         },

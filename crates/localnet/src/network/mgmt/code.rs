@@ -11,9 +11,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Managed, nothing, reply};
 use crate::{
+    fees::Fees,
     machine::{Machine, Module, Outcome},
     network::{
-        Network, Reject,
+        Account, AccountKind, Network, Reject,
         call::Request,
         canister::Canister,
         execute::{Circumstances, INSTALL_INSTRUCTIONS, view, with_machine},
@@ -23,6 +24,8 @@ use crate::{
 /// The chunk store of the Internet Computer: chunks of at most 1 MiB, 100 of them.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 const CHUNKS_MAX: usize = 100;
+/// What it takes to store a chunk, on the Internet Computer.
+const CHUNK_INSTRUCTIONS: u64 = 200_000_000;
 
 impl Network {
     pub(super) fn install_code(
@@ -81,7 +84,6 @@ impl Network {
         wasm: &[u8],
         arg: Vec<u8>,
     ) -> Managed {
-        let time_ns = self.time_ns;
         self.controlled(&id, &request.caller)?;
         let module = self.compiler.compile(wasm).map_err(|error| {
             Reject::new(
@@ -89,60 +91,94 @@ impl Network {
                 format!("Error from Canister {id}: Canister's Wasm module is not valid: {error}"),
             )
         })?;
+        let fees = self.fees_of(&id);
+        let prepaid = fees.execution(INSTALL_INSTRUCTIONS);
         let canister = self.existing(&id)?;
-        let circumstances = Circumstances::new(id, request.caller, time_ns, INSTALL_INSTRUCTIONS);
-        let (mode, outcome) = match mode {
-            CanisterInstallMode::Install if canister.machine.is_some() => {
-                return Err(Reject::new(
-                    ErrorCode::CanisterNonEmpty,
-                    format!(
-                        "Canister {id} cannot be installed because the canister is not empty. Try installing with mode='reinstall' instead."
-                    ),
-                ));
-            }
+        let skip = check_mode(&id, &mode, canister.machine.is_some())?;
+        canister.pay(&id, prepaid, &fees)?;
+        let bytes_in = (wasm.len() + arg.len()) as u64;
+        let (mode, outcome) = self.run_install(request, &id, mode, &module, arg, skip, &fees);
+        let refund = fees
+            .instructions(INSTALL_INSTRUCTIONS - outcome.usage.instructions)
+            .min(prepaid);
+        let kind = match mode {
+            CodeDeploymentMode::Upgrade => AccountKind::Upgrade,
+            _ => AccountKind::Install,
+        };
+        let method = request.method.clone();
+        let account = Account {
+            id: self.accounts.next(),
+            parent: request.parent,
+            cycles_prepaid: prepaid,
+            cycles_refunded: refund,
+            bytes_in,
+            ..self.account_of(id, request.caller, kind, method, &outcome)
+        };
+        self.accounts.keep(account);
+        self.burn(prepaid - refund);
+        let canister = self.existing(&id)?;
+        canister.balance += refund;
+        canister.log(outcome.logs);
+        outcome.result.map_err(|trap| Reject::trapped(&id, &trap))?;
+        canister.balance -= outcome.cycles_burned;
+        canister.certified_data = outcome.certified_data.unwrap_or_default();
+        canister.version += 1;
+        canister.wasm_bytes = wasm.len() as u64;
+        let module_hash = module.hash();
+        let details = CodeDeploymentRecord {
+            mode,
+            module_hash: module_hash.to_vec(),
+        };
+        let time_ns = self.time_ns;
+        self.existing(&id)?
+            .record(time_ns, request, ChangeDetails::CodeDeployment(details));
+        self.burn(outcome.cycles_burned);
+        // A timer does not outlive the code that set it.
+        self.set_timer(&id, outcome.timer_ns.unwrap_or(0));
+        self.note_code(&id);
+        self.modules
+            .entry(module_hash)
+            .or_insert_with(|| wasm.to_vec());
+        nothing()
+    }
+
+    #[allow(clippy::too_many_arguments)] // every one of them differs from call to call
+    fn run_install(
+        &mut self,
+        request: &Request,
+        id: &Principal,
+        mode: CanisterInstallMode,
+        module: &Module,
+        arg: Vec<u8>,
+        skip_pre_upgrade: bool,
+        fees: &Fees,
+    ) -> (CodeDeploymentMode, Outcome) {
+        let circumstances = Circumstances::new(
+            *id,
+            request.caller,
+            self.time_ns,
+            INSTALL_INSTRUCTIONS,
+            &self.root_key,
+            fees,
+        );
+        let canister = self.canisters.get_mut(id).expect("the caller looked");
+        match mode {
             CanisterInstallMode::Install => (
                 CodeDeploymentMode::Install,
-                fresh(canister, &module, arg, circumstances),
+                fresh(canister, module, arg, circumstances),
             ),
             CanisterInstallMode::Reinstall => (
                 CodeDeploymentMode::Reinstall,
-                fresh(canister, &module, arg, circumstances),
+                fresh(canister, module, arg, circumstances),
             ),
-            CanisterInstallMode::Upgrade(flags) => {
-                let skip = skips_pre_upgrade(flags)?;
-                let outcome = with_machine(canister, circumstances, |machine, view| {
-                    machine.upgrade(&module, arg, view, skip)
-                });
-                (
-                    CodeDeploymentMode::Upgrade,
-                    outcome.ok_or_else(|| Reject::no_module(&id))?,
-                )
-            }
-        };
-        let Outcome {
-            result,
-            logs,
-            balance,
-            certified_data,
-            timer_ns,
-            ..
-        } = outcome;
-        canister.log(logs);
-        result.map_err(|trap| Reject::trapped(&id, &trap))?;
-        canister.balance = balance;
-        // A timer does not outlive the code that set it.
-        canister.timer_ns = timer_ns.unwrap_or(0);
-        if let Some(data) = certified_data {
-            canister.certified_data = data;
+            CanisterInstallMode::Upgrade(_) => (
+                CodeDeploymentMode::Upgrade,
+                with_machine(canister, circumstances, |machine, view| {
+                    machine.upgrade(module, arg, view, skip_pre_upgrade)
+                })
+                .expect("the caller looked"),
+            ),
         }
-        canister.version += 1;
-        let module_hash = module.hash().to_vec();
-        canister.record(
-            time_ns,
-            request,
-            ChangeDetails::CodeDeployment(CodeDeploymentRecord { mode, module_hash }),
-        );
-        nothing()
     }
 
     pub(super) fn uninstall_code(
@@ -150,28 +186,8 @@ impl Network {
         request: &Request,
         (args,): (UninstallCodeArgs,),
     ) -> Managed {
-        let (id, time_ns) = (args.canister_id, self.time_ns);
-        let canister = self.controlled(&id, &request.caller)?;
-        canister.machine = None;
-        canister.timer_ns = 0;
-        canister.certified_data.clear();
-        canister.chunks.clear();
-        canister.version += 1;
-        canister.record(time_ns, request, ChangeDetails::CodeUninstall);
-        let open: Vec<_> = self
-            .contexts
-            .iter()
-            .filter(|(_, context)| context.canister == id)
-            .map(|(number, _)| *number)
-            .collect();
-        for number in open {
-            let reject = Reject::new(
-                ErrorCode::CanisterRejectedMessage,
-                "Canister has been uninstalled.",
-            );
-            self.reject_context(number, reject);
-            self.contexts.remove(&number);
-        }
+        self.controlled(&args.canister_id, &request.caller)?;
+        self.uninstall(args.canister_id, Some(request));
         nothing()
     }
 
@@ -192,12 +208,15 @@ impl Network {
             ));
         }
         let hash: [u8; 32] = Sha256::digest(&chunk).into();
-        if !canister.chunks.contains_key(&hash) && canister.chunks.len() == CHUNKS_MAX {
+        let full = !canister.chunks.contains_key(&hash) && canister.chunks.len() == CHUNKS_MAX;
+        if full {
             return Err(Reject::new(
                 ErrorCode::InvalidManagementPayload,
                 format!("the chunk store holds at most {CHUNKS_MAX} chunks"),
             ));
         }
+        self.charge_work(&canister_id, CHUNK_INSTRUCTIONS)?;
+        let canister = self.existing(&canister_id)?;
         canister.chunks.insert(hash, chunk);
         reply(&ChunkHash {
             hash: hash.to_vec(),
@@ -222,6 +241,21 @@ impl Network {
     }
 }
 
+/// Whether there may be code in that mode, and whether `canister_pre_upgrade` is left out.
+fn check_mode(id: &Principal, mode: &CanisterInstallMode, has_code: bool) -> Result<bool, Reject> {
+    match mode {
+        CanisterInstallMode::Install if has_code => Err(Reject::new(
+            ErrorCode::CanisterNonEmpty,
+            format!(
+                "Canister {id} cannot be installed because the canister is not empty. Try installing with mode='reinstall' instead."
+            ),
+        )),
+        CanisterInstallMode::Upgrade(_) if !has_code => Err(Reject::no_module(id)),
+        CanisterInstallMode::Upgrade(flags) => skips_pre_upgrade(flags.clone()),
+        CanisterInstallMode::Install | CanisterInstallMode::Reinstall => Ok(false),
+    }
+}
+
 /// New code over nothing. What was there before stays if it fails.
 fn fresh(
     canister: &mut Canister,
@@ -229,10 +263,10 @@ fn fresh(
     arg: Vec<u8>,
     circumstances: Circumstances,
 ) -> Outcome {
-    let (machine, outcome) = Machine::install(module, arg, &view(canister, circumstances));
+    let frozen = canister.frozen(circumstances.fees);
+    let (machine, outcome) = Machine::install(module, arg, &view(canister, circumstances, frozen));
     if let Some(machine) = machine {
         canister.machine = Some(machine);
-        canister.certified_data.clear();
     }
     outcome
 }

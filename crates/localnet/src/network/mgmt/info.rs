@@ -21,14 +21,17 @@ use crate::{
 };
 
 impl Network {
-    /// Memory sizes are those of now; nothing is reserved and nothing is burned here.
+    /// Figures are those of now. Queries are not counted: they leave nothing behind.
     pub(super) fn canister_status(&mut self, caller: &Principal, id: Principal) -> Managed {
+        let fees = self.fees_of(&id);
         let canister = self.controlled_or_self(&id, caller)?;
         let memory = memory_metrics(canister);
         let parts = [
             &memory.wasm_memory_size,
             &memory.stable_memory_size,
             &memory.wasm_chunk_store_size,
+            &memory.wasm_binary_size,
+            &memory.snapshots_size,
         ];
         let memory_size = parts
             .into_iter()
@@ -47,7 +50,7 @@ impl Network {
             memory_metrics: memory,
             cycles: canister.balance.into(),
             reserved_cycles: Nat::default(),
-            idle_cycles_burned_per_day: Nat::default(),
+            idle_cycles_burned_per_day: canister.idle_per_day(&fees).into(),
             query_stats: QueryStats {
                 num_calls_total: Nat::default(),
                 num_instructions_total: Nat::default(),
@@ -138,11 +141,11 @@ fn memory_metrics(canister: &Canister) -> MemoryMetrics {
             })
             .into(),
         global_memory_size: Nat::default(),
-        wasm_binary_size: Nat::default(),
+        wasm_binary_size: canister.wasm_bytes.into(),
         custom_sections_size: Nat::default(),
         canister_history_size: Nat::default(),
         wasm_chunk_store_size: chunks.into(),
-        snapshots_size: Nat::default(),
+        snapshots_size: canister.snapshot_bytes().into(),
         log_memory_store_size: Nat::default(),
     }
 }

@@ -14,29 +14,33 @@ use super::{Done, Managed, encode, nothing, only_canisters};
 use crate::network::{
     Network, Reject,
     call::Request,
-    canister::{Canister, Settings, Status},
+    canister::{Canister, Settings, Status, Waiting},
 };
 
 /// What a canister gets that is created without an amount.
 const CYCLES_DEFAULT: u128 = 100_000_000_000_000;
-/// Price of a canister on a subnet of 13 nodes.
-const CREATION_CYCLES: u128 = 500_000_000_000;
+/// A compute allocation is a part of a processor, in percent.
+const COMPUTE_PERCENT_MAX: u128 = 100;
 const CONTROLLERS_MAX: usize = 10;
 
 impl Network {
     pub(super) fn create(&mut self, request: &Request, (args,): (CreateCanisterArgs,)) -> Managed {
         only_canisters(request)?;
-        if request.cycles < CREATION_CYCLES {
+        let fee = self
+            .fees(&self.subnets[self.subnet_for(request, None)].id)
+            .create_canister();
+        if request.cycles < fee {
             return Err(Reject::new(
                 ErrorCode::InsufficientCyclesForCreateCanister,
                 format!(
-                    "Creating a canister requires a fee of {CREATION_CYCLES} that is deducted from the canister's initial balance but only {} cycles were received with the create_canister request.",
+                    "Creating a canister requires a fee of {fee} that is deducted from the canister's initial balance but only {} cycles were received with the create_canister request.",
                     request.cycles
                 ),
             ));
         }
-        let balance = request.cycles - CREATION_CYCLES;
+        let balance = request.cycles - fee;
         let id = self.make(request, args.settings, balance, None)?;
+        self.burn(fee);
         Ok(Done::Reply {
             bytes: encode(&CanisterIdRecord { canister_id: id }),
             cycles_kept: request.cycles,
@@ -53,6 +57,7 @@ impl Network {
             .as_ref()
             .map_or(Ok(CYCLES_DEFAULT), |amount| figure("amount", amount))?;
         let id = self.make(request, args.settings, balance, args.specified_id)?;
+        self.mint(balance);
         super::reply(&CanisterIdRecord { canister_id: id })
     }
 
@@ -61,8 +66,8 @@ impl Network {
         (args,): (ProvisionalTopUpCanisterArgs,),
     ) -> Managed {
         let amount = figure("amount", &args.amount)?;
-        let canister = self.existing(&args.canister_id)?;
-        canister.balance = canister.balance.saturating_add(amount);
+        self.existing(&args.canister_id)?;
+        self.add_cycles(&args.canister_id, amount);
         nothing()
     }
 
@@ -79,6 +84,7 @@ impl Network {
             self.subnets[subnet].id,
             BTreeSet::from([request.caller]),
             balance,
+            self.time_ns,
         );
         apply(&mut canister, &settings)?;
         let canisters = &self.canisters;
@@ -108,17 +114,18 @@ impl Network {
         Ok(id)
     }
 
-    /// The subnet that was named, or holds the id that was named, or the caller's, or the default.
+    /// The subnet that holds the id which was asked for; else the one that was named, or holds the id
+    /// that was named, or is the caller's; else the default.
     fn subnet_for(&self, request: &Request, specified: Option<&Principal>) -> usize {
         let named = |name: &Principal| {
             self.subnets
                 .iter()
-                .position(|subnet| subnet.id == *name || subnet.holds(name))
+                .position(|subnet| !subnet.deleted && (subnet.id == *name || subnet.holds(name)))
         };
         let default = self.default_subnet().id;
         specified
+            .or(request.subnet.as_ref())
             .and_then(named)
-            .or_else(|| request.subnet.as_ref().and_then(named))
             .or_else(|| self.subnets.iter().position(|subnet| subnet.id == default))
             .unwrap_or(0)
     }
@@ -146,9 +153,10 @@ impl Network {
     pub(super) fn start(&mut self, caller: &Principal, id: Principal) -> Managed {
         let canister = self.controlled(&id, caller)?;
         canister.version += 1;
-        let subnet = canister.subnet;
+        let subnet = Some(canister.subnet);
         if let Status::Stopping(waiting) = std::mem::replace(&mut canister.status, Status::Running)
         {
+            self.stopping.remove(&id);
             self.cancel_stops(waiting, subnet);
         }
         nothing()
@@ -156,14 +164,20 @@ impl Network {
 
     /// Answered at the end of the round in which nothing is outstanding any more.
     pub(super) fn stop(&mut self, request: &Request, id: Principal) -> Managed {
+        let waiting = Waiting {
+            origin: request.origin,
+            cycles: request.cycles,
+            since_ns: self.time_ns,
+        };
         let canister = self.controlled(&id, &request.caller)?;
         match &mut canister.status {
             Status::Running => {
-                canister.status = Status::Stopping(vec![request.origin]);
+                canister.status = Status::Stopping(vec![waiting]);
+                self.stopping.insert(id);
                 Ok(Done::Later)
             }
-            Status::Stopping(waiting) => {
-                waiting.push(request.origin);
+            Status::Stopping(others) => {
+                others.push(waiting);
                 Ok(Done::Later)
             }
             Status::Stopped => nothing(),
@@ -178,10 +192,7 @@ impl Network {
                 format!("Canister {id} must be stopped before it is deleted."),
             ));
         }
-        let removed = self.canisters.remove(&id);
-        for request in removed.into_iter().flat_map(|canister| canister.requests) {
-            self.refuse(request, Reject::not_found(&id));
-        }
+        self.remove_canister(&id);
         nothing()
     }
 
@@ -206,7 +217,7 @@ fn apply(canister: &mut Canister, wanted: &CanisterSettings) -> Result<(), Rejec
         reserved_cycles_limit,
         wasm_memory_limit,
         wasm_memory_threshold,
-        logs_public,
+        ..
     } = &mut settings;
     for (name, field, value) in [
         (
@@ -252,7 +263,32 @@ fn apply(canister: &mut Canister, wanted: &CanisterSettings) -> Result<(), Rejec
                 "this network knows the log visibilities 'controllers' and 'public'",
             ));
         }
-        Some(visibility) => *logs_public = *visibility == LogVisibility::Public,
+        Some(visibility) => settings.logs_public = *visibility == LogVisibility::Public,
+    }
+    check(&settings, wanted)?;
+    canister.settings = settings;
+    if let Some(controllers) = &wanted.controllers {
+        canister.controllers = controllers.iter().copied().collect();
+    }
+    if let Some(variables) = &wanted.environment_variables {
+        canister.environment = variables
+            .iter()
+            .map(|variable| (variable.name.clone(), variable.value.clone()))
+            .collect();
+    }
+    Ok(())
+}
+
+/// What is larger than it may be.
+fn check(settings: &Settings, wanted: &CanisterSettings) -> Result<(), Reject> {
+    if settings.compute_allocation > COMPUTE_PERCENT_MAX {
+        return Err(Reject::new(
+            ErrorCode::InvalidManagementPayload,
+            format!(
+                "a compute allocation is at most {COMPUTE_PERCENT_MAX} percent, not {}",
+                settings.compute_allocation
+            ),
+        ));
     }
     if wanted
         .controllers
@@ -263,16 +299,6 @@ fn apply(canister: &mut Canister, wanted: &CanisterSettings) -> Result<(), Rejec
             ErrorCode::InvalidManagementPayload,
             format!("a canister has at most {CONTROLLERS_MAX} controllers"),
         ));
-    }
-    canister.settings = settings;
-    if let Some(controllers) = &wanted.controllers {
-        canister.controllers = controllers.iter().copied().collect();
-    }
-    if let Some(variables) = &wanted.environment_variables {
-        canister.environment = variables
-            .iter()
-            .map(|variable| (variable.name.clone(), variable.value.clone()))
-            .collect();
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod code;
 mod info;
 mod lifecycle;
+mod snapshots;
 
 use candid::{CandidType, Principal, utils::ArgumentDecoder};
 use ic_management_canister_types::CanisterIdRecord;
@@ -60,10 +61,10 @@ impl Network {
         let subnet = request.subnet.unwrap_or_else(|| self.default_subnet().id);
         match self.dispatch(&request) {
             Ok(Done::Reply { bytes, cycles_kept }) => {
-                self.answer(origin, subnet, Ok(bytes), cycles - cycles_kept);
+                self.answer(origin, Some(subnet), Ok(bytes), cycles - cycles_kept, 0);
             }
             Ok(Done::Later) => {}
-            Err(reject) => self.answer(origin, subnet, Err(reject), cycles),
+            Err(reject) => self.answer(origin, Some(subnet), Err(reject), cycles, 0),
         }
     }
 
@@ -96,6 +97,10 @@ impl Network {
             "canister_status" => self.canister_status(caller, of_canister()?),
             "canister_info" => self.canister_info(request, decode(method, arg)?),
             "fetch_canister_logs" => self.fetch_logs(caller, decode(method, arg)?),
+            "take_canister_snapshot" => self.take_snapshot(request, decode(method, arg)?),
+            "load_canister_snapshot" => self.load_snapshot(request, decode(method, arg)?),
+            "list_canister_snapshots" => self.list_snapshots(caller, of_canister()?),
+            "delete_canister_snapshot" => self.delete_snapshot(request, decode(method, arg)?),
             "raw_rand" => self.raw_rand(request),
             other => Err(unserved(other)),
         }

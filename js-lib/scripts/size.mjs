@@ -1,0 +1,67 @@
+// What the library adds to a page, minified and gzipped:  node scripts/size.mjs [--json]
+//
+//   app      a page that uploads: the library, the agent of @icp-sdk/core, everything they need
+//   library  the same without @icp-sdk/core, which an app on the Internet Computer has anyway
+//   url      a page that only makes URLs: what tree-shaking leaves
+//   elements the elements alone, beside the library
+//
+// Loaded later, when it is needed, and not counted: the WebAssembly hasher of the page itself.
+
+import { gzipSync } from "node:zlib";
+import { fileURLToPath } from "node:url";
+
+import { build } from "esbuild";
+
+const resolveDir = fileURLToPath(new URL("..", import.meta.url));
+const APP = `
+  import { HttpAgent } from "@icp-sdk/core/agent";
+  import { OpenStorage } from "@openstorage/client";
+  const agent = await HttpAgent.create();
+  new OpenStorage({ agent, indexCanisterId: "aaaaa-aa" }).upload(new Blob([]), { accessorIds: [] });
+`;
+const LIBRARY = `export { OpenStorage } from "@openstorage/client";`;
+const URL_ONLY = `export { blobUrl } from "@openstorage/client";`;
+const ELEMENTS = `export { useStorage } from "@openstorage/client/elements";`;
+
+async function gzipBytes(contents, external) {
+  const { outputFiles } = await build({
+    stdin: { contents, resolveDir },
+    bundle: true,
+    minify: true,
+    splitting: true,
+    format: "esm",
+    platform: "browser",
+    target: "es2022",
+    external,
+    outdir: "out",
+    write: false,
+    logLevel: "error",
+  });
+  // The entry and what it imports at once; esbuild names it after stdin.
+  const byName = new Map(outputFiles.map((file) => [file.path.split("/").at(-1), file]));
+  const seen = new Set();
+  const visit = (name) => {
+    const file = byName.get(name);
+    if (!file || seen.has(name)) return 0;
+    seen.add(name);
+    const imports = [...file.text.matchAll(/(?:from|import)"\.\/([^"]+)"/g)].map((match) => match[1]);
+    return gzipSync(file.contents, { level: 9 }).byteLength + imports.reduce((sum, other) => sum + visit(other), 0);
+  };
+  return visit("stdin.js");
+}
+
+export async function sizes() {
+  const core = ["@icp-sdk/core/*"];
+  return {
+    app: await gzipBytes(APP, []),
+    library: await gzipBytes(LIBRARY, core),
+    url: await gzipBytes(URL_ONLY, core),
+    elements: await gzipBytes(ELEMENTS, core),
+  };
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const found = await sizes();
+  if (process.argv.includes("--json")) console.log(JSON.stringify(found));
+  else for (const [name, bytes] of Object.entries(found)) console.log(`${name.padEnd(10)} ${bytes} bytes gzip`);
+}

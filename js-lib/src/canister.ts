@@ -1,0 +1,143 @@
+/** Typed calls: the generated bindings on one side, a transport on the other. */
+
+import type { ActorMethod } from "@icp-sdk/core/agent";
+import { IDL } from "@icp-sdk/core/candid";
+
+import { OpenStorageError } from "./errors.js";
+import { Patience } from "./retry.js";
+import { CallError, type Transport } from "./transport.js";
+
+/** The arguments and the answer of a method in a generated `_SERVICE`. */
+export type ArgsOf<S, M extends keyof S> = S[M] extends ActorMethod<infer A, unknown> ? A : never;
+export type AnswerOf<S, M extends keyof S> =
+  S[M] extends ActorMethod<infer _A, infer R> ? R : never;
+
+/** How a call is made. */
+export interface CallOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** How long a call that may succeed later is made again. */
+  readonly patienceMs: number;
+}
+
+/** One attempt at a query that is not answered by then is given up and made again. */
+const QUERY_TIMEOUT_MS = 30_000;
+/** The same for an update: the Internet Computer answers within a few seconds, or asks to be polled. */
+const UPDATE_TIMEOUT_MS = 120_000;
+
+/** One canister with the interface `S`. */
+export class Canister<S> {
+  constructor(
+    private readonly transport: Transport,
+    /** In its textual form. */
+    readonly id: string,
+    private readonly factory: IDL.InterfaceFactory,
+  ) {}
+
+  /**
+   * A call, made again while it fails in a way that may pass. The canister's own refusals, which are
+   * answers, are the caller's to deal with.
+   *
+   * @throws `GaveUp`, `CallFailed`, `InterfaceMismatch`; the signal's reason
+   */
+  async call<M extends keyof S & string>(
+    method: M,
+    args: ArgsOf<S, M>,
+    { signal, patienceMs }: CallOptions,
+  ): Promise<AnswerOf<S, M>> {
+    const patience = new Patience(patienceMs);
+    for (;;) {
+      try {
+        const limitMs = this.#isQuery(method) ? QUERY_TIMEOUT_MS : UPDATE_TIMEOUT_MS;
+        return await this.attempt(method, args, limitMs, signal);
+      } catch (error) {
+        if (!(error instanceof CallError)) throw error;
+        if (error.kind !== "transient") throw this.failed(method, error);
+        await patience.pause(error.message, signal);
+      }
+    }
+  }
+
+  /**
+   * A call that is made once.
+   *
+   * @param limitMs after which it is given up, as a transient {@link CallError}
+   * @throws {@link CallError}, `InterfaceMismatch`; the signal's reason
+   */
+  async attempt<M extends keyof S & string>(
+    method: M,
+    args: ArgsOf<S, M>,
+    limitMs: number,
+    signal?: AbortSignal,
+  ): Promise<AnswerOf<S, M>> {
+    const { argTypes, retTypes } = this.#method(method);
+    const arg = IDL.encode(argTypes, args as unknown[]);
+    const send = this.#isQuery(method) ? this.transport.query : this.transport.update;
+    const answer = await withinTime(limitMs, signal, (both) =>
+      send.call(this.transport, this.id, method, arg, both),
+    );
+    try {
+      return IDL.decode(retTypes, answer)[0] as AnswerOf<S, M>;
+    } catch (cause) {
+      throw this.#mismatch(method, cause);
+    }
+  }
+
+  /** A call's failure as this library words it. */
+  failed(method: string, cause: CallError): OpenStorageError<"CallFailed"> {
+    const reason = cause.message;
+    const fields = { canister: this.id, method, reason };
+    const message = `${this.id} did not take the call ${method}: ${reason}`;
+    return new OpenStorageError("CallFailed", message, fields, { cause });
+  }
+
+  #isQuery(method: string): boolean {
+    return this.#method(method).annotations.includes("query");
+  }
+
+  #method(name: string): IDL.FuncClass {
+    const method = methodsOf(this.factory).get(name);
+    if (!method) throw this.#mismatch(name, new TypeError("no such method in the bindings"));
+    return method;
+  }
+
+  #mismatch(method: string, cause: unknown): OpenStorageError<"InterfaceMismatch"> {
+    const fields = { canister: this.id, method };
+    const message =
+      `${this.id} and this library do not agree on ${method}: is it a canister of OpenStorage, and of ` +
+      "the library's version?";
+    return new OpenStorageError("InterfaceMismatch", message, fields, { cause });
+  }
+}
+
+const known = new WeakMap<IDL.InterfaceFactory, Map<string, IDL.FuncClass>>();
+
+function methodsOf(factory: IDL.InterfaceFactory): Map<string, IDL.FuncClass> {
+  let methods = known.get(factory);
+  if (!methods) {
+    methods = new Map(factory({ IDL })._fields);
+    known.set(factory, methods);
+  }
+  return methods;
+}
+
+/** What `work` brings, unless the time is up first; the work sees a signal for both ends. */
+async function withinTime<T>(
+  limitMs: number,
+  signal: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  signal?.throwIfAborted();
+  const controller = new AbortController();
+  const abort = () => controller.abort(signal?.reason);
+  signal?.addEventListener("abort", abort, { once: true });
+  const timer = setTimeout(() => {
+    const seconds = Math.round(limitMs / 1000);
+    controller.abort(new CallError("transient", `no answer within ${seconds} s`));
+  }, limitMs);
+  try {
+    return await work(controller.signal);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", abort);
+  }
+}

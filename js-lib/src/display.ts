@@ -1,0 +1,72 @@
+/** A blob as a URL that the browser's own elements show. */
+
+import type { OpenStorage } from "./open-storage.js";
+import type { BlobReference } from "./reference.js";
+import type { PrincipalLike } from "./url.js";
+
+/** How to get a read token; `expired` is the one that opened nothing any more. */
+export type GetToken = (
+  reference: BlobReference,
+  accessorId: string,
+  expired?: string,
+) => string | Promise<string>;
+
+export interface DisplayOptions {
+  readonly accessorId: PrincipalLike;
+  /** The token that came with the reference. */
+  readonly token?: string | undefined;
+  /** Asked when there is no token, or it has expired. */
+  readonly getToken?: GetToken | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * - `blob`: the bytes are downloaded, checked against the hash and kept, where they fit the cache.
+   * - `stream`: the element loads them from the gateway as it needs, unless they are in the cache.
+   */
+  readonly how?: "blob" | "stream";
+}
+
+export interface Display {
+  readonly url: string;
+  /** Whether the bytes have been checked against the blob's id by this library. */
+  readonly verified: boolean;
+  /** The URL is not needed any more. */
+  release(): void;
+}
+
+/**
+ * A URL for `<img>`, `<video>` or a link: from the cache without any call when the hash is there.
+ *
+ * @throws as `OpenStorage.download`; what `getToken` throws
+ */
+export async function displayBlob(
+  storage: OpenStorage,
+  reference: BlobReference,
+  options: DisplayOptions,
+): Promise<Display> {
+  const kept = await storage.cached(reference);
+  if (kept) return objectUrl(kept);
+  const { accessorId, getToken, signal } = options;
+  const accessor = typeof accessorId === "string" ? accessorId : accessorId.toText();
+  let current = options.token;
+  let asked = false;
+  const token = async (): Promise<string> => {
+    if (current !== undefined && (!asked || !getToken)) {
+      asked = true;
+      return current;
+    }
+    asked = true;
+    current = (await getToken?.(reference, accessor, current)) ?? current ?? "";
+    return current;
+  };
+  if (options.how !== "stream" && (await storage.caches(reference.size))) {
+    const how = { accessorId, token, ...(signal && { signal }) };
+    return objectUrl(await storage.download(reference, how));
+  }
+  const url = storage.url(reference, accessorId, await token());
+  return { url, verified: false, release: () => {} };
+}
+
+function objectUrl(blob: Blob): Display {
+  const url = URL.createObjectURL(blob);
+  return { url, verified: true, release: () => URL.revokeObjectURL(url) };
+}

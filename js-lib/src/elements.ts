@@ -1,0 +1,272 @@
+/**
+ * `<stored-image>`, `<stored-video>`, `<stored-file>`: a blob as the browser's own elements show it. From
+ * the cache when its hash is there; with a placeholder while it loads; with a fresh token when the one at
+ * hand has expired. Importing this module defines them.
+ *
+ * ```html
+ * <stored-image alt="The lighthouse"><div slot="placeholder">…</div></stored-image>
+ * ```
+ *
+ * ```ts
+ * import { useStorage } from "@openstorage/client/elements";
+ *
+ * useStorage(storage, (reference, accessorId) => tokenFromMyCanister(reference, accessorId));
+ * const image = document.querySelector("stored-image");
+ * image.shown = { reference, accessorId, token };
+ * ```
+ *
+ * The attribute `state` is `empty`, `loading`, `ready` or `failed`; the events `ready` and `failed` (its
+ * `detail` is the error) tell of the end. The parts `content` and `message` can be styled.
+ */
+
+import { type Display, type DisplayOptions, displayBlob, type GetToken } from "./display.js";
+import type { OpenStorage } from "./open-storage.js";
+import type { BlobReference } from "./reference.js";
+
+export { type Display, type DisplayOptions, displayBlob, type GetToken } from "./display.js";
+
+/** What an element shows. */
+export interface Shown {
+  readonly reference: BlobReference;
+  readonly accessorId: string;
+  /** Without it the element asks the function given to {@link useStorage}. */
+  readonly token?: string;
+  /** A file name, for `<stored-file>`. */
+  readonly name?: string;
+}
+
+let common: { readonly storage: OpenStorage; readonly getToken: GetToken | undefined } | undefined;
+
+/** What all elements of the page load with, and how they get tokens. Elements that waited for it begin. */
+export function useStorage(storage: OpenStorage, getToken?: GetToken): void {
+  common = { storage, getToken };
+  for (const element of waiting) void element.load();
+  waiting.clear();
+}
+
+const waiting = new Set<StoredElement>();
+
+/** Node has no elements: there the module can be imported, and does nothing. */
+const Base = globalThis.HTMLElement ?? (class {} as typeof HTMLElement);
+
+const STYLE = `
+  :host { display: inline-block; position: relative; }
+  :host([hidden]) { display: none; }
+  [part="content"] { display: block; max-width: 100%; }
+  :host(:not([state="ready"])) [part="content"] { display: none; }
+  :host([state="ready"]) slot, :host([state="failed"]) slot { display: none; }
+`;
+
+abstract class StoredElement extends Base {
+  static readonly observedAttributes = ["alt"];
+  #shown: Shown | undefined;
+  #display: Display | undefined;
+  #loading: AbortController | undefined;
+  #content: HTMLElement | undefined;
+
+  /** How the bytes come: downloaded and checked, or as the browser asks for them. */
+  protected abstract readonly how: NonNullable<DisplayOptions["how"]>;
+  protected abstract make(): HTMLElement;
+  /** Shows the URL, and resolves once it is seen; rejects where the browser cannot. */
+  protected abstract show(content: HTMLElement, url: string, shown: Shown): Promise<void>;
+
+  get shown(): Shown | undefined {
+    return this.#shown;
+  }
+
+  set shown(shown: Shown | undefined) {
+    const isSame =
+      shown?.reference.blobId === this.#shown?.reference.blobId &&
+      shown?.accessorId === this.#shown?.accessorId;
+    this.#shown = shown;
+    // A page that lists again gives the same blob with another token: nothing to load anew.
+    if (isSame && this.getAttribute("state") !== "failed") return;
+    if (this.isConnected) void this.load();
+  }
+
+  connectedCallback(): void {
+    void this.load();
+  }
+
+  disconnectedCallback(): void {
+    waiting.delete(this);
+    this.#clear();
+  }
+
+  attributeChangedCallback(): void {
+    if (this.#content) this.label(this.#content);
+  }
+
+  /** Takes over what assistive technology is told. */
+  protected label(content: HTMLElement): void {
+    content.setAttribute("aria-label", this.getAttribute("alt") ?? "");
+  }
+
+  /** Shows what is to be shown, anew. */
+  async load(): Promise<void> {
+    this.#clear();
+    const shown = this.#shown;
+    const content = this.#render();
+    if (!shown) return this.setAttribute("state", "empty");
+    this.setAttribute("state", "loading");
+    if (!common) return void waiting.add(this);
+    const { storage, getToken } = common;
+    const loading = new AbortController();
+    this.#loading = loading;
+    const { signal } = loading;
+    try {
+      await this.#try(content, shown, shown.token, storage, getToken, signal).catch((error) => {
+        // The browser does not say why it shows nothing: an expired token is the likeliest.
+        if (signal.aborted || !getToken) throw error;
+        return this.#try(content, shown, undefined, storage, getToken, signal);
+      });
+      if (signal.aborted) return;
+      this.setAttribute("state", "ready");
+      this.dispatchEvent(new CustomEvent("ready"));
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#fail(error);
+    }
+  }
+
+  async #try(
+    content: HTMLElement,
+    shown: Shown,
+    token: string | undefined,
+    storage: OpenStorage,
+    getToken: GetToken | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { reference, accessorId } = shown;
+    const options = { accessorId, token, getToken, signal, how: this.how };
+    const display = await displayBlob(storage, reference, options);
+    if (signal.aborted) return display.release();
+    this.#display?.release();
+    this.#display = display;
+    await this.show(content, display.url, shown);
+  }
+
+  #fail(error: unknown): void {
+    this.setAttribute("state", "failed");
+    const message = this.shadowRoot?.querySelector('[part="message"]');
+    if (message) message.textContent = error instanceof Error ? error.message : String(error);
+    this.dispatchEvent(new CustomEvent("failed", { detail: error }));
+  }
+
+  #clear(): void {
+    this.#loading?.abort();
+    this.#loading = undefined;
+    this.#display?.release();
+    this.#display = undefined;
+  }
+
+  #render(): HTMLElement {
+    const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
+    const style = document.createElement("style");
+    style.textContent = STYLE;
+    const placeholder = document.createElement("slot");
+    placeholder.name = "placeholder";
+    const content = this.make();
+    content.setAttribute("part", "content");
+    this.label(content);
+    const message = document.createElement("span");
+    message.setAttribute("part", "message");
+    message.setAttribute("role", "status");
+    root.replaceChildren(style, placeholder, content, message);
+    this.#content = content;
+    return content;
+  }
+}
+
+/** Resolves with one event of an element, rejects with another. */
+function either(element: HTMLElement, good: string, bad: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    element.addEventListener(good, () => resolve(), { once: true });
+    const failed = () => reject(new Error("the browser cannot show this: it is no such picture or film, or the token has expired"));
+    element.addEventListener(bad, failed, { once: true });
+  });
+}
+
+/** An `<img>`: its bytes are downloaded, checked against the hash and kept. Attribute `alt`. */
+export class StoredImage extends StoredElement {
+  protected readonly how = "blob";
+
+  protected make(): HTMLElement {
+    return document.createElement("img");
+  }
+
+  protected override label(content: HTMLElement): void {
+    (content as HTMLImageElement).alt = this.getAttribute("alt") ?? "";
+  }
+
+  protected async show(content: HTMLElement, url: string): Promise<void> {
+    const shown = either(content, "load", "error");
+    (content as HTMLImageElement).src = url;
+    await shown;
+  }
+}
+
+/** A `<video controls>`: its bytes come from the gateway as they are played, unless the cache has them. */
+export class StoredVideo extends StoredElement {
+  protected readonly how = "stream";
+
+  protected make(): HTMLElement {
+    const video = document.createElement("video");
+    video.controls = true;
+    video.playsInline = true;
+    video.preload = "metadata";
+    return video;
+  }
+
+  protected async show(content: HTMLElement, url: string): Promise<void> {
+    const shown = either(content, "loadedmetadata", "error");
+    (content as HTMLVideoElement).src = url;
+    await shown;
+  }
+}
+
+/** A link that saves the file. */
+export class StoredFile extends StoredElement {
+  protected readonly how = "stream";
+
+  protected make(): HTMLElement {
+    return document.createElement("a");
+  }
+
+  protected override label(): void {
+    // A link is told by its text.
+  }
+
+  protected async show(content: HTMLElement, url: string, { name, reference }: Shown): Promise<void> {
+    const link = content as HTMLAnchorElement;
+    link.href = url;
+    link.download = name ?? reference.blobId;
+    link.textContent = `${name ?? "file"} (${bytesText(reference.size)})`;
+  }
+}
+
+function bytesText(bytes: number): string {
+  const units = ["bytes", "kB", "MB", "GB"];
+  let unit = 0;
+  let value = bytes;
+  for (; value >= 1000 && unit < units.length - 1; unit++) value /= 1000;
+  return `${value < 10 && unit > 0 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
+const ELEMENTS = {
+  "stored-image": StoredImage,
+  "stored-video": StoredVideo,
+  "stored-file": StoredFile,
+};
+
+for (const [name, element] of Object.entries(ELEMENTS)) {
+  if (globalThis.customElements && !customElements.get(name)) customElements.define(name, element);
+}
+
+declare global {
+  interface HTMLElementTagNameMap {
+    "stored-image": StoredImage;
+    "stored-video": StoredVideo;
+    "stored-file": StoredFile;
+  }
+}

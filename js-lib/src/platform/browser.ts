@@ -1,0 +1,43 @@
+/** The library in a browser. */
+
+import { type BlobId, blobIdFromBytes } from "../blob.js";
+import { hashSource, ONE_SHOT_BYTES_MAX, wasmHasher } from "../hash.js";
+import { readPieces, sourceOf } from "../source.js";
+import { IdbCacheStore, IdbResumeStore } from "./idb.js";
+import type { Hasher, Platform } from "./platform.js";
+import { hashInWorker, NoWorker } from "./worker.js";
+
+export const platform: Platform = {
+  async hash(source, options): Promise<BlobId> {
+    const { blob } = source;
+    // WebCrypto hashes in a thread of its own already.
+    const isShort = source.size <= ONE_SHOT_BYTES_MAX && globalThis.crypto?.subtle !== undefined;
+    if (isShort || !blob || typeof Worker === "undefined") return hashSource(source, options);
+    try {
+      return await hashInWorker(blob, source.name, options);
+    } catch (error) {
+      if (error instanceof NoWorker) return hashSource(source, options);
+      throw error;
+    }
+  },
+
+  async hasher(): Promise<Hasher> {
+    const hasher = await wasmHasher();
+    return {
+      update: (bytes) => void hasher.update(bytes),
+      digest: () => blobIdFromBytes(hasher.digest("binary")),
+    };
+  },
+
+  async spool(source, signal) {
+    // The browser moves blobs to its disk as it needs.
+    const blobs: Blob[] = [];
+    for await (const piece of readPieces(source, signal)) {
+      blobs.push(new Blob([piece as Uint8Array<ArrayBuffer>]));
+    }
+    return { source: sourceOf(new Blob(blobs)), release: async () => {} };
+  },
+
+  resumeStore: () => new IdbResumeStore(),
+  cacheStore: () => new IdbCacheStore(),
+};

@@ -1,0 +1,69 @@
+/** When to try again, and when to give up. */
+
+import { OpenStorageError } from "./errors.js";
+
+const FIRST_WAIT_MS = 100;
+const WAIT_MAX_MS = 5_000;
+/** A canister that asks for more is asked again after this. */
+const ASKED_WAIT_MAX_MS = 30_000;
+
+/** How long something is tried again without any progress, unless the caller says otherwise. */
+export const PATIENCE_MS = 120_000;
+
+/** Patience with one piece of work. Progress renews it. */
+export class Patience {
+  readonly #limitMs: number;
+  #deadlineMs = 0;
+  #waitMs = 0;
+
+  constructor(limitMs: number) {
+    this.#limitMs = limitMs;
+    this.renew();
+  }
+
+  /** Something went well: the clock starts again. */
+  renew(): void {
+    this.#deadlineMs = performance.now() + this.#limitMs;
+    this.#waitMs = FIRST_WAIT_MS;
+  }
+
+  /**
+   * Waits, longer each time, and at least `askedMs` where a canister has asked for that.
+   *
+   * @throws `GaveUp` with `last` once the time is up; the signal's reason
+   */
+  async pause(last: string, signal: AbortSignal | undefined, askedMs = 0): Promise<void> {
+    const leftMs = this.#deadlineMs - performance.now();
+    if (leftMs <= 0) throw gaveUp(this.#limitMs, last);
+    const wantedMs = Math.max(this.#waitMs, Math.min(askedMs, ASKED_WAIT_MAX_MS));
+    this.#waitMs = Math.min(2 * this.#waitMs, WAIT_MAX_MS);
+    // Up to a quarter more, so that calls that failed together are not repeated together. Not beyond
+    // the deadline: the last try is made there.
+    const waitMs = Math.min(wantedMs * (1 + Math.random() / 4), leftMs);
+    await sleep(waitMs, signal);
+  }
+}
+
+function gaveUp(limitMs: number, last: string): OpenStorageError<"GaveUp"> {
+  const seconds = Math.round(limitMs / 1000);
+  const message =
+    `gave up after ${seconds} s without progress (last: ${last}). ` +
+    "Check the connection and start again: what was sent is kept for a day";
+  return new OpenStorageError("GaveUp", message, { seconds, last });
+}
+
+/** @throws the signal's reason */
+export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    }, ms);
+    signal?.addEventListener("abort", abort, { once: true });
+  });
+}

@@ -1,0 +1,367 @@
+/** The library's front door: one user's way to an index and its buckets. */
+
+import { type BlobId, blobIdToBytes } from "./blob.js";
+import { BlobCache, CACHE_BYTES_MAX, type CacheStore } from "./cache.js";
+import { checkSize, chunkAt } from "./chunks.js";
+import { Context } from "./context.js";
+import { type ByteRange, type DownloadOptions, Reading, type ReadOptions } from "./download.js";
+import { type Cost, costOf } from "./estimate.js";
+import { OpenStorageError } from "./errors.js";
+import { Pace } from "./pace.js";
+import type { Platform } from "./platform/platform.js";
+import { type BlobReference, referenceFromCandid, toPrincipal } from "./reference.js";
+import { caseOf, refusal } from "./refusals.js";
+import { type ResumeRecord, resumeKey, type ResumeStore } from "./resume.js";
+import { PATIENCE_MS } from "./retry.js";
+import { accessorsOf, discardUpload, UploadRun } from "./run-upload.js";
+import { Semaphore } from "./semaphore.js";
+import { sourceOf, type StreamSource } from "./source.js";
+import { type AgentLike, agentTransport, type Transport } from "./transport.js";
+import { Upload, type UploadData, type UploadOptions } from "./upload.js";
+import { type BlobUrlOptions, blobUrl, type PrincipalLike } from "./url.js";
+
+/** Chunks on their way at the same time, at most, unless the app says otherwise. */
+const CONCURRENCY_MAX = 8;
+/** Uploads that do something at the same time. */
+const UPLOADS_ACTIVE_MAX = 16;
+/** Files hashed at the same time: one in one go is held in memory. */
+const HASHES_ACTIVE_MAX = 2;
+
+export interface OpenStorageOptions {
+  /** An agent of `@icp-sdk/core`; its identity is the user. */
+  readonly agent?: AgentLike & { readonly host?: URL };
+  /** Another way to reach canisters, in place of the agent. */
+  readonly transport?: Transport;
+  readonly indexCanisterId: PrincipalLike;
+  /** Where URLs point to. Without it: the agent's own host, or `https://icp0.io` on mainnet. */
+  readonly gateway?: string | URL;
+  /** Chunks on their way at the same time, at most: 1 to 32. */
+  readonly concurrencyMax?: number;
+  /** How long something is tried again without any progress, in milliseconds. */
+  readonly patienceMs?: number;
+  /** Where unfinished uploads are remembered; without it IndexedDB, or a folder in Node. */
+  readonly resumeStore?: ResumeStore;
+  /** Where downloads are kept; `false` keeps none. Without it IndexedDB, or a folder in Node. */
+  readonly cache?: CacheStore | false;
+  /** Bytes that the cache takes, at most. */
+  readonly cacheBytesMax?: number;
+}
+
+/** An upload that can go on: ask the user for the file, and upload it again. */
+export interface UnfinishedUpload extends ResumeRecord {
+  /** Bytes that the bucket has. */
+  readonly bytesDone: number;
+}
+
+/** What the user may store, in bytes. */
+export interface UserAllowance {
+  readonly byteLimit: number;
+  /** Stored, in all buckets. */
+  readonly bytesUsed: number;
+  /** Promised to buckets for uploads, not yet spent. */
+  readonly bytesLeased: number;
+}
+
+export interface Estimate extends Cost {
+  readonly blobId: BlobId;
+  readonly size: number;
+  /** Some bucket has these bytes already. */
+  readonly stored: boolean;
+}
+
+export interface ForwardOptions {
+  /** Where the caller sees the blob now, and the read token for it. */
+  readonly from: PrincipalLike;
+  readonly token: string;
+  /** Who is to see it too. */
+  readonly accessorIds: readonly PrincipalLike[];
+  readonly mimeType?: string;
+  readonly name?: string;
+  readonly signal?: AbortSignal;
+}
+
+export interface DeleteOptions {
+  readonly accessorId: PrincipalLike;
+  /** Whose reference; without it the caller's. */
+  readonly owner?: PrincipalLike;
+  /** A delete token, for a reference of somebody else. */
+  readonly token?: string;
+  readonly signal?: AbortSignal;
+}
+
+export interface UrlOptions extends Partial<BlobUrlOptions> {}
+
+export class OpenStorageOn {
+  readonly #context: Context;
+  readonly #gateway: string | URL;
+  readonly #platform: Platform;
+  readonly #store: CacheStore | undefined;
+
+  /** @throws `InvalidPrincipal`, `InvalidOption` */
+  constructor(platform: Platform, options: OpenStorageOptions) {
+    const indexId = toPrincipal(options.indexCanisterId, "indexCanisterId").toText();
+    const transport = options.transport ?? (options.agent && agentTransport(options.agent));
+    if (!transport) throw invalidOption("agent", "pass an agent: await HttpAgent.create({ host, identity })");
+    const concurrencyMax = options.concurrencyMax ?? CONCURRENCY_MAX;
+    if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > 32) {
+      throw invalidOption("concurrencyMax", "chunks in flight are 1 to 32");
+    }
+    this.#platform = platform;
+    this.#gateway = options.gateway ?? gatewayOf(options.agent?.host);
+    const store = (options.cache ?? platform.cacheStore()) || undefined;
+    this.#store = store;
+    const caches = new Map<string, BlobCache>();
+    this.#context = new Context(
+      {
+        transport,
+        platform,
+        resumeStore: options.resumeStore ?? platform.resumeStore(),
+        patienceMs: options.patienceMs ?? PATIENCE_MS,
+        pushPace: new Pace(concurrencyMax),
+        pullPace: new Pace(concurrencyMax),
+        uploads: new Semaphore(UPLOADS_ACTIVE_MAX),
+        hashes: new Semaphore(HASHES_ACTIVE_MAX),
+        cache(principal) {
+          if (!store) return undefined;
+          const known = caches.get(principal);
+          const cache = known ?? new BlobCache(store, principal, options.cacheBytesMax ?? CACHE_BYTES_MAX);
+          caches.set(principal, cache);
+          return cache;
+        },
+      },
+      indexId,
+    );
+  }
+
+  /**
+   * Stores the bytes for the caller and makes them visible to the accessors. Bytes that a bucket has
+   * already are not sent again; a few chunks of them are, to prove that the caller has them. An upload
+   * that was interrupted goes on where it ended: upload the same bytes again.
+   *
+   * ```ts
+   * const upload = storage.upload(file, { accessorIds: [chat.accessor_id] });
+   * for await (const { phase, bytesDone, bytesTotal } of upload) show(phase, bytesDone / bytesTotal);
+   * const reference = await upload.done;
+   * ```
+   *
+   * @throws for options that cannot be right; everything later rejects {@link Upload.done}
+   */
+  upload(data: UploadData, options: UploadOptions): Upload {
+    const run = new UploadRun(this.#context, data, options);
+    return new Upload((control) => run.run(control), () => run.discard(), options);
+  }
+
+  /**
+   * The blob, checked against its id: from the cache, else from the bucket with its chunks in parallel.
+   * With `to`, the bytes go there in order and memory stays bounded; an error aborts it, since the whole
+   * can be judged only at the end.
+   *
+   * @throws `WrongBytes`, `TokenRefused`, `NotFound`, `NotAuthorized`, `WrongKey`, `NotEncrypted`; `GaveUp`
+   */
+  async download(reference: BlobReference, options: DownloadOptions): Promise<Blob>;
+  async download(
+    reference: BlobReference,
+    options: DownloadOptions & { readonly to: WritableStream<Uint8Array> },
+  ): Promise<void>;
+  async download(
+    reference: BlobReference,
+    options: DownloadOptions & { readonly to?: WritableStream<Uint8Array> },
+  ): Promise<Blob | void> {
+    const { mimeType, pieces } = await new Reading(this.#context, reference, options).plain();
+    if (options.to) return pour(pieces, options.to);
+    // Blobs of blobs: a browser may move them to its disk while the rest is on its way.
+    const blobs: Blob[] = [];
+    for await (const piece of pieces) blobs.push(new Blob([piece]));
+    return new Blob(blobs, { type: mimeType });
+  }
+
+  /** The blob from the cache, where it is there: without a token, without a call. */
+  async cached(reference: Pick<BlobReference, "blobId" | "mimeType">): Promise<Blob | undefined> {
+    const bytes = await (await this.#context.cache())?.get(reference.blobId);
+    return bytes && new Blob([bytes], { type: reference.mimeType });
+  }
+
+  /** Forgets every blob in the cache and the keys they are encrypted under: for signing out. */
+  async clearCache(): Promise<void> {
+    await this.#store?.clear();
+  }
+
+  /** Whether a blob of this size is kept when it is downloaded. */
+  async caches(size: number): Promise<boolean> {
+    return (await this.#context.cache())?.takes(size) ?? false;
+  }
+
+  /**
+   * Some bytes of a blob, without the rest. Of an encrypted blob they are authenticated; of others they
+   * are what the bucket says, since only the whole can be checked.
+   *
+   * @throws as {@link OpenStorageOn.download}; `InvalidRange`
+   */
+  readRange(
+    reference: BlobReference,
+    range: ByteRange,
+    options: ReadOptions & { readonly cache?: boolean },
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    return new Reading(this.#context, reference, options).range(range);
+  }
+
+  /**
+   * The URL under which the blob's bucket serves it, for an `<img>`, a `<video>` or a link. Whoever has
+   * it can read the blob while the token lives.
+   *
+   * @throws as {@link blobUrl}
+   */
+  url(reference: BlobReference, accessorId: PrincipalLike, token: string, options: UrlOptions = {}): string {
+    const { blobId, bucket } = reference;
+    return blobUrl({ blobId, bucket, accessorId, token }, { gateway: this.#gateway, ...options });
+  }
+
+  /** What uploading these bytes would send and cost, and whether they are stored already. Reads them once. */
+  async estimate(data: Blob | Uint8Array<ArrayBuffer> | StreamSource, options: { signal?: AbortSignal } = {}): Promise<Estimate> {
+    const source = data instanceof Blob || ArrayBuffer.isView(data) ? sourceOf(data) : data;
+    const size = checkSize(source.size);
+    const blobId = await this.#platform.hash(source, options);
+    const args = { blob_id: blobIdToBytes(blobId), size: BigInt(size), exclude: [] };
+    const { index } = this.#context;
+    const answer = await index.call("allocated_bucket", [args], this.#callOptions(options.signal));
+    const isKnown = "Ok" in answer || "NoActiveBucket" in answer.Err;
+    if (!isKnown) throw refusal(answer.Err, { canister: index.id, method: "allocated_bucket", blobId, size });
+    const stored = "Ok" in answer && answer.Ok.stored;
+    return { blobId, size, stored, ...costOf(size, stored) };
+  }
+
+  /** What the caller may store. @throws `NotRegistered` */
+  async allowance(options: { signal?: AbortSignal } = {}): Promise<UserAllowance> {
+    const { index } = this.#context;
+    const answer = await index.call("user", [[]], this.#callOptions(options.signal));
+    if ("Err" in answer) throw refusal(answer.Err, { canister: index.id, method: "user" });
+    const { byte_limit, bytes_used, bytes_leased } = answer.Ok;
+    return {
+      byteLimit: Number(byte_limit),
+      bytesUsed: Number(bytes_used),
+      bytesLeased: Number(bytes_leased),
+    };
+  }
+
+  /**
+   * Gives a blob that the caller may read to further accessors, at the caller's own charge. No byte
+   * travels.
+   *
+   * @throws `TokenRefused`, `NotFound`, `AllowanceExceeded`, `AccessorDeleted`
+   */
+  async forward(reference: BlobReference, options: ForwardOptions): Promise<BlobReference> {
+    const bucket = this.#context.bucket(reference.bucket);
+    const args = {
+      blob_id: blobIdToBytes(reference.blobId),
+      accessor_ids: [...accessorsOf(options.accessorIds)],
+      mime_type: options.mimeType ?? reference.mimeType,
+      name: options.name === undefined ? ([] as []) : ([options.name] as [string]),
+      from_accessor: toPrincipal(options.from, "from"),
+      token: options.token,
+    };
+    const about = { canister: bucket.id, method: "add_blob_reference", blobId: reference.blobId, size: reference.size };
+    const ask = () => bucket.call("add_blob_reference", [args], this.#callOptions(options.signal));
+    const answer = await this.#context.asked(bucket.id, ask, options.signal);
+    if ("Err" in answer) throw refusal(answer.Err, about);
+    return referenceFromCandid(answer.Ok);
+  }
+
+  /**
+   * Removes a reference; the last one takes the blob along. Removing one that is not there is no error.
+   *
+   * @throws `NotAuthorized`, `TokenRefused`, `TokenOlderThanReference`
+   */
+  async delete(reference: BlobReference, options: DeleteOptions): Promise<void> {
+    const bucket = this.#context.bucket(reference.bucket);
+    const args = {
+      blob_id: blobIdToBytes(reference.blobId),
+      accessor_id: toPrincipal(options.accessorId, "accessorId"),
+      owner: options.owner === undefined ? await this.#context.principal() : toPrincipal(options.owner, "owner"),
+      token: options.token === undefined ? ([] as []) : ([options.token] as [string]),
+    };
+    const answer = await bucket.call("delete_blob", [args], this.#callOptions(options.signal));
+    if ("Err" in answer) throw refusal(answer.Err, { canister: bucket.id, method: "delete_blob" });
+    await (await this.#context.cache())?.delete(reference.blobId);
+  }
+
+  /**
+   * Removes every reference to an accessor in every bucket, for good: the second half of deleting a chat.
+   *
+   * @param token from the accessor's issuer, for the caller
+   */
+  async deleteAccessor(accessorId: PrincipalLike, token: string): Promise<void> {
+    const { index } = this.#context;
+    const args = { chat_id: toPrincipal(accessorId, "accessorId"), token };
+    const answer = await index.call("delete_chat", [args], this.#callOptions(undefined));
+    if ("Err" in answer) throw refusal(answer.Err, { canister: index.id, method: "delete_chat" });
+  }
+
+  /** The caller's uploads that can go on, also of earlier pages and processes. Asks each bucket. */
+  async unfinishedUploads(): Promise<UnfinishedUpload[]> {
+    const { resumeStore } = this.#context.parts;
+    const principal = (await this.#context.principal()).toText();
+    const records = (await resumeStore.all()).filter(
+      (record) => record.principal === principal && record.index === this.#context.index.id,
+    );
+    const found = await Promise.all(records.map((record) => this.#unfinished(record)));
+    return found.filter((upload) => upload !== undefined);
+  }
+
+  async #unfinished(record: ResumeRecord): Promise<UnfinishedUpload | undefined> {
+    const bucket = this.#context.bucket(record.bucket);
+    const args = { blob_id: blobIdToBytes(record.blobId) };
+    const answer = await bucket.call("upload_status", [args], this.#callOptions(undefined));
+    const state = "Ok" in answer ? caseOf(answer.Ok.state) : "Gone";
+    if (!("Ok" in answer) || state === "Gone" || state === "Stored") {
+      await this.#context.parts.resumeStore.delete(resumeKey(record));
+      return undefined;
+    }
+    const bytesOf = (index: number) => {
+      const { start, end } = chunkAt(record.size, index);
+      return end - start;
+    };
+    let missing = 0;
+    // The last chunk alone may be shorter than the others.
+    for (const { start, end } of answer.Ok.missing) {
+      if (end > start) missing += (end - start - 1) * bytesOf(start) + bytesOf(end - 1);
+    }
+    return { ...record, bytesDone: record.size - missing };
+  }
+
+  /** Gives up an unfinished upload: the bucket drops its chunks and gives the allowance back. */
+  async discardUpload(upload: Pick<ResumeRecord, "bucket" | "blobId">): Promise<void> {
+    await discardUpload(this.#context, upload.bucket, upload.blobId);
+    const principal = (await this.#context.principal()).toText();
+    const key = resumeKey({ principal, index: this.#context.index.id, blobId: upload.blobId });
+    await this.#context.parts.resumeStore.delete(key);
+  }
+
+  #callOptions(signal: AbortSignal | undefined) {
+    return { signal, patienceMs: this.#context.parts.patienceMs };
+  }
+}
+
+async function pour(pieces: AsyncIterable<Uint8Array>, to: WritableStream<Uint8Array>): Promise<void> {
+  const writer = to.getWriter();
+  try {
+    for await (const piece of pieces) await writer.write(piece);
+    await writer.close();
+  } catch (error) {
+    await writer.abort(error).catch(() => {});
+    throw error;
+  } finally {
+    writer.releaseLock();
+  }
+}
+
+const MAINNET_GATEWAY = "https://icp0.io";
+const MAINNET = /(^|\.)(icp-api\.io|icp0\.io|ic0\.app|internetcomputer\.org)$/;
+
+/** Local networks serve HTTP where they take calls. */
+function gatewayOf(host: URL | undefined): string {
+  return host === undefined || MAINNET.test(host.hostname) ? MAINNET_GATEWAY : host.origin;
+}
+
+function invalidOption(option: string, message: string): OpenStorageError<"InvalidOption"> {
+  return new OpenStorageError("InvalidOption", message, { option });
+}

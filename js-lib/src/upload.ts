@@ -1,0 +1,186 @@
+/** One upload: what the app holds while it runs. */
+
+import type { BlobId } from "./blob.js";
+import { Gate } from "./gate.js";
+import type { KeyProvider } from "./keys.js";
+import { Meter, type Phase, type Progress } from "./progress.js";
+import type { BlobReference } from "./reference.js";
+import type { StreamSource } from "./source.js";
+import type { PrincipalLike } from "./url.js";
+
+/** What can be uploaded. A stream needs {@link UploadOptions.size}, and is copied before it is sent. */
+export type UploadData = Blob | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | StreamSource;
+
+export interface UploadOptions {
+  /** Who may see the blob: 1 to 32 principals, such as the `accessor_id` of a chat. */
+  readonly accessorIds: readonly PrincipalLike[];
+  /** `type/subtype`. Without it: the file's own type, or `application/octet-stream`. */
+  readonly mimeType?: string;
+  /** A file name for downloads. Without it: the file's own, or none. */
+  readonly name?: string;
+  /** Bytes of a stream. */
+  readonly size?: number;
+  /** Called often; what it throws ends the upload. */
+  readonly onProgress?: (progress: Progress) => void;
+  /** An abort stops the upload; what is in stays for a day, and the same upload goes on from there. */
+  readonly signal?: AbortSignal;
+  /**
+   * Encrypts before anything is sent, under a fresh key that is wrapped for each of these. Encrypted
+   * bytes are different every time: nothing is deduplicated, and after a reload an upload begins anew.
+   */
+  readonly encryptFor?: KeyProvider | readonly KeyProvider[];
+}
+
+/**
+ * - `running`: hashing, sending, verifying, or waiting for its turn.
+ * - `paused`: no new chunk is sent.
+ * - `done`, `failed`, `aborted`: it has ended.
+ */
+export type UploadState = "running" | "paused" | "done" | "failed" | "aborted";
+
+/** What the work of an upload sees of its {@link Upload}. */
+export interface Control {
+  readonly signal: AbortSignal;
+  /** Whether the app wants to give back what was sent, when the signal is aborted. */
+  readonly isDiscarded: () => boolean;
+  readonly gate: Gate;
+  onBlobId(blobId: BlobId): void;
+  onBytes(phase: Phase, bytesDone: number, bytesTotal: number): void;
+}
+
+/**
+ * A running upload. It begins by itself; `for await` over it gives its progress, {@link Upload.done} its
+ * outcome.
+ */
+export class Upload implements AsyncIterable<Progress> {
+  /** The reference to the blob, once the bucket has it all. */
+  readonly done: Promise<BlobReference>;
+  #progress: Progress = { phase: "hashing", bytesDone: 0, bytesTotal: 0, bytesPerSecond: 0 };
+  #state: Exclude<UploadState, "paused"> = "running";
+  #blobId: BlobId | undefined;
+  #isDiscarded = false;
+  readonly #controller = new AbortController();
+  readonly #gate = new Gate();
+  readonly #settled: Promise<void>;
+  #wake = () => {};
+  #news: Promise<void>;
+
+  constructor(
+    work: (control: Control) => Promise<BlobReference>,
+    /** Gives back what was sent. */
+    discard: (control: Control) => Promise<void>,
+    { signal, onProgress }: Pick<UploadOptions, "signal" | "onProgress">,
+  ) {
+    this.#news = this.#nextNews();
+    const abort = () => this.#stop(signal?.reason);
+    if (signal?.aborted) abort();
+    signal?.addEventListener("abort", abort, { once: true });
+    const meter = new Meter();
+    const control: Control = {
+      signal: this.#controller.signal,
+      isDiscarded: () => this.#isDiscarded,
+      gate: this.#gate,
+      onBlobId: (blobId) => {
+        this.#blobId = blobId;
+      },
+      onBytes: (phase, bytesDone, bytesTotal) => {
+        if (this.#state !== "running") return;
+        this.#progress = meter.read(phase, bytesDone, bytesTotal);
+        this.#tell();
+        onProgress?.(this.#progress);
+      },
+    };
+    this.done = work(control).then(
+      (reference) => {
+        this.#end("done");
+        return reference;
+      },
+      (error: unknown) => {
+        this.#end(this.#controller.signal.aborted ? "aborted" : "failed");
+        throw error;
+      },
+    );
+    const settled = () => signal?.removeEventListener("abort", abort);
+    this.#settled = this.done.then(settled, async () => {
+      settled();
+      if (this.#isDiscarded) await discard(control);
+    });
+    this.#settled.catch(() => {});
+  }
+
+  get state(): UploadState {
+    return this.#state === "running" && !this.#gate.isOpen ? "paused" : this.#state;
+  }
+
+  /** The newest. */
+  get progress(): Progress {
+    return this.#progress;
+  }
+
+  /** Once the bytes have been hashed. */
+  get blobId(): BlobId | undefined {
+    return this.#blobId;
+  }
+
+  /** Sends no new chunk; those on their way arrive, and hashing goes on. */
+  pause(): void {
+    this.#gate.close();
+    this.#tell();
+  }
+
+  resume(): void {
+    this.#gate.open();
+    this.#tell();
+  }
+
+  /**
+   * Stops, and gives back what was sent together with the allowance reserved for it. {@link Upload.done}
+   * rejects with an `AbortError` at once; this resolves when the bucket has dropped the chunks.
+   * To stop and go on later, abort the `signal` of the options instead.
+   */
+  async abort(): Promise<void> {
+    if (this.#state !== "running") return;
+    this.#isDiscarded = true;
+    this.#stop(new DOMException("the upload was aborted", "AbortError"));
+    await this.#settled;
+  }
+
+  /** The progress as it comes: always the newest, none twice. Throws what {@link Upload.done} rejects with. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Progress, void, undefined> {
+    // Whoever iterates hears of a failure here.
+    this.done.catch(() => {});
+    let seen: Progress | undefined;
+    while (this.#state === "running") {
+      const news = this.#news;
+      if (seen !== this.#progress) {
+        seen = this.#progress;
+        yield seen;
+      } else {
+        await news;
+      }
+    }
+    if (seen !== this.#progress && this.#state === "done") yield this.#progress;
+    await this.done;
+  }
+
+  #stop(reason: unknown): void {
+    this.#controller.abort(reason);
+    this.#gate.open();
+  }
+
+  #end(state: "done" | "failed" | "aborted"): void {
+    this.#state = state;
+    this.#tell();
+  }
+
+  #tell(): void {
+    this.#wake();
+    this.#news = this.#nextNews();
+  }
+
+  #nextNews(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+}
