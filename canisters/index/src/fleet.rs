@@ -100,22 +100,30 @@ impl Index {
             let due_ms = due_ms(&self.upkeep_backoffs, &bucket);
             jobs.push((Job::Upkeep(bucket), due_ms));
         }
-        let mut topups = Vec::new();
-        let mut upkeeps = 0;
+        let (mut upkeeps, mut topups) = (0, 0);
+        let mut next_topup: Option<(Job, u64)> = None;
         for (bucket, row) in self.buckets.iter() {
+            // Those that wait hold up no other.
             if upkeeps < UPKEEPS_MAX && self.work_for(&row.upkeep).is_some() {
                 let due_ms = due_ms(&self.upkeep_backoffs, bucket);
-                // Those that wait hold up no other.
                 upkeeps += usize::from(due_ms <= now_ms);
                 jobs.push((Job::Upkeep(*bucket), due_ms));
             }
-            if row.installed {
-                let calm_ms = due_ms(&self.topup_backoffs, bucket);
-                topups.push((Job::TopUp(*bucket), self.topup_due_ms(row).max(calm_ms)));
+            if !row.installed {
+                continue;
+            }
+            let calm_ms = due_ms(&self.topup_backoffs, bucket);
+            let due_ms = self.topup_due_ms(row).max(calm_ms);
+            if due_ms > now_ms {
+                if next_topup.is_none_or(|(_, next_ms)| due_ms < next_ms) {
+                    next_topup = Some((Job::TopUp(*bucket), due_ms));
+                }
+            } else if topups < TOPUPS_MAX {
+                topups += 1;
+                jobs.push((Job::TopUp(*bucket), due_ms));
             }
         }
-        topups.sort_by_key(|(_, due_ms)| *due_ms);
-        jobs.extend(topups.into_iter().take(TOPUPS_MAX));
+        jobs.extend(next_topup);
         if self.is_forgetting() {
             jobs.push((Job::Forget, 0));
         }
