@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use candid::{CandidType, Principal, candid_method};
 use data_bucket_index::{
     Context, Index,
-    fleet::Adding,
     page::Gauges,
     trust::{Registration, share_controller},
 };
@@ -218,8 +217,8 @@ fn bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
 async fn add_bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
     let context = context();
     match act(|index, context| index.add_bucket(context, bucket))? {
-        Adding::Done(info) => Ok(info),
-        Adding::Look => {
+        Some(info) => Ok(info),
+        None => {
             let (look, controllers) = jobs::look_at(bucket).await?;
             let context = Context {
                 now_ms: now_ms(),

@@ -115,14 +115,14 @@ fn blobs_spread_over_buckets_and_a_further_bucket_moves_only_its_share() {
 #[test]
 fn a_bucket_that_is_full_or_in_the_making_gets_nothing_new() {
     let mut world = world(1);
-    world.index.canister_created(canister(2));
+    let mut cloud = world.begin_bucket(2);
     assert!((0..50).all(|n| bucket_of(&world, n) == canister(1)));
     world.report(canister(1), BUCKET_BYTES, CHUNK_BYTES - 1);
     assert_eq!(
         allocate(&world, &asked(1, 1)),
         Err(AllocatedBucketError::NoActiveBucket)
     );
-    world.index.bucket_installed(canister(2));
+    world.settle(&mut cloud);
     assert!((0..50).all(|n| bucket_of(&world, n) == canister(2)));
 }
 

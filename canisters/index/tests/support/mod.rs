@@ -135,8 +135,8 @@ impl World {
         }
     }
 
-    /// A bucket that is ready.
-    pub fn add_bucket(&mut self, n: u8) -> Principal {
+    /// A bucket that was added and not looked at yet. It is ready when the cloud has settled.
+    pub fn begin_bucket(&mut self, n: u8) -> cloud::Cloud {
         let mut cloud = cloud::Cloud::default();
         cloud
             .canisters
@@ -146,6 +146,12 @@ impl World {
         self.index
             .adopt(&context, canister(n), &look, vec![])
             .expect("the operator may");
+        cloud
+    }
+
+    /// A bucket that is ready.
+    pub fn add_bucket(&mut self, n: u8) -> Principal {
+        let mut cloud = self.begin_bucket(n);
         self.settle(&mut cloud);
         canister(n)
     }
