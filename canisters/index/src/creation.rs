@@ -133,9 +133,8 @@ impl Index {
 
     /// Who controls buckets besides the index; none until the index has asked who controls itself.
     pub(crate) fn governance(&self) -> Option<Vec<Principal>> {
-        self.config()
-            .governance
-            .or_else(|| self.own_controllers.clone())
+        let named = self.config().governance.clone();
+        named.or_else(|| self.own_controllers.clone())
     }
 
     /// A canister is about to be asked for.

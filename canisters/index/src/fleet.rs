@@ -45,15 +45,6 @@ pub struct Moment {
     pub creation: u128,
 }
 
-/// What has to happen before a bucket is added.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Adding {
-    /// It is one already.
-    Done(BucketInfo),
-    /// Look at it and at the index's own controllers, then call [`Index::adopt`].
-    Look,
-}
-
 impl Index {
     /// Takes the memory over from what wrote it.
     ///
@@ -107,22 +98,30 @@ impl Index {
             let due_ms = due_ms(&self.upkeep_backoffs, &bucket);
             jobs.push((Job::Upkeep(bucket), due_ms));
         }
-        let mut topups = Vec::new();
-        let mut upkeeps = 0;
+        let (mut upkeeps, mut topups) = (0, 0);
+        let mut next_topup: Option<(Job, u64)> = None;
         for (bucket, row) in self.buckets.iter() {
+            // Those that wait hold up no other.
             if upkeeps < UPKEEPS_MAX && self.work_for(&row.upkeep).is_some() {
                 let due_ms = due_ms(&self.upkeep_backoffs, bucket);
-                // Those that wait hold up no other.
                 upkeeps += usize::from(due_ms <= now_ms);
                 jobs.push((Job::Upkeep(*bucket), due_ms));
             }
-            if row.installed {
-                let calm_ms = due_ms(&self.topup_backoffs, bucket);
-                topups.push((Job::TopUp(*bucket), self.topup_due_ms(row).max(calm_ms)));
+            if !row.installed {
+                continue;
+            }
+            let calm_ms = due_ms(&self.topup_backoffs, bucket);
+            let due_ms = self.topup_due_ms(row).max(calm_ms);
+            if due_ms > now_ms {
+                if next_topup.is_none_or(|(_, next_ms)| due_ms < next_ms) {
+                    next_topup = Some((Job::TopUp(*bucket), due_ms));
+                }
+            } else if topups < TOPUPS_MAX {
+                topups += 1;
+                jobs.push((Job::TopUp(*bucket), due_ms));
             }
         }
-        topups.sort_by_key(|(_, due_ms)| *due_ms);
-        jobs.extend(topups.into_iter().take(TOPUPS_MAX));
+        jobs.extend(next_topup);
         if self.is_forgetting() {
             jobs.push((Job::Forget, 0));
         }
@@ -170,14 +169,19 @@ impl Index {
     }
 
     /// Whether a canister may become a bucket of this index, as far as that can be said before it is
-    /// looked at. Adding a bucket again is no error.
-    pub fn add_bucket(&self, context: &Context, bucket: Principal) -> Result<Adding, FleetError> {
+    /// looked at. Some when it is one already; else look at it and at the index's own controllers, then
+    /// call [`Index::adopt`].
+    pub fn add_bucket(
+        &self,
+        context: &Context,
+        bucket: Principal,
+    ) -> Result<Option<BucketInfo>, FleetError> {
         self.operator(context)?;
         if !is_canister(&bucket) || bucket == context.own {
             return Err(FleetError::InvalidBucket);
         }
         if let Some(row) = self.buckets.get(&bucket) {
-            return Ok(Adding::Done(self.bucket_info(bucket, row)));
+            return Ok(Some(self.bucket_info(bucket, row)));
         }
         if self.forgets(&bucket) {
             return Err(FleetError::Retry { ms: RETRY_MS });
@@ -186,7 +190,7 @@ impl Index {
             let max = BUCKETS_MAX as u32;
             return Err(FleetError::TooManyBuckets { max });
         }
-        Ok(Adding::Look)
+        Ok(None)
     }
 
     /// Makes a canister a bucket of this index: one that is empty gets the code; one with a bucket's code
@@ -199,7 +203,7 @@ impl Index {
         own_controllers: Vec<Principal>,
     ) -> Result<BucketInfo, FleetError> {
         // Everything may have changed since the call.
-        if let Adding::Done(info) = self.add_bucket(context, bucket)? {
+        if let Some(info) = self.add_bucket(context, bucket)? {
             return Ok(info);
         }
         self.own_controllers = Some(own_controllers);

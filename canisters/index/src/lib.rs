@@ -182,8 +182,8 @@ impl Index {
         }
     }
 
-    fn config(&self) -> InitArgs {
-        self.config.get().0.clone()
+    fn config(&self) -> &InitArgs {
+        &self.config.get().0
     }
 
     pub fn configure(&mut self, config: &InitArgs) {

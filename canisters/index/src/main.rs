@@ -9,7 +9,6 @@ use candid::{CandidType, Principal, candid_method};
 use data_bucket_index::{
     Context, Index,
     accounts::batch,
-    fleet::Adding,
     page::Gauges,
     trust::{Registration, share_controller},
 };
@@ -265,8 +264,8 @@ fn bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
 async fn add_bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
     let context = context();
     match act(|index, context| index.add_bucket(context, bucket))? {
-        Adding::Done(info) => Ok(info),
-        Adding::Look => {
+        Some(info) => Ok(info),
+        None => {
             let (look, controllers) = jobs::look_at(bucket).await?;
             let context = Context {
                 now_ms: now_ms(),

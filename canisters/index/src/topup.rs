@@ -155,15 +155,13 @@ impl Index {
         match (row.upkeep.topup, row.upkeep.seen) {
             (Some(TopUp::Wanted { .. }), _) | (None, None) => 0,
             (Some(TopUp::Sent { at_ms, .. }), _) => at_ms.saturating_add(UNKNOWN_MS),
-            (None, Some((at_ms, seen))) => {
-                let reported = row.report.cycles;
-                let says_low = reported.is_some_and(|it| it.balance < self.levels(&it).0);
-                let wait_ms = if says_low {
-                    URGENT_MS
+            (None, Some((at_ms, _))) => {
+                let says_low = |told: CyclesReport| told.balance < self.levels(&told).0;
+                if row.report.cycles.is_some_and(says_low) {
+                    at_ms.saturating_add(URGENT_MS)
                 } else {
-                    self.look_again_after_ms(&seen)
-                };
-                at_ms.saturating_add(wait_ms)
+                    row.upkeep.look_ms
+                }
             }
         }
     }
@@ -229,7 +227,9 @@ impl Index {
             (Call::Look(_), Ok(Answer::Seen(look))) => {
                 self.topup_backoffs.remove(&bucket);
                 self.saw(bucket, &look, now_ms);
-                self.ask_changed(bucket);
+                if look.running {
+                    self.ask_changed(bucket);
+                }
                 self.want(bucket, now_ms);
             }
             (Call::Deposit { cycles, .. }, Ok(_)) => {
@@ -288,14 +288,17 @@ impl Index {
 
     /// Takes what a look showed. The pace is the faster of what the system and the bucket say.
     pub(crate) fn saw(&mut self, bucket: Principal, look: &Look, now_ms: u64) {
+        let reported = self.buckets.get(&bucket).and_then(|row| row.report.cycles);
+        let told = reported.map_or(0, |told| told.burned_per_day);
+        let seen = CyclesReport {
+            balance: look.balance,
+            freezing_at: look.freezing_at,
+            burned_per_day: look.idle_per_day.max(told),
+        };
+        let look_ms = now_ms.saturating_add(self.look_again_after_ms(&seen));
         self.buckets.update(&bucket, |row| {
-            let told = row.report.cycles.map_or(0, |told| told.burned_per_day);
-            let seen = CyclesReport {
-                balance: look.balance,
-                freezing_at: look.freezing_at,
-                burned_per_day: look.idle_per_day.max(told),
-            };
             row.upkeep.seen = Some((now_ms, seen));
+            row.upkeep.look_ms = look_ms;
             row.upkeep.module = look.module;
             row.report.cycles = Some(CyclesReport {
                 burned_per_day: told,

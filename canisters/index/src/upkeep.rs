@@ -43,6 +43,8 @@ pub struct Upkeep {
     pub told_closed: bool,
     /// As last looked at, and when, in milliseconds since 1970.
     pub seen: Option<(u64, CyclesReport)>,
+    /// When to look again, in milliseconds since 1970.
+    pub look_ms: u64,
     /// Cycles that it is to get.
     pub topup: Option<TopUp>,
     /// Cycles that it has got.
@@ -134,8 +136,10 @@ impl Index {
         };
         match (call, stage, outcome) {
             (Call::SetClosed { closed, .. }, _, Ok(_)) => {
-                self.buckets
-                    .update(&bucket, |row| row.upkeep.told_closed = *closed);
+                self.buckets.update(&bucket, |row| {
+                    row.upkeep.told_closed = *closed;
+                    row.upkeep.error = None;
+                });
                 self.upkeep_goes_on(bucket, stage);
             }
             (Call::Look(_), Some(Stage::Inspect), Ok(Answer::Seen(look))) => {

@@ -9,7 +9,7 @@ use data_bucket_index::{
     Index, Moment,
     agenda::Job,
     calls::{Answer, Call},
-    fleet::{Adding, Fleet},
+    fleet::Fleet,
     memory,
     topup::{BUDGET_PER_DAY, CYCLES_FLOOR, UNKNOWN_MS},
 };
@@ -456,7 +456,7 @@ fn a_bucket_is_added_only_when_nobody_else_controls_it_and_its_code_is_known() {
     let context = world.context(operator());
     let new = canister(60);
     for (bucket, wanted) in [
-        (new, Ok(Adding::Look)),
+        (new, Ok(None)),
         (own(), Err(FleetError::InvalidBucket)),
         (alice(), Err(FleetError::InvalidBucket)),
         (Principal::anonymous(), Err(FleetError::InvalidBucket)),
@@ -494,10 +494,7 @@ fn a_bucket_is_added_only_when_nobody_else_controls_it_and_its_code_is_known() {
         (info.state, info.module_hash),
         (BucketState::Active, Some(WASM))
     );
-    assert_eq!(
-        world.index.add_bucket(&context, new),
-        Ok(Adding::Done(info))
-    );
+    assert_eq!(world.index.add_bucket(&context, new), Ok(Some(info)));
 }
 
 #[test]
@@ -631,5 +628,5 @@ fn a_lost_bucket_is_forgotten_with_its_users_bytes() {
         world.index.forget_bucket(&context, lost),
         Err(FleetError::NotFound)
     );
-    assert_eq!(world.index.add_bucket(&context, lost), Ok(Adding::Look));
+    assert_eq!(world.index.add_bucket(&context, lost), Ok(None));
 }

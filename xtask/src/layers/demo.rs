@@ -48,6 +48,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     bench.case("serving, another demo beside it, Ctrl-C", || {
         serving::until_interrupted(&scratch)
     });
+    bench.case("the journey is drawn", || draws(&scratch));
     bench.case("a missing file is refused", refuses_missing_file);
     bench.case("a taken port is refused", refuses_taken_port);
 
@@ -107,6 +108,24 @@ fn check(output: &Output, path: &Path) -> Result<()> {
         );
     }
     ensure!(report["upload_ms"].is_u64(), "no upload_ms: {line}");
+    Ok(())
+}
+
+/// The page tells of the messages that a journey has.
+fn draws(scratch: &Scratch) -> Result<()> {
+    let page = scratch.dir.join("journey.html");
+    let output = once(&[OsStr::new("--trace"), page.as_os_str()])?;
+    ensure!(
+        output.status.success(),
+        "the demo failed ({}): {}",
+        output.status,
+        said(&output)
+    );
+    let text = fs::read_to_string(&page).context("there is no page")?;
+    for method in ["push_chunk", "c2c_lease", "send_message", "http_request"] {
+        let wanted = format!("\"method\":\"{method}\"");
+        ensure!(text.contains(&wanted), "the page tells of no {method}");
+    }
     Ok(())
 }
 

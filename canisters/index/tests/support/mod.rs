@@ -141,14 +141,7 @@ impl World {
         }
     }
 
-    /// A bucket that is ready.
-    pub fn add_bucket(&mut self, n: u8) -> Principal {
-        let mut cloud = self.begin_bucket(n);
-        self.settle(&mut cloud);
-        canister(n)
-    }
-
-    /// A bucket that is not ready yet; it is when the world has settled in the cloud.
+    /// A bucket that was added and not looked at yet. It is ready when the cloud has settled.
     pub fn begin_bucket(&mut self, n: u8) -> cloud::Cloud {
         let mut cloud = cloud::Cloud::default();
         cloud
@@ -160,6 +153,13 @@ impl World {
             .adopt(&context, canister(n), &look, vec![])
             .expect("the operator may");
         cloud
+    }
+
+    /// A bucket that is ready.
+    pub fn add_bucket(&mut self, n: u8) -> Principal {
+        let mut cloud = self.begin_bucket(n);
+        self.settle(&mut cloud);
+        canister(n)
     }
 
     pub fn register(&mut self, user: Principal, byte_limit: u64) {
