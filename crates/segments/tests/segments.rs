@@ -131,7 +131,10 @@ fn what_is_not_understood_is_left_alone() {
     };
     assert_eq!(refused(b"MGR\x01"), Some(OpenError::Foreign));
     assert_eq!(refused(b"OSM\x02"), Some(OpenError::Version { found: 2 }));
-    assert_eq!(refused(b"OSM\x01\xff\xff\xff\xff"), Some(OpenError::Damaged));
+    assert_eq!(
+        refused(b"OSM\x01\xff\xff\xff\xff"),
+        Some(OpenError::Damaged)
+    );
     let segment_of_memory_40 = {
         let mut bytes = vec![0; 1_028];
         bytes[..8].copy_from_slice(b"OSM\x01\x01\0\0\0");
