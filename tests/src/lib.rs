@@ -17,7 +17,7 @@ use openstorage_types::{
     bucket::PushChunkArgs,
     chat::{ChatInfo, CreateChatArgs, InitArgs as ChatInit},
     chunk_count, chunk_len,
-    index::{AllocatedBucketArgs, BucketState, IndexStatus, InitArgs as IndexInit},
+    index::{AllocatedBucketArgs, BucketInfo, BucketState, IndexStatus, InitArgs as IndexInit},
     limits::CHUNK_BYTES,
 };
 use pocket_ic::{PocketIc, PocketIcBuilder};
@@ -26,6 +26,9 @@ use sha2::{Digest, Sha256};
 
 /// Rounds that the canisters get to settle something between them, before a test gives up.
 const SETTLE_ROUNDS: usize = 300;
+
+/// Buckets so small that a test can fill them.
+pub const SMALL_BUCKET_BYTES: u64 = 100_000_000;
 
 const CYCLES: u128 = 100_000_000_000_000;
 
@@ -128,6 +131,62 @@ impl Setup {
         self.settle("the user is confirmed", |setup| {
             chat::me(setup, user).unwrap().confirmed.then_some(())
         });
+    }
+
+    /// Adds buckets until there are `count`, each about half full: uploads that are begun and not ended take
+    /// the room. Needs buckets of [`SMALL_BUCKET_BYTES`].
+    pub fn with_buckets(self, count: usize) -> Self {
+        let (filler, room) = self.user_with_chat(1_000);
+        let mut buckets = self.active_buckets();
+        while buckets.len() < count {
+            let bucket = *buckets.last().expect("there is one");
+            bucket::ensure_registered(&self, bucket, filler)
+                .expect("the bucket learns of the user");
+            let seed = 1_000 + buckets.len() as u64;
+            let mut large = chunk(&bytes(CHUNK_BYTES, seed), 0, room.accessor_id);
+            large.size = SMALL_BUCKET_BYTES / 2 + 1;
+            bucket::push_chunk(&self, bucket, filler, large).expect("the bucket takes half");
+            // The report of what is stored tells what is reserved.
+            let small = chunk(&bytes(10, seed), 0, room.accessor_id);
+            bucket::push_chunk(&self, bucket, filler, small).expect("it is small");
+            let known = buckets;
+            buckets = self.settle("another bucket is active", |setup| {
+                let active = setup.active_buckets();
+                let new = active.iter().find(|bucket| !known.contains(bucket))?;
+                Some([&known[..], &[*new]].concat())
+            });
+        }
+        self
+    }
+
+    pub fn active_buckets(&self) -> Vec<Principal> {
+        let buckets = index::status(self).buckets.into_iter();
+        buckets
+            .filter(|bucket| bucket.state == BucketState::Active)
+            .map(|bucket| bucket.bucket)
+            .collect()
+    }
+
+    /// Stop, upgrade, start: as an operator does.
+    pub fn upgrade(&self, canister: Principal, name: &str) {
+        let (pic, sender) = (&self.pic, Some(operator()));
+        pic.stop_canister(canister, sender).expect("it stops");
+        let arg = encode_one(None::<()>).expect("nothing has a Candid form");
+        pic.upgrade_canister(canister, wasm(name), arg, sender)
+            .expect("the upgrade goes well");
+        pic.start_canister(canister, sender).expect("it starts");
+    }
+
+    /// Everything is told, and the counters agree wherever they are kept.
+    pub fn rest(&self) {
+        self.settle(
+            "every bucket has heard everything, and the audit agrees",
+            |setup| {
+                let is_told = |bucket: &BucketInfo| bucket.events_behind == 0;
+                let all_told = index::status(setup).buckets.iter().all(is_told);
+                (all_told && index::differences(setup).is_empty()).then_some(())
+            },
+        );
     }
 
     /// A registered user with a chat of its own.

@@ -3,7 +3,12 @@
 use candid::{CandidType, Principal};
 use ic_stable_structures::{StableBTreeMap, StableCell};
 use openstorage_tokens::{Claims, Expect, Pair, PairKey, Scope, SecretKey, TokenError, parse};
-use openstorage_types::{BlobId, bucket::TokenProblem, channel::PublicKey};
+use openstorage_types::{
+    BlobId,
+    bucket::TokenProblem,
+    channel::{PublicKey, Revoked},
+    limits::REVOCATIONS_MAX,
+};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
@@ -27,7 +32,13 @@ pub struct Access {
     own: Principal,
     secret: StableCell<Option<[u8; 32]>, Memory>,
     issuers: StableBTreeMap<Principal, Row<Issuer>, Memory>,
+    /// (accessor, user or everybody) → the earliest issue time that is believed, and when that is
+    /// forgotten, in milliseconds since 1970.
+    revocations: StableBTreeMap<(Principal, Principal), (u64, u64), Memory>,
 }
+
+/// Stands for everybody.
+const ALL: Principal = Principal::management_canister();
 
 impl Access {
     pub fn open(memories: &Memories, own: Principal) -> Self {
@@ -35,6 +46,7 @@ impl Access {
             own,
             secret: StableCell::init(memories.get(memory::SECRET), None),
             issuers: StableBTreeMap::init(memories.get(memory::ISSUERS)),
+            revocations: StableBTreeMap::init(memories.get(memory::REVOCATIONS)),
         }
     }
 
@@ -87,6 +99,34 @@ impl Access {
         self.issuers.remove(issuer);
     }
 
+    /// Believes no token of before any more. The index keeps the list short; what has lapsed goes when it
+    /// is full.
+    pub fn revoke(&mut self, revoked: &Revoked, now_ms: u64) {
+        if self.revocations.len() >= u64::from(REVOCATIONS_MAX) {
+            let rows = self.revocations.iter();
+            let lapsed: Vec<_> = rows
+                .filter(|entry| entry.value().1 <= now_ms)
+                .map(|entry| *entry.key())
+                .collect();
+            for key in lapsed {
+                self.revocations.remove(&key);
+            }
+        }
+        let key = (revoked.accessor_id, revoked.user.unwrap_or(ALL));
+        let known = self.revocations.get(&key);
+        if revoked.until_ms > now_ms && known.is_none_or(|(min, _)| min < revoked.min_iat_ms) {
+            self.revocations
+                .insert(key, (revoked.min_iat_ms, revoked.until_ms));
+        }
+    }
+
+    fn is_revoked(&self, accessor: Principal, claims: &Claims) -> bool {
+        [claims.principal, ALL].into_iter().any(|user| {
+            let row = self.revocations.get(&(accessor, user));
+            row.is_some_and(|(min_iat_ms, _)| claims.iat_ms < min_iat_ms)
+        })
+    }
+
     fn pair(&self, issuer: Principal, issuer_key_version: u16) -> Pair {
         Pair {
             issuer,
@@ -125,7 +165,12 @@ impl Access {
             scope: wanted.scope,
             now_ms,
         };
-        token.check(&key, &expect).map_err(problem)
+        let claims = token.check(&key, &expect).map_err(problem)?;
+        // Taken back: as good as lapsed.
+        if !self.revocations.is_empty() && self.is_revoked(wanted.accessor, &claims) {
+            return Err(TokenProblem::Expired);
+        }
+        Ok(claims)
     }
 
     /// The chunks of a stored blob that `caller` must show to prove that it has the bytes: at most

@@ -1,34 +1,94 @@
 //! What the bucket knows of its users: the bytes that the index has leased to it for each, and what of
 //! them is spent, freed, or promised to open uploads.
 
-use candid::{CandidType, Principal};
-use ic_stable_structures::StableBTreeMap;
-use openstorage_types::channel::{Counters, LeaseArgs, LeaseOk, UserCounters};
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+use candid::Principal;
+use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
+use openstorage_escrow::{Account as Escrow, Counters};
+use openstorage_types::{
+    channel::{LeaseArgs, LeaseOk, UserCounters, UserUpserted},
+    limits::LEASE_IDLE_MS,
+};
 
 use crate::memory::{self, Memories, Memory};
-use openstorage_canister::Row;
 
-#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What a caller waits while what belonged to an earlier incarnation of it is being deleted.
+const DELETION_RETRY_MS: u64 = 1_000;
+/// Leases looked at in one turn.
+const IDLE_PER_TURN: usize = 100;
+
+/// One user. Twelve numbers of 8 bytes, little-endian, in the order of the fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Account {
     pub incarnation: u64,
-    pub counters: Counters,
-    /// Bytes promised to open uploads. Never above the lease.
-    pub reserved: u64,
+    pub escrow: Escrow,
+    pub byte_limit: u64,
     pub open_uploads: u32,
+    pub life: Life,
+    /// How often the bucket had doubted itself when the index last confirmed the counters.
+    confirmed: u64,
+    /// When some of the lease was last used or granted. Milliseconds since 1970.
+    used_ms: u64,
+    /// A look at the lease is noted; it goes back if it is idle then.
+    is_noted: bool,
+}
+
+/// Whether there is such a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Life {
+    #[default]
+    Living,
+    /// What belonged to it is being removed; this incarnation comes next, if it is not 0.
+    Dying { next: u64 },
+    /// Nothing is left but the number, so that no lower one comes back.
+    Dead,
+}
+
+/// Why a user may do nothing now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unready {
+    NotRegistered,
+    Retry {
+        ms: u64,
+    },
+    /// Ask the index what it knows first: the bucket may have been restored from a snapshot.
+    Confirm(LeaseArgs),
+}
+
+/// What the index's word about a user brought about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Learned {
+    /// Uploads have reserved so many bytes more than the lease has: some have to go.
+    pub excess: u64,
+}
+
+pub struct Accounts {
+    rows: StableBTreeMap<Principal, Account, Memory>,
+    /// Users whose counters the index has not seen yet.
+    changed: StableBTreeMap<Principal, (), Memory>,
+    /// Users that are being removed.
+    dying: StableBTreeMap<Principal, (), Memory>,
+    /// When to look whether a lease is idle.
+    idle: StableBTreeMap<(u64, Principal), (), Memory>,
+    /// How often this bucket may have been restored from a snapshot.
+    doubts: StableCell<u64, Memory>,
 }
 
 impl Account {
     /// Bytes of the lease that nothing is promised to.
     pub fn available(&self) -> u64 {
-        self.counters.lease().saturating_sub(self.reserved)
+        self.escrow.available()
     }
-}
 
-pub struct Accounts {
-    rows: StableBTreeMap<Principal, Row<Account>, Memory>,
-    /// Users whose counters the index has not seen yet.
-    changed: StableBTreeMap<Principal, (), Memory>,
+    fn new(incarnation: u64, byte_limit: u64, confirmed: u64) -> Self {
+        Self {
+            incarnation,
+            byte_limit,
+            confirmed,
+            ..Self::default()
+        }
+    }
 }
 
 impl Accounts {
@@ -36,96 +96,317 @@ impl Accounts {
         Self {
             rows: StableBTreeMap::init(memories.get(memory::USERS)),
             changed: StableBTreeMap::init(memories.get(memory::USERS_CHANGED)),
+            dying: StableBTreeMap::init(memories.get(memory::USERS_DYING)),
+            idle: StableBTreeMap::init(memories.get(memory::LEASES_IDLE)),
+            doubts: StableCell::init(memories.get(memory::DOUBTS), 0),
         }
     }
 
     pub fn get(&self, user: &Principal) -> Option<Account> {
-        self.rows.get(user).map(|row| row.0)
+        self.rows
+            .get(user)
+            .filter(|account| account.life == Life::Living)
     }
 
     pub fn knows(&self, user: &Principal) -> bool {
-        self.rows.contains_key(user)
+        self.get(user).is_some()
     }
 
-    /// The index has such a user. What is known already stays.
-    pub fn learn(&mut self, user: Principal, incarnation: u64) {
-        if !self.knows(&user) {
-            let account = Account {
-                incarnation,
-                ..Account::default()
-            };
-            self.rows.insert(user, Row(account));
+    /// Whether a user may do something that counts.
+    pub fn admit(&self, user: &Principal) -> Result<Account, Unready> {
+        let account = self.rows.get(user).ok_or(Unready::NotRegistered)?;
+        match account.life {
+            Life::Dead => Err(Unready::NotRegistered),
+            Life::Dying { .. } => Err(Unready::Retry {
+                ms: DELETION_RETRY_MS,
+            }),
+            Life::Living if account.confirmed != *self.doubts.get() => {
+                Err(Unready::Confirm(question(*user, Some(account), 0)))
+            }
+            Life::Living => Ok(account),
         }
     }
 
+    /// Whether the index has to confirm what is known of a user.
+    pub fn is_doubted(&self, user: &Principal) -> bool {
+        matches!(self.admit(user), Err(Unready::Confirm(_)))
+    }
+
+    /// As [`Accounts::is_doubted`]; then the next batch asks for the confirmation.
+    pub fn wants_confirmation(&mut self, user: &Principal) -> bool {
+        let is_doubted = self.is_doubted(user);
+        if is_doubted {
+            self.changed.insert(*user, ());
+        }
+        is_doubted
+    }
+
+    /// This bucket may have been restored from a snapshot: no lease counts before the index has confirmed
+    /// it.
+    pub fn doubt(&mut self) {
+        let doubts = *self.doubts.get();
+        self.doubts.set(doubts + 1);
+    }
+
+    /// The index has such a user.
+    pub fn learn(&mut self, event: &UserUpserted, now_ms: u64) -> Learned {
+        let UserUpserted {
+            user,
+            incarnation,
+            byte_limit,
+            counters,
+        } = *event;
+        let known = self.rows.get(&user).unwrap_or_default();
+        if !self.is_newest(&user, incarnation) {
+            return Learned::default();
+        }
+        let is_lower = known.incarnation == incarnation && byte_limit < known.byte_limit;
+        self.take(user, incarnation, byte_limit, counters, now_ms, is_lower)
+    }
+
     /// The index's answer to a [`LeaseArgs`].
-    pub fn leased(&mut self, user: Principal, answer: &LeaseOk) {
-        self.learn(user, answer.incarnation);
-        self.change(&user, |account| {
-            account.counters.granted = account.counters.granted.max(answer.granted);
-        });
+    pub fn leased(&mut self, user: Principal, answer: &LeaseOk, now_ms: u64) -> Learned {
+        let LeaseOk {
+            incarnation,
+            byte_limit,
+            counters,
+            ..
+        } = *answer;
+        if !self.is_newest(&user, incarnation) {
+            return Learned::default();
+        }
+        self.take(user, incarnation, byte_limit, Some(counters), now_ms, false)
+    }
+
+    /// What the index knows of a user, where that is more than is known here.
+    pub fn reconcile(&mut self, told: &UserCounters, now_ms: u64) -> Learned {
+        match self.get(&told.user) {
+            Some(account) if account.incarnation == told.incarnation => self.take(
+                told.user,
+                told.incarnation,
+                account.byte_limit,
+                Some(told.counters),
+                now_ms,
+                false,
+            ),
+            _ => Learned::default(),
+        }
+    }
+
+    /// Makes the user of that incarnation one of this bucket's. False where it is gone, or has to wait
+    /// until what belonged to a lower one is removed.
+    fn is_newest(&mut self, user: &Principal, incarnation: u64) -> bool {
+        let Some(mut account) = self.rows.get(user) else {
+            return true;
+        };
+        match account.life {
+            _ if incarnation < account.incarnation => false,
+            Life::Living if incarnation == account.incarnation => true,
+            Life::Dead if incarnation > account.incarnation => true,
+            Life::Living => {
+                self.bury(*user, account, incarnation);
+                false
+            }
+            Life::Dying { next } if incarnation > account.incarnation.max(next) => {
+                account.life = Life::Dying { next: incarnation };
+                self.rows.insert(*user, account);
+                false
+            }
+            Life::Dying { .. } | Life::Dead => false,
+        }
+    }
+
+    fn take(
+        &mut self,
+        user: Principal,
+        incarnation: u64,
+        byte_limit: u64,
+        counters: Option<Counters>,
+        now_ms: u64,
+        give_back: bool,
+    ) -> Learned {
+        let doubts = *self.doubts.get();
+        let known = self
+            .rows
+            .get(&user)
+            .filter(|account| account.life == Life::Living && account.incarnation == incarnation);
+        let mut account = known.unwrap_or_else(|| Account::new(incarnation, byte_limit, doubts));
+        let was = account.escrow.counters;
+        account.byte_limit = byte_limit;
+        let mut excess = 0;
+        if let Some(counters) = &counters {
+            excess = account.escrow.reconcile(counters);
+            account.confirmed = doubts;
+        }
+        if give_back && account.confirmed == doubts {
+            account.escrow.give_back();
+        }
+        if account.escrow.counters.granted != was.granted {
+            account.used_ms = now_ms;
+        }
+        let is = account.escrow.counters;
+        if (is.spent, is.freed, is.returned) != (was.spent, was.freed, was.returned) {
+            self.changed.insert(user, ());
+        }
+        self.note_idle(user, &mut account);
+        self.rows.insert(user, account);
+        Learned { excess }
+    }
+
+    /// A user is gone, with every incarnation up to this one.
+    pub fn delete(&mut self, user: Principal, incarnation: u64) {
+        match self.rows.get(&user) {
+            Some(account) if account.incarnation > incarnation => {}
+            Some(mut account) => match account.life {
+                Life::Living => self.bury(user, account, 0),
+                Life::Dying { next } if next <= incarnation => {
+                    account.life = Life::Dying { next: 0 };
+                    account.incarnation = incarnation;
+                    self.rows.insert(user, account);
+                }
+                Life::Dying { .. } => {}
+                Life::Dead => {
+                    account.incarnation = incarnation;
+                    self.rows.insert(user, account);
+                }
+            },
+            None => {
+                let mut account = Account::new(incarnation, 0, 0);
+                account.life = Life::Dead;
+                self.rows.insert(user, account);
+            }
+        }
+    }
+
+    fn bury(&mut self, user: Principal, mut account: Account, next: u64) {
+        account.life = Life::Dying { next };
+        self.rows.insert(user, account);
+        self.changed.remove(&user);
+        self.dying.insert(user, ());
+    }
+
+    /// A user whose belongings have to be removed.
+    pub fn next_dying(&self) -> Option<Principal> {
+        self.dying.first_key_value().map(|(user, ())| user)
+    }
+
+    /// Nothing of the user is left; its next incarnation may begin.
+    pub fn died(&mut self, user: &Principal) {
+        self.dying.remove(user);
+        let Some(account) = self.rows.get(user) else {
+            return;
+        };
+        let account = match account.life {
+            // What the index has for it comes with the answer to its first question.
+            Life::Dying { next } if next > 0 => Account::new(next, 0, *self.doubts.get()),
+            _ => Account {
+                incarnation: account.incarnation,
+                life: Life::Dead,
+                ..Account::default()
+            },
+        };
+        self.rows.insert(*user, account);
     }
 
     /// What to ask the index for, so that the user can store `size` more bytes; none where it can.
     pub fn shortage(&self, user: &Principal, size: u64) -> Option<LeaseArgs> {
         let account = self.get(user);
-        let Account { counters, .. } = account.unwrap_or_default();
-        let available = account.map_or(0, |account| account.available());
-        (account.is_none() || available < size).then(|| LeaseArgs {
-            user: *user,
-            incarnation: account.map(|account| account.incarnation),
-            wanted: size.saturating_sub(available),
-            counters,
-        })
+        let wanted = account.map_or(size, |account| account.escrow.shortage(size));
+        (account.is_none() || wanted > 0).then(|| question(*user, account, wanted))
     }
 
     /// Changes an account in memory only: for what the index need not hear of.
     fn change(&mut self, user: &Principal, work: impl FnOnce(&mut Account)) {
-        let mut account = self.get(user).unwrap_or_default();
+        let mut account = self.rows.get(user).unwrap_or_default();
         work(&mut account);
-        self.rows.insert(*user, Row(account));
+        self.rows.insert(*user, account);
     }
 
-    pub fn reserve(&mut self, user: &Principal, size: u64) {
+    pub fn reserve(&mut self, user: &Principal, size: u64, now_ms: u64) {
         self.change(user, |account| {
-            account.reserved += size;
+            let reserved = account.escrow.reserve(size);
+            debug_assert_eq!(reserved, Ok(()));
             account.open_uploads += 1;
+            account.used_ms = now_ms;
         });
     }
 
     pub fn release(&mut self, user: &Principal, size: u64) {
         self.change(user, |account| {
-            account.reserved = account.reserved.saturating_sub(size);
+            account.escrow.release(size);
             account.open_uploads = account.open_uploads.saturating_sub(1);
         });
     }
 
     pub fn spend(&mut self, user: &Principal, size: u64) {
-        self.change(user, |account| account.counters.spent += size);
+        self.change(user, |account| account.escrow.spend(size));
         self.changed.insert(*user, ());
     }
 
     pub fn free(&mut self, user: &Principal, size: u64) {
-        self.change(user, |account| account.counters.freed += size);
-        self.changed.insert(*user, ());
+        let mut is_living = false;
+        self.change(user, |account| {
+            account.escrow.free(size);
+            is_living = account.life == Life::Living;
+        });
+        if is_living {
+            self.changed.insert(*user, ());
+        }
+    }
+
+    /// Gives back what of a user's lease is not reserved. None where there is no such user.
+    pub fn recall(&mut self, user: &Principal, incarnation: u64) -> Option<UserCounters> {
+        let mut account = self
+            .get(user)
+            .filter(|account| account.incarnation == incarnation)?;
+        if account.confirmed == *self.doubts.get() && account.escrow.give_back() > 0 {
+            self.rows.insert(*user, account);
+            self.changed.insert(*user, ());
+        }
+        Some(told(*user, &account))
+    }
+
+    fn note_idle(&mut self, user: Principal, account: &mut Account) {
+        if account.available() > 0 && !account.is_noted {
+            account.is_noted = true;
+            self.idle
+                .insert((account.used_ms + LEASE_IDLE_MS, user), ());
+        }
+    }
+
+    /// When [`Accounts::give_back_idle`] has something to do.
+    pub fn next_idle_ms(&self) -> Option<u64> {
+        self.idle.first_key_value().map(|((due_ms, _), ())| due_ms)
+    }
+
+    /// Gives back some of the leases of which nothing was used for long.
+    pub fn give_back_idle(&mut self, now_ms: u64) {
+        for _ in 0..IDLE_PER_TURN {
+            let Some((key @ (due_ms, user), ())) = self.idle.first_key_value() else {
+                return;
+            };
+            if due_ms > now_ms {
+                return;
+            }
+            self.idle.remove(&key);
+            let Some(mut account) = self.get(&user) else {
+                continue;
+            };
+            account.is_noted = false;
+            if account.used_ms + LEASE_IDLE_MS > now_ms {
+                self.note_idle(user, &mut account);
+            } else if account.confirmed == *self.doubts.get() && account.escrow.give_back() > 0 {
+                self.changed.insert(user, ());
+            }
+            self.rows.insert(user, account);
+        }
     }
 
     /// Counters that the index has not seen, at most `max` of them.
     pub fn unsent(&self, max: usize) -> Vec<UserCounters> {
         let users = self.changed.iter().take(max).map(|entry| *entry.key());
         users
-            .filter_map(|user| {
-                let Account {
-                    incarnation,
-                    counters,
-                    ..
-                } = self.get(&user)?;
-                Some(UserCounters {
-                    user,
-                    incarnation,
-                    counters,
-                })
-            })
+            .filter_map(|user| Some(told(user, &self.get(&user)?)))
             .collect()
     }
 
@@ -133,15 +414,126 @@ impl Accounts {
         !self.changed.is_empty()
     }
 
-    /// The index has these; what has changed meanwhile is sent again.
+    /// The index has these, and has answered where it knows more; what has changed meanwhile is sent
+    /// again.
     pub fn sent(&mut self, counters: &[UserCounters]) {
+        let doubts = *self.doubts.get();
         for sent in counters {
-            if self
-                .get(&sent.user)
-                .is_none_or(|account| account.counters == sent.counters)
-            {
+            let account = self.get(&sent.user);
+            if account.is_none_or(|account| account.escrow.counters == sent.counters) {
                 self.changed.remove(&sent.user);
             }
+            if let Some(account) = account.filter(|account| account.confirmed != doubts) {
+                let confirmed = doubts;
+                self.rows.insert(
+                    sent.user,
+                    Account {
+                        confirmed,
+                        ..account
+                    },
+                );
+            }
+        }
+    }
+
+    /// A user's counters.
+    pub fn kept(&self, user: &Principal) -> Option<UserCounters> {
+        Some(told(*user, &self.get(user)?))
+    }
+
+    /// Users in key order, from the first after `after`.
+    pub fn after(&self, after: Principal) -> impl Iterator<Item = UserCounters> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.rows
+            .range((Excluded(after), Unbounded))
+            .map(|entry| (*entry.key(), entry.value()))
+            .filter(|(_, account)| account.life == Life::Living)
+            .map(|(user, account)| told(user, &account))
+    }
+}
+
+fn told(user: Principal, account: &Account) -> UserCounters {
+    UserCounters {
+        user,
+        incarnation: account.incarnation,
+        counters: account.escrow.counters,
+    }
+}
+
+fn question(user: Principal, account: Option<Account>, wanted: u64) -> LeaseArgs {
+    LeaseArgs {
+        user,
+        incarnation: account.map(|account| account.incarnation),
+        wanted,
+        counters: account.map_or_else(Counters::default, |account| account.escrow.counters),
+    }
+}
+
+const NUMBERS: usize = 12;
+
+impl Storable for Account {
+    const BOUND: Bound = Bound::Bounded {
+        max_size: 8 * NUMBERS as u32,
+        is_fixed_size: true,
+    };
+
+    fn to_bytes(&self) -> Cow<'_, [u8]> {
+        let Counters {
+            granted,
+            spent,
+            freed,
+            returned,
+        } = self.escrow.counters;
+        let life = match self.life {
+            Life::Living => 0,
+            Life::Dead => 1,
+            Life::Dying { next } => next.saturating_add(2),
+        };
+        let numbers: [u64; NUMBERS] = [
+            self.incarnation,
+            granted,
+            spent,
+            freed,
+            returned,
+            self.escrow.reserved,
+            self.byte_limit,
+            self.open_uploads.into(),
+            life,
+            self.confirmed,
+            self.used_ms,
+            self.is_noted.into(),
+        ];
+        numbers.map(u64::to_le_bytes).concat().into()
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        self.to_bytes().into_owned()
+    }
+
+    fn from_bytes(bytes: Cow<[u8]>) -> Self {
+        let number =
+            |i: usize| u64::from_le_bytes(bytes[8 * i..][..8].try_into().expect("8 bytes"));
+        Self {
+            incarnation: number(0),
+            escrow: Escrow {
+                counters: Counters {
+                    granted: number(1),
+                    spent: number(2),
+                    freed: number(3),
+                    returned: number(4),
+                },
+                reserved: number(5),
+            },
+            byte_limit: number(6),
+            open_uploads: number(7) as u32,
+            life: match number(8) {
+                0 => Life::Living,
+                1 => Life::Dead,
+                next => Life::Dying { next: next - 2 },
+            },
+            confirmed: number(9),
+            used_ms: number(10),
+            is_noted: number(11) != 0,
         }
     }
 }

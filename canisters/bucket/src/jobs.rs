@@ -4,10 +4,11 @@
 use std::{cell::Cell, time::Duration};
 
 use candid::{CandidType, Principal};
+use data_bucket::Outgoing;
 use ic_cdk::call::Call;
-use openstorage_types::channel::{EventsArgs, EventsError, EventsOk};
+use openstorage_types::channel::{EventsError, EventsOk};
 
-use crate::{now, with};
+use crate::{now, update, with};
 
 /// Waits after a failure: doubled each time, at most a minute.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -25,9 +26,14 @@ thread_local! {
 
 /// After an installation or an upgrade: no timer and no call has outlived it.
 pub fn start() {
+    forget();
+    wake();
+}
+
+/// Whatever was armed or under way is over.
+pub fn forget() {
     ARMED.set(None);
     CALLING.set(false);
-    wake();
 }
 
 /// Arms the timer for the next thing to do, if there is any. Cheap; called by every update.
@@ -47,19 +53,22 @@ fn next_ms() -> Option<u64> {
     let may_call = !CALLING.get();
     let call_ms = CALM_UNTIL.get().max(now_ms);
     with(|bucket| {
-        let slices = (bucket.is_verifying() || bucket.is_deleting()).then_some(now_ms);
+        let slices = bucket.is_verifying() || bucket.is_deleting() || bucket.is_deleting_users();
+        let slices = slices.then_some(now_ms);
         let calls = (may_call && (!bucket.has_secret() || bucket.has_news())).then_some(call_ms);
-        let expiry = bucket.next_expiry_ms();
-        [slices, calls, expiry].into_iter().flatten().min()
+        let lapses = [bucket.next_expiry_ms(), bucket.next_idle_ms()];
+        lapses.into_iter().chain([slices, calls]).flatten().min()
     })
 }
 
 async fn turn() {
     ARMED.set(None);
-    with(|bucket| {
+    update(|bucket| {
         bucket.verify_slice(now());
         bucket.delete_slice(now());
+        bucket.delete_user_slice(now());
         bucket.expire(now());
+        bucket.give_back_idle(now());
     });
     if !CALLING.get() && CALM_UNTIL.get() <= now().ms {
         // Armed before the call: if the call never comes back in order, expiry and slices go on.
@@ -81,16 +90,21 @@ async fn turn() {
 async fn call() -> bool {
     if !with(|bucket| bucket.has_secret()) {
         let random: Option<Vec<u8>> = ask(Principal::management_canister(), "raw_rand", &()).await;
+        update(|_| ());
         let Some(secret) = random.and_then(|bytes| bytes.try_into().ok()) else {
             return false;
         };
         with(|bucket| bucket.set_secret(secret));
         return true;
     }
-    let Some((index, batch)) = with(|bucket| Some((bucket.index(), bucket.next_batch()?))) else {
+    let version = now().version;
+    let next = update(|bucket| Some((bucket.index(), bucket.next_batch(version)?)));
+    let Some((index, batch)) = next else {
         return true;
     };
-    let answer: Option<Result<EventsOk, EventsError>> = ask(index, "c2c_events", &(&batch,)).await;
+    let answer: Option<Result<EventsOk, EventsError>> =
+        ask(index, "c2c_events", &(&batch.args,)).await;
+    update(|_| ());
     let Some(Ok(answer)) = answer else {
         return false;
     };
@@ -98,8 +112,8 @@ async fn call() -> bool {
     true
 }
 
-fn acknowledge(batch: &EventsArgs, answer: &EventsOk) {
-    with(|bucket| bucket.acknowledged(batch, answer));
+fn acknowledge(batch: &Outgoing, answer: &EventsOk) {
+    update(|bucket| bucket.acknowledged(batch, answer, now()));
 }
 
 async fn ask<T>(

@@ -10,12 +10,15 @@
 //! | `read` | what a caller or a token may see |
 //! | `http` | blobs, status and metrics for browsers |
 //! | `sync` | events to and from the index |
+//! | `users` | leases, recalls, deletions of users |
 //! | `access` | the secret, the issuers, the check of tokens |
 //! | `accounts`, `uploads`, `references` | the tables |
+//! | `audit` | the counters, counted anew |
 //! | `memory` | where the tables lie |
 
 mod access;
 mod accounts;
+mod audit;
 mod http;
 mod memory;
 mod push;
@@ -24,15 +27,16 @@ mod refer;
 mod references;
 mod sync;
 mod uploads;
+mod users;
 
 use candid::{CandidType, Principal};
 use ic_stable_structures::{DefaultMemoryImpl, StableBTreeMap, StableCell};
 use openstorage_blobstore::BlobStore;
-use openstorage_channel::Log;
+use openstorage_channel::{Log, Watch};
 use openstorage_types::{
     BlobId,
-    bucket::{BucketStatus, EnsureRegisteredError, InitArgs},
-    channel::{LeaseArgs, LeaseOk},
+    bucket::{BucketStatus, InitArgs},
+    channel::LeaseArgs,
     limits::BUCKET_BYTES_MAX,
 };
 use serde::{Deserialize, Serialize};
@@ -43,6 +47,7 @@ use memory::{Memories, Memory};
 use openstorage_canister::Row;
 use references::References;
 use sync::Cursors;
+pub use sync::Outgoing;
 use uploads::Uploads;
 
 /// When a message is executed.
@@ -106,6 +111,9 @@ pub struct Bucket {
     deletions: StableBTreeMap<Principal, (), Memory>,
     log: Log<Memory>,
     cursors: StableCell<Row<Cursors>, Memory>,
+    watch: Watch<Memory>,
+    /// The newest version of the index that was seen.
+    index_version: StableCell<u64, Memory>,
     /// The index has not heard of this bucket's key and space since they came about.
     report_due: bool,
 }
@@ -148,6 +156,8 @@ impl Bucket {
             deletions: StableBTreeMap::init(cell(memory::DELETIONS)),
             log: Log::init(cell(memory::LOG_EVENTS), cell(memory::LOG_ENDS)),
             cursors: StableCell::init(cell(memory::CURSORS), Row(Cursors::default())),
+            watch: Watch::init(cell(memory::WATCH)),
+            index_version: StableCell::init(cell(memory::INDEX_VERSION), 0),
             report_due: true,
         }
     }
@@ -169,25 +179,6 @@ impl Bucket {
     pub fn set_secret(&mut self, random: [u8; 32]) {
         self.access.set_secret(random);
         self.report_due = true;
-    }
-
-    /// What to ask the index about a caller that is unknown here; none where it is known.
-    pub fn ensure_registered(
-        &self,
-        caller: &Principal,
-    ) -> Result<Option<LeaseArgs>, EnsureRegisteredError> {
-        if *caller == Principal::anonymous() {
-            return Err(EnsureRegisteredError::NotAuthorized);
-        }
-        if self.knows(caller) {
-            return Ok(None);
-        }
-        Ok(self.accounts.shortage(caller, 0))
-    }
-
-    /// The index has answered a [`LeaseArgs`].
-    pub fn leased(&mut self, user: Principal, answer: &LeaseOk) {
-        self.accounts.leased(user, answer);
     }
 
     fn bytes_free(&self) -> u64 {

@@ -16,7 +16,10 @@ use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_types::{
     BlobReference,
     bucket::*,
-    channel::{EventsArgs, EventsError, EventsOk, LeaseArgs, LeaseError, LeaseOk},
+    channel::{
+        AuditArgs, AuditPage, AuditPageError, EventsArgs, EventsError, EventsOk, LeaseArgs,
+        LeaseError, LeaseOk, RecallArgs, RecallError, UserCounters,
+    },
     http::{HttpRequest, HttpResponse},
     index::Allowance,
     limits::{INGRESS_BYTES_MAX, UNKNOWN_CALLER_BYTES_MAX},
@@ -40,6 +43,17 @@ pub(crate) fn with<T>(work: impl FnOnce(&mut Bucket) -> T) -> T {
         let open = || Bucket::open(DefaultMemoryImpl::default(), canister_self(), None);
         work(bucket.get_or_insert_with(open))
     })
+}
+
+/// As [`with`], in a message that may change something: a restored snapshot is noticed.
+pub(crate) fn update<T>(work: impl FnOnce(&mut Bucket) -> T) -> T {
+    let is_gap = with(|bucket| bucket.note(canister_version()));
+    if is_gap {
+        // A snapshot holds the heap too, with timers and calls that are over.
+        LEASES.take();
+        jobs::forget();
+    }
+    with(work)
 }
 
 pub(crate) fn now() -> Now {
@@ -67,6 +81,7 @@ fn post_upgrade(args: Option<InitArgs>) {
 fn open(args: Option<InitArgs>) {
     let bucket = Bucket::open(DefaultMemoryImpl::default(), canister_self(), args);
     BUCKET.set(Some(bucket));
+    update(|_| ());
     jobs::start();
 }
 
@@ -115,13 +130,15 @@ fn upload_status(args: UploadArgs) -> Result<UploadStatus, UploadError> {
 #[update(decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn abort_upload(args: UploadArgs) -> Result<(), UploadError> {
-    with(|bucket| bucket.abort_upload(&msg_caller(), &args.blob_id, now()))
+    let aborted = update(|bucket| bucket.abort_upload(&msg_caller(), &args.blob_id, now()));
+    jobs::wake();
+    aborted
 }
 
 #[update]
 async fn ensure_registered() -> Result<(), EnsureRegisteredError> {
     let caller = msg_caller();
-    match with(|bucket| bucket.ensure_registered(&caller))? {
+    match update(|bucket| bucket.ensure_registered(&caller))? {
         None => Ok(()),
         Some(lease) => ask_for(lease).await.map_err(|failed| match failed {
             LeaseFailed::NotRegistered => EnsureRegisteredError::NotRegistered,
@@ -153,7 +170,7 @@ async fn add_blob_reference(
 #[update(decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
-    let removed = with(|bucket| bucket.remove_blob_reference(msg_caller(), &args, now()));
+    let removed = update(|bucket| bucket.remove_blob_reference(msg_caller(), &args, now()));
     jobs::wake();
     removed
 }
@@ -197,9 +214,23 @@ fn status() -> BucketStatus {
 #[update(decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
-    let answer = with(|bucket| bucket.receive(&msg_caller(), &args));
+    let answer = update(|bucket| bucket.receive(&msg_caller(), &args, now()));
     jobs::wake();
     answer
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn c2c_recall(args: RecallArgs) -> Result<UserCounters, RecallError> {
+    let answer = update(|bucket| bucket.recall(&msg_caller(), &args, now()));
+    jobs::wake();
+    answer
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn c2c_audit(args: AuditArgs) -> Result<AuditPage, AuditPageError> {
+    update(|bucket| bucket.audit(&msg_caller(), &args))
 }
 
 /// Why the index gave no allowance.
@@ -217,7 +248,7 @@ async fn with_allowance<T, E>(
 ) -> Result<Result<T, E>, LeaseFailed> {
     let mut asked = false;
     loop {
-        match with(&work) {
+        match update(&work) {
             Ok(done) => {
                 jobs::wake();
                 return Ok(Ok(done));
@@ -254,7 +285,7 @@ async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
         .and_then(|reply| reply.candid::<Result<LeaseOk, LeaseError>>().ok());
     match answer {
         Some(Ok(granted)) => {
-            with(|bucket| bucket.leased(user, &granted));
+            update(|bucket| bucket.leased(user, &granted, now()));
             Ok(())
         }
         Some(Err(LeaseError::NotRegistered)) => Err(LeaseFailed::NotRegistered),

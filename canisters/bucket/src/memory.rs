@@ -33,6 +33,12 @@ pub const STORE_FREE: u8 = 22;
 pub const STORE_FREE_BY_SIZE: u8 = 23;
 pub const STORE_HEADER: u8 = 24;
 pub const STORE_DATA: u8 = 25;
+pub const USERS_DYING: u8 = 26;
+pub const LEASES_IDLE: u8 = 27;
+pub const DOUBTS: u8 = 28;
+pub const WATCH: u8 = 29;
+pub const INDEX_VERSION: u8 = 31;
+pub const REVOCATIONS: u8 = 32;
 
 /// Pages of 64 KiB that a part of stable memory grows by. The manager counts at most 32,768 such steps,
 /// so 16 MiB reach the 500 GiB that a canister may have.

@@ -40,9 +40,7 @@ impl Bucket {
             return Err(PushChunkError::NotAuthorized.into());
         }
         check_form(args)?;
-        if !self.knows(&caller) {
-            return Err(PushChunkError::NotRegistered.into());
-        }
+        self.admit_user::<PushChunkError>(&caller)?;
         let mut deleted = args
             .accessor_ids
             .iter()
@@ -91,7 +89,7 @@ impl Bucket {
             .into());
         }
         if is_new {
-            self.reserve(&caller, session.size);
+            self.reserve(&caller, session.size, now);
         }
         Ok(self.advance(caller, args.blob_id, session, now)?)
     }
@@ -252,7 +250,7 @@ impl Bucket {
         let is_new = known.is_none();
         let mut session = self.session(caller, args, known, now)?;
         if is_new {
-            self.reserve(&caller, session.size);
+            self.reserve(&caller, session.size, now);
         }
         self.adopt_own_chunks(&mut session, &needed, stored);
         let shown = self.show(caller, args, &mut session, &needed, stored, now);
@@ -407,7 +405,7 @@ impl Bucket {
         }
     }
 
-    fn drop_upload(
+    pub(crate) fn drop_upload(
         &mut self,
         user: &Principal,
         blob: &BlobId,
@@ -423,8 +421,8 @@ impl Bucket {
         self.uploads.bury(user, blob, reason, session.size, now.ms);
     }
 
-    fn reserve(&mut self, user: &Principal, size: u64) {
-        self.accounts.reserve(user, size);
+    fn reserve(&mut self, user: &Principal, size: u64, now: Now) {
+        self.accounts.reserve(user, size, now.ms);
         self.count(|totals| totals.bytes_reserved += size);
     }
 
@@ -438,6 +436,9 @@ impl Bucket {
         let Some((user, blob)) = self.uploads.next_verifying() else {
             return false;
         };
+        if self.accounts.wants_confirmation(&user) {
+            return false;
+        }
         if let Some(session) = self.uploads.get(&user, &blob) {
             // A wrong hash is told by `upload_status`: nobody waits for this message.
             self.advance(user, blob, session, now).ok();
@@ -446,7 +447,8 @@ impl Bucket {
     }
 
     pub fn is_verifying(&self) -> bool {
-        self.uploads.next_verifying().is_some()
+        let next = self.uploads.next_verifying();
+        next.is_some_and(|(user, _)| !self.accounts.is_doubted(&user))
     }
 
     /// Drops uploads in which nothing has arrived for a day, and forgets old graves.

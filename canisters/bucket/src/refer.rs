@@ -9,7 +9,7 @@ use openstorage_types::{
         AddBlobReferenceArgs, AddBlobReferenceError, RemoveBlobReferenceArgs,
         RemoveBlobReferenceError,
     },
-    channel::{AccessorDeleted, BlobReferenceAdded, BlobReferenceRemoved, kind},
+    channel::{AccessorDeleted, Reference, kind},
     is_file_name, is_mime_type,
     limits::{ACCESSORS_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX},
 };
@@ -32,15 +32,17 @@ impl Bucket {
         if !self.references.owner_has(blob, &owner) {
             self.accounts.spend(&owner, size);
         }
+        let mut with_blob = !self.references.any(blob);
         for named in accessors {
             let number = self.totals().references_made;
             if self.references.add(blob, owner, named, now.ms, number) {
                 self.count(|totals| totals.references_made += 1);
-                let event = BlobReferenceAdded {
+                let event = Reference {
                     blob_id: *blob,
                     size,
                     owner,
                     accessor_id: named.accessor_id,
+                    with_blob: std::mem::take(&mut with_blob),
                 };
                 self.tell(kind::BLOB_REFERENCE_ADDED, &event, now);
             }
@@ -48,7 +50,13 @@ impl Bucket {
     }
 
     /// Removes one reference; with the user's last its charge, with the blob's last the blob.
-    fn unrefer(&mut self, blob: &BlobId, owner: &Principal, accessor: &Principal, now: Now) {
+    pub(crate) fn unrefer(
+        &mut self,
+        blob: &BlobId,
+        owner: &Principal,
+        accessor: &Principal,
+        now: Now,
+    ) {
         if !self.references.remove(blob, owner, accessor) {
             return;
         }
@@ -64,12 +72,12 @@ impl Bucket {
             self.store.remove(stored.slot);
             self.count(|totals| totals.bytes_stored -= stored.size);
         }
-        let event = BlobReferenceRemoved {
+        let event = Reference {
             blob_id: *blob,
             size: stored.size,
             owner: *owner,
             accessor_id: *accessor,
-            blob_gone,
+            with_blob: blob_gone,
         };
         self.tell(kind::BLOB_REFERENCE_REMOVED, &event, now);
     }
@@ -97,9 +105,7 @@ impl Bucket {
             let max = NAME_BYTES_MAX as u32;
             return Err(Error::InvalidName { max }.into());
         }
-        if !self.knows(&caller) {
-            return Err(Error::NotRegistered.into());
-        }
+        self.admit_user::<Error>(&caller)?;
         let wanted = Wanted {
             scope: Scope::READ,
             accessor: args.from_accessor,

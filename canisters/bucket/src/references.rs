@@ -119,6 +119,13 @@ impl References {
         self.get(blob, &owner, accessor)
     }
 
+    /// The first of an owner's references: blob and accessor.
+    pub fn first_of(&self, owner: &Principal) -> Option<(BlobId, Principal)> {
+        let blob = self.blobs_of(owner, None, 1).pop()?;
+        let (accessor, _) = self.of_owner(&blob, owner).next()?;
+        Some((blob, accessor))
+    }
+
     /// The owner's blobs in order of their ids, after `after`.
     pub fn blobs_of(&self, owner: &Principal, after: Option<&BlobId>, max: usize) -> Vec<BlobId> {
         let first = (*owner, after.map_or([0; 32], |id| id.0));

@@ -1,13 +1,15 @@
 //! Events to and from the index.
 
 use candid::{CandidType, Principal, decode_one, encode_one};
-use openstorage_channel::unseen;
+use openstorage_channel::{Cursor, Sending, check_size, unseen};
 use openstorage_types::{
+    BlobId,
+    bucket::VERSION,
     channel::{
-        BucketReport, Event, EventsArgs, EventsError, EventsOk, IssuerRemoved, IssuerUpserted,
-        Stamp, UserUpserted, kind,
+        BlobHeld, BucketReport, Event, EventsArgs, EventsError, EventsOk, IssuerRemoved,
+        IssuerUpserted, Reference, Revoked, Stamp, StatePage, StateRow, UserDeleted, kind,
     },
-    limits::{EVENT_BATCH_BYTES_MAX, EVENTS_PER_BATCH_MAX},
+    limits::EVENTS_PER_BATCH_MAX,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -15,20 +17,56 @@ use openstorage_canister::Row;
 
 use crate::{Bucket, Now};
 
-/// Places in two logs.
-#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, Default)]
+/// A row of this bucket's state, in the order in which the index is told.
+#[derive(
+    CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord,
+)]
+pub enum StateKey {
+    User(Principal),
+    Blob(BlobId),
+}
+
+/// Places in two streams.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Default)]
 pub struct Cursors {
     /// In the index's: applied here.
     received: Stamp,
-    /// In this bucket's: the index has it.
-    acknowledged: Stamp,
+    /// In this bucket's.
+    sent: Cursor<StateKey>,
+}
+
+/// A batch on its way to the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    pub args: EventsArgs,
+    told: Sending<StateKey>,
 }
 
 impl Bucket {
-    /// Tells the index something, when its turn comes.
-    pub(crate) fn tell<T: CandidType>(&mut self, kind: u16, event: &T, now: Now) {
-        let bytes = encode_one(event).expect("an event has a Candid form");
-        self.log.append(now.version, kind, bytes);
+    /// Tells the index of a reference that came or went, when its turn comes.
+    pub(crate) fn tell(&mut self, kind: u16, reference: &Reference, now: Now) {
+        self.log.append(now.version, kind, reference.to_bytes());
+    }
+
+    /// Notes the canister's version, in every message that changes something. True when a snapshot may have
+    /// been restored.
+    pub fn note(&mut self, version: u64) -> bool {
+        let is_gap = self.watch.note(version);
+        if is_gap {
+            self.accounts.doubt();
+            let mut cursors = self.cursors.get().0.clone();
+            cursors.sent.doubt();
+            self.cursors.set(Row(cursors));
+            self.report_due = true;
+        }
+        is_gap
+    }
+
+    /// The index was at this version when it sent what has arrived.
+    pub(crate) fn saw_index(&mut self, version: u64) {
+        if version > *self.index_version.get() {
+            self.index_version.set(version);
+        }
     }
 
     /// What the index sends: each event is applied once, also when a batch comes twice.
@@ -36,56 +74,77 @@ impl Bucket {
         &mut self,
         caller: &Principal,
         args: &EventsArgs,
+        now: Now,
     ) -> Result<EventsOk, EventsError> {
         if *caller != self.index() {
             return Err(EventsError::NotAuthorized);
         }
-        let bytes: usize = args.events.iter().map(|event| event.bytes.len()).sum();
-        if args.events.len() > EVENTS_PER_BATCH_MAX || bytes > EVENT_BATCH_BYTES_MAX {
-            return Err(EventsError::BatchTooLarge {
-                events_max: EVENTS_PER_BATCH_MAX as u32,
-                bytes_max: EVENT_BATCH_BYTES_MAX as u64,
-            });
-        }
-        let cursors = self.cursors.get().0;
+        check_size(args)?;
+        self.saw_index(args.version);
+        let mut cursors = self.cursors.get().0.clone();
         let new = unseen(cursors.received, args.from_stamp, &args.events);
         for event in new.events {
-            if self.apply(event).is_none() {
+            if self.apply(event, now).is_none() {
                 self.count(|totals| totals.events_skipped += 1);
             }
         }
-        self.cursors.set(Row(Cursors {
-            received: new.stamp,
-            ..cursors
-        }));
+        // An index that stands elsewhere is told whatever it lacks.
+        self.report_due |= args.heard != cursors.sent.at;
+        if cursors.received != new.stamp {
+            cursors.received = new.stamp;
+            self.cursors.set(Row(cursors));
+        }
         Ok(EventsOk {
             stamp: new.stamp,
             report: Some(self.report()),
+            counters: vec![],
+            version: now.version,
         })
+    }
+
+    fn apply(&mut self, event: &Event, now: Now) -> Option<()> {
+        if event.kind != kind::STATE_PAGE {
+            return self.apply_row(event.kind, &event.bytes, now);
+        }
+        let page: StatePage = decode_one(&event.bytes).ok()?;
+        for row in page.rows {
+            if self.apply_row(row.kind, &row.bytes, now).is_none() {
+                self.count(|totals| totals.events_skipped += 1);
+            }
+        }
+        Some(())
     }
 
     /// None for what this version does not understand: it is counted and skipped, never in the way of
     /// what follows.
-    fn apply(&mut self, event: &Event) -> Option<()> {
-        fn read<T: CandidType + DeserializeOwned>(event: &Event) -> Option<T> {
-            decode_one(&event.bytes).ok()
+    fn apply_row(&mut self, kind: u16, bytes: &[u8], now: Now) -> Option<()> {
+        fn read<T: CandidType + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+            decode_one(bytes).ok()
         }
-        match event.kind {
+        match kind {
+            kind::NOTHING => {}
             kind::USER_UPSERTED => {
-                let UserUpserted {
-                    user, incarnation, ..
-                } = read(event)?;
-                self.accounts.learn(user, incarnation);
+                let event: openstorage_types::channel::UserUpserted = read(bytes)?;
+                let learned = self.accounts.learn(&event, now.ms);
+                self.settle(&event.user, learned, now);
+            }
+            kind::USER_DELETED => {
+                let UserDeleted { user, incarnation } = read(bytes)?;
+                self.accounts.delete(user, incarnation);
             }
             kind::ISSUER_UPSERTED => {
-                let IssuerUpserted { issuer, key } = read(event)?;
+                let IssuerUpserted { issuer, key } = read(bytes)?;
                 self.access.trust(issuer, key);
             }
             kind::ISSUER_REMOVED => {
-                let IssuerRemoved { issuer } = read(event)?;
+                let IssuerRemoved { issuer } = read(bytes)?;
                 self.access.distrust(&issuer);
             }
-            kind::ACCESSOR_DELETED => self.delete_accessor(read(event)?),
+            kind::ACCESSOR_DELETED => self.delete_accessor(read(bytes)?),
+            kind::REVOKED => {
+                let revoked: Revoked = read(bytes)?;
+                self.access.revoke(&revoked, now.ms);
+            }
             _ => return None,
         }
         Some(())
@@ -93,38 +152,85 @@ impl Bucket {
 
     /// Whether there is something that the index has not heard.
     pub fn has_news(&self) -> bool {
-        self.report_due || self.events_unsent() > 0 || self.accounts.has_unsent()
+        self.report_due
+            || self.cursors.get().0.sent.has_news(&self.log)
+            || self.accounts.has_unsent()
     }
 
     /// What the index ought to hear next; none where it has heard everything.
-    pub fn next_batch(&self) -> Option<EventsArgs> {
+    pub fn next_batch(&mut self, version: u64) -> Option<Outgoing> {
         if !self.has_news() {
             return None;
         }
-        let acknowledged = self.cursors.get().0.acknowledged;
-        let batch = self.log.batch_after(acknowledged).ok()?;
-        Some(EventsArgs {
-            from_stamp: batch.from_stamp,
-            events: batch.events,
+        let mut cursors = self.cursors.get().0.clone();
+        // An index is upgraded before its buckets: it knows every kind.
+        let mut told = cursors.sent.next_batch(
+            &self.log,
+            version,
+            |_| true,
+            |after| self.state_after(after.copied()),
+        );
+        let args = EventsArgs {
+            from_stamp: told.from_stamp,
+            events: std::mem::take(&mut told.events),
             counters: self.accounts.unsent(EVENTS_PER_BATCH_MAX),
             report: Some(self.report()),
-        })
+            heard: cursors.received,
+            version,
+        };
+        self.cursors.set(Row(cursors));
+        Some(Outgoing { args, told })
+    }
+
+    /// The state that the index has to know, from the first row after `after`: users' counters, and blobs.
+    fn state_after(&self, after: Option<StateKey>) -> impl Iterator<Item = (StateKey, StateRow)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let (users, blobs) = match after {
+            None => (Some(Principal::management_canister()), Unbounded),
+            Some(StateKey::User(user)) => (Some(user), Unbounded),
+            Some(StateKey::Blob(blob)) => (None, Excluded(blob.0)),
+        };
+        let users = users
+            .into_iter()
+            .flat_map(|after| self.accounts.after(after))
+            .map(|told| {
+                let bytes = encode_one(told).expect("counters have a Candid form");
+                let row = StateRow {
+                    kind: kind::USER_HELD,
+                    bytes: bytes.into(),
+                };
+                (StateKey::User(told.user), row)
+            });
+        let blobs = self.blobs.range((blobs, Unbounded)).map(|entry| {
+            let held = BlobHeld {
+                blob_id: BlobId(*entry.key()),
+                size: entry.value().0.size,
+            };
+            let row = StateRow {
+                kind: kind::BLOB_HELD,
+                bytes: held.to_bytes().into(),
+            };
+            (StateKey::Blob(held.blob_id), row)
+        });
+        users.chain(blobs)
     }
 
     /// The index's answer to a batch.
-    pub fn acknowledged(&mut self, sent: &EventsArgs, answer: &EventsOk) {
-        self.accounts.sent(&sent.counters);
-        // A key that came about while the batch was under way is still to be told.
-        let told = sent.report.as_ref().and_then(|report| report.key);
-        self.report_due = told != self.access.public();
-        if self.log.knows(answer.stamp) {
-            let cursors = self.cursors.get().0;
-            self.cursors.set(Row(Cursors {
-                acknowledged: answer.stamp,
-                ..cursors
-            }));
-            self.log.drop_until(answer.stamp);
+    pub fn acknowledged(&mut self, sent: &Outgoing, answer: &EventsOk, now: Now) {
+        self.saw_index(answer.version);
+        self.accounts.sent(&sent.args.counters);
+        for known in &answer.counters {
+            self.reconcile(known, now);
         }
+        // A key that came about while the batch was under way is still to be told.
+        let told = sent.args.report.as_ref().and_then(|report| report.key);
+        self.report_due = told != self.access.public();
+        let mut cursors = self.cursors.get().0.clone();
+        cursors.sent.answered(&sent.told, answer.stamp);
+        if let Some(place) = cursors.sent.needs() {
+            self.log.drop_until(place, EVENTS_PER_BATCH_MAX);
+        }
+        self.cursors.set(Row(cursors));
     }
 
     fn report(&self) -> BucketReport {
@@ -132,10 +238,15 @@ impl Bucket {
             bytes_used: self.totals().bytes_stored + self.totals().bytes_reserved,
             bytes_free: self.bytes_free(),
             key: self.access.public(),
+            version: Some(VERSION),
+            index_version: *self.index_version.get(),
         }
     }
 
     pub(crate) fn events_unsent(&self) -> u64 {
-        self.log.behind(self.cursors.get().0.acknowledged)
+        match self.cursors.get().0.sent.needs() {
+            Some(place) => self.log.behind(place),
+            None => self.log.len(),
+        }
     }
 }

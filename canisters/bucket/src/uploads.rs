@@ -77,6 +77,20 @@ impl Uploads {
         self.sessions.get(&(*user, blob.0)).map(|row| row.0)
     }
 
+    /// Bytes of a user's uploads.
+    pub fn bytes_of(&self, user: &Principal) -> u64 {
+        let range = (*user, [0; 32])..=(*user, [u8::MAX; 32]);
+        let entries = self.sessions.range(range);
+        entries.map(|entry| entry.value().0.size).sum()
+    }
+
+    /// The first of a user's uploads.
+    pub fn first_of(&self, user: &Principal) -> Option<(BlobId, Session)> {
+        let range = (*user, [0; 32])..=(*user, [u8::MAX; 32]);
+        let entry = self.sessions.range(range).next()?;
+        Some((BlobId(entry.key().1), entry.value().0))
+    }
+
     pub fn put(&mut self, user: &Principal, blob: &BlobId, session: Session) {
         let key = (*user, blob.0);
         if session.verifying {

@@ -6,7 +6,7 @@ use candid::{CandidType, decode_one, encode_one};
 use openstorage_types::{
     bucket::{EnsureRegisteredError, RemoveBlobReferenceArgs},
     channel::{
-        BlobReferenceAdded, BlobReferenceRemoved, Event, EventsArgs, EventsError, EventsOk, Stamp,
+        BlobHeld, Event, EventsArgs, EventsError, EventsOk, Reference, Stamp, StatePage,
         UserUpserted, kind,
     },
     limits::{EVENT_BATCH_BYTES_MAX, EVENTS_PER_BATCH_MAX},
@@ -26,6 +26,7 @@ fn user_event(n: u8) -> Event {
         user: principal(n),
         incarnation: 1,
         byte_limit: 0,
+        counters: None,
     };
     event(kind::USER_UPSERTED, &user)
 }
@@ -36,6 +37,8 @@ fn batch(from_stamp: Stamp, events: Vec<Event>) -> EventsArgs {
         events,
         counters: vec![],
         report: None,
+        heard: Stamp::default(),
+        version: 5,
     }
 }
 
@@ -68,7 +71,7 @@ fn a_batch_that_comes_twice_or_overlaps_counts_once() {
 fn only_the_index_is_heard_and_not_more_than_a_batch() {
     let mut world = World::empty(None);
     let args = batch(Stamp::default(), vec![user_event(1)]);
-    let other = world.bucket.receive(&principal(1), &args);
+    let other = world.bucket.receive(&principal(1), &args, world.now);
     assert_eq!(other, Err(EventsError::NotAuthorized));
     let too_large = Err(EventsError::BatchTooLarge {
         events_max: EVENTS_PER_BATCH_MAX as u32,
@@ -94,27 +97,27 @@ fn an_event_that_is_not_understood_is_counted_and_not_in_the_way() {
 #[test]
 fn what_the_index_has_not_acknowledged_is_sent_again() {
     let mut world = World::new();
+    world.drain();
     let data = bytes(300, 3);
     let id = world.upload(alice(), &data);
-    let first = world.bucket.next_batch().unwrap();
-    assert_eq!(first.events.len(), 1);
-    let added: BlobReferenceAdded = decode_one(&first.events[0].bytes).unwrap();
-    assert_eq!(
-        added,
-        BlobReferenceAdded {
-            blob_id: id,
-            size: 300,
-            owner: alice(),
-            accessor_id: chat()
-        }
-    );
-    let report = first.report.clone().unwrap();
+    let first = world.bucket.next_batch(world.now.version).unwrap();
+    assert_eq!(first.args.events.len(), 1);
+    let added = Reference {
+        blob_id: id,
+        size: 300,
+        owner: alice(),
+        accessor_id: chat(),
+        with_blob: true,
+    };
+    let read = |args: &EventsArgs| Reference::from_bytes(&args.events[0].bytes).unwrap();
+    assert_eq!(read(&first.args), added);
+    let report = first.args.report.clone().unwrap();
     assert_eq!((report.bytes_used, report.key.is_some()), (300, true));
     world.upgrade();
-    let again = world.bucket.next_batch().unwrap();
+    let again = world.bucket.next_batch(world.now.version).unwrap();
     assert_eq!(
-        (&again.events, &again.counters),
-        (&first.events, &first.counters)
+        (&again.args.events, &again.args.counters),
+        (&first.args.events, &first.args.counters)
     );
 
     // While the batch is on its way, more happens.
@@ -128,29 +131,45 @@ fn what_the_index_has_not_acknowledged_is_sent_again() {
         .bucket
         .remove_blob_reference(alice(), &removal, world.now)
         .unwrap();
-    let answer = EventsOk {
-        stamp: Stamp {
-            seq: 1,
-            version: first.events[0].version,
-        },
-        report: None,
-    };
-    world.bucket.acknowledged(&first, &answer);
-    let next = world.bucket.next_batch().unwrap();
-    assert_eq!((next.from_stamp, next.events.len()), (answer.stamp, 1));
-    let removed: BlobReferenceRemoved = decode_one(&next.events[0].bytes).unwrap();
-    assert!(removed.blob_gone);
-    assert_eq!(next.counters[0].counters.used(), 0);
-    let answer = EventsOk {
-        stamp: Stamp {
-            seq: 2,
-            version: next.events[0].version,
-        },
-        report: None,
-    };
-    world.bucket.acknowledged(&next, &answer);
-    assert_eq!(world.bucket.next_batch(), None);
+    world.acknowledge(&first);
+    let next = world.bucket.next_batch(world.now.version).unwrap();
+    assert_eq!(next.args.from_stamp, end(&first.args));
+    assert_eq!(next.args.events.len(), 1);
+    assert!(read(&next.args).with_blob);
+    assert_eq!(next.args.counters[0].counters.used(), 0);
+    world.acknowledge(&next);
+    assert_eq!(world.bucket.next_batch(world.now.version), None);
     assert!(!world.bucket.has_news());
+}
+
+#[test]
+fn an_index_that_stands_elsewhere_is_told_all_that_the_bucket_has() {
+    let mut world = World::new();
+    let id = world.upload(alice(), &bytes(300, 3));
+    world.drain();
+    // The index was restored, and says in its next batch how far it has heard.
+    let args = EventsArgs {
+        heard: stamp(99),
+        ..batch(world.told, vec![])
+    };
+    world.hear(&args).unwrap();
+    let asks = world.bucket.next_batch(world.now.version).unwrap();
+    assert!(asks.args.events.is_empty());
+    let answer = EventsOk {
+        stamp: stamp(99),
+        report: None,
+        counters: vec![],
+        version: 5,
+    };
+    world.bucket.acknowledged(&asks, &answer, world.now);
+    let state = world.bucket.next_batch(world.now.version).unwrap().args;
+    assert_eq!(state.from_stamp, stamp(99));
+    let page: StatePage = decode_one(&state.events[0].bytes).unwrap();
+    assert!(page.first && page.last);
+    let kinds: Vec<_> = page.rows.iter().map(|row| row.kind).collect();
+    assert_eq!(kinds, [kind::USER_HELD, kind::USER_HELD, kind::BLOB_HELD]);
+    let held = BlobHeld::from_bytes(&page.rows[2].bytes).unwrap();
+    assert_eq!((held.blob_id, held.size), (id, 300));
 }
 
 #[test]
@@ -173,12 +192,18 @@ fn a_caller_that_is_unknown_is_asked_about() {
 fn the_first_secret_stays_and_is_reported() {
     let mut world = World::empty(None);
     assert!(!world.bucket.has_secret());
-    assert_eq!(world.bucket.next_batch().unwrap().report.unwrap().key, None);
+    assert_eq!(
+        world.bucket.next_batch(2).unwrap().args.report.unwrap().key,
+        None
+    );
     world.bucket.set_secret(SECRET);
     let key = world.bucket.status().key;
     assert!(key.is_some());
     world.bucket.set_secret([8; 32]);
     world.upgrade();
     assert_eq!(world.bucket.status().key, key);
-    assert_eq!(world.bucket.next_batch().unwrap().report.unwrap().key, key);
+    assert_eq!(
+        world.bucket.next_batch(2).unwrap().args.report.unwrap().key,
+        key
+    );
 }

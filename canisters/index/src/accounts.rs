@@ -1,13 +1,21 @@
-//! The calls about users.
+//! The calls about users, and the leases of their allowances.
 
 use candid::Principal;
 use openstorage_types::{
-    channel::{LeaseArgs, LeaseError, LeaseOk},
-    index::{UserArgs, UserError, UserInfo},
+    channel::{LeaseArgs, LeaseError, LeaseOk, RecallArgs, RecallError, UserCounters},
+    index::{Allowance, UserArgs, UserError, UserInfo},
     limits::PAGE_ROWS_MAX,
 };
 
-use crate::{Context, Index, sync::user_event};
+use crate::{
+    Context, Index,
+    recalls::Verdict,
+    sync::user_event,
+    users::{Heard, User},
+};
+
+/// When to ask again for a lease that is pending.
+const LEASE_RETRY_MS: u64 = 1_000;
 
 impl Index {
     /// Registers a user, or sets the limit of one that is registered.
@@ -18,24 +26,18 @@ impl Index {
         if [Principal::anonymous(), Principal::management_canister()].contains(&args.user) {
             return Err(UserError::InvalidUser);
         }
-        if let Some(row) = self.users.upsert(args.user, args.byte_limit) {
-            self.tell(context, user_event(args.user, &row));
+        let row = self
+            .users
+            .upsert(args.user, args.byte_limit, context.version);
+        if let Some(row) = row {
+            self.recalls.forget(&args.user);
+            self.tell(context, user_event(args.user, &row, None));
         }
         Ok(())
     }
 
-    /// An answer for each row, of the first 1,000 rows: what has no answer was not looked at.
-    pub fn register_users(
-        &mut self,
-        context: &Context,
-        rows: &[UserArgs],
-    ) -> Vec<Result<(), UserError>> {
-        rows.iter()
-            .take(PAGE_ROWS_MAX as usize)
-            .map(|args| self.register_user(context, args))
-            .collect()
-    }
-
+    /// Sets the limit of a user. A lower one deletes nothing: it takes back what is leased and not
+    /// reserved, with the sync, and nothing more is granted until the user stores less.
     pub fn update_user(&mut self, context: &Context, args: &UserArgs) -> Result<(), UserError> {
         if !self.is_service(context) {
             return Err(UserError::NotAuthorized);
@@ -44,6 +46,22 @@ impl Index {
             return Err(UserError::NotRegistered);
         }
         self.register_user(context, args)
+    }
+
+    /// Deletes a user and, with the sync, all it stores. Deleting it again is no error.
+    pub fn delete_user(&mut self, context: &Context, user: Principal) -> Result<(), UserError> {
+        if !self.is_service(context) {
+            return Err(UserError::NotAuthorized);
+        }
+        if !self.users.knows(&user) {
+            return Err(UserError::NotRegistered);
+        }
+        if let Some(row) = self.users.delete(user) {
+            self.recalls.forget(&user);
+            self.sweeps.leases_of(user);
+            self.tell(context, user_event(user, &row, None));
+        }
+        Ok(())
     }
 
     /// A user sees itself; admins and issuers see all.
@@ -58,9 +76,139 @@ impl Index {
 
     /// A bucket needs more of a user's allowance, or asks who the user is.
     pub fn lease(&mut self, context: &Context, args: &LeaseArgs) -> Result<LeaseOk, LeaseError> {
-        if self.buckets.get(&context.caller).is_none() {
+        let bucket = context.caller;
+        if self.buckets.get(&bucket).is_none() {
             return Err(LeaseError::NotAuthorized);
         }
-        self.users.lease(context.caller, args, context.now_ms)
+        if let Some(incarnation) = args.incarnation {
+            let told = UserCounters {
+                user: args.user,
+                incarnation,
+                counters: args.counters,
+            };
+            self.hear(context, bucket, &told);
+        }
+        let row = self
+            .users
+            .get(&args.user)
+            .ok_or(LeaseError::NotRegistered)?;
+        // Who has been registered anew meanwhile: the bucket has to delete first what was before.
+        let is_same = args.incarnation.is_none_or(|told| told == row.incarnation);
+        let wanted = if is_same { args.wanted } else { 0 };
+        let retry_ms = LEASE_RETRY_MS;
+        if wanted > 0 && self.is_doubting() {
+            return Err(LeaseError::Pending { retry_ms });
+        }
+        let known = if is_same {
+            args.counters.granted
+        } else {
+            u64::MAX
+        };
+        let contended = self.recalls.is_contended(&args.user, context.now_ms);
+        let (row, counters, granted) = self
+            .users
+            .grant(args.user, bucket, known, wanted, contended)
+            .ok_or(LeaseError::NotRegistered)?;
+        if !granted {
+            return Err(self.refusal(context, args, &row, counters.lease()));
+        }
+        Ok(LeaseOk {
+            incarnation: row.incarnation,
+            byte_limit: row.pool.byte_limit,
+            counters,
+            version: context.version,
+        })
     }
+
+    /// Why a bucket gets nothing now.
+    fn refusal(
+        &mut self,
+        context: &Context,
+        args: &LeaseArgs,
+        row: &User,
+        leased_here: u64,
+    ) -> LeaseError {
+        let asker = context.caller;
+        let others = || {
+            let holders = self.users.holders(args.user, row.incarnation).into_iter();
+            holders.filter(|bucket| *bucket != asker).collect()
+        };
+        let verdict = if args.wanted > row.pool.byte_limit {
+            Verdict::Refuse { unreachable: None }
+        } else {
+            self.recalls.short(args.user, asker, others, context.now_ms)
+        };
+        match verdict {
+            Verdict::Wait => LeaseError::Pending {
+                retry_ms: LEASE_RETRY_MS,
+            },
+            Verdict::Refuse { unreachable } => LeaseError::AllowanceExceeded(Allowance {
+                byte_limit: row.pool.byte_limit,
+                bytes_used: row.pool.used,
+                leased_elsewhere: row.pool.leased.saturating_sub(leased_here),
+                unreachable,
+            }),
+        }
+    }
+
+    /// A bucket speaks of a user. One that a restored index does not know is taken in again: what is
+    /// absent here is not deleted there.
+    pub(crate) fn hear(&mut self, context: &Context, bucket: Principal, told: &UserCounters) {
+        if let Heard::Adopted(row) = self.users.hear(bucket, told) {
+            self.users_adopted += 1;
+            self.sweeps.leases_of(told.user);
+            self.tell(context, user_event(told.user, &row, None));
+        }
+    }
+
+    /// What to ask a bucket of a user; none when that is settled.
+    pub fn recall(
+        &mut self,
+        user: Principal,
+        bucket: Principal,
+        version: u64,
+    ) -> Option<RecallArgs> {
+        let row = self.users.get(&user);
+        let Some(row) = row.filter(|_| self.buckets.get(&bucket).is_some()) else {
+            self.recalls.answered(&user, &bucket);
+            return None;
+        };
+        Some(RecallArgs {
+            user,
+            incarnation: row.incarnation,
+            counters: self.users.counters(user, row.incarnation, bucket),
+            version,
+        })
+    }
+
+    /// What a bucket answered to [`RecallArgs`]; none when it did not.
+    pub fn recalled(
+        &mut self,
+        context: &Context,
+        (user, bucket): (Principal, Principal),
+        answer: Option<Result<UserCounters, RecallError>>,
+    ) {
+        match answer {
+            None | Some(Err(RecallError::NotAuthorized)) => {
+                self.recalls.failed(&user, &bucket, context.now_ms);
+                return;
+            }
+            // It has yet to hear of the user: whatever was leased to it is in its counters here.
+            Some(Err(RecallError::NotRegistered)) => {}
+            Some(Ok(told)) if told.user == user => self.hear(context, bucket, &told),
+            Some(Ok(_)) => {}
+        }
+        self.recalls.answered(&user, &bucket);
+    }
+}
+
+/// The answers to a batch: one for each of the first 1,000 rows. What has no answer was not looked at.
+pub fn batch<T>(
+    rows: &[T],
+    mut one: impl FnMut(&T) -> Result<(), UserError>,
+) -> Vec<Result<(), UserError>> {
+    rows.iter()
+        .take(PAGE_ROWS_MAX as usize)
+        .map(&mut one)
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! What the index does without being asked: draw its secret, make buckets, tell them the news.
+//! What the index does without being asked: draw its secret, make buckets, tell them the news, recall
+//! leases, sweep.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +10,21 @@ use crate::{Index, creation::Step};
 /// Batches on their way at once. Each holds up to 1 MB.
 pub const SENDS_MAX: usize = 16;
 
+/// Recalls on their way at once.
+const RECALLS_MAX: usize = 32;
+
 /// A job of which one is done at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Job {
     DrawSecret,
     MakeBucket,
     Send(Principal),
+    /// Asks a bucket to give back what it does not need: of a user, the bucket.
+    Recall(Principal, Principal),
+    /// Removes some rows that are of no use any more.
+    Sweep,
+    /// Has a bucket count anew.
+    Audit(Principal),
     /// Looks whether an issuer shares a controller.
     CheckIssuer(Principal),
 }
@@ -59,6 +69,22 @@ impl Index {
                 add(Job::Send(*bucket), due_ms);
                 free -= usize::from(due_ms <= now_ms && !running.contains(&Job::Send(*bucket)));
             }
+        }
+        let recalling = running
+            .iter()
+            .filter(|job| matches!(job, Job::Recall(..)))
+            .count();
+        let mut free = RECALLS_MAX.saturating_sub(recalling);
+        for (user, bucket, due_ms) in self.recalls.due() {
+            let job = Job::Recall(user, bucket);
+            if free == 0 {
+                break;
+            }
+            add(job, due_ms);
+            free -= usize::from(due_ms <= now_ms && !running.contains(&job));
+        }
+        if !self.sweeps.is_empty() {
+            add(Job::Sweep, now_ms);
         }
         agenda
     }

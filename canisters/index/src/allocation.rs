@@ -24,9 +24,9 @@ impl Index {
                 max: BLOB_BYTES_MAX,
             });
         }
-        if args.size > user.byte_limit {
+        if args.size > user.pool.byte_limit {
             return Err(AllocatedBucketError::AllowanceExceeded {
-                byte_limit: user.byte_limit,
+                byte_limit: user.pool.byte_limit,
             });
         }
         if args.exclude.len() > EXCLUDE_MAX {

@@ -13,6 +13,11 @@ pub struct Backoff {
 }
 
 impl Backoff {
+    /// In a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// A second after the first failure, twice as long after each further one, at most ten minutes.
     pub fn fail(&mut self, now_ms: u64) {
         let wait_ms = FIRST_MS

@@ -1,6 +1,6 @@
 //! Which bucket holds which blob. References live in the buckets; the index keeps a blob's homes only.
 
-use std::{borrow::Cow, ops::RangeBounds};
+use std::{borrow::Cow, collections::BTreeMap, ops::RangeBounds};
 
 use candid::Principal;
 use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
@@ -20,14 +20,20 @@ pub struct Totals {
 pub struct Blobs {
     /// (blob, bucket) → bytes of the blob.
     homes: StableBTreeMap<([u8; 32], Principal), u64, Memory>,
+    /// (bucket, blob) → the telling of the bucket's whole state that named the blob last.
+    by_bucket: StableBTreeMap<(Principal, [u8; 32]), u64, Memory>,
     totals: StableCell<Totals, Memory>,
+    /// Where [`Blobs::sweep`] goes on; after an upgrade, from the beginning.
+    swept: BTreeMap<Principal, [u8; 32]>,
 }
 
 impl Blobs {
-    pub fn init(homes: Memory, totals: Memory) -> Self {
+    pub fn init(homes: Memory, by_bucket: Memory, totals: Memory) -> Self {
         Self {
             homes: StableBTreeMap::init(homes),
+            by_bucket: StableBTreeMap::init(by_bucket),
             totals: StableCell::init(totals, Totals::default()),
+            swept: BTreeMap::new(),
         }
     }
 
@@ -40,8 +46,10 @@ impl Blobs {
         self.homes.range(all_homes(blob)).map(|entry| entry.key().1)
     }
 
-    /// The bucket holds the blob, as it may have said before.
-    pub fn add(&mut self, blob: &BlobId, bucket: Principal, size: u64) {
+    /// The bucket holds the blob, as it may have said before. `generation` counts how often the bucket has
+    /// begun to tell its whole state.
+    pub fn add(&mut self, blob: &BlobId, bucket: Principal, size: u64, generation: u64) {
+        self.by_bucket.insert((bucket, blob.0), generation);
         let first = self.homes(blob).next().is_none();
         if self.homes.insert((blob.0, bucket), size).is_none() {
             let Totals {
@@ -57,6 +65,7 @@ impl Blobs {
 
     /// The bucket holds the blob no more, as it may have said before.
     pub fn remove(&mut self, blob: &BlobId, bucket: Principal) {
+        self.by_bucket.remove(&(bucket, blob.0));
         if let Some(size) = self.homes.remove(&(blob.0, bucket)) {
             let last = self.homes(blob).next().is_none();
             let Totals {
@@ -67,6 +76,30 @@ impl Blobs {
                 blobs: blobs - u64::from(last),
                 bytes_stored: bytes_stored.saturating_sub(size),
             });
+        }
+    }
+
+    /// Removes the blobs that a bucket has not named since `generation`, looking at `max` of them at most.
+    /// True when all have been looked at.
+    pub fn sweep(&mut self, bucket: Principal, generation: u64, max: usize) -> bool {
+        let from = self.swept.remove(&bucket).unwrap_or([0; 32]);
+        let seen: Vec<_> = self
+            .by_bucket
+            .range((bucket, from)..=(bucket, [u8::MAX; 32]))
+            .take(max)
+            .map(|entry| (entry.key().1, entry.value()))
+            .collect();
+        for (blob, named) in &seen {
+            if *named < generation {
+                self.remove(&BlobId(*blob), bucket);
+            }
+        }
+        match seen.last() {
+            Some((last, _)) if seen.len() == max => {
+                self.swept.insert(bucket, *last);
+                false
+            }
+            _ => true,
         }
     }
 }

@@ -33,6 +33,21 @@ pub struct Bucket {
     pub heard: Stamp,
     /// Up to where it has been told everything.
     pub cursor: Cursor,
+    /// How often it has begun to tell its whole state.
+    pub generation: u64,
+    pub doubt: Doubt,
+}
+
+/// The index may have been restored from a snapshot: what has this bucket heard that is forgotten?
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Doubt {
+    /// Nothing.
+    #[default]
+    None,
+    /// It has to say.
+    Asked,
+    /// Something: it has to tell its whole state.
+    Telling,
 }
 
 impl Bucket {
@@ -44,9 +59,13 @@ impl Bucket {
                 bytes_used: 0,
                 bytes_free: bytes_max,
                 key: None,
+                version: None,
+                index_version: 0,
             },
             heard: Stamp::default(),
             cursor: Cursor::default(),
+            generation: 0,
+            doubt: Doubt::None,
         }
     }
 

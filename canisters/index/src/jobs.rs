@@ -14,8 +14,8 @@ use ic_cdk_management_canister::{
 use ic_cdk_timers::TimerId;
 use openstorage_types::{
     BlobId, bucket,
-    channel::{EventsError, EventsOk},
-    index::IssuerError,
+    channel::{self, AuditPage, AuditPageError, EventsError, EventsOk, RecallError, UserCounters},
+    index::{AuditArgs, AuditError, IssuerError},
 };
 
 use crate::{BUCKET_WASM, now_ms, read, write};
@@ -32,6 +32,9 @@ const CONTROLLERS_MAX: usize = 10;
 
 /// Issuers whose controllers are looked up at once.
 const CHECKS_MAX: usize = 10;
+
+/// How long a bucket has to give back a lease: somebody waits for it.
+const RECALL_SECONDS: u32 = 10;
 
 /// When to try again what the management canister has not answered.
 const RETRY_MS: u64 = 1_000;
@@ -108,7 +111,9 @@ async fn run(job: Job) {
         Job::DrawSecret => draw_secret().await,
         Job::MakeBucket => make_bucket().await,
         Job::Send(bucket) => send(bucket).await,
-        Job::CheckIssuer(_) => {}
+        Job::Recall(user, bucket) => recall(user, bucket).await,
+        Job::Sweep => write(|index| index.sweep()),
+        Job::CheckIssuer(_) | Job::Audit(_) => {}
     }
 }
 
@@ -140,6 +145,21 @@ async fn send(bucket: Principal) {
             Sent::Refused => index.send_failed(bucket, now_ms()),
         }
     });
+}
+
+async fn recall(user: Principal, bucket: Principal) {
+    let version = ic_cdk::api::canister_version();
+    let Some(args) = write(|index| index.recall(user, bucket, version)) else {
+        return;
+    };
+    let answer = Call::bounded_wait(bucket, "c2c_recall")
+        .change_timeout(RECALL_SECONDS)
+        .with_arg(&args)
+        .await
+        .map_err(Error::from)
+        .and_then(|answer| Ok(answer.candid::<Result<UserCounters, RecallError>>()?));
+    let context = crate::context_of(bucket);
+    write(|index| index.recalled(&context, (user, bucket), answer.ok()));
 }
 
 async fn make_bucket() {
@@ -278,6 +298,26 @@ pub async fn controllers_of_both(
         .await
         .map_err(|_| retry)?;
     Ok((theirs.controllers, ours.controllers))
+}
+
+/// A page of a bucket's audit.
+pub async fn audit(args: &AuditArgs) -> Result<AuditPage, AuditError> {
+    let retry = AuditError::Retry { ms: RETRY_MS };
+    let Some(_running) = Running::begin(Job::Audit(args.bucket)) else {
+        return Err(retry);
+    };
+    let after = channel::AuditArgs {
+        after: args.after.clone(),
+    };
+    let answer = Call::bounded_wait(args.bucket, "c2c_audit")
+        .with_arg(&after)
+        .await
+        .map_err(Error::from)
+        .and_then(|answer| Ok(answer.candid::<Result<AuditPage, AuditPageError>>()?));
+    match answer {
+        Ok(Ok(page)) => Ok(page),
+        Ok(Err(_)) | Err(_) => Err(retry),
+    }
 }
 
 /// Asking again would bring the same: there is no such canister.

@@ -7,7 +7,9 @@
 //! | --- | --- |
 //! | [`memory`] | where everything lives in stable memory |
 //! | [`users`] | users, their limits, and the leases of the buckets |
-//! | [`accounts`] | the calls about users, and `c2c_lease` |
+//! | [`accounts`] | the calls about users, and the leases of their allowances |
+//! | [`recalls`] | leases that are asked back |
+//! | [`feed`] | changes of files, for apps that follow them |
 //! | [`blobs`] | which bucket holds which blob |
 //! | [`buckets`] | the buckets, and which one takes a new blob |
 //! | [`allocation`] | `allocated_bucket` |
@@ -15,6 +17,10 @@
 //! | [`trust`] | the calls about issuers, keys and deletions |
 //! | [`sync`] | what buckets have to be told |
 //! | [`reports`] | `c2c_events`: what buckets tell |
+//! | [`audit`] | the counters beside those of a bucket, counted anew |
+//! | [`doubt`] | after a restored snapshot |
+//! | [`sweeps`] | rows that are of no use any more |
+//! | [`revocations`] | tokens that are taken back |
 //! | [`creation`] | how a bucket comes to be |
 //! | [`agenda`] | what is to be done without being asked |
 //! | [`page`] | `status`, `buckets`, and the HTTP pages |
@@ -22,14 +28,20 @@
 pub mod accounts;
 pub mod agenda;
 pub mod allocation;
+pub mod audit;
 pub mod backoff;
 pub mod blobs;
 pub mod buckets;
 pub mod creation;
+pub mod doubt;
+pub mod feed;
 pub mod issuers;
 pub mod memory;
 pub mod page;
+pub mod recalls;
 pub mod reports;
+pub mod revocations;
+pub mod sweeps;
 pub mod sync;
 pub mod trust;
 pub mod users;
@@ -39,11 +51,13 @@ use std::collections::BTreeMap;
 use candid::Principal;
 use ic_stable_structures::{DefaultMemoryImpl, StableCell};
 use openstorage_canister::Row;
+use openstorage_channel::Watch;
 use openstorage_types::{BlobId, index::InitArgs};
 
 use crate::{
-    backoff::Backoff, blobs::Blobs, buckets::Buckets, creation::Creation, issuers::Issuers,
-    memory::Memory, sync::SharedLog, users::Users,
+    backoff::Backoff, blobs::Blobs, buckets::Buckets, creation::Creation, feed::Feed,
+    issuers::Issuers, memory::Memory, recalls::Recalls, revocations::Revocations, sweeps::Sweeps,
+    sync::SharedLog, users::Users,
 };
 
 /// What a message brings along.
@@ -68,15 +82,27 @@ pub struct Index {
     blobs: Blobs,
     buckets: Buckets,
     issuers: Issuers,
+    revocations: Revocations,
     log: SharedLog,
+    feed: Feed,
+    sweeps: Sweeps,
+    watch: Watch<Memory>,
+    /// The newest version of this canister that is remembered for certain, while buckets are in doubt.
+    trusted: StableCell<u64, Memory>,
     /// Of the Wasm that buckets get; none when there is none.
     bucket_wasm: Option<BlobId>,
     /// The rest is forgotten in an upgrade.
     secret_backoff: Backoff,
     creation_backoff: Backoff,
     send_backoffs: BTreeMap<Principal, Backoff>,
+    recalls: Recalls,
+    /// Batches that were answered since the log was last compacted.
+    answers: usize,
     /// Events of a kind or form that is not known.
     events_skipped: u64,
+    /// Users of buckets that this index did not know.
+    users_adopted: u64,
+    restorations_suspected: u64,
 }
 
 impl Index {
@@ -87,20 +113,41 @@ impl Index {
         Self {
             config: StableCell::init(at(memory::CONFIG), Row(InitArgs::default())),
             creation: StableCell::init(at(memory::CREATION), Row(Creation::default())),
-            users: Users::init(at(memory::USERS), at(memory::LEASES)),
-            blobs: Blobs::init(at(memory::HOMES), at(memory::TOTALS)),
+            users: Users::init(
+                at(memory::USERS),
+                at(memory::LEASES),
+                at(memory::USERS_LIVING),
+            ),
+            blobs: Blobs::init(
+                at(memory::HOMES),
+                at(memory::HOMES_BY_BUCKET),
+                at(memory::TOTALS),
+            ),
             buckets: Buckets::init(at(memory::BUCKETS)),
             issuers: Issuers::init(
                 at(memory::SECRET),
                 at(memory::ISSUERS),
                 at(memory::DELETED_ACCESSORS),
             ),
+            revocations: Revocations::init(at(memory::REVOCATIONS)),
             log: SharedLog::init(at(memory::LOG_EVENTS), at(memory::LOG_ENDS)),
+            feed: Feed::init(
+                at(memory::FEED),
+                at(memory::FEED_BY_OWNER),
+                at(memory::FEED_FORGOTTEN),
+            ),
+            sweeps: Sweeps::init(at(memory::SWEEPS)),
+            watch: Watch::init(at(memory::WATCH)),
+            trusted: StableCell::init(at(memory::TRUSTED), 0),
             bucket_wasm,
             secret_backoff: Backoff::default(),
             creation_backoff: Backoff::default(),
             send_backoffs: BTreeMap::new(),
+            recalls: Recalls::default(),
+            answers: 0,
             events_skipped: 0,
+            users_adopted: 0,
+            restorations_suspected: 0,
         }
     }
 

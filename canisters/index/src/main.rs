@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use candid::{CandidType, Principal, candid_method};
 use data_bucket_index::{
     Context, Index,
+    accounts::batch,
     page::Gauges,
     trust::{Registration, share_controller},
 };
@@ -14,9 +15,9 @@ use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, upd
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_types::{
     BlobId,
-    channel::*,
+    channel::{EventsArgs, EventsError, EventsOk, LeaseArgs, LeaseError, LeaseOk, PublicKey},
     http::{HttpRequest, HttpResponse},
-    index::*,
+    index::{self, *},
     limits::UNKNOWN_CALLER_BYTES_MAX,
 };
 use serde::de::DeserializeOwned;
@@ -38,7 +39,10 @@ fn read<T>(f: impl FnOnce(&Index) -> T) -> T {
 }
 
 fn write<T>(f: impl FnOnce(&mut Index) -> T) -> T {
-    INDEX.with_borrow_mut(f)
+    INDEX.with_borrow_mut(|index| {
+        index.note(ic_cdk::api::canister_version());
+        f(index)
+    })
 }
 
 /// Runs an update, and whatever has become due by it.
@@ -54,7 +58,11 @@ fn now_ms() -> u64 {
 }
 
 fn context() -> Context {
-    let caller = ic_cdk::api::msg_caller();
+    context_of(ic_cdk::api::msg_caller())
+}
+
+/// As if that canister had called.
+fn context_of(caller: Principal) -> Context {
     Context {
         own: ic_cdk::api::canister_self(),
         caller,
@@ -118,13 +126,37 @@ fn register_user(args: UserArgs) -> Result<(), UserError> {
 #[candid_method(update)]
 #[update(hidden = true, decode_with = "decode")]
 fn register_users(rows: Vec<UserArgs>) -> Vec<Result<(), UserError>> {
-    act(|index, context| index.register_users(context, &rows))
+    act(|index, context| batch(&rows, |args| index.register_user(context, args)))
 }
 
 #[candid_method(update)]
 #[update(hidden = true, decode_with = "decode")]
 fn update_user(args: UserArgs) -> Result<(), UserError> {
     act(|index, context| index.update_user(context, &args))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn update_users(rows: Vec<UserArgs>) -> Vec<Result<(), UserError>> {
+    act(|index, context| batch(&rows, |args| index.update_user(context, args)))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn delete_user(user: Principal) -> Result<(), UserError> {
+    act(|index, context| index.delete_user(context, user))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn delete_users(users: Vec<Principal>) -> Vec<Result<(), UserError>> {
+    act(|index, context| batch(&users, |user| index.delete_user(context, *user)))
+}
+
+#[candid_method(query)]
+#[query(hidden = true, decode_with = "decode")]
+fn events(args: FeedArgs) -> Result<FeedPage, FeedError> {
+    read(|index| index.feed(&context(), &args))
 }
 
 #[candid_method(query)]
@@ -174,6 +206,12 @@ fn remove_issuer(issuer: Principal) -> Result<(), IssuerError> {
     act(|index, context| index.remove_issuer(context, issuer))
 }
 
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+fn c2c_revoke(args: RevokeArgs) -> Result<(), RevokeError> {
+    act(|index, context| index.revoke(context, &args))
+}
+
 #[query]
 fn issuers() -> Vec<Issuer> {
     read(Index::issuers)
@@ -195,6 +233,14 @@ fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
 #[update(hidden = true, decode_with = "decode")]
 fn c2c_lease(args: LeaseArgs) -> Result<LeaseOk, LeaseError> {
     act(|index, context| index.lease(context, &args))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode")]
+async fn audit(args: index::AuditArgs) -> Result<AuditOk, AuditError> {
+    act(|index, context| index.may_audit(context, &args))?;
+    let page = jobs::audit(&args).await?;
+    Ok(write(|index| index.audited(&args, page)))
 }
 
 #[query]

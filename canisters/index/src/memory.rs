@@ -19,9 +19,18 @@ pub const ISSUERS: MemoryId = MemoryId::new(8);
 pub const DELETED_ACCESSORS: MemoryId = MemoryId::new(9);
 pub const LOG_EVENTS: MemoryId = MemoryId::new(10);
 pub const LOG_ENDS: MemoryId = MemoryId::new(11);
+pub const SWEEPS: MemoryId = MemoryId::new(12);
+pub const HOMES_BY_BUCKET: MemoryId = MemoryId::new(13);
+pub const FEED: MemoryId = MemoryId::new(14);
+pub const FEED_BY_OWNER: MemoryId = MemoryId::new(15);
+pub const FEED_FORGOTTEN: MemoryId = MemoryId::new(16);
+pub const REVOCATIONS: MemoryId = MemoryId::new(17);
+pub const WATCH: MemoryId = MemoryId::new(18);
+pub const TRUSTED: MemoryId = MemoryId::new(19);
+pub const USERS_LIVING: MemoryId = MemoryId::new(20);
 
 /// Pages of 64 KiB that a memory grows by at once: 1 MiB. The manager has 32,768 such steps, so an
-/// index may take 32 GiB, and an empty one takes 12 MiB.
+/// index may take 32 GiB, and an empty one takes 21 MiB.
 const STEP_PAGES: u16 = 16;
 
 pub fn manager(memory: DefaultMemoryImpl) -> MemoryManager<DefaultMemoryImpl> {

@@ -9,7 +9,7 @@ use openstorage_types::{
 };
 use serde_json::json;
 
-use crate::{Index, blobs::Totals};
+use crate::{Index, blobs::Totals, buckets::Doubt};
 
 /// What only the system knows.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,7 @@ impl Index {
                 state: row.state(),
                 bytes_used: row.report.bytes_used,
                 bytes_free: row.report.bytes_free,
-                events_behind: self.events_behind(row.cursor.next),
+                events_behind: self.events_behind(&row.cursor),
             })
             .collect()
     }
@@ -38,7 +38,7 @@ impl Index {
             bytes_stored,
         } = self.blobs.totals();
         IndexStatus {
-            users: self.users.len(),
+            users: self.users.living(),
             blobs,
             bytes_stored,
             buckets: self.buckets(),
@@ -99,7 +99,9 @@ impl Index {
             .iter()
             .map(|bucket| bucket.events_behind)
             .max();
-        let rows: [(&str, &str, u128); 9] = [
+        let doubted = self.buckets.iter();
+        let doubted = doubted.filter(|(_, row)| row.doubt != Doubt::None).count();
+        let rows: [(&str, &str, u128); 12] = [
             ("users", "Registered users.", status.users.into()),
             ("blobs", "Distinct blobs.", status.blobs.into()),
             (
@@ -122,6 +124,21 @@ impl Index {
                 "skipped_events",
                 "Events not understood, since the last upgrade.",
                 self.events_skipped.into(),
+            ),
+            (
+                "adopted_users",
+                "Users of buckets that the index did not know, since the last upgrade. Alarm: a snapshot was restored.",
+                self.users_adopted.into(),
+            ),
+            (
+                "suspected_restorations",
+                "Gaps in the canister's version, since the last upgrade.",
+                self.restorations_suspected.into(),
+            ),
+            (
+                "doubted_buckets",
+                "Buckets that have yet to say what they remember; nothing is granted before.",
+                doubted as u128,
             ),
             ("cycles", "Cycles of the index.", gauges.cycles),
             (

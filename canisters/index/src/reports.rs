@@ -1,16 +1,21 @@
-//! What buckets tell: events, counters, and how they are.
+//! What buckets tell: events, counters, their whole state, and how they are.
 
 use candid::{CandidType, Principal};
-use openstorage_channel::unseen;
+use openstorage_channel::{check_size, unseen};
 use openstorage_types::{
     channel::{
-        BlobReferenceAdded, BlobReferenceRemoved, Event, EventsArgs, EventsError, EventsOk, kind,
+        BlobHeld, Event, EventsArgs, EventsError, EventsOk, Reference, StatePage, UserCounters,
+        kind,
     },
-    limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX, EVENT_BATCH_BYTES_MAX, EVENTS_PER_BATCH_MAX},
+    index::ChangeKind,
+    limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX},
 };
 use serde::de::DeserializeOwned;
 
-use crate::{Context, Index};
+use crate::{
+    Context, Index,
+    buckets::{Bucket, Doubt},
+};
 
 impl Index {
     /// Applies what is new of a bucket's batch. Hearing it again changes nothing.
@@ -23,50 +28,122 @@ impl Index {
         let Some(mut row) = self.buckets.get(&bucket).cloned() else {
             return Err(EventsError::NotAuthorized);
         };
-        let bytes: usize = args.events.iter().map(|event| event.bytes.len()).sum();
-        if args.events.len() > EVENTS_PER_BATCH_MAX
-            || args.counters.len() > EVENTS_PER_BATCH_MAX
-            || bytes > EVENT_BATCH_BYTES_MAX
-        {
-            return Err(EventsError::BatchTooLarge {
-                events_max: EVENTS_PER_BATCH_MAX as u32,
-                bytes_max: EVENT_BATCH_BYTES_MAX as u64,
-            });
-        }
+        check_size(args)?;
+        self.take_report(&mut row, args.report.clone());
+        let mut counters = Vec::new();
         let new = unseen(row.heard, args.from_stamp, &args.events);
         for event in new.events {
-            if self.apply(bucket, event).is_none() {
+            if self
+                .apply(context, &mut row, event, &mut counters)
+                .is_none()
+            {
                 self.events_skipped += 1;
             }
         }
-        for counters in &args.counters {
-            self.users.merge(bucket, counters, context.now_ms);
+        for told in &args.counters {
+            self.hear_back(context, bucket, told, &mut counters);
         }
         row.heard = new.stamp;
-        row.take_report(args.report.clone());
         self.buckets.set(bucket, row);
         Ok(EventsOk {
             stamp: new.stamp,
             report: None,
+            counters,
+            version: context.version,
         })
     }
 
     /// None for an event that is not understood: it is counted, and no obstacle to those after it.
-    fn apply(&mut self, bucket: Principal, event: &Event) -> Option<()> {
+    fn apply(
+        &mut self,
+        context: &Context,
+        row: &mut Bucket,
+        event: &Event,
+        counters: &mut Vec<UserCounters>,
+    ) -> Option<()> {
+        let bucket = context.caller;
         match event.kind {
+            kind::NOTHING => {}
             kind::BLOB_REFERENCE_ADDED => {
-                let added: BlobReferenceAdded = decode(&event.bytes)?;
-                self.blobs.add(&added.blob_id, bucket, added.size);
+                let added = Reference::from_bytes(&event.bytes)?;
+                self.blobs
+                    .add(&added.blob_id, bucket, added.size, row.generation);
+                let what = match added.with_blob {
+                    true => ChangeKind::Added,
+                    false => ChangeKind::Referenced,
+                };
+                self.feed.push(context, what, bucket, added);
             }
             kind::BLOB_REFERENCE_REMOVED => {
-                let removed: BlobReferenceRemoved = decode(&event.bytes)?;
-                if removed.blob_gone {
+                let removed = Reference::from_bytes(&event.bytes)?;
+                let what = match removed.with_blob {
+                    true => ChangeKind::Deleted,
+                    false => ChangeKind::Unreferenced,
+                };
+                if removed.with_blob {
                     self.blobs.remove(&removed.blob_id, bucket);
                 }
+                self.feed.push(context, what, bucket, removed);
+            }
+            kind::STATE_PAGE => {
+                let page: StatePage = decode(&event.bytes)?;
+                self.apply_page(context, row, &page, counters);
             }
             _ => return None,
         }
         Some(())
+    }
+
+    /// Part of a bucket's whole state. What it does not name by the end it does not have.
+    fn apply_page(
+        &mut self,
+        context: &Context,
+        row: &mut Bucket,
+        page: &StatePage,
+        counters: &mut Vec<UserCounters>,
+    ) {
+        let bucket = context.caller;
+        if page.first {
+            row.generation += 1;
+        }
+        for state in &page.rows {
+            match state.kind {
+                kind::USER_HELD => match decode(&state.bytes) {
+                    Some(told) => self.hear_back(context, bucket, &told, counters),
+                    None => self.events_skipped += 1,
+                },
+                kind::BLOB_HELD => match BlobHeld::from_bytes(&state.bytes) {
+                    Some(BlobHeld { blob_id, size }) => {
+                        self.blobs.add(&blob_id, bucket, size, row.generation);
+                    }
+                    None => self.events_skipped += 1,
+                },
+                _ => self.events_skipped += 1,
+            }
+        }
+        if page.last {
+            self.sweeps.homes_of(bucket);
+            row.doubt = Doubt::None;
+        }
+    }
+
+    /// Takes a bucket's word about a user, and answers with what the index knows where that is more.
+    fn hear_back(
+        &mut self,
+        context: &Context,
+        bucket: Principal,
+        told: &UserCounters,
+        answer: &mut Vec<UserCounters>,
+    ) {
+        self.hear(context, bucket, told);
+        let UserCounters {
+            user, incarnation, ..
+        } = *told;
+        let counters = self.users.counters(user, incarnation, bucket);
+        let row = self.users.get(&user);
+        if row.is_some_and(|row| row.incarnation == incarnation) && counters != told.counters {
+            answer.push(UserCounters { counters, ..*told });
+        }
     }
 }
 

@@ -1,88 +1,103 @@
 //! Users: how much each may store, and how much of it each bucket has been promised.
 //!
-//! A user's row carries the sums over its buckets, so that no question walks all of them. The promise
-//! kept here: no grant is made that brings what is stored and what is leased above the limit.
+//! A user's row carries the sums over its buckets, so that no question walks all of them. A deleted user's
+//! row stays, so that the deletion can be told again, and no lower incarnation comes back.
 
 use std::borrow::Cow;
 
 use candid::Principal;
-use ic_stable_structures::{StableBTreeMap, Storable, storable::Bound};
-use openstorage_types::{
-    channel::{Counters, LeaseArgs, LeaseError, LeaseOk, UserCounters},
-    index::{Allowance, UserInfo},
-    limits::{LEASE_BYTES_MIN, POOL_LOW_BYTES},
-};
+use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
+use openstorage_escrow::{Counters, Pool};
+use openstorage_types::{channel::UserCounters, index::UserInfo};
 
 use crate::memory::{Memory, row_bytes, row_numbers};
 
-/// While a bucket that holds what is missing was heard of so recently, its upload is still going on.
-const LEASE_MOVES_MS: u64 = 60_000;
-
-/// When to ask again for a lease that is pending.
-const LEASE_RETRY_MS: u64 = 2_000;
-
-/// One user. Row: incarnation, limit, used, leased.
+/// One user. Row: incarnation, limit, used, leased, deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User {
+    /// The canister version of the index when the user was registered: it never comes again, also not
+    /// after a restored snapshot.
     pub incarnation: u64,
-    pub byte_limit: u64,
-    /// Stored, over all buckets.
-    used: u64,
-    /// Promised and not spent, over all buckets.
-    leased: u64,
+    pub pool: Pool,
+    pub deleted: bool,
 }
 
 impl User {
-    /// Bytes that may still be granted.
-    fn pool(&self) -> u64 {
-        self.byte_limit
-            .saturating_sub(self.used)
-            .saturating_sub(self.leased)
-    }
-
     pub fn info(&self) -> UserInfo {
         UserInfo {
-            byte_limit: self.byte_limit,
-            bytes_used: self.used,
-            bytes_leased: self.leased,
+            byte_limit: self.pool.byte_limit,
+            bytes_used: self.pool.used,
+            bytes_leased: self.pool.leased,
         }
     }
 }
 
-/// A user's counters in one bucket. Row: granted, spent, freed, returned, time.
+/// A user's counters in one bucket. Row: granted, spent, freed, returned, incarnation.
 #[derive(Debug, Clone, Copy, Default)]
 struct Lease {
     counters: Counters,
-    /// When the bucket last said something new.
-    heard_ms: u64,
+    incarnation: u64,
+}
+
+/// What a bucket's word about a user came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Another incarnation that is no more: it counts for nothing.
+    Ignored,
+    Merged,
+    /// The index did not know this user or this incarnation: it was restored from a snapshot of before.
+    Adopted(User),
 }
 
 pub struct Users {
     users: StableBTreeMap<Principal, User, Memory>,
     leases: StableBTreeMap<(Principal, Principal), Lease, Memory>,
+    /// Users that are registered.
+    living: StableCell<u64, Memory>,
 }
 
 impl Users {
-    pub fn init(users: Memory, leases: Memory) -> Self {
+    pub fn init(users: Memory, leases: Memory, living: Memory) -> Self {
         Self {
             users: StableBTreeMap::init(users),
             leases: StableBTreeMap::init(leases),
+            living: StableCell::init(living, 0),
         }
     }
 
+    /// Rows, those of deleted users too.
     pub fn len(&self) -> u64 {
         self.users.len()
+    }
+
+    /// Users that are registered.
+    pub fn living(&self) -> u64 {
+        *self.living.get()
+    }
+
+    fn set(&mut self, user: Principal, row: User) {
+        let was = self.users.insert(user, row).is_some_and(|was| !was.deleted);
+        let living = self.living() + u64::from(!row.deleted) - u64::from(was);
+        if living != self.living() {
+            self.living.set(living);
+        }
     }
 
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 
+    /// A user that is registered.
     pub fn get(&self, user: &Principal) -> Option<User> {
-        self.users.get(user)
+        self.users.get(user).filter(|row| !row.deleted)
     }
 
-    /// Users in key order, from the first after `after`.
+    /// Whether there is, or ever was, such a user.
+    pub fn knows(&self, user: &Principal) -> bool {
+        self.users.contains_key(user)
+    }
+
+    /// Users in key order, from the first after `after`, deleted ones too.
     pub fn after(&self, after: Principal) -> impl Iterator<Item = (Principal, User)> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.users
@@ -90,139 +105,146 @@ impl Users {
             .map(|entry| (*entry.key(), entry.value()))
     }
 
-    /// Gives a user this limit, a new user an empty account. None when that changes nothing.
-    pub fn upsert(&mut self, user: Principal, byte_limit: u64) -> Option<User> {
+    /// Gives a user this limit; who is not registered gets a new incarnation and an empty account. None
+    /// when that changes nothing.
+    pub fn upsert(&mut self, user: Principal, byte_limit: u64, version: u64) -> Option<User> {
         let old = self.users.get(&user);
-        let new = User {
-            byte_limit,
-            ..old.unwrap_or(User {
-                incarnation: 1,
-                byte_limit,
-                used: 0,
-                leased: 0,
-            })
+        let mut new = match old {
+            Some(row) if !row.deleted => row,
+            _ => User {
+                incarnation: version.max(old.map_or(0, |row| row.incarnation + 1)),
+                pool: Pool::default(),
+                deleted: false,
+            },
         };
+        new.pool.byte_limit = byte_limit;
         if old == Some(new) {
             return None;
         }
-        self.users.insert(user, new);
+        self.set(user, new);
         Some(new)
     }
 
-    /// Takes what `bucket` says about a user. False when that user is unknown, or was another under the
-    /// same principal.
-    pub fn merge(&mut self, bucket: Principal, heard: &UserCounters, now_ms: u64) -> bool {
-        let Some(user) = self.users.get(&heard.user) else {
-            return false;
+    /// The row of the user that is gone now. None when it was gone or never there.
+    pub fn delete(&mut self, user: Principal) -> Option<User> {
+        let row = User {
+            deleted: true,
+            pool: Pool::default(),
+            ..self.get(&user)?
         };
-        if user.incarnation != heard.incarnation {
-            return false;
-        }
-        let key = (heard.user, bucket);
-        let old = self.leases.get(&key).unwrap_or_default();
-        let mut new = old;
-        new.counters.merge(&heard.counters);
-        if new.counters != old.counters {
-            new.heard_ms = now_ms;
-            self.set(key, user, old, new);
-        }
-        true
+        self.set(user, row);
+        Some(row)
     }
 
-    /// Answers `bucket`'s wish. Asking again with the same counters grants nothing twice: what was
-    /// granted and not heard of counts towards the wish.
-    pub fn lease(
-        &mut self,
-        bucket: Principal,
-        args: &LeaseArgs,
-        now_ms: u64,
-    ) -> Result<LeaseOk, LeaseError> {
-        let incarnation = self
-            .users
-            .get(&args.user)
-            .ok_or(LeaseError::NotRegistered)?
-            .incarnation;
-        let heard = UserCounters {
-            user: args.user,
-            incarnation: args.incarnation.unwrap_or(incarnation),
-            counters: args.counters,
-        };
-        let same = self.merge(bucket, &heard, now_ms);
-        let user = self.users.get(&args.user).expect("it was there just now");
-        let key = (args.user, bucket);
-        let old = self.leases.get(&key).unwrap_or_default();
-        let known = if same { args.counters.granted } else { 0 };
-        let wanted = args.wanted.saturating_sub(old.counters.granted - known);
-        if wanted > user.pool() {
-            return Err(self.refusal(&user, key, old.counters.lease(), wanted, now_ms));
-        }
-        let mut new = old;
-        new.counters.granted += match wanted {
-            0 => 0,
-            _ => grant_bytes(wanted, user.pool()),
-        };
-        if new.counters != old.counters {
-            new.heard_ms = now_ms;
-            self.set(key, user, old, new);
-        }
-        Ok(LeaseOk {
-            incarnation,
-            granted: new.counters.granted,
-        })
+    /// What the index knows of a user in a bucket.
+    pub fn counters(&self, user: Principal, incarnation: u64, bucket: Principal) -> Counters {
+        self.leases
+            .get(&(user, bucket))
+            .filter(|lease| lease.incarnation == incarnation)
+            .map(|lease| lease.counters)
+            .unwrap_or_default()
     }
 
-    fn refusal(
-        &self,
-        user: &User,
-        (principal, bucket): (Principal, Principal),
-        leased_here: u64,
-        wanted: u64,
-        now_ms: u64,
-    ) -> LeaseError {
-        let leased_elsewhere = user.leased.saturating_sub(leased_here);
-        let would_fit = wanted <= user.pool().saturating_add(leased_elsewhere);
-        let moves = self
-            .leases
-            .range((principal, Principal::management_canister())..)
-            .take_while(|entry| entry.key().0 == principal)
-            .filter(|entry| entry.key().1 != bucket)
-            .map(|entry| entry.value())
-            .any(|lease| lease.counters.lease() > 0 && now_ms < lease.heard_ms + LEASE_MOVES_MS);
-        if would_fit && moves {
-            LeaseError::Pending {
-                retry_ms: LEASE_RETRY_MS,
+    /// Takes what `bucket` says about a user.
+    pub fn hear(&mut self, bucket: Principal, told: &UserCounters) -> Heard {
+        let known = self.users.get(&told.user);
+        let newest = known.map_or(0, |row| row.incarnation);
+        let is_gone = known.is_some_and(|row| row.deleted);
+        if told.incarnation < newest || told.incarnation == newest && is_gone {
+            return Heard::Ignored;
+        }
+        let adopted = known.is_none_or(|row| row.incarnation < told.incarnation);
+        let mut row = match known {
+            Some(row) if !adopted => row,
+            _ => {
+                let limit = known.filter(|_| !is_gone).map(|row| row.pool.byte_limit);
+                User {
+                    incarnation: told.incarnation,
+                    pool: Pool::new(limit.unwrap_or(told.counters.used())),
+                    deleted: false,
+                }
             }
+        };
+        let mut counters = self.counters(told.user, row.incarnation, bucket);
+        if row.pool.hear(&mut counters, &told.counters) {
+            self.set_counters(told.user, row.incarnation, bucket, counters);
+        } else if !adopted {
+            return Heard::Merged;
+        }
+        self.set(told.user, row);
+        if adopted {
+            Heard::Adopted(row)
         } else {
-            LeaseError::AllowanceExceeded(Allowance {
-                byte_limit: user.byte_limit,
-                bytes_used: user.used,
-                leased_elsewhere,
-            })
+            Heard::Merged
         }
     }
 
-    /// Writes a bucket's counters, and the user's sums with them.
-    fn set(&mut self, key: (Principal, Principal), user: User, old: Lease, new: Lease) {
-        let moved = |sum: u64, old: u64, new: u64| sum.saturating_sub(old).saturating_add(new);
-        let (was, is) = (old.counters, new.counters);
-        let user = User {
-            used: moved(user.used, was.used(), is.used()),
-            leased: moved(user.leased, was.lease(), is.lease()),
-            ..user
-        };
-        self.users.insert(key.0, user);
-        self.leases.insert(key, new);
+    /// Grants `bucket` what it lacks, if the pool has it. Returns the user and its counters there.
+    pub fn grant(
+        &mut self,
+        user: Principal,
+        bucket: Principal,
+        known_granted: u64,
+        wanted: u64,
+        contended: bool,
+    ) -> Option<(User, Counters, bool)> {
+        let mut row = self.get(&user)?;
+        let was = self.counters(user, row.incarnation, bucket);
+        let mut counters = was;
+        let granted = row
+            .pool
+            .grant(&mut counters, known_granted, wanted, contended)
+            .is_ok();
+        if counters != was {
+            self.set_counters(user, row.incarnation, bucket, counters);
+            self.set(user, row);
+        }
+        Some((row, counters, granted))
     }
-}
 
-/// At least [`LEASE_BYTES_MIN`] where there is so much, but exactly what is asked for where little would
-/// be left.
-fn grant_bytes(wanted: u64, pool: u64) -> u64 {
-    let generous = wanted.max(LEASE_BYTES_MIN).min(pool);
-    if pool - generous < POOL_LOW_BYTES {
-        wanted
-    } else {
-        generous
+    /// The buckets that hold some of a user's limit: stored or leased.
+    pub fn holders(&self, user: Principal, incarnation: u64) -> Vec<Principal> {
+        self.leases_of(user)
+            .filter(|(_, lease)| lease.incarnation == incarnation && lease.counters.held() > 0)
+            .map(|(bucket, _)| bucket)
+            .collect()
+    }
+
+    /// Drops the leases of incarnations of a user that are gone, at most `max` of them. True when none is
+    /// left.
+    pub fn sweep_leases(&mut self, user: Principal, max: usize) -> bool {
+        let living = self.get(&user).map(|row| row.incarnation);
+        let stale: Vec<_> = self
+            .leases_of(user)
+            .filter(|(_, lease)| Some(lease.incarnation) != living)
+            .map(|(bucket, _)| bucket)
+            .take(max)
+            .collect();
+        for bucket in &stale {
+            self.leases.remove(&(user, *bucket));
+        }
+        stale.len() < max
+    }
+
+    fn leases_of(&self, user: Principal) -> impl Iterator<Item = (Principal, Lease)> {
+        self.leases
+            .range((user, Principal::management_canister())..)
+            .take_while(move |entry| entry.key().0 == user)
+            .map(|entry| (entry.key().1, entry.value()))
+    }
+
+    fn set_counters(
+        &mut self,
+        user: Principal,
+        incarnation: u64,
+        bucket: Principal,
+        counters: Counters,
+    ) {
+        let lease = Lease {
+            counters,
+            incarnation,
+        };
+        self.leases.insert((user, bucket), lease);
     }
 }
 
@@ -230,7 +252,13 @@ impl Storable for User {
     const BOUND: Bound = Bound::Unbounded;
 
     fn to_bytes(&self) -> Cow<'_, [u8]> {
-        row_bytes([self.incarnation, self.byte_limit, self.used, self.leased]).into()
+        let Pool {
+            byte_limit,
+            used,
+            leased,
+        } = self.pool;
+        let deleted = self.deleted.into();
+        row_bytes([self.incarnation, byte_limit, used, leased, deleted]).into()
     }
 
     fn into_bytes(self) -> Vec<u8> {
@@ -238,12 +266,15 @@ impl Storable for User {
     }
 
     fn from_bytes(bytes: Cow<[u8]>) -> Self {
-        let [incarnation, byte_limit, used, leased] = row_numbers(&bytes);
+        let [incarnation, byte_limit, used, leased, deleted] = row_numbers(&bytes);
         Self {
             incarnation,
-            byte_limit,
-            used,
-            leased,
+            pool: Pool {
+                byte_limit,
+                used,
+                leased,
+            },
+            deleted: deleted != 0,
         }
     }
 }
@@ -258,7 +289,7 @@ impl Storable for Lease {
             freed,
             returned,
         } = self.counters;
-        row_bytes([granted, spent, freed, returned, self.heard_ms]).into()
+        row_bytes([granted, spent, freed, returned, self.incarnation]).into()
     }
 
     fn into_bytes(self) -> Vec<u8> {
@@ -266,7 +297,7 @@ impl Storable for Lease {
     }
 
     fn from_bytes(bytes: Cow<[u8]>) -> Self {
-        let [granted, spent, freed, returned, heard_ms] = row_numbers(&bytes);
+        let [granted, spent, freed, returned, incarnation] = row_numbers(&bytes);
         Self {
             counters: Counters {
                 granted,
@@ -274,7 +305,7 @@ impl Storable for Lease {
                 freed,
                 returned,
             },
-            heard_ms,
+            incarnation,
         }
     }
 }

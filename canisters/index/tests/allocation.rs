@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 use candid::Principal;
 use openstorage_types::{
     BlobId,
-    channel::{
-        BlobReferenceAdded, BlobReferenceRemoved, Event, EventsArgs, EventsError, Stamp, kind,
-    },
+    channel::{Event, EventsArgs, EventsError, Reference, Stamp, kind},
     index::{AllocatedBucketArgs, AllocatedBucketError, AllocatedBucketOk},
     limits::{
         BLOB_BYTES_MAX, CHUNK_BYTES, EVENT_BATCH_BYTES_MAX, EVENTS_PER_BATCH_MAX, EXCLUDE_MAX,
@@ -126,25 +124,22 @@ fn a_bucket_that_is_full_or_in_the_making_gets_nothing_new() {
     assert!((0..50).all(|n| bucket_of(&world, n) == canister(2)));
 }
 
-fn added(n: u32) -> Event {
-    let added = BlobReferenceAdded {
+fn of(n: u32, with_blob: bool) -> Reference {
+    Reference {
         blob_id: blob(n),
         size: 100,
         owner: alice(),
         accessor_id: chat(),
-    };
-    event(kind::BLOB_REFERENCE_ADDED, &added)
+        with_blob,
+    }
+}
+
+fn added(n: u32) -> Event {
+    reference(kind::BLOB_REFERENCE_ADDED, &of(n, true))
 }
 
 fn removed(n: u32, blob_gone: bool) -> Event {
-    let removed = BlobReferenceRemoved {
-        blob_id: blob(n),
-        size: 100,
-        owner: alice(),
-        accessor_id: chat(),
-        blob_gone,
-    };
-    event(kind::BLOB_REFERENCE_REMOVED, &removed)
+    reference(kind::BLOB_REFERENCE_REMOVED, &of(n, blob_gone))
 }
 
 fn stamp(seq: u64) -> Stamp {
@@ -228,6 +223,8 @@ fn only_buckets_are_heard_and_not_more_than_a_batch() {
         events: vec![added(1)],
         counters: vec![],
         report: None,
+        heard: Stamp::default(),
+        version: 5,
     };
     let stranger = world.context(canister(9));
     assert_eq!(

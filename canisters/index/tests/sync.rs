@@ -5,8 +5,8 @@ mod support;
 use candid::{Principal, decode_one};
 use data_bucket_index::sync::Sent;
 use openstorage_types::{
-    channel::{EventsOk, Stamp, UserUpserted, kind},
-    limits::EVENTS_PER_BATCH_MAX,
+    channel::{Stamp, StateRow, UserDeleted, UserUpserted, kind},
+    limits::{BEHIND_EVENTS_MAX, EVENTS_PER_BATCH_MAX},
 };
 use support::*;
 
@@ -14,8 +14,13 @@ fn user(n: u32) -> Principal {
     Principal::self_authenticating(n.to_be_bytes())
 }
 
-fn kinds(events: &[openstorage_types::channel::Event]) -> Vec<u16> {
-    events.iter().map(|event| event.kind).collect()
+fn kinds(rows: &[StateRow]) -> Vec<u16> {
+    rows.iter().map(|row| row.kind).collect()
+}
+
+fn upserted(row: &StateRow) -> UserUpserted {
+    assert_eq!(row.kind, kind::USER_UPSERTED);
+    decode_one(&row.bytes).unwrap()
 }
 
 #[test]
@@ -27,15 +32,12 @@ fn a_new_bucket_is_told_everything_page_by_page() {
     }
     let bucket = world.add_bucket(1);
     let first = world.index.next_batch(bucket, world.version).unwrap();
-    assert_eq!(first.args.events.len(), EVENTS_PER_BATCH_MAX);
-    let events = world.drain(bucket);
+    assert_eq!(flat(&first.args.events).len(), EVENTS_PER_BATCH_MAX);
+    let rows = world.drain(bucket);
     // The issuer first, then every user once, in the order of their principals.
-    assert_eq!(events.len(), count as usize + 1);
-    assert_eq!(events[0].kind, kind::ISSUER_UPSERTED);
-    let mut told: Vec<Principal> = events[1..]
-        .iter()
-        .map(|event| decode_one::<UserUpserted>(&event.bytes).unwrap().user)
-        .collect();
+    assert_eq!(rows.len(), count as usize + 1);
+    assert_eq!(rows[0].kind, kind::ISSUER_UPSERTED);
+    let mut told: Vec<Principal> = rows[1..].iter().map(|row| upserted(row).user).collect();
     assert!(told.is_sorted());
     told.dedup();
     assert_eq!(told.len(), count as usize);
@@ -52,19 +54,10 @@ fn what_changes_while_the_state_is_told_is_told_too() {
     let sending = world.index.next_batch(bucket, world.version).unwrap();
     // Between two pages.
     world.register(alice(), 7);
-    world.version += 1;
-    let stamp = Stamp {
-        seq: EVENTS_PER_BATCH_MAX as u64,
-        version: 1,
-    };
-    let answer = EventsOk {
-        stamp,
-        report: None,
-    };
-    assert_eq!(world.index.batch_answered(&sending, answer), Sent::Taken);
+    assert_eq!(world.acknowledge(&sending), Sent::Taken);
     world.upgrade();
-    let events = world.drain(bucket);
-    let last: UserUpserted = decode_one(&events.last().unwrap().bytes).unwrap();
+    let rows = world.drain(bucket);
+    let last = upserted(rows.last().unwrap());
     assert_eq!((last.user, last.byte_limit), (alice(), 7));
 }
 
@@ -76,22 +69,15 @@ fn an_unanswered_batch_is_sent_again_and_a_known_limit_is_no_news() {
     world.register(alice(), 7);
     world.register(alice(), 7);
     let lost = world.index.next_batch(bucket, world.version).unwrap();
-    assert_eq!(kinds(&lost.args.events), [kind::USER_UPSERTED]);
+    assert_eq!(kinds(&flat(&lost.args.events)), [kind::USER_UPSERTED]);
     world.upgrade();
     let again = world.index.next_batch(bucket, world.version).unwrap();
-    assert_eq!(again, lost);
+    assert_eq!(again.args.events, lost.args.events);
     // It had arrived, and only the answer was lost: the bucket stands after it.
-    let stamp = Stamp {
-        seq: lost.args.from_stamp.seq + 1,
-        version: 1,
-    };
-    let answer = EventsOk {
-        stamp,
-        report: None,
-    };
-    assert_eq!(world.index.batch_answered(&again, answer), Sent::Taken);
+    assert_eq!(world.acknowledge(&again), Sent::Taken);
     assert_eq!(world.index.next_batch(bucket, world.version), None);
     assert_eq!(world.index.buckets()[0].events_behind, 0);
+    assert_eq!(world.index.log_len(), 0);
 }
 
 #[test]
@@ -103,19 +89,16 @@ fn a_bucket_that_stands_where_nobody_knows_is_told_everything_anew() {
     world.register(alice(), 8);
     let sending = world.index.next_batch(bucket, world.version).unwrap();
     // The bucket was restored from a snapshot of another time.
-    let elsewhere = EventsOk {
-        stamp: Stamp {
-            seq: 77,
-            version: 99,
-        },
-        report: None,
-    };
+    let elsewhere = world.answer(Stamp {
+        seq: 77,
+        version: 99,
+    });
     let sent = world.index.batch_answered(&sending, elsewhere);
     assert_eq!(sent, Sent::Refused);
     let next = world.index.next_batch(bucket, world.version).unwrap();
     assert_eq!(next.args.from_stamp.seq, 77);
     assert_eq!(
-        kinds(&next.args.events),
+        kinds(&flat(&next.args.events)),
         [kind::ISSUER_UPSERTED, kind::USER_UPSERTED]
     );
 }
@@ -137,5 +120,39 @@ fn each_bucket_has_its_own_pace_and_the_log_waits_for_the_slowest() {
         .map(|bucket| bucket.events_behind)
         .collect();
     assert_eq!(behind, [0, 5]);
+    assert_eq!(world.index.log_len(), 5);
     assert_eq!(world.drain(slow).len(), 5);
+}
+
+#[test]
+fn a_bucket_too_far_behind_is_waited_for_no_longer_and_gets_the_state() {
+    let mut world = World::new(2);
+    let (fast, slow) = (canister(1), canister(2));
+    world.drain(fast);
+    world.drain(slow);
+    for limit in 0..=BEHIND_EVENTS_MAX + 1 {
+        world.register(alice(), limit);
+    }
+    world.drain(fast);
+    assert!(world.index.log_len() < BEHIND_EVENTS_MAX / 2);
+    let rows = world.drain(slow);
+    assert_eq!(kinds(&rows), [kind::ISSUER_UPSERTED, kind::USER_UPSERTED]);
+    assert_eq!(upserted(&rows[1]).byte_limit, BEHIND_EVENTS_MAX + 1);
+}
+
+#[test]
+fn a_deletion_is_told_to_new_buckets_too() {
+    let mut world = World::new(1);
+    world.register(alice(), 7);
+    world.drain(canister(1));
+    let context = world.context(operator());
+    world.index.delete_user(&context, alice()).unwrap();
+    for n in [1, 2] {
+        if n == 2 {
+            world.add_bucket(2);
+        }
+        let rows = world.drain(canister(n));
+        let deleted: UserDeleted = decode_one(&rows.last().unwrap().bytes).unwrap();
+        assert_eq!((deleted.user, deleted.incarnation), (alice(), 1));
+    }
 }

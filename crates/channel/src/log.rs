@@ -1,4 +1,25 @@
-//! The sender's side: events in stable memory, from the oldest that somebody still needs.
+//! The sender's events in stable memory, from the oldest that somebody still needs.
+//!
+//! Two memories. In the first a `StableBTreeMap` from sequence number to event:
+//!
+//! | offset | bytes | what |
+//! | --- | --- | --- |
+//! | 0 | 8 | the sender's canister version when the event was appended |
+//! | 8 | 2 | kind |
+//! | 10 | the rest | the event |
+//!
+//! In the second a `StableCell` with the two ends, 64 bytes:
+//!
+//! | offset | bytes | what |
+//! | --- | --- | --- |
+//! | 0 | 3 | magic `OCL` |
+//! | 3 | 1 | layout version, 1 |
+//! | 4 | 4 | reserved, 0 |
+//! | 8 | 16 | the place before the oldest event: sequence number, version |
+//! | 24 | 16 | the place after the newest event, likewise |
+//! | 40 | 24 | reserved, 0 |
+//!
+//! Numbers are little-endian.
 
 use std::borrow::Cow;
 
@@ -113,15 +134,15 @@ impl<M: Memory> Log<M> {
         })
     }
 
-    /// Drops the events up to `stamp`, which every receiver has acknowledged; at most 1,000 of them, so
+    /// Drops the events up to `stamp`, which every receiver has acknowledged; at most `max` of them, so
     /// that a long log is dropped over several calls. Unknown stamps drop nothing.
-    pub fn drop_until(&mut self, stamp: Stamp) {
+    pub fn drop_until(&mut self, stamp: Stamp, max: usize) {
         if !self.knows(stamp) {
             return;
         }
         let Ends { first, last } = *self.ends.get();
         let mut oldest = first;
-        for seq in (first.seq + 1..=stamp.seq).take(EVENTS_PER_BATCH_MAX) {
+        for seq in (first.seq + 1..=stamp.seq).take(max) {
             if let Some(Stored(event)) = self.events.remove(&seq) {
                 oldest = Stamp {
                     seq,
@@ -143,44 +164,54 @@ struct Ends {
     last: Stamp,
 }
 
-/// Four numbers of 8 bytes, little-endian: `first.seq, first.version, last.seq, last.version`.
+const MAGIC: &[u8; 3] = b"OCL";
+const LAYOUT_VERSION: u8 = 1;
+const ENDS_BYTES: usize = 64;
+
 impl Storable for Ends {
     const BOUND: Bound = Bound::Bounded {
-        max_size: 32,
+        max_size: ENDS_BYTES as u32,
         is_fixed_size: true,
     };
 
     fn to_bytes(&self) -> Cow<'_, [u8]> {
+        let mut bytes = vec![0; ENDS_BYTES];
+        bytes[..3].copy_from_slice(MAGIC);
+        bytes[3] = LAYOUT_VERSION;
         let numbers = [
             self.first.seq,
             self.first.version,
             self.last.seq,
             self.last.version,
         ];
-        numbers.map(u64::to_le_bytes).concat().into()
+        bytes[8..40].copy_from_slice(&numbers.map(u64::to_le_bytes).concat());
+        bytes.into()
     }
 
     fn into_bytes(self) -> Vec<u8> {
         self.to_bytes().into_owned()
     }
 
+    /// # Panics
+    /// When the memory holds something else, or a layout of a later version.
     fn from_bytes(bytes: Cow<[u8]>) -> Self {
-        let number =
-            |i: usize| u64::from_le_bytes(bytes[i * 8..][..8].try_into().expect("8 bytes"));
+        assert_eq!(&bytes[..3], MAGIC, "this memory holds no log");
+        assert_eq!(bytes[3], LAYOUT_VERSION, "the log's layout is another's");
+        let stamp = |at: usize| {
+            let number =
+                |at: usize| u64::from_le_bytes(bytes[at..][..8].try_into().expect("8 bytes"));
+            Stamp {
+                seq: number(at),
+                version: number(at + 8),
+            }
+        };
         Self {
-            first: Stamp {
-                seq: number(0),
-                version: number(1),
-            },
-            last: Stamp {
-                seq: number(2),
-                version: number(3),
-            },
+            first: stamp(8),
+            last: stamp(24),
         }
     }
 }
 
-/// Version (8 bytes, little-endian), kind (2 bytes), then the event's own bytes.
 #[derive(Debug, Clone)]
 struct Stored(Event);
 

@@ -8,6 +8,10 @@ use serde_bytes::ByteBuf;
 
 use crate::{BlobId, ChunkRange, channel::PublicKey, index::Allowance};
 
+/// The version of a bucket's code. Rises with every change of what a bucket keeps, understands or
+/// answers; an index replaces a bucket's code by the same or a higher version only.
+pub const VERSION: u32 = 1;
+
 /// Given by the index when it installs the bucket, and again at each upgrade.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct InitArgs {

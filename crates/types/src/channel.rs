@@ -25,12 +25,14 @@ pub struct Event {
     pub version: u64,
     /// Which shape `bytes` has: [`kind`].
     pub kind: u16,
-    /// The event in Candid.
+    /// The event in Candid; references, which are the bulk, in a shorter form ([`Reference::to_bytes`]).
     pub bytes: ByteBuf,
 }
 
 /// The kinds of events. A number is never used again for something else.
 pub mod kind {
+    /// Stands for an event that the receiver would not understand. Changes nothing.
+    pub const NOTHING: u16 = 0;
     /// Index → bucket: [`super::UserUpserted`].
     pub const USER_UPSERTED: u16 = 1;
     /// Index → bucket: [`super::IssuerUpserted`].
@@ -39,10 +41,62 @@ pub mod kind {
     pub const ISSUER_REMOVED: u16 = 3;
     /// Index → bucket: [`super::AccessorDeleted`].
     pub const ACCESSOR_DELETED: u16 = 4;
-    /// Bucket → index: [`super::BlobReferenceAdded`].
+    /// Index → bucket: [`super::UserDeleted`].
+    pub const USER_DELETED: u16 = 5;
+    /// Index → bucket: [`super::Revoked`].
+    pub const REVOKED: u16 = 6;
+    /// Both ways: [`super::StatePage`].
+    pub const STATE_PAGE: u16 = 32;
+    /// Bucket → index: [`super::Reference`], which is there now.
     pub const BLOB_REFERENCE_ADDED: u16 = 65;
-    /// Bucket → index: [`super::BlobReferenceRemoved`].
+    /// Bucket → index: [`super::Reference`], which is gone.
     pub const BLOB_REFERENCE_REMOVED: u16 = 66;
+    /// Bucket → index, in a state only: [`super::UserCounters`].
+    pub const USER_HELD: u16 = 67;
+    /// Bucket → index, in a state only: [`super::BlobHeld`].
+    pub const BLOB_HELD: u16 = 68;
+
+    /// The first [version of a bucket](crate::bucket::VERSION) that knows a kind. A bucket of an older one
+    /// is not told of it, and gets the whole state once it is upgraded.
+    pub const fn since(_kind: u16) -> u32 {
+        1
+    }
+
+    /// Kinds that a bucket may be told.
+    pub const TO_BUCKETS: [u16; 7] = [
+        USER_UPSERTED,
+        USER_DELETED,
+        ISSUER_UPSERTED,
+        ISSUER_REMOVED,
+        ACCESSOR_DELETED,
+        REVOKED,
+        STATE_PAGE,
+    ];
+
+    /// Whether a bucket of version `new` may be told kinds that one of version `old` does not know.
+    pub fn any_between(old: u32, new: u32) -> bool {
+        TO_BUCKETS
+            .iter()
+            .any(|kind| (old + 1..=new).contains(&since(*kind)))
+    }
+}
+
+/// Part of a whole state, row by row in the order of the sender's keys. A page is one event: it is
+/// applied as a whole or not at all, and may hold other rows when it is sent again.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
+pub struct StatePage {
+    /// The state begins here.
+    pub first: bool,
+    pub rows: Vec<StateRow>,
+    /// The state is complete.
+    pub last: bool,
+}
+
+/// One row of a state: an event without a place of its own.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct StateRow {
+    pub kind: u16,
+    pub bytes: ByteBuf,
 }
 
 /// A user may upload to the bucket.
@@ -51,7 +105,29 @@ pub struct UserUpserted {
     pub user: Principal,
     /// Rises when a user is registered anew after a deletion.
     pub incarnation: u64,
+    /// A lower one than before takes back what of the user's lease is not reserved.
     pub byte_limit: u64,
+    /// What the index knows of the user in this bucket. In a state only.
+    pub counters: Option<Counters>,
+}
+
+/// The user and every lower incarnation of it are gone, with all they stored.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct UserDeleted {
+    pub user: Principal,
+    pub incarnation: u64,
+}
+
+/// Tokens for this accessor (of this user, where one is named) that were issued before `min_iat_ms` are
+/// not believed.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    pub accessor_id: Principal,
+    pub user: Option<Principal>,
+    /// Milliseconds since 1970.
+    pub min_iat_ms: u64,
+    /// By then every such token has lapsed, and the revocation is forgotten. Milliseconds since 1970.
+    pub until_ms: u64,
 }
 
 /// Tokens of this issuer are to be believed.
@@ -72,22 +148,75 @@ pub struct AccessorDeleted {
     pub accessor_id: Principal,
 }
 
-#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
-pub struct BlobReferenceAdded {
+/// A reference came or went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reference {
     pub blob_id: BlobId,
     pub size: u64,
     pub owner: Principal,
     pub accessor_id: Principal,
+    /// Whether the blob came with its first reference, or went with its last.
+    pub with_blob: bool,
 }
 
-#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
-pub struct BlobReferenceRemoved {
+impl Reference {
+    /// `blob_id[32] ‖ size u64 little-endian ‖ with_blob u8 ‖ len u8 ‖ owner ‖ len u8 ‖ accessor_id`: at most
+    /// 101 bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(101);
+        bytes.extend(self.blob_id.0);
+        bytes.extend(self.size.to_le_bytes());
+        bytes.push(self.with_blob.into());
+        for principal in [self.owner, self.accessor_id] {
+            bytes.push(principal.as_slice().len() as u8);
+            bytes.extend(principal.as_slice());
+        }
+        bytes
+    }
+
+    /// None for anything that [`Reference::to_bytes`] does not give.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        fn principal(bytes: &[u8]) -> Option<(Principal, &[u8])> {
+            let (len, rest) = bytes.split_first()?;
+            let (id, rest) = rest.split_at_checked((*len).into())?;
+            Some((Principal::try_from_slice(id).ok()?, rest))
+        }
+        let (blob_id, rest) = bytes.split_first_chunk()?;
+        let (size, rest) = rest.split_first_chunk()?;
+        let (with_blob, rest) = rest.split_first()?;
+        let (owner, rest) = principal(rest)?;
+        let (accessor_id, rest) = principal(rest)?;
+        (*with_blob <= 1 && rest.is_empty()).then(|| Self {
+            blob_id: BlobId(*blob_id),
+            size: u64::from_le_bytes(*size),
+            owner,
+            accessor_id,
+            with_blob: *with_blob == 1,
+        })
+    }
+}
+
+/// The bucket has this blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobHeld {
     pub blob_id: BlobId,
     pub size: u64,
-    pub owner: Principal,
-    pub accessor_id: Principal,
-    /// It was the blob's last reference in the bucket: the blob is gone from there.
-    pub blob_gone: bool,
+}
+
+impl BlobHeld {
+    /// `blob_id[32] ‖ size u64 little-endian`.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [&self.blob_id.0[..], &self.size.to_le_bytes()].concat()
+    }
+
+    /// None for anything that [`BlobHeld::to_bytes`] does not give.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (blob_id, size) = bytes.split_first_chunk()?;
+        Some(Self {
+            blob_id: BlobId(*blob_id),
+            size: u64::from_le_bytes(size.try_into().ok()?),
+        })
+    }
 }
 
 /// An X25519 public key of a canister, under which tokens are issued and checked.
@@ -136,10 +265,15 @@ impl Counters {
             .saturating_sub(self.spent)
             .saturating_sub(self.returned)
     }
+
+    /// What of the user's limit this bucket takes: stored or leased.
+    pub fn held(&self) -> u64 {
+        self.used().saturating_add(self.lease())
+    }
 }
 
-/// One user's counters, as a bucket reports them.
-#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+/// One user's counters in one bucket, as one side has them.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserCounters {
     pub user: Principal,
     pub incarnation: u64,
@@ -156,6 +290,10 @@ pub struct EventsArgs {
     pub counters: Vec<UserCounters>,
     /// Of the bucket that sends. From a bucket only.
     pub report: Option<BucketReport>,
+    /// Up to where the sender has heard the receiver. A receiver that knows better starts telling.
+    pub heard: Stamp,
+    /// The sender's canister version.
+    pub version: u64,
 }
 
 /// What a bucket tells about itself.
@@ -167,6 +305,11 @@ pub struct BucketReport {
     pub bytes_free: u64,
     /// The bucket's key; none until it has drawn its secret.
     pub key: Option<PublicKey>,
+    /// The version of the bucket's code: [`crate::bucket::VERSION`].
+    pub version: Option<u32>,
+    /// The newest canister version of the index that the bucket has seen. An index that does not
+    /// remember having been there was restored from a snapshot.
+    pub index_version: u64,
 }
 
 /// Answer of `c2c_events`.
@@ -177,6 +320,10 @@ pub struct EventsOk {
     pub stamp: Stamp,
     /// From a bucket only, as in [`EventsArgs::report`].
     pub report: Option<BucketReport>,
+    /// From the index only: what it knows of users whom the batch told of, where that is more.
+    pub counters: Vec<UserCounters>,
+    /// The answerer's canister version.
+    pub version: u64,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -202,9 +349,13 @@ pub struct LeaseArgs {
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct LeaseOk {
+    /// A higher one than the bucket's: the user was deleted and registered again.
     pub incarnation: u64,
-    /// All that was ever granted to this bucket for this user.
-    pub granted: u64,
+    pub byte_limit: u64,
+    /// All that the index knows of the user in this bucket, the grant included.
+    pub counters: Counters,
+    /// The index's canister version.
+    pub version: u64,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -219,9 +370,87 @@ pub enum LeaseError {
     AllowanceExceeded(crate::index::Allowance),
 }
 
+/// Argument of `c2c_recall`: the bucket gives back what of the user's lease is not reserved.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct RecallArgs {
+    pub user: Principal,
+    pub incarnation: u64,
+    /// What the index knows.
+    pub counters: Counters,
+    /// The index's canister version.
+    pub version: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum RecallError {
+    /// The caller is not the bucket's index.
+    NotAuthorized,
+    /// No such user here, nor such an incarnation: nothing is leased to it.
+    NotRegistered,
+}
+
+/// Argument of `c2c_audit`: one page of a bucket's users.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditArgs {
+    /// Where the page before ended.
+    pub after: Option<AuditPlace>,
+}
+
+/// A place in an audit: after a user, or within its blobs.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditPlace {
+    pub user: Principal,
+    /// The last blob that was counted, and the bytes so far; none when the user is done.
+    pub within: Option<(BlobId, u64)>,
+}
+
+/// What a bucket's references and uploads say, counted anew.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditPage {
+    pub users: Vec<AuditedUser>,
+    /// None at the end.
+    pub next: Option<AuditPlace>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditedUser {
+    /// As the bucket keeps them.
+    pub kept: UserCounters,
+    /// As the bucket keeps it.
+    pub reserved: u64,
+    /// Bytes of the distinct blobs that the user refers to.
+    pub bytes_referenced: u64,
+    /// Bytes of the user's open uploads.
+    pub bytes_open: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum AuditPageError {
+    /// The caller is not the bucket's index.
+    NotAuthorized,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reference_reads_as_it_was_written_and_nothing_else_does() {
+        let reference = Reference {
+            blob_id: BlobId([7; 32]),
+            size: u64::MAX,
+            owner: Principal::from_slice(&[1; 29]),
+            accessor_id: Principal::anonymous(),
+            with_blob: true,
+        };
+        let bytes = reference.to_bytes();
+        assert_eq!(Reference::from_bytes(&bytes), Some(reference));
+        for len in 0..bytes.len() {
+            assert_eq!(Reference::from_bytes(&bytes[..len]), None);
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(Reference::from_bytes(&longer), None);
+    }
 
     #[test]
     fn counters_merge_in_any_order() {

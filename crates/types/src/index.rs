@@ -3,7 +3,10 @@
 use candid::{CandidType, Principal};
 use serde::{Deserialize, Serialize};
 
-use crate::{BlobId, channel::PublicKey};
+use crate::{
+    BlobId,
+    channel::{AuditPlace, AuditedUser, Counters, PublicKey},
+};
 
 /// Given at installation; all of it optional, so that a plain `dfx deploy` is enough.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
@@ -24,6 +27,8 @@ pub struct Allowance {
     pub bytes_used: u64,
     /// Promised to uploads in other buckets.
     pub leased_elsewhere: u64,
+    /// A bucket that was asked to give back what it does not need, and did not answer.
+    pub unreachable: Option<Principal>,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -40,6 +45,119 @@ pub enum UserError {
     NotRegistered,
     /// The anonymous principal and the management canister are nobody.
     InvalidUser,
+}
+
+/// Whose part of the file-change feed to read, and from where.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct FeedArgs {
+    /// The `id` of the last change that was read; 0 reads from the oldest that is kept.
+    pub after: u64,
+    /// Changes in one answer; at most 1,000.
+    pub limit: u32,
+    /// Whose changes: none means everybody's for admins and issuers, the caller's own for others.
+    pub owner: Option<Principal>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct FeedPage {
+    /// In order.
+    pub changes: Vec<Change>,
+    /// Changes up to this id are not kept any more: who has read less far than this has missed some.
+    pub forgotten_until: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum FeedError {
+    /// Another's changes are shown to admins and issuers only.
+    NotAuthorized,
+}
+
+/// One change of a file.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// Rises from change to change, also over a restored snapshot; not by one.
+    pub id: u64,
+    /// When the index heard of it. Milliseconds since 1970.
+    pub at_ms: u64,
+    pub what: ChangeKind,
+    pub blob_id: BlobId,
+    pub size: u64,
+    pub bucket: Principal,
+    pub owner: Principal,
+    pub accessor_id: Principal,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The bucket has got the blob, with its first reference.
+    Added,
+    /// A further reference.
+    Referenced,
+    /// A reference went; the blob has others.
+    Unreferenced,
+    /// The last reference went, and the blob with it.
+    Deleted,
+}
+
+/// Compares what a bucket's references say with its counters, and those with the index's: one page.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditArgs {
+    pub bucket: Principal,
+    /// Where the page before ended.
+    pub after: Option<AuditPlace>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditOk {
+    /// Users that were looked at.
+    pub users: u64,
+    /// Those whose figures disagree. While uploads and events are under way the index is a little behind;
+    /// at rest there is no difference.
+    pub differences: Vec<AuditDifference>,
+    /// None at the end.
+    pub next: Option<AuditPlace>,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct AuditDifference {
+    /// What the bucket keeps, and what its references and uploads say.
+    pub at_bucket: AuditedUser,
+    /// What the index keeps of the same user in that bucket.
+    pub at_index: Counters,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum AuditError {
+    /// Not an admin.
+    NotAuthorized,
+    /// No bucket of this index.
+    NotFound,
+    /// The bucket did not answer, or is being audited already.
+    Retry { ms: u64 },
+}
+
+/// Tokens of the calling issuer for one of its accessors are believed only when they were issued at
+/// `min_iat_ms` or later.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct RevokeArgs {
+    /// Names the accessor within the issuer; none means the issuer itself.
+    pub dn: Option<serde_bytes::ByteBuf>,
+    /// Only this user's tokens; none means everybody's.
+    pub user: Option<Principal>,
+    /// Milliseconds since 1970.
+    pub min_iat_ms: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum RevokeError {
+    /// The caller is no issuer.
+    NotAuthorized,
+    /// In bytes.
+    InvalidName { max: u32 },
+    /// Later than now, or so early that every such token has lapsed already.
+    InvalidTime { now_ms: u64, earliest_ms: u64 },
+    /// Too many are in force; the first lapses at `ms` since 1970.
+    TooManyRevocations { max: u32, ms: u64 },
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]

@@ -51,8 +51,27 @@ pub const EVENTS_PER_BATCH_MAX: usize = 1_000;
 /// Bytes of the events of one `c2c_events` batch.
 pub const EVENT_BATCH_BYTES_MAX: usize = 1_000_000;
 
-/// Bytes of one event.
+/// Bytes of the rows in one page of a state, which is one event of a batch.
+pub const STATE_PAGE_BYTES_MAX: usize = 900_000;
+
+/// A receiver that is further behind than this is waited for no longer: it gets the whole state when it
+/// is there again, and the log need not be kept for it.
+pub const BEHIND_EVENTS_MAX: u64 = 100_000;
+
+/// Bytes of one event in a log.
 pub const EVENT_BYTES_MAX: usize = 4_096;
+
+/// Changes of files that the index's feed keeps.
+pub const FEED_CHANGES_MAX: u64 = 1_000_000;
+
+/// Revocations in force at one time, of all issuers.
+pub const REVOCATIONS_MAX: u32 = 10_000;
+
+/// A lease of which nothing was used for so long goes back to the index.
+pub const LEASE_IDLE_MS: u64 = HOUR_MS;
+
+/// Rows (users and their blobs) that a bucket counts for one page of an audit.
+pub const AUDIT_ROWS_MAX: usize = 2_000;
 
 /// Rows in one page of a list.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
@@ -120,6 +139,9 @@ const _: () = {
     assert!(BLOB_BYTES_MAX <= BUCKET_BYTES_MAX);
     // A batch holds at least one event, whatever its size.
     assert!(EVENT_BYTES_MAX <= EVENT_BATCH_BYTES_MAX);
+    // So does a page of a state, with what Candid adds to it.
+    assert!(EVENT_BYTES_MAX < STATE_PAGE_BYTES_MAX);
+    assert!(STATE_PAGE_BYTES_MAX + 8 * EVENTS_PER_BATCH_MAX + 1_000 <= EVENT_BATCH_BYTES_MAX);
     assert!(LEASE_BYTES_MIN >= CHUNK_BYTES && LEASE_BYTES_MIN <= POOL_LOW_BYTES);
     // A cached page's URL outlives the window in which it stays the same.
     assert!(READ_TOKEN_LIFE_MS > READ_TOKEN_WINDOW_MS);

@@ -13,7 +13,14 @@ const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 4] = ["client", "journey", "refusals", "upgrades"];
+const INTEGRATION: [&str; 6] = [
+    "accounts",
+    "client",
+    "journey",
+    "refusals",
+    "snapshots",
+    "upgrades",
+];
 
 /// All of them.
 pub fn all(bench: &mut Bench) -> Result<()> {

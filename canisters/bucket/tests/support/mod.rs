@@ -4,15 +4,15 @@
 #![allow(dead_code)]
 
 use candid::{CandidType, Principal, encode_one};
-use data_bucket::{Bucket, Now, Stop};
+use data_bucket::{Bucket, Now, Outgoing, Stop};
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_tokens::{Grant, Pair, Scope, SecretKey, issue};
 use openstorage_types::{
     BlobId,
     bucket::{InitArgs, PushChunkArgs, PushChunkError, PushChunkOk, UploadState, UploadStatus},
     channel::{
-        Event, EventsArgs, EventsError, EventsOk, IssuerUpserted, LeaseArgs, LeaseOk, PublicKey,
-        Stamp, UserUpserted, kind,
+        Counters, Event, EventsArgs, EventsError, EventsOk, IssuerUpserted, LeaseArgs, LeaseOk,
+        PublicKey, Stamp, UserUpserted, kind,
     },
     chunk_count, chunk_len,
     limits::{CHUNK_BYTES, HOUR_MS, READ_TOKEN_LIFE_MS},
@@ -22,6 +22,8 @@ use sha2::{Digest, Sha256};
 pub const START_MS: u64 = 1_700_000_000_000;
 pub const DAY_MS: u64 = 24 * HOUR_MS;
 pub const SECRET: [u8; 32] = [7; 32];
+/// Of each user.
+pub const LIMIT: u64 = 10_000_000_000;
 pub const MIME_TYPE: &str = "image/png";
 
 pub fn principal(n: u8) -> Principal {
@@ -87,13 +89,22 @@ pub fn chunk(data: &[u8], index: u64) -> PushChunkArgs {
     }
 }
 
+/// The place after a batch.
+pub fn end(args: &EventsArgs) -> Stamp {
+    let from = args.from_stamp;
+    Stamp {
+        seq: from.seq + args.events.len() as u64,
+        version: args.events.last().map_or(from.version, |last| last.version),
+    }
+}
+
 /// A bucket, the memory under it, and the time.
 pub struct World {
     pub bucket: Bucket,
-    memory: DefaultMemoryImpl,
+    pub memory: DefaultMemoryImpl,
     pub now: Now,
     /// The place in the index's log that the bucket was told last.
-    told: Stamp,
+    pub told: Stamp,
 }
 
 impl World {
@@ -155,21 +166,24 @@ impl World {
             }],
             counters: vec![],
             report: None,
+            heard: Stamp::default(),
+            version: 5,
         };
         self.told = self.hear(&args).expect("the index is heard").stamp;
     }
 
     pub fn hear(&mut self, args: &EventsArgs) -> Result<EventsOk, EventsError> {
-        self.bucket.receive(&index(), args)
+        self.bucket.receive(&index(), args, self.now)
     }
 
-    fn tell_user(&mut self, user: Principal) {
+    pub fn tell_user(&mut self, user: Principal) {
         self.tell(
             kind::USER_UPSERTED,
             &UserUpserted {
                 user,
                 incarnation: 1,
-                byte_limit: 0,
+                byte_limit: LIMIT,
+                counters: None,
             },
         );
     }
@@ -178,9 +192,14 @@ impl World {
     pub fn lease(&mut self, user: Principal, granted: u64) {
         let answer = LeaseOk {
             incarnation: 1,
-            granted,
+            byte_limit: LIMIT,
+            counters: Counters {
+                granted,
+                ..Counters::default()
+            },
+            version: 5,
         };
-        self.bucket.leased(user, &answer);
+        self.bucket.leased(user, &answer, self.now);
     }
 
     pub fn push(
@@ -235,9 +254,28 @@ impl World {
         ]
     }
 
+    /// The index takes a batch, and knows nothing more.
+    pub fn acknowledge(&mut self, sent: &Outgoing) {
+        let answer = EventsOk {
+            stamp: end(&sent.args),
+            report: None,
+            counters: vec![],
+            version: 5,
+        };
+        self.bucket.acknowledged(sent, &answer, self.now);
+    }
+
+    /// The index takes all that there is.
+    pub fn drain(&mut self) {
+        while let Some(sent) = self.bucket.next_batch(self.now.version) {
+            self.acknowledge(&sent);
+            self.now.version += 1;
+        }
+    }
+
     /// Bytes that the user is charged for, as the next batch tells the index.
-    pub fn charged(&self, user: Principal) -> Option<u64> {
-        let batch = self.bucket.next_batch()?;
+    pub fn charged(&mut self, user: Principal) -> Option<u64> {
+        let batch = self.bucket.next_batch(self.now.version)?.args;
         let row = batch.counters.iter().find(|row| row.user == user)?;
         Some(row.counters.used())
     }

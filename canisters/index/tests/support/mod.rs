@@ -3,13 +3,20 @@
 //! Each test program uses a part of it.
 #![allow(dead_code)]
 
-use candid::{CandidType, Principal, encode_one};
-use data_bucket_index::{Context, Index, creation::Step};
+use candid::{CandidType, Principal, decode_one, encode_one};
+use data_bucket_index::{
+    Context, Index,
+    creation::Step,
+    sync::{Sending, Sent},
+};
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_tokens::{Grant, Pair, Scope, SecretKey, issue};
 use openstorage_types::{
     BlobId,
-    channel::{BucketReport, Event, EventsArgs, EventsOk, PublicKey, Stamp},
+    channel::{
+        BucketReport, Event, EventsArgs, EventsOk, PublicKey, Reference, Stamp, StatePage,
+        StateRow, kind,
+    },
     index::{InitArgs, RegisterIssuerArgs, RegisterIssuerOk, UserArgs},
     limits::HOUR_MS,
 };
@@ -66,7 +73,7 @@ pub fn chat_key() -> PublicKey {
 /// An index, the memory under it, and the time.
 pub struct World {
     pub index: Index,
-    memory: DefaultMemoryImpl,
+    pub memory: DefaultMemoryImpl,
     pub now_ms: u64,
     pub version: u64,
 }
@@ -144,6 +151,8 @@ impl World {
             bytes_used,
             bytes_free,
             key: Some(chat_key()),
+            version: Some(1),
+            index_version: 0,
         };
         self.hear(bucket, Stamp::default(), vec![], Some(report));
     }
@@ -160,36 +169,45 @@ impl World {
             events,
             counters: vec![],
             report,
+            heard: Stamp::default(),
+            version: 5,
         };
         let context = self.context(bucket);
         self.index.events(&context, &args).expect("it is heard")
     }
 
-    /// What a bucket is sent until it knows everything, with every batch acknowledged.
-    pub fn drain(&mut self, bucket: Principal) -> Vec<Event> {
-        let mut events = vec![];
+    /// What a bucket is sent until it knows everything, with every batch acknowledged; the rows of a
+    /// state one by one.
+    pub fn drain(&mut self, bucket: Principal) -> Vec<StateRow> {
+        let mut rows = vec![];
         while let Some(sending) = self.index.next_batch(bucket, self.version) {
-            let args = &sending.args;
-            events.extend(args.events.iter().cloned());
-            let stamp = Stamp {
-                seq: args.from_stamp.seq + args.events.len() as u64,
-                version: args
-                    .events
-                    .last()
-                    .map_or(args.from_stamp.version, |event| event.version),
-            };
-            let report = BucketReport {
+            rows.extend(flat(&sending.args.events));
+            self.acknowledge(&sending);
+        }
+        rows
+    }
+
+    /// A bucket has taken the whole batch.
+    pub fn acknowledge(&mut self, sending: &Sending) -> Sent {
+        let answer = self.answer(end(&sending.args));
+        self.index.batch_answered(sending, answer)
+    }
+
+    /// A bucket stands there now. It has seen every version of the index.
+    pub fn answer(&mut self, stamp: Stamp) -> EventsOk {
+        self.version += 1;
+        EventsOk {
+            stamp,
+            report: Some(BucketReport {
                 bytes_used: 0,
                 bytes_free: BUCKET_BYTES,
                 key: Some(chat_key()),
-            };
-            let answer = EventsOk {
-                stamp,
-                report: Some(report),
-            };
-            self.index.batch_answered(&sending, answer);
+                version: Some(1),
+                index_version: 0,
+            }),
+            counters: vec![],
+            version: 1,
         }
-        events
     }
 
     /// The chat's token for `user`, to delete the accessor `dn` of the chat.
@@ -216,6 +234,39 @@ impl World {
 
     pub fn step(&mut self) -> Option<Step> {
         self.index.begin_creation_step(self.now_ms)
+    }
+}
+
+/// Events, and the rows of a state among them one by one.
+pub fn flat(events: &[Event]) -> Vec<StateRow> {
+    let mut rows = vec![];
+    for Event { kind, bytes, .. } in events {
+        if *kind == kind::STATE_PAGE {
+            let page: StatePage = decode_one(bytes).expect("a page");
+            rows.extend(page.rows);
+        } else {
+            let (kind, bytes) = (*kind, bytes.clone());
+            rows.push(StateRow { kind, bytes });
+        }
+    }
+    rows
+}
+
+/// The place after a batch.
+pub fn end(args: &EventsArgs) -> Stamp {
+    let from = args.from_stamp;
+    Stamp {
+        seq: from.seq + args.events.len() as u64,
+        version: args.events.last().map_or(from.version, |last| last.version),
+    }
+}
+
+/// A reference comes or goes.
+pub fn reference(kind: u16, reference: &Reference) -> Event {
+    Event {
+        version: 5,
+        kind,
+        bytes: reference.to_bytes().into(),
     }
 }
 

@@ -1,0 +1,265 @@
+//! Users: leases and what takes them back, deletions that take everything along, and a bucket that was
+//! restored from a snapshot.
+
+mod support;
+
+use candid::Principal;
+use data_bucket::{Bucket, Stop};
+use openstorage_types::{
+    bucket::{GoneReason, PushChunkError, UploadState},
+    channel::{
+        Counters, LeaseOk, RecallArgs, RecallError, Revoked, UserCounters, UserDeleted,
+        UserUpserted, kind,
+    },
+    limits::{CHUNK_BYTES, LEASE_IDLE_MS},
+};
+use support::*;
+
+const GRANTED: u64 = 1_000_000_000;
+
+fn upsert(world: &mut World, incarnation: u64, byte_limit: u64) {
+    let event = UserUpserted {
+        user: alice(),
+        incarnation,
+        byte_limit,
+        counters: None,
+    };
+    world.tell(kind::USER_UPSERTED, &event);
+}
+
+fn delete(world: &mut World, incarnation: u64) {
+    let user = alice();
+    world.tell(kind::USER_DELETED, &UserDeleted { user, incarnation });
+}
+
+fn recall(world: &mut World, caller: Principal) -> Result<UserCounters, RecallError> {
+    let args = RecallArgs {
+        user: alice(),
+        incarnation: 1,
+        counters: Counters::default(),
+        version: 5,
+    };
+    world.bucket.recall(&caller, &args, world.now)
+}
+
+/// Two chunks, the first of which is in.
+fn begun(world: &mut World) -> Vec<u8> {
+    let data = bytes(CHUNK_BYTES + 10, 7);
+    world.push(alice(), &chunk(&data, 0)).unwrap();
+    data
+}
+
+#[test]
+fn a_recall_takes_what_is_not_reserved_and_nothing_else() {
+    let mut world = World::new();
+    let data = begun(&mut world);
+    assert_eq!(recall(&mut world, bob()), Err(RecallError::NotAuthorized));
+    for _ in 0..2 {
+        let told = recall(&mut world, index()).unwrap();
+        assert_eq!(told.counters.lease(), data.len() as u64);
+    }
+    // The upload goes on, and ends well.
+    let pushed = world.push(alice(), &chunk(&data, 1)).unwrap();
+    assert_eq!(pushed.state, UploadState::Stored);
+    let told = recall(&mut world, index()).unwrap();
+    assert_eq!(
+        (told.counters.used(), told.counters.lease()),
+        (data.len() as u64, 0)
+    );
+    // What is wanted next is asked for.
+    let question = world.shortage(alice(), &chunk(b"more", 0));
+    assert_eq!((question.wanted, question.incarnation), (4, Some(1)));
+}
+
+#[test]
+fn a_lowered_limit_takes_back_what_is_not_reserved() {
+    let mut world = World::new();
+    begun(&mut world);
+    upsert(&mut world, 1, LIMIT + 1);
+    assert!(world.push(alice(), &chunk(b"small", 0)).is_ok());
+    upsert(&mut world, 1, 5);
+    world.shortage(alice(), &chunk(b"another", 0));
+}
+
+#[test]
+fn an_idle_lease_goes_back() {
+    let mut world = World::new();
+    world.drain();
+    assert_eq!(world.bucket.next_idle_ms(), Some(START_MS + LEASE_IDLE_MS));
+    world.pass(LEASE_IDLE_MS / 2);
+    world.upload(bob(), &bytes(10, 1));
+    let data = begun(&mut world);
+    world.pass(LEASE_IDLE_MS / 2);
+    world.bucket.give_back_idle(world.now);
+    assert!(world.bucket.next_idle_ms().is_some());
+    world.pass(LEASE_IDLE_MS);
+    world.bucket.give_back_idle(world.now);
+    world.shortage(bob(), &chunk(b"another", 0));
+    let batch = world.bucket.next_batch(2).unwrap();
+    let leases: u64 = batch
+        .args
+        .counters
+        .iter()
+        .map(|row| row.counters.lease())
+        .sum();
+    assert_eq!(leases, data.len() as u64);
+}
+
+#[test]
+fn a_deleted_user_loses_uploads_and_blobs_and_comes_back_as_another() {
+    let mut world = World::new();
+    let shared = bytes(300, 1);
+    world.upload(bob(), &shared);
+    world.upload(alice(), &shared);
+    world.upload(alice(), &bytes(500, 2));
+    let open = begun(&mut world);
+    delete(&mut world, 1);
+    // Nothing of it can be added to meanwhile.
+    let pushed = world.refusal(alice(), &chunk(&open, 1));
+    assert!(matches!(pushed, PushChunkError::Retry { .. }));
+    // Registered again at once: it has to wait too.
+    upsert(&mut world, 4, LIMIT);
+    let pushed = world.refusal(alice(), &chunk(&open, 1));
+    assert!(matches!(pushed, PushChunkError::Retry { .. }));
+    world.upgrade();
+    while world.bucket.is_deleting_users() {
+        world.bucket.delete_user_slice(world.now);
+    }
+    // Bob's stay.
+    assert_eq!(world.figures(), [1, 1, 0, 300, 0]);
+    assert_eq!(
+        world.state(alice(), &open).state,
+        UploadState::Gone(GoneReason::UserDeleted)
+    );
+    // The new one has nothing, and no lease.
+    let question = world.shortage(alice(), &chunk(&open, 0));
+    assert_eq!(
+        (question.incarnation, question.counters),
+        (Some(4), Counters::default())
+    );
+    // What is late of the old one changes nothing.
+    upsert(&mut world, 1, LIMIT);
+    delete(&mut world, 3);
+    world.lease(alice(), GRANTED);
+    assert_eq!(
+        world.shortage(alice(), &chunk(&open, 0)).incarnation,
+        Some(4)
+    );
+    delete(&mut world, 4);
+    world.bucket.delete_user_slice(world.now);
+    assert_eq!(
+        world.refusal(alice(), &chunk(&open, 0)),
+        PushChunkError::NotRegistered
+    );
+    // An older index's word does not bring it back.
+    upsert(&mut world, 4, LIMIT);
+    assert!(!world.bucket.knows(&alice()));
+}
+
+#[test]
+fn a_higher_incarnation_in_any_message_deletes_the_lower() {
+    let mut world = World::new();
+    world.upload(alice(), &bytes(500, 2));
+    let answer = LeaseOk {
+        incarnation: 6,
+        byte_limit: LIMIT,
+        counters: Counters {
+            granted: 100,
+            ..Counters::default()
+        },
+        version: 5,
+    };
+    world.bucket.leased(alice(), &answer, world.now);
+    let pushed = world.refusal(alice(), &chunk(b"new", 0));
+    assert!(matches!(pushed, PushChunkError::Retry { .. }));
+    world.bucket.delete_user_slice(world.now);
+    assert_eq!(world.figures(), [0; 5]);
+    world.bucket.leased(alice(), &answer, world.now);
+    world.upload(alice(), b"new");
+}
+
+#[test]
+fn after_a_snapshot_no_lease_counts_before_the_index_has_confirmed_it() {
+    let mut world = World::new();
+    world.bucket.note(10);
+    world.upload(alice(), &bytes(500, 2));
+    let data = begun(&mut world);
+    let snapshot = world.memory.borrow().clone();
+    // All that is not reserved goes back; the upload is finished, and the small blob deleted.
+    recall(&mut world, index()).unwrap();
+    world.push(alice(), &chunk(&data, 1)).unwrap();
+    let known = recall(&mut world, index()).unwrap().counters;
+    assert_eq!((known.used(), known.lease()), (500 + data.len() as u64, 0));
+
+    *world.memory.borrow_mut() = snapshot;
+    world.bucket = Bucket::open(world.memory.clone(), own(), None);
+    world.bucket.note(20);
+    // Neither begun nor ended before the index has said what it knows.
+    for args in [chunk(b"small", 0), chunk(&data, 1)] {
+        let question = world.shortage(alice(), &args);
+        assert_eq!(question.counters.lease(), GRANTED - 500);
+    }
+    let answer = LeaseOk {
+        incarnation: 1,
+        byte_limit: LIMIT,
+        counters: known,
+        version: 6,
+    };
+    world.bucket.leased(alice(), &answer, world.now);
+    // No lease covers the upload any more: it is gone, and what is stored is what counts.
+    assert_eq!(
+        world.state(alice(), &data).state,
+        UploadState::Gone(GoneReason::Aborted)
+    );
+    let told = recall(&mut world, index()).unwrap().counters;
+    assert_eq!((told.used(), told.lease()), (500, 0));
+    assert!(told.returned >= known.returned && told.spent >= known.spent);
+}
+
+#[test]
+fn a_revoked_token_opens_nothing_and_a_later_one_does() {
+    let mut world = World::new();
+    let id = world.upload(alice(), &bytes(500, 2));
+    let (hers, his) = (world.read_token(alice()), world.read_token(bob()));
+    let revoked = Revoked {
+        accessor_id: chat(),
+        user: Some(alice()),
+        min_iat_ms: world.now.ms + 1,
+        until_ms: world.now.ms + DAY_MS,
+    };
+    world.tell(kind::REVOKED, &revoked);
+    let read = |world: &World, user: Principal, token: String| {
+        let args = openstorage_types::bucket::ReadChunkArgs {
+            blob_id: id,
+            accessor_id: chat(),
+            token,
+            chunk_index: 0,
+        };
+        world.bucket.read_chunk(&user, &args, world.now).is_ok()
+    };
+    assert!(!read(&world, alice(), hers));
+    assert!(read(&world, bob(), his));
+    world.pass(1);
+    let later = world.read_token(alice());
+    assert!(read(&world, alice(), later));
+}
+
+#[test]
+fn a_doubted_upload_is_verified_once_the_index_has_confirmed_the_counters() {
+    let mut world = World::new();
+    world.drain();
+    world.bucket.note(10);
+    world.bucket.note(20);
+    let Err(Stop::Lease(question)) = world.push(alice(), &chunk(b"small", 0)) else {
+        panic!("it is in doubt");
+    };
+    assert_eq!(question.wanted, 0);
+    let answer = LeaseOk {
+        incarnation: 1,
+        byte_limit: LIMIT,
+        counters: question.counters,
+        version: 5,
+    };
+    world.bucket.leased(alice(), &answer, world.now);
+    world.upload(alice(), b"small");
+}

@@ -1,0 +1,159 @@
+//! A canister is restored from a snapshot: it notices, and agrees with the others again.
+
+use candid::Principal;
+use integration_tests::{
+    SMALL_BUCKET_BYTES, Setup, blob_id, bucket, bytes, chunk, index, operator, user,
+};
+use openstorage_types::{
+    bucket::*,
+    index::{AllocatedBucketArgs, InitArgs, UserArgs},
+};
+
+fn snapshot(setup: &Setup, canister: Principal) -> Vec<u8> {
+    let (pic, sender) = (&setup.pic, Some(operator()));
+    pic.stop_canister(canister, sender).unwrap();
+    let snapshot = pic.take_canister_snapshot(canister, sender, None).unwrap();
+    pic.start_canister(canister, sender).unwrap();
+    snapshot.id
+}
+
+fn restore(setup: &Setup, canister: Principal, snapshot: Vec<u8>) {
+    let (pic, sender) = (&setup.pic, Some(operator()));
+    pic.stop_canister(canister, sender).unwrap();
+    pic.load_canister_snapshot(canister, sender, snapshot)
+        .unwrap();
+    pic.start_canister(canister, sender).unwrap();
+}
+
+/// Pushes until the answer is another than to come later.
+fn push(
+    setup: &Setup,
+    bucket: Principal,
+    user: Principal,
+    args: &PushChunkArgs,
+) -> Result<PushChunkOk, PushChunkError> {
+    for _ in 0..100 {
+        match bucket::push_chunk(setup, bucket, user, args.clone()) {
+            Err(PushChunkError::Retry { .. }) => {
+                setup.pic.advance_time(std::time::Duration::from_secs(1));
+                setup.pic.tick();
+            }
+            decided => return decided,
+        }
+    }
+    panic!("never decided");
+}
+
+#[test]
+fn an_index_that_forgot_its_grants_grants_nothing_twice() {
+    let init = InitArgs {
+        bucket_bytes_max: Some(SMALL_BUCKET_BYTES),
+        ..InitArgs::default()
+    };
+    let setup = Setup::with(init).with_buckets(2);
+    let [one, two] = setup.active_buckets()[..] else {
+        panic!("two buckets");
+    };
+    let (alice, room) = setup.user_with_chat(1);
+    let limit = 24_000_000;
+    let args = UserArgs {
+        user: alice,
+        byte_limit: limit,
+    };
+    index::update_user(&setup, operator(), args).unwrap();
+    setup.rest();
+    let earlier = snapshot(&setup, setup.index);
+
+    // What the index will have forgotten: a blob, an upload, and a user.
+    let stored = bytes(3_000, 1);
+    let first = |size: u64, seed| PushChunkArgs {
+        size,
+        ..chunk(&bytes(2_000_000, seed), 0, room.accessor_id)
+    };
+    push(&setup, one, alice, &chunk(&stored, 0, room.accessor_id)).unwrap();
+    push(&setup, two, alice, &first(15_000_000, 2)).unwrap();
+    let bob = user(77);
+    let args = UserArgs {
+        user: bob,
+        byte_limit: 1_000_000,
+    };
+    index::register_user(&setup, operator(), args).unwrap();
+    bucket::ensure_registered(&setup, one, bob).unwrap();
+    push(
+        &setup,
+        one,
+        bob,
+        &chunk(&bytes(500, 3), 0, room.accessor_id),
+    )
+    .unwrap();
+    setup.rest();
+    restore(&setup, setup.index, earlier);
+
+    // 15 MB are promised elsewhere, whatever the index remembers.
+    let answer = push(&setup, one, alice, &first(10_000_000, 4));
+    let Err(PushChunkError::AllowanceExceeded(allowance)) = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(allowance.leased_elsewhere, 15_000_000);
+    setup.rest();
+    let info = index::user(&setup, alice).unwrap();
+    assert_eq!((info.byte_limit, info.bytes_used), (limit, 3_000));
+    // Who was forgotten is taken in again, with what it stores as its limit.
+    let info = index::user(&setup, bob).unwrap();
+    assert_eq!((info.byte_limit, info.bytes_used), (500, 500));
+    let asked = AllocatedBucketArgs {
+        blob_id: blob_id(&stored),
+        size: 3_000,
+        exclude: vec![],
+    };
+    assert!(
+        index::allocated_bucket(&setup, alice, asked)
+            .unwrap()
+            .stored
+    );
+}
+
+#[test]
+fn a_restored_bucket_has_what_it_has_and_the_index_follows() {
+    let setup = Setup::new();
+    let (alice, room) = setup.user_with_chat(1);
+    let (old, new) = (bytes(3_000, 1), bytes(2_000, 2));
+    setup.upload(alice, &old, room.accessor_id);
+    setup.rest();
+    let earlier = snapshot(&setup, setup.bucket);
+    let args = RemoveBlobReferenceArgs {
+        blob_id: blob_id(&old),
+        accessor_id: room.accessor_id,
+        owner: alice,
+        token: None,
+    };
+    bucket::delete_blob(&setup, setup.bucket, alice, args).unwrap();
+    setup.upload(alice, &new, room.accessor_id);
+    setup.rest();
+    assert_eq!(index::user(&setup, alice).unwrap().bytes_used, 2_000);
+    restore(&setup, setup.bucket, earlier);
+
+    // The next message wakes it.
+    let more = bytes(100, 3);
+    push(
+        &setup,
+        setup.bucket,
+        alice,
+        &chunk(&more, 0, room.accessor_id),
+    )
+    .unwrap();
+    setup.settle("the index says what the bucket has", |setup| {
+        (index::user(setup, alice).unwrap().bytes_used == 3_100).then_some(())
+    });
+    setup.rest();
+    for (data, is_stored) in [(&old, true), (&new, false), (&more, true)] {
+        let asked = AllocatedBucketArgs {
+            blob_id: blob_id(data),
+            size: data.len() as u64,
+            exclude: vec![],
+        };
+        let found = index::allocated_bucket(&setup, alice, asked).unwrap();
+        assert_eq!(found.stored, is_stored);
+    }
+    assert_eq!(index::status(&setup).blobs, 2);
+}
