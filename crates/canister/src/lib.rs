@@ -3,10 +3,13 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`argument`] | arguments decoded within a budget |
+//! | [`reply`] | replies that are appended from stable memory |
 //! | [`row`] | values kept in stable memory as Candid |
 
 pub mod argument;
+pub mod reply;
 pub mod row;
 
 pub use argument::decode;
+pub use reply::before_blob;
 pub use row::Row;

@@ -32,8 +32,8 @@
 //! | 3 | 1 | layout version: 1 |
 //! | 4 | 4 | number of segments |
 //! | 8 | 56 | reserved, zero |
-//! | 64 | 32 × 8 | size of each memory, in pages |
-//! | 320 | 704 | reserved, zero |
+//! | 64 | 48 × 8 | size of each memory, in pages |
+//! | 448 | 576 | reserved, zero |
 //! | 1,024 | 4 each | the segments, in the order of their places: pages in the lower 24 bits, number of the memory in the upper 8 |
 //! | 131,072 | | the first segment; each of the others follows the one before |
 
@@ -44,13 +44,13 @@ use ic_stable_structures::Memory;
 const MAGIC: &[u8; 3] = b"OSM";
 const VERSION: u8 = 1;
 /// Memories that can be had.
-pub const MEMORIES_MAX: u8 = 32;
+pub const MEMORIES_MAX: u8 = 48;
 const SIZES_AT: u64 = 64;
 const SEGMENTS_AT: u64 = 1_024;
 const HEADER_PAGES: u64 = 2;
 const PAGE: u64 = 65_536;
-/// A memory of s pages has at most 64 + 64·ln(s/64) segments of its own choice. For 32 memories that share
-/// 8,192,000 pages (500 GiB) these are 19,200.
+/// A memory of s pages has at most 64 + 64·ln(s/64) segments of its own choice. For 48 memories that share
+/// 8,192,000 pages (500 GiB) these are at most 27,400.
 const SEGMENTS_MAX: u64 = (HEADER_PAGES * PAGE - SEGMENTS_AT) / 4;
 /// A step is at least this part of a memory.
 const STEP_PART: u64 = 64;
@@ -94,13 +94,22 @@ struct Shared<M> {
     table: RefCell<Table>,
 }
 
-#[derive(Default)]
 struct Table {
     /// Segments of all memories.
     count: u64,
     /// The first page that belongs to nobody.
     end: u64,
     memories: [Extents; MEMORIES_MAX as usize],
+}
+
+impl Table {
+    fn empty() -> Self {
+        Self {
+            count: 0,
+            end: HEADER_PAGES,
+            memories: std::array::from_fn(|_| Extents::default()),
+        }
+    }
 }
 
 /// One memory's segments, in order.
@@ -163,10 +172,7 @@ fn create<M: Memory>(memory: &M) -> Result<Table, OpenError> {
     }
     let [a, b, c] = *MAGIC;
     memory.write(0, &[a, b, c, VERSION]);
-    Ok(Table {
-        end: HEADER_PAGES,
-        ..Table::default()
-    })
+    Ok(Table::empty())
 }
 
 fn load<M: Memory>(memory: &M) -> Result<Table, OpenError> {
@@ -184,10 +190,7 @@ fn load<M: Memory>(memory: &M) -> Result<Table, OpenError> {
     }
     let mut entries = vec![0; count as usize * 4];
     memory.read(SEGMENTS_AT, &mut entries);
-    let mut table = Table {
-        end: HEADER_PAGES,
-        ..Table::default()
-    };
+    let mut table = Table::empty();
     for entry in entries.chunks_exact(4) {
         let entry = u32_at(entry, 0);
         let number = (entry >> 24) as usize;

@@ -88,7 +88,7 @@ impl Memory for Endless {
     }
 }
 
-/// 32 memories that grow page by page in turn until a canister's 500 GiB are taken. The table has room for
+/// 48 memories that grow page by page in turn until a canister's 500 GiB are taken. The table has room for
 /// all their segments, and little is taken that nobody asked for.
 #[test]
 fn a_whole_canister_can_be_used() {
@@ -104,7 +104,7 @@ fn a_whole_canister_can_be_used() {
     let spare = segments.spare_pages() as f64 / stable.size() as f64;
     assert!(spare < 0.016, "{spare}");
     let again = Segments::open(stable).unwrap();
-    assert_eq!(again.get(31).size(), memories[31].size());
+    assert_eq!(again.get(47).size(), memories[47].size());
 }
 
 #[test]
@@ -135,13 +135,13 @@ fn what_is_not_understood_is_left_alone() {
         refused(b"OSM\x01\xff\xff\xff\xff"),
         Some(OpenError::Damaged)
     );
-    let segment_of_memory_40 = {
+    let segment_of_memory_60 = {
         let mut bytes = vec![0; 1_028];
         bytes[..8].copy_from_slice(b"OSM\x01\x01\0\0\0");
-        bytes[1_024..].copy_from_slice(&[1, 0, 0, 40]);
+        bytes[1_024..].copy_from_slice(&[1, 0, 0, 60]);
         bytes
     };
-    assert_eq!(refused(&segment_of_memory_40), Some(OpenError::Damaged));
+    assert_eq!(refused(&segment_of_memory_60), Some(OpenError::Damaged));
 }
 
 #[test]
