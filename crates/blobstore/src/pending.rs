@@ -6,7 +6,10 @@ use ic_stable_structures::{Storable, storable::Bound};
 use openstorage_types::{ChunkRange, chunk_count};
 use sha2::{
     Sha256,
-    digest::{Digest, common::hazmat::SerializableState},
+    digest::{
+        Digest,
+        common::hazmat::{SerializableState, SerializedState},
+    },
 };
 
 /// Chunks that are in, and how far the hash has come.
@@ -64,11 +67,12 @@ impl Pending {
     }
 }
 
-/// Bytes of a hash's state.
-const HASH_BYTES: usize = 105;
+/// Bytes of the state of a hash: 8 words of 4 bytes, the number of blocks (8), the block that is not full (64).
+const HASH_BYTES: usize = 104;
+const _: () = assert!(HASH_BYTES == size_of::<SerializedState<Sha256>>());
 const CHUNKS_AT: usize = 8 + HASH_BYTES;
 
-/// Chunks received and hashed (4 bytes each, little-endian), the hash's state (105), then the chunks' bits.
+/// Chunks received and hashed (4 bytes each, little-endian), the hash's state (104), then the chunks' bits.
 impl Storable for Pending {
     const BOUND: Bound = Bound::Unbounded;
 
@@ -87,7 +91,7 @@ impl Storable for Pending {
 
     fn from_bytes(bytes: Cow<[u8]>) -> Self {
         let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
-        let state = bytes[8..CHUNKS_AT].try_into().expect("105 bytes");
+        let state = bytes[8..CHUNKS_AT].try_into().expect("104 bytes");
         Self {
             received: number(0),
             hashed: number(4),
