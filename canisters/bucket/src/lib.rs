@@ -31,8 +31,12 @@ mod sync;
 mod uploads;
 mod users;
 
+use std::borrow::Cow;
+
 use candid::{CandidType, Principal};
-use ic_stable_structures::{DefaultMemoryImpl, StableBTreeMap, StableCell};
+use ic_stable_structures::{
+    DefaultMemoryImpl, StableBTreeMap, StableCell, Storable, storable::Bound,
+};
 use openstorage_blobstore::BlobStore;
 use openstorage_channel::{Log, Watch};
 use openstorage_types::{
@@ -48,6 +52,7 @@ use accounts::Accounts;
 use memory::{Memories, Memory};
 use openstorage_canister::{Row, lines::Lines};
 use operation::Operation;
+pub use read::Part;
 use references::References;
 use sync::Cursors;
 pub use sync::Outgoing;
@@ -93,11 +98,34 @@ struct Totals {
     events_skipped: u64,
 }
 
-/// A blob that is stored.
-#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy)]
+/// A blob that is stored: two numbers of 8 bytes, little-endian, in the order of the fields.
+#[derive(Debug, Clone, Copy)]
 struct Stored {
     slot: u64,
     size: u64,
+}
+
+impl Storable for Stored {
+    const BOUND: Bound = Bound::Bounded {
+        max_size: 16,
+        is_fixed_size: true,
+    };
+
+    fn to_bytes(&self) -> Cow<'_, [u8]> {
+        [self.slot, self.size].map(u64::to_le_bytes).concat().into()
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        self.to_bytes().into_owned()
+    }
+
+    fn from_bytes(bytes: Cow<[u8]>) -> Self {
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        Self {
+            slot: number(0),
+            size: number(8),
+        }
+    }
 }
 
 pub struct Bucket {
@@ -107,7 +135,7 @@ pub struct Bucket {
     accounts: Accounts,
     uploads: Uploads,
     references: References,
-    blobs: StableBTreeMap<[u8; 32], Row<Stored>, Memory>,
+    blobs: StableBTreeMap<[u8; 32], Stored, Memory>,
     store: BlobStore<Memory>,
     accessors_deleted: StableBTreeMap<Principal, (), Memory>,
     /// Deleted accessors whose references are not all gone yet.
@@ -139,6 +167,15 @@ impl Bucket {
         let cell = |id| memories.get(id);
         // First, before anything is read that a newer version may have written.
         let operation = Operation::open(cell(memory::OPERATION));
+        let store = BlobStore::init(openstorage_blobstore::Memories {
+            slots: cell(memory::STORE_SLOTS),
+            extents: cell(memory::STORE_EXTENTS),
+            pending: cell(memory::STORE_PENDING),
+            free: cell(memory::STORE_FREE),
+            free_by_size: cell(memory::STORE_FREE_BY_SIZE),
+            data: cell(memory::STORE_DATA),
+        });
+        let store = store.unwrap_or_else(|error| panic!("{error}"));
         let mut stored = StableCell::init(cell(memory::CONFIG), Row(nobody));
         if let Some(config) = config {
             stored.set(Row(config));
@@ -151,14 +188,7 @@ impl Bucket {
             uploads: Uploads::open(&memories),
             references: References::open(&memories),
             blobs: StableBTreeMap::init(cell(memory::BLOBS)),
-            store: BlobStore::init(openstorage_blobstore::Memories {
-                header: cell(memory::STORE_HEADER),
-                records: cell(memory::STORE_RECORDS),
-                chunks: cell(memory::STORE_CHUNKS),
-                free: cell(memory::STORE_FREE),
-                free_by_size: cell(memory::STORE_FREE_BY_SIZE),
-                data: cell(memory::STORE_DATA),
-            }),
+            store,
             accessors_deleted: StableBTreeMap::init(cell(memory::ACCESSORS_DELETED)),
             deletions: StableBTreeMap::init(cell(memory::DELETIONS)),
             log: Log::init(cell(memory::LOG_EVENTS), cell(memory::LOG_ENDS)),
@@ -210,7 +240,7 @@ impl Bucket {
     }
 
     fn stored(&self, blob: &BlobId) -> Option<Stored> {
-        self.blobs.get(&blob.0).map(|row| row.0)
+        self.blobs.get(&blob.0)
     }
 
     pub fn status(&self) -> BucketStatus {

@@ -1,11 +1,9 @@
 //! Which part of stable memory holds what. A number is never used for something else later.
 
-use ic_stable_structures::{
-    DefaultMemoryImpl,
-    memory_manager::{MemoryId, MemoryManager, VirtualMemory},
-};
+use ic_stable_structures::DefaultMemoryImpl;
+use openstorage_segments::{SegmentMemory, Segments};
 
-pub type Memory = VirtualMemory<DefaultMemoryImpl>;
+pub type Memory = SegmentMemory<DefaultMemoryImpl>;
 
 pub const CONFIG: u8 = 0;
 pub const TOTALS: u8 = 1;
@@ -27,11 +25,11 @@ pub const VERIFYING: u8 = 16;
 pub const LOG_EVENTS: u8 = 17;
 pub const LOG_ENDS: u8 = 18;
 pub const CURSORS: u8 = 19;
-pub const STORE_RECORDS: u8 = 20;
-pub const STORE_CHUNKS: u8 = 21;
-pub const STORE_FREE: u8 = 22;
-pub const STORE_FREE_BY_SIZE: u8 = 23;
-pub const STORE_HEADER: u8 = 24;
+pub const STORE_SLOTS: u8 = 20;
+pub const STORE_EXTENTS: u8 = 21;
+pub const STORE_PENDING: u8 = 22;
+pub const STORE_FREE: u8 = 23;
+pub const STORE_FREE_BY_SIZE: u8 = 24;
 pub const STORE_DATA: u8 = 25;
 pub const USERS_DYING: u8 = 26;
 pub const LEASES_IDLE: u8 = 27;
@@ -42,18 +40,20 @@ pub const LINES: u8 = 31;
 pub const REVOCATIONS: u8 = 32;
 pub const INDEX_VERSION: u8 = 33;
 
-/// Pages of 64 KiB that a part of stable memory grows by. The manager counts at most 32,768 such steps,
-/// so 16 MiB reach the 500 GiB that a canister may have.
-const STEP_PAGES: u16 = 256;
-
-pub struct Memories(MemoryManager<DefaultMemoryImpl>);
+pub struct Memories(Segments<DefaultMemoryImpl>);
 
 impl Memories {
+    /// # Panics
+    /// When the memory holds something else, or a layout of a version that this code does not know. In a
+    /// canister that is a trap before anything is written: an upgrade fails and leaves what was there.
     pub fn open(memory: DefaultMemoryImpl) -> Self {
-        Self(MemoryManager::init_with_bucket_size(memory, STEP_PAGES))
+        match Segments::open(memory) {
+            Ok(segments) => Self(segments),
+            Err(error) => panic!("{error}"),
+        }
     }
 
     pub fn get(&self, id: u8) -> Memory {
-        self.0.get(MemoryId::new(id))
+        self.0.get(id)
     }
 }

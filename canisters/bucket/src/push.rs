@@ -1,7 +1,7 @@
 //! Chunks come in, in any order; the last one brings the verdict on the hash.
 
 use candid::Principal;
-use openstorage_blobstore::{Progress, WriteError};
+use openstorage_blobstore::{Full, Progress, WriteError};
 use openstorage_types::{
     BlobId, accessors_are_valid,
     bucket::{
@@ -14,6 +14,7 @@ use openstorage_types::{
         POSSESSION_CHUNKS_MAX,
     },
 };
+use sha2::{Digest, Sha256};
 
 use crate::{Bucket, Now, Stop, Stored, references::Named, uploads::Session};
 
@@ -62,6 +63,9 @@ impl Bucket {
         now: Now,
     ) -> Result<PushChunkOk, Stop<PushChunkError>> {
         let known = self.uploads.get(&caller, &args.blob_id);
+        if chunk_count(args.size) == 1 {
+            return self.push_whole(caller, args, known, now);
+        }
         let is_new = known.is_none();
         let mut session = self.session(caller, args, known, now)?;
         let slot = match session.slot {
@@ -69,7 +73,8 @@ impl Bucket {
             None => {
                 // Also where a stored blob, of which the user had begun to show chunks, has gone.
                 session.shown.clear();
-                self.store.open(session.size)
+                let opened = self.store.open(session.size);
+                opened.map_err(|Full| PushChunkError::StorageFull)?
             }
         };
         session.slot = Some(slot);
@@ -92,6 +97,45 @@ impl Bucket {
             self.reserve(&caller, session.size, now);
         }
         Ok(self.advance(caller, args.blob_id, session, now)?)
+    }
+
+    /// A blob of one chunk is hashed first and only written if it is what its id says. Nothing of it is
+    /// ever pending; `known` is an upload in which the user had begun to show that it has the blob.
+    fn push_whole(
+        &mut self,
+        caller: Principal,
+        args: &PushChunkArgs,
+        known: Option<Session>,
+        now: Now,
+    ) -> Result<PushChunkOk, Stop<PushChunkError>> {
+        let (blob, size) = (args.blob_id, args.size);
+        let session = self.session(caller, args, known.clone(), now)?;
+        let digest = Sha256::digest(&args.bytes).into();
+        if digest != blob.0 {
+            match known {
+                Some(known) => {
+                    self.drop_upload(&caller, &blob, known, GoneReason::HashMismatch, now);
+                }
+                None => {
+                    let reason = GoneReason::HashMismatch;
+                    self.uploads.bury(&caller, &blob, reason, size, now.ms);
+                }
+            }
+            let actual = BlobId(digest);
+            return Err(PushChunkError::HashMismatch { actual }.into());
+        }
+        let put = self.store.put(&args.bytes, digest);
+        let slot = put.map_err(|Full| PushChunkError::StorageFull)?;
+        if known.is_some() {
+            self.uploads.remove(&caller, &blob);
+            self.release(&caller, size);
+        }
+        self.blobs.insert(blob.0, Stored { slot, size });
+        self.count(|totals| totals.bytes_stored += size);
+        let accessors = self.living(&session);
+        self.refer(caller, &blob, size, &accessors, now);
+        self.uploads.forget(&caller, &blob);
+        Ok(STORED)
     }
 
     /// The caller's session with the accessors of this chunk added; a new one where there is none and the
@@ -213,12 +257,12 @@ impl Bucket {
             // Another user was faster; these bytes have proved that this one has them too.
             self.store.remove(slot);
         } else {
-            self.store.seal(slot);
+            self.store.seal(slot, digest);
             let stored = Stored {
                 slot,
                 size: session.size,
             };
-            self.blobs.insert(blob.0, openstorage_canister::Row(stored));
+            self.blobs.insert(blob.0, stored);
             self.count(|totals| totals.bytes_stored += session.size);
         }
         self.refer(user, &blob, session.size, &accessors, now);

@@ -8,12 +8,20 @@ use openstorage_types::{
         BlobInfo, MyBlobsArgs, ReadChunkArgs, ReadChunkError, ReadChunkOk, ReferenceInfo,
         UploadError,
     },
-    chunk_count,
-    limits::PAGE_ROWS_MAX,
+    chunk_count, chunk_len,
+    limits::{CHUNK_BYTES, PAGE_ROWS_MAX},
 };
 use serde_bytes::ByteBuf;
 
 use crate::{Bucket, Now, access::Wanted};
+
+/// Bytes of a stored blob.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    slot: u64,
+    from: u64,
+    pub len: u64,
+}
 
 impl Bucket {
     /// One chunk, for the principal that the token was issued to.
@@ -23,6 +31,18 @@ impl Bucket {
         args: &ReadChunkArgs,
         now: Now,
     ) -> Result<ReadChunkOk, ReadChunkError> {
+        let (mut answer, part) = self.open_chunk(caller, args, now)?;
+        self.read_part(&part, |window| answer.bytes.extend_from_slice(window));
+        Ok(answer)
+    }
+
+    /// The answer of [`Bucket::read_chunk`] without its bytes, and where these lie.
+    pub fn open_chunk(
+        &self,
+        caller: &Principal,
+        args: &ReadChunkArgs,
+        now: Now,
+    ) -> Result<(ReadChunkOk, Part), ReadChunkError> {
         let wanted = Wanted {
             scope: Scope::READ,
             accessor: args.accessor_id,
@@ -37,16 +57,27 @@ impl Bucket {
         let (Some(seen), Some(stored)) = (seen, self.stored(&args.blob_id)) else {
             return Err(ReadChunkError::NotFound);
         };
-        match self.store.read_chunk(stored.slot, args.chunk_index) {
-            Some(bytes) => Ok(ReadChunkOk {
-                bytes: ByteBuf::from(bytes),
-                size: stored.size,
-                mime_type: seen.mime_type,
-            }),
-            None => Err(ReadChunkError::InvalidChunkIndex {
-                count: chunk_count(stored.size) as u32,
-            }),
-        }
+        let Some(len) = chunk_len(stored.size, args.chunk_index.into()) else {
+            let count = chunk_count(stored.size) as u32;
+            return Err(ReadChunkError::InvalidChunkIndex { count });
+        };
+        let part = Part {
+            slot: stored.slot,
+            from: u64::from(args.chunk_index) * CHUNK_BYTES,
+            len,
+        };
+        let answer = ReadChunkOk {
+            bytes: ByteBuf::new(),
+            size: stored.size,
+            mime_type: seen.mime_type,
+        };
+        Ok((answer, part))
+    }
+
+    /// The bytes of a part, window by window, so that nobody has to hold all of them.
+    pub fn read_part(&self, part: &Part, look: impl FnMut(&[u8])) {
+        let read = self.store.read(part.slot, part.from, part.len, look);
+        debug_assert!(read.is_some(), "parts are of stored blobs");
     }
 
     /// A blob that the caller has references to, with these references.

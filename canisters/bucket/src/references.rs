@@ -1,17 +1,18 @@
 //! Who refers to which blob, and for whom it is visible.
 
+use std::borrow::Cow;
+
 use candid::{CandidType, Principal};
-use ic_stable_structures::StableBTreeMap;
-use openstorage_types::BlobId;
+use ic_stable_structures::{StableBTreeMap, Storable, storable::Bound};
+use openstorage_types::{BlobId, limits::MIME_TYPE_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::memory::{self, Memories, Memory};
-use openstorage_canister::Row;
 
 type Id = [u8; 32];
 
 /// What a reference says besides its key (blob, owner, accessor).
-#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     pub mime_type: String,
     pub name: Option<String>,
@@ -20,8 +21,50 @@ pub struct Reference {
     number: u64,
 }
 
+/// The version of a row's layout.
+const VERSION: u8 = 1;
+const MIME_TYPE_AT: usize = 18;
+// The length of a MIME type has one byte.
+const _: () = assert!(MIME_TYPE_BYTES_MAX <= u8::MAX as usize);
+
+/// Version (1 byte), creation and number (8 bytes each, little-endian), the MIME type's length (1 byte), the
+/// MIME type, and the file name, if there is one: it is never empty.
+impl Storable for Reference {
+    const BOUND: Bound = Bound::Unbounded;
+
+    fn to_bytes(&self) -> Cow<'_, [u8]> {
+        let name = self.name.as_deref().unwrap_or_default();
+        let mut bytes = Vec::with_capacity(MIME_TYPE_AT + self.mime_type.len() + name.len());
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&self.created_ms.to_le_bytes());
+        bytes.extend_from_slice(&self.number.to_le_bytes());
+        bytes.push(self.mime_type.len() as u8);
+        bytes.extend_from_slice(self.mime_type.as_bytes());
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.into()
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        self.to_bytes().into_owned()
+    }
+
+    fn from_bytes(bytes: Cow<[u8]>) -> Self {
+        assert_eq!(bytes[0], VERSION, "the version of a reference's layout");
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (mime_type, name) =
+            bytes[MIME_TYPE_AT..].split_at(usize::from(bytes[MIME_TYPE_AT - 1]));
+        Self {
+            created_ms: number(1),
+            number: number(9),
+            mime_type: text(mime_type),
+            name: (!name.is_empty()).then(|| text(name)),
+        }
+    }
+}
+
 pub struct References {
-    rows: StableBTreeMap<(Id, Principal, Principal), Row<Reference>, Memory>,
+    rows: StableBTreeMap<(Id, Principal, Principal), Reference, Memory>,
     by_owner: StableBTreeMap<(Principal, Id), (), Memory>,
     /// (accessor, blob, number) to owner: the first of an accessor and blob is the oldest.
     by_accessor: StableBTreeMap<(Principal, Id, u64), Principal, Memory>,
@@ -47,7 +90,7 @@ impl References {
     }
 
     pub fn get(&self, blob: &BlobId, owner: &Principal, accessor: &Principal) -> Option<Reference> {
-        self.rows.get(&(blob.0, *owner, *accessor)).map(|row| row.0)
+        self.rows.get(&(blob.0, *owner, *accessor))
     }
 
     /// Adds a reference under a `number` that was never used before. False where it is there already;
@@ -70,7 +113,7 @@ impl References {
             created_ms: now_ms,
             number,
         };
-        self.rows.insert(key, Row(reference));
+        self.rows.insert(key, reference);
         self.by_owner.insert((owner, blob.0), ());
         self.by_accessor
             .insert((named.accessor_id, blob.0, number), owner);
@@ -79,7 +122,7 @@ impl References {
 
     /// Whether there was such a reference.
     pub fn remove(&mut self, blob: &BlobId, owner: &Principal, accessor: &Principal) -> bool {
-        let Some(Row(reference)) = self.rows.remove(&(blob.0, *owner, *accessor)) else {
+        let Some(reference) = self.rows.remove(&(blob.0, *owner, *accessor)) else {
             return false;
         };
         self.by_accessor
@@ -109,7 +152,7 @@ impl References {
         let range = (blob.0, *owner, LOWEST)..=(blob.0, *owner, highest());
         self.rows
             .range(range)
-            .map(|entry| (entry.key().2, entry.value().0))
+            .map(|entry| (entry.key().2, entry.value()))
     }
 
     /// How an accessor sees a blob: by its oldest living reference. None where it does not.

@@ -204,7 +204,7 @@ impl Bucket {
         let blobs = self.blobs.range((blobs, Unbounded)).map(|entry| {
             let held = BlobHeld {
                 blob_id: BlobId(*entry.key()),
-                size: entry.value().0.size,
+                size: entry.value().size,
             };
             let row = StateRow {
                 kind: kind::BLOB_HELD,

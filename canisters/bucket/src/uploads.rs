@@ -133,6 +133,13 @@ impl Uploads {
         self.due.insert((now_ms + GONE_KEPT_MS, *user, blob.0), ());
     }
 
+    /// The upload was begun again and has come to an end: why it was gone before does not matter.
+    pub fn forget(&mut self, user: &Principal, blob: &BlobId) {
+        if !self.gone.is_empty() {
+            self.gone.remove(&(*user, blob.0));
+        }
+    }
+
     pub fn gone(&self, user: &Principal, blob: &BlobId) -> Option<Gone> {
         self.gone.get(&(*user, blob.0)).map(|row| row.0)
     }

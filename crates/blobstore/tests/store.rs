@@ -2,21 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use ic_stable_structures::{
-    DefaultMemoryImpl, Memory, VectorMemory,
-    memory_manager::{MemoryId, MemoryManager, VirtualMemory},
-};
-use openstorage_blobstore::{BlobStore, Memories, Progress, WriteError};
+use ic_stable_structures::{Memory, VectorMemory};
+use openstorage_blobstore::{BlobStore, Full, Memories, OpenError, Progress, WriteError};
+use openstorage_segments::{SegmentMemory, Segments};
 use openstorage_types::{ChunkRange, chunk_count, chunk_len, limits::CHUNK_BYTES};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
-type Store = BlobStore<VirtualMemory<DefaultMemoryImpl>>;
+type Store = BlobStore<SegmentMemory<VectorMemory>>;
 
 /// The store as it is after an upgrade: nothing but the memory is left.
-fn reopened(memory: &DefaultMemoryImpl) -> Store {
-    let manager = MemoryManager::init_with_bucket_size(memory.clone(), 16);
-    BlobStore::init(Memories::from_fn(|id| manager.get(MemoryId::new(id))))
+fn reopened(memory: &VectorMemory) -> Store {
+    let segments = Segments::open(memory.clone()).unwrap();
+    BlobStore::init(Memories::from_fn(|id| segments.get(id))).unwrap()
 }
 
 fn bytes(len: u64, seed: u8) -> Vec<u8> {
@@ -50,6 +48,10 @@ enum Step {
         slot: usize,
         budget: u64,
     },
+    /// A blob of one chunk at once.
+    Put {
+        size: u64,
+    },
     Remove {
         slot: usize,
     },
@@ -69,6 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(slot, index, wrong)| Step::Write { slot, index, wrong }),
         3 => (0..8usize, prop_oneof![Just(1), Just(10_000_000)])
             .prop_map(|(slot, budget)| Step::Verify { slot, budget }),
+        2 => (0..=CHUNK_BYTES).prop_map(|size| Step::Put { size }),
         3 => (0..8usize).prop_map(|slot| Step::Remove { slot }),
         1 => Just(Step::Upgrade),
     ]
@@ -77,6 +80,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Blob {
     data: Vec<u8>,
     written: Vec<bool>,
+    sealed: bool,
 }
 
 proptest! {
@@ -84,7 +88,7 @@ proptest! {
 
     #[test]
     fn the_store_keeps_what_the_model_keeps(steps in prop::collection::vec(step(), 1..40)) {
-        let memory = DefaultMemoryImpl::default();
+        let memory = VectorMemory::default();
         let mut store = reopened(&memory);
         let mut model = BTreeMap::<u64, Blob>::new();
         let nth = |model: &BTreeMap<u64, Blob>, n: usize| {
@@ -93,10 +97,10 @@ proptest! {
         for step in steps {
             match step {
                 Step::Open { size } => {
-                    let slot = store.open(size);
+                    let slot = store.open(size).unwrap();
                     let data = bytes(size, slot as u8);
                     let written = vec![false; chunk_count(size) as usize];
-                    let before = model.insert(slot, Blob { data, written });
+                    let before = model.insert(slot, Blob { data, written, sealed: false });
                     prop_assert!(before.is_none());
                 }
                 Step::Write { slot, index, wrong } => {
@@ -116,12 +120,25 @@ proptest! {
                 }
                 Step::Verify { slot, budget } => {
                     let Some(slot) = nth(&model, slot) else { continue };
-                    let blob = &model[&slot];
+                    let blob = model.get_mut(&slot).unwrap();
                     match store.verify(slot, budget) {
-                        Progress::Done { digest: found } => prop_assert_eq!(found, digest(&blob.data)),
+                        Progress::Done { digest: found } => {
+                            prop_assert!(!blob.sealed);
+                            prop_assert_eq!(found, digest(&blob.data));
+                            store.seal(slot, found);
+                            blob.sealed = true;
+                        }
                         Progress::Hashing => prop_assert!(blob.written.iter().all(|there| *there)),
-                        Progress::Waiting => prop_assert!(!blob.written.iter().all(|there| *there)),
+                        Progress::Waiting => {
+                            prop_assert!(blob.sealed || !blob.written.iter().all(|there| *there));
+                        }
                     }
+                }
+                Step::Put { size } => {
+                    let data = bytes(size, size as u8);
+                    let slot = store.put(&data, digest(&data)).unwrap();
+                    let before = model.insert(slot, Blob { data, written: vec![true], sealed: true });
+                    prop_assert!(before.is_none());
                 }
                 Step::Remove { slot } => {
                     let Some(slot) = nth(&model, slot) else { continue };
@@ -138,6 +155,12 @@ proptest! {
             prop_assert_eq!(store.missing_count(*slot) as usize, missing);
             let listed: u32 = store.missing(*slot).iter().map(|range| range.end - range.start).sum();
             prop_assert_eq!(listed as usize, missing);
+            prop_assert_eq!(store.digest(*slot), blob.sealed.then(|| digest(&blob.data)));
+            let mut whole = vec![];
+            let len = blob.data.len() as u64;
+            let read = store.read(*slot, len / 3, len - len / 3, |window| whole.extend_from_slice(window));
+            prop_assert_eq!(read.is_some(), blob.sealed);
+            prop_assert!(read.is_none() || whole == blob.data[(len / 3) as usize..]);
             for (index, there) in (0u32..).zip(&blob.written) {
                 let expected = there.then(|| chunk(&blob.data, index).to_vec());
                 prop_assert!(store.read_chunk(*slot, index) == expected);
@@ -148,10 +171,10 @@ proptest! {
 
 #[test]
 fn a_hash_is_computed_in_slices_and_over_upgrades() {
-    let memory = DefaultMemoryImpl::default();
+    let memory = VectorMemory::default();
     let mut store = reopened(&memory);
     let data = bytes(4 * CHUNK_BYTES + 17, 1);
-    let slot = store.open(data.len() as u64);
+    let slot = store.open(data.len() as u64).unwrap();
     for index in (0..5).rev() {
         assert_eq!(store.verify(slot, u64::MAX), Progress::Waiting);
         store.write(slot, index, chunk(&data, index)).unwrap();
@@ -167,17 +190,18 @@ fn a_hash_is_computed_in_slices_and_over_upgrades() {
     };
     // The first chunk was hashed as it came; the others one by one.
     assert_eq!((slices, found), (4, digest(&data)));
-    store.seal(slot);
+    store.seal(slot, found);
     assert_eq!(store.verify(slot, u64::MAX), Progress::Waiting);
+    assert_eq!(store.digest(slot), Some(found));
     assert!(store.holds(slot, 4, chunk(&data, 4)));
 }
 
 #[test]
 fn freed_space_is_used_again() {
-    let memory = DefaultMemoryImpl::default();
+    let memory = VectorMemory::default();
     let mut store = reopened(&memory);
     let put = |store: &mut Store, len: u64| {
-        let slot = store.open(len);
+        let slot = store.open(len).unwrap();
         store.write(slot, 0, &bytes(len, 3)).unwrap();
         slot
     };
@@ -197,8 +221,8 @@ fn freed_space_is_used_again() {
 
 #[test]
 fn what_is_no_chunk_is_refused() {
-    let mut store = reopened(&DefaultMemoryImpl::default());
-    let slot = store.open(CHUNK_BYTES + 1);
+    let mut store = reopened(&VectorMemory::default());
+    let slot = store.open(CHUNK_BYTES + 1).unwrap();
     let refused =
         |store: &mut Store, slot, index, len| store.write(slot, index, &bytes(len, 0)).unwrap_err();
     assert_eq!(
@@ -250,16 +274,115 @@ fn a_full_memory_takes_nothing_and_loses_nothing() {
     let mut store = BlobStore::init(Memories::from_fn(|id| Small {
         memory: VectorMemory::default(),
         pages: if id == 5 { 2 } else { 1_000 },
-    }));
-    let (first, second) = (store.open(100_000), store.open(60_000));
+    }))
+    .unwrap();
+    let mut open = |size| store.open(size).unwrap();
+    let (first, second) = (open(100_000), open(60_000));
     store.write(first, 0, &bytes(100_000, 1)).unwrap();
     assert_eq!(
         store.write(second, 0, &bytes(60_000, 2)),
         Err(WriteError::Full)
     );
+    let small = bytes(60_000, 3);
+    assert_eq!(store.put(&small, digest(&small)), Err(Full));
     assert_eq!(store.missing_count(second), 1);
+    assert_eq!(store.len(), 2);
     assert_eq!(store.read_chunk(first, 0), Some(bytes(100_000, 1)));
     store.remove(first);
     store.write(second, 0, &bytes(60_000, 2)).unwrap();
     store.audit().unwrap();
+}
+
+/// A bucket that fills goes on in smaller pieces than steps, and finishes what fits.
+#[test]
+fn a_step_that_does_not_fit_is_taken_chunk_by_chunk() {
+    let pages = (2 * CHUNK_BYTES).div_ceil(65_536);
+    let mut store = BlobStore::init(Memories::from_fn(|id| Small {
+        memory: VectorMemory::default(),
+        pages: if id == 5 { pages } else { 1_000 },
+    }))
+    .unwrap();
+    let data = bytes(3 * CHUNK_BYTES, 1);
+    let slot = store.open(data.len() as u64).unwrap();
+    store.write(slot, 2, chunk(&data, 2)).unwrap();
+    store.write(slot, 0, chunk(&data, 0)).unwrap();
+    assert_eq!(store.write(slot, 1, chunk(&data, 1)), Err(WriteError::Full));
+    store.audit().unwrap();
+    assert_eq!(store.missing(slot), [ChunkRange { start: 1, end: 2 }]);
+    store.remove(slot);
+    store.audit().unwrap();
+    assert!(store.is_empty());
+}
+
+/// Holes are filled before memory grows, and a blob that lies in many pieces reads as one.
+#[test]
+fn a_large_blob_fills_the_holes_of_small_ones() {
+    let memory = VectorMemory::default();
+    let mut store = reopened(&memory);
+    let slots: Vec<_> = (0..8)
+        .map(|i| {
+            let data = bytes(CHUNK_BYTES, i);
+            store.put(&data, digest(&data)).unwrap()
+        })
+        .collect();
+    let size = memory.size();
+    for slot in slots.iter().step_by(2) {
+        store.remove(*slot);
+    }
+    let data = bytes(4 * CHUNK_BYTES, 9);
+    let slot = store.open(data.len() as u64).unwrap();
+    for index in [3, 0, 2, 1] {
+        store.write(slot, index, chunk(&data, index)).unwrap();
+        store.audit().unwrap();
+    }
+    // The map of extents and that of uploads have begun; the data has not grown.
+    assert!(memory.size() <= size + 2, "{} {size}", memory.size());
+    assert!((0..4).all(|index| store.holds(slot, index, chunk(&data, index))));
+    store.seal(slot, digest(&data));
+    let mut read = vec![];
+    store
+        .read(slot, 0, data.len() as u64, |window| {
+            read.extend_from_slice(window)
+        })
+        .unwrap();
+    assert!(read == data);
+    store.remove(slot);
+    store.audit().unwrap();
+}
+
+#[test]
+fn a_blob_of_several_steps_has_few_extents() {
+    let memory = VectorMemory::default();
+    let mut store = reopened(&memory);
+    let size = 35 * CHUNK_BYTES + 1;
+    let slot = store.open(size).unwrap();
+    let part = vec![7; CHUNK_BYTES as usize];
+    store.write(slot, 34, &part).unwrap();
+    let first = memory.size();
+    // The last step only: 3 chunks and 1 byte.
+    assert!(first * 65_536 < 5 * CHUNK_BYTES);
+    store.write(slot, 0, &part).unwrap();
+    let second = memory.size();
+    assert!(second * 65_536 > 35 * CHUNK_BYTES);
+    store.write(slot, 31, &part).unwrap();
+    store.write(slot, 35, &[7]).unwrap();
+    assert_eq!(memory.size(), second);
+    store.audit().unwrap();
+    store.remove(slot);
+    store.audit().unwrap();
+}
+
+#[test]
+fn a_layout_of_another_version_is_refused_before_anything_is_written() {
+    let refused = |head: &[u8]| {
+        let memories: Vec<_> = (0..6).map(|_| VectorMemory::default()).collect();
+        memories[0].grow(1);
+        memories[0].write(0, head);
+        let open = Memories::from_fn(|id| memories[usize::from(id)].clone());
+        let error = BlobStore::init(open).err();
+        assert!(memories[1..].iter().all(|memory| memory.size() == 0));
+        error
+    };
+    assert_eq!(refused(b"OSB\x02"), Some(OpenError::Version { found: 2 }));
+    assert_eq!(refused(b"SGR\x01"), Some(OpenError::Foreign));
 }

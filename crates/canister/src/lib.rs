@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`argument`] | arguments decoded within a budget |
+//! | [`reply`] | replies that are appended from stable memory |
 //! | [`row`] | values kept in stable memory as Candid |
 //! | [`outstanding`] | calls under way, counted for `pre_upgrade` |
 //! | [`lines`] | the last lines for operators, in stable memory |
@@ -12,7 +13,9 @@ pub mod argument;
 pub mod lines;
 pub mod metrics;
 pub mod outstanding;
+pub mod reply;
 pub mod row;
 
 pub use argument::decode;
+pub use reply::before_blob;
 pub use row::Row;

@@ -1,0 +1,196 @@
+//! Many memories in one, against as many vectors.
+
+use ic_stable_structures::{Memory, VectorMemory};
+use openstorage_segments::{MEMORIES_MAX, OpenError, SegmentMemory, Segments};
+use proptest::prelude::*;
+
+const PAGE: u64 = 65_536;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Grow { memory: u8, pages: u64 },
+    Write { memory: u8, at: u64, len: u64 },
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..4u8, 0..5u64).prop_map(|(memory, pages)| Step::Grow { memory, pages }),
+        6 => (0..4u8, any::<u32>(), 0..3 * PAGE)
+            .prop_map(|(memory, at, len)| Step::Write { memory, at: at.into(), len }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn each_memory_keeps_what_was_written_to_it(steps in prop::collection::vec(step(), 1..60)) {
+        let stable = VectorMemory::default();
+        let mut segments = Segments::open(stable.clone()).unwrap();
+        let mut model = vec![Vec::<u8>::new(); 4];
+        for (n, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Grow { memory, pages } => {
+                    let bytes = &mut model[usize::from(memory)];
+                    let before = bytes.len() as u64 / PAGE;
+                    prop_assert_eq!(segments.get(memory).grow(pages), before as i64);
+                    bytes.resize(((before + pages) * PAGE) as usize, 0);
+                }
+                Step::Write { memory, at, len } => {
+                    let bytes = &mut model[usize::from(memory)];
+                    let at = at % (bytes.len() as u64 + 1);
+                    let len = len.min(bytes.len() as u64 - at);
+                    let new: Vec<u8> = (0..len).map(|i| (i as u8) ^ n as u8).collect();
+                    segments.get(memory).write(at, &new);
+                    bytes[at as usize..][..len as usize].copy_from_slice(&new);
+                }
+                Step::Reopen => segments = Segments::open(stable.clone()).unwrap(),
+            }
+        }
+        for (number, expected) in (0u8..).zip(&model) {
+            let memory = segments.get(number);
+            prop_assert_eq!(memory.size() * PAGE, expected.len() as u64);
+            let mut found = vec![1; expected.len()];
+            memory.read(0, &mut found);
+            prop_assert!(found == *expected);
+        }
+        let used: u64 = model.iter().map(|bytes| bytes.len() as u64 / PAGE).sum();
+        prop_assert_eq!(segments.spare_pages(), stable.size() - used);
+    }
+}
+
+/// Pages that take no room: only their number counts.
+#[derive(Clone, Default)]
+struct Endless {
+    header: VectorMemory,
+    pages: std::rc::Rc<std::cell::Cell<u64>>,
+}
+
+impl Memory for Endless {
+    fn size(&self) -> u64 {
+        self.pages.get()
+    }
+    fn grow(&self, pages: u64) -> i64 {
+        if self.header.size() < 2 {
+            self.header.grow(2);
+        }
+        let before = self.pages.get();
+        self.pages.set(before + pages);
+        before as i64
+    }
+    fn read(&self, offset: u64, dst: &mut [u8]) {
+        self.header.read(offset, dst);
+    }
+    fn write(&self, offset: u64, src: &[u8]) {
+        self.header.write(offset, src);
+    }
+}
+
+/// 48 memories that grow page by page in turn until a canister's 500 GiB are taken. The table has room for
+/// all their segments, and little is taken that nobody asked for.
+#[test]
+fn a_whole_canister_can_be_used() {
+    let stable = Endless::default();
+    let segments = Segments::open(stable.clone()).unwrap();
+    let memories: Vec<_> = (0..MEMORIES_MAX).map(|n| segments.get(n)).collect();
+    while stable.size() < 8_192_000 {
+        for memory in &memories {
+            let before = memory.size() as i64;
+            assert_eq!(memory.grow(1 + before as u64 / 1_000), before);
+        }
+    }
+    let spare = segments.spare_pages() as f64 / stable.size() as f64;
+    assert!(spare < 0.016, "{spare}");
+    let again = Segments::open(stable).unwrap();
+    assert_eq!(again.get(47).size(), memories[47].size());
+}
+
+#[test]
+fn one_memory_alone_takes_what_it_asks_for() {
+    let stable = VectorMemory::default();
+    let segments = Segments::open(stable.clone()).unwrap();
+    let alone = segments.get(7);
+    for _ in 0..500 {
+        alone.grow(3);
+    }
+    assert_eq!((stable.size(), segments.spare_pages()), (1_502, 2));
+}
+
+#[test]
+fn what_is_not_understood_is_left_alone() {
+    let refused = |bytes: &[u8]| {
+        let stable = VectorMemory::default();
+        stable.grow(2);
+        stable.write(0, bytes);
+        let before = stable.borrow().clone();
+        let error = Segments::open(stable.clone()).err();
+        assert!(*stable.borrow() == before);
+        error
+    };
+    assert_eq!(refused(b"MGR\x01"), Some(OpenError::Foreign));
+    assert_eq!(refused(b"OSM\x02"), Some(OpenError::Version { found: 2 }));
+    assert_eq!(
+        refused(b"OSM\x01\xff\xff\xff\xff"),
+        Some(OpenError::Damaged)
+    );
+    let segment_of_memory_60 = {
+        let mut bytes = vec![0; 1_028];
+        bytes[..8].copy_from_slice(b"OSM\x01\x01\0\0\0");
+        bytes[1_024..].copy_from_slice(&[1, 0, 0, 60]);
+        bytes
+    };
+    assert_eq!(refused(&segment_of_memory_60), Some(OpenError::Damaged));
+}
+
+#[test]
+#[should_panic(expected = "beyond its end")]
+fn nothing_is_read_beyond_the_end() {
+    let segments = Segments::open(VectorMemory::default()).unwrap();
+    let memory = segments.get(0);
+    memory.grow(1);
+    segments.get(1).grow(1);
+    memory.read(PAGE - 1, &mut [0; 2]);
+}
+
+/// An execution that failed may leave a stable memory that is longer than the table says.
+#[test]
+fn pages_left_by_a_failure_are_used() {
+    let stable = VectorMemory::default();
+    Segments::open(stable.clone()).unwrap().get(0).grow(1);
+    stable.grow(5);
+    let segments = Segments::open(stable.clone()).unwrap();
+    segments.get(1).grow(4);
+    assert_eq!(stable.size(), 8);
+    assert_eq!(segments.get(1).size(), 4);
+}
+
+/// The layout as it was when this file was committed. `segments.golden` is the first page's used part of a
+/// memory that `golden` has filled; a change to it is a new layout version.
+#[test]
+fn the_layout_is_the_committed_one() {
+    let stable = VectorMemory::default();
+    let segments = Segments::open(stable.clone()).unwrap();
+    golden(|number| segments.get(number));
+    let expected = include_bytes!("segments.golden");
+    let found = stable.borrow()[..expected.len()].to_vec();
+    assert!(found == expected, "{:?}", hex(&found));
+    // And an old image is opened.
+    let old = VectorMemory::default();
+    old.grow(stable.size());
+    old.write(0, expected);
+    let opened = Segments::open(old).unwrap();
+    let sizes: Vec<u64> = (0..4).map(|number| opened.get(number).size()).collect();
+    assert_eq!(sizes, [5, 70, 0, 1]);
+}
+
+fn golden(get: impl Fn(u8) -> SegmentMemory<VectorMemory>) {
+    for (number, pages) in [(0, 1), (1, 69), (1, 1), (0, 4), (3, 1)] {
+        get(number).grow(pages);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
