@@ -352,7 +352,8 @@ impl InFlight {
     fn begin(user: Principal) -> Option<Self> {
         LEASES.with_borrow_mut(|leases| {
             let may = leases.len() < LEASES_IN_FLIGHT_MAX && leases.insert(user);
-            may.then_some(Self(user))
+            // Not `then_some`: one that is made in vain would be dropped, and end the request under way.
+            may.then(|| Self(user))
         })
     }
 }
