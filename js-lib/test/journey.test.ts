@@ -45,6 +45,11 @@ async function bytesOf(blob: Blob): Promise<Uint8Array> {
   return new Uint8Array(await blob.arrayBuffer());
 }
 
+/** Buckets certify no answer, so the gateway passes theirs on from a canister's raw domain only. */
+function unverified(url: string): string {
+  return url.replace(/^(http:\/\/[a-z0-9-]+)\./, "$1.raw.");
+}
+
 for (const size of [0, 1, 2 * MB - 1, 2 * MB, 2 * MB + 1, 9 * MB]) {
   test(`${size} bytes go up and come back, by call and by URL`, async () => {
     const { user, chat, accessorId } = await network.userWithChat();
@@ -60,7 +65,7 @@ for (const size of [0, 1, 2 * MB - 1, 2 * MB, 2 * MB + 1, 9 * MB]) {
     assert.equal(blob.type, "image/png");
     assert.ok(Buffer.from(await bytesOf(blob)).equals(bytes));
 
-    const response = await fetch(storage.url(reference, accessorId, token));
+    const response = await fetch(unverified(storage.url(reference, accessorId, token)));
     assert.equal(response.status, 200);
     assert.equal(sha256(new Uint8Array(await response.arrayBuffer())), reference.blobId);
     // The next one needs no token: the hash is in the cache.
