@@ -1,7 +1,7 @@
 /** Typed calls: the generated bindings on one side, a transport on the other. */
 
 import type { ActorMethod } from "@icp-sdk/core/agent";
-import { IDL } from "@icp-sdk/core/candid";
+import { IDL, lebEncode } from "@icp-sdk/core/candid";
 
 import { OpenStorageError } from "./errors.js";
 import { Patience } from "./retry.js";
@@ -70,7 +70,7 @@ export class Canister<S> {
     signal?: AbortSignal,
   ): Promise<AnswerOf<S, M>> {
     const { argTypes, retTypes } = this.#method(method);
-    const arg = IDL.encode(argTypes, args as unknown[]);
+    const arg = encode(argTypes, args as unknown[]);
     const send = this.#isQuery(method) ? this.transport.query : this.transport.update;
     const answer = await withinTime(limitMs, signal, (both) =>
       send.call(this.transport, this.id, method, arg, both),
@@ -107,6 +107,32 @@ export class Canister<S> {
       "the library's version?";
     return new OpenStorageError("InterfaceMismatch", message, fields, { cause });
   }
+}
+
+/** Fields of fewer bytes are not worth the detour. */
+const LARGE_BYTES = 65_536;
+
+/**
+ * Candid of a call's arguments. The encoder copies a value once for every type around it, five times for
+ * the bytes of a chunk. Here the first large field is left to it as an empty vector, and put in at its place.
+ */
+function encode(types: IDL.Type[], args: unknown[]): Uint8Array {
+  const [record] = args as [Record<string, unknown>?];
+  const large = Object.entries(record ?? {}).find(([, value]) => value instanceof Uint8Array && value.byteLength >= LARGE_BYTES);
+  if (!large || args.length !== 1) return IDL.encode(types, args);
+  const [field, bytes] = large as [string, Uint8Array];
+  const of = (length: number) => IDL.encode(types, [{ ...record, [field]: new Uint8Array(length) }]);
+  const empty = of(0);
+  const single = of(1);
+  // The first byte that differs is the vector's length.
+  const at = empty.findIndex((byte, index) => byte !== single[index]);
+  const length = lebEncode(bytes.byteLength);
+  const whole = new Uint8Array(empty.byteLength - 1 + length.byteLength + bytes.byteLength);
+  whole.set(empty.subarray(0, at));
+  whole.set(length, at);
+  whole.set(bytes, at + length.byteLength);
+  whole.set(empty.subarray(at + 1), at + length.byteLength + bytes.byteLength);
+  return whole;
 }
 
 const known = new WeakMap<IDL.InterfaceFactory, Map<string, IDL.FuncClass>>();

@@ -25,7 +25,8 @@ export interface Cost {
 
 /**
  * @param size bytes of the blob
- * @param stored whether a bucket has it already: then a few chunks prove that the sender has it too
+ * @param stored whether a bucket has it already: then one chunk asks which ones the bucket wants to see, and
+ * up to {@link POSSESSION_CHUNKS_MAX} of them prove that the sender has it too
  */
 export function costOf(size: number, stored: boolean): Cost {
   const count = chunkCount(size);

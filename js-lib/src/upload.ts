@@ -139,10 +139,12 @@ export class Upload implements AsyncIterable<Progress> {
    * To stop and go on later, abort the `signal` of the options instead.
    */
   async abort(): Promise<void> {
-    if (this.#state !== "running") return;
-    this.#isDiscarded = true;
-    this.#stop(new DOMException("the upload was aborted", "AbortError"));
-    await this.#settled;
+    if (this.#state === "running") {
+      this.#isDiscarded = true;
+      this.#stop(new DOMException("the upload was aborted", "AbortError"));
+    }
+    // Whoever calls again waits for the chunks to go too.
+    if (this.#isDiscarded) await this.#settled;
   }
 
   /** The progress as it comes: always the newest, none twice. Throws what {@link Upload.done} rejects with. */

@@ -82,7 +82,11 @@ impl Setup {
         let builder = (0..subnets).fold(PocketIcBuilder::new(), |builder, _| {
             builder.with_application_subnet()
         });
-        let pic = builder.build();
+        Self::deploy(builder.build(), init)
+    }
+
+    /// The same, on a network that is there.
+    pub fn deploy(pic: PocketIc, init: IndexInit) -> Self {
         let index = create(&pic);
         let chat = create(&pic);
         pic.install_canister(

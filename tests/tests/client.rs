@@ -1,8 +1,11 @@
 //! The Rust client against the deployed canisters.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::SystemTime,
 };
 
 use candid::Principal;
@@ -15,7 +18,7 @@ use openstorage_types::{
     bucket::{PushChunkError, ReadChunkError, UploadArgs},
     index::{AllocatedBucketError, InitArgs},
 };
-use pocket_ic::nonblocking::PocketIc;
+use pocket_ic::{PocketIcBuilder, nonblocking::PocketIc};
 use tokio::runtime::Runtime;
 
 /// A deployed system that runs by itself, as a client finds it.
@@ -31,7 +34,10 @@ impl Live {
     }
 
     fn with(init: InitArgs) -> Self {
-        let setup = Setup::with(init);
+        let pic = PocketIcBuilder::new().with_application_subnet().build();
+        // Before anything is stored: storage is charged for the years up to now, too.
+        pic.set_time(SystemTime::now().into());
+        let setup = Setup::deploy(pic, init);
         setup.pic.auto_progress();
         let (url, id) = (setup.pic.get_server_url(), setup.pic.instance_id());
         Self {

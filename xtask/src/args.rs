@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::layers;
+use crate::{bench, layers};
 
 /// What `cargo xtask …` is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +19,12 @@ pub enum Command {
         full: bool,
     },
     ListLayers,
+    /// The bench layers named, in the order of the menu; all when none is.
+    Bench {
+        only: Vec<String>,
+        /// Say the figures as one JSON object.
+        json: bool,
+    },
 }
 
 /// `cargo xtask demo [FILE] [--once] [--json] [--port N] [--trace PAGE]`
@@ -48,6 +54,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Strin
         Some("server-path") => nothing_more(words, "server-path", Command::ServerPath),
         Some("demo") => demo(words),
         Some("test") => test(words),
+        Some("bench") => bench(words),
         _ => Err(format!("there is no command `{}`.", name.to_string_lossy())),
     }
 }
@@ -120,10 +127,10 @@ fn test(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
             Some("--full") => full = true,
             Some("--only") => {
                 let name = words.next().unwrap_or_default();
-                only.push(layer(&name.to_string_lossy())?);
+                only.push(test_layer(&name.to_string_lossy())?);
             }
             Some(flag) if flag.starts_with("--only=") => {
-                only.push(layer(&flag["--only=".len()..])?);
+                only.push(test_layer(&flag["--only=".len()..])?);
             }
             _ => return Err(format!("`test` takes no `{}`.", word.to_string_lossy())),
         }
@@ -131,8 +138,34 @@ fn test(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
     Ok(Command::Test { only, full })
 }
 
-fn layer(name: &str) -> Result<String, String> {
-    let names: Vec<&str> = layers::ALL.iter().map(|layer| layer.name).collect();
+fn bench(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let mut only = Vec::new();
+    let mut json = false;
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--json") => json = true,
+            Some("--only") => {
+                let name = words.next().unwrap_or_default();
+                only.push(bench_layer(&name.to_string_lossy())?);
+            }
+            Some(flag) if flag.starts_with("--only=") => {
+                only.push(bench_layer(&flag["--only=".len()..])?);
+            }
+            _ => return Err(format!("`bench` takes no `{}`.", word.to_string_lossy())),
+        }
+    }
+    Ok(Command::Bench { only, json })
+}
+
+fn test_layer(name: &str) -> Result<String, String> {
+    layer(name, &layers::ALL.each_ref().map(|layer| layer.name))
+}
+
+fn bench_layer(name: &str) -> Result<String, String> {
+    layer(name, &bench::ALL.each_ref().map(|layer| layer.name))
+}
+
+fn layer(name: &str, names: &[&str]) -> Result<String, String> {
     if names.contains(&name) {
         return Ok(name.to_owned());
     }
@@ -197,6 +230,23 @@ mod tests {
     }
 
     #[test]
+    fn benches_have_layers_of_their_own() {
+        let bench = |only: &[&str], json| {
+            let only = only.iter().map(|name| (*name).to_owned()).collect();
+            Ok(Command::Bench { only, json })
+        };
+        assert_eq!(parse_line("bench"), bench(&[], false));
+        assert_eq!(
+            parse_line("bench --json --only localnet"),
+            bench(&["localnet"], true)
+        );
+        assert_eq!(
+            parse_line("bench --only=localnet"),
+            bench(&["localnet"], false)
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (line, word) in [
             ("dance", "`dance`"),
@@ -209,6 +259,9 @@ mod tests {
             ("test fmt", "`fmt`"),
             ("test --only everything", "`everything`"),
             ("test --only", "``"),
+            ("bench localnet", "`localnet`"),
+            ("bench --only fmt", "`fmt`"),
+            ("bench --only", "``"),
         ] {
             let sentence = parse_line(line).expect_err(line);
             assert!(sentence.contains(word), "{line}: {sentence}");

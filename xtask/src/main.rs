@@ -9,10 +9,12 @@
 //! | `section` | a custom section of a Wasm module |
 //! | `tools` | the host programs: the command line and the local network |
 //! | `demo` | the demo of the README |
+//! | `bench` | the benches, in layers |
 //! | `layers` | the layers of the test run, one file each |
 //! | `report` | what a test run says at its end |
 
 mod args;
+mod bench;
 mod canisters;
 mod demo;
 mod layers;
@@ -57,6 +59,7 @@ fn run(command: Command) -> Result<ExitCode> {
             println!("{}", tools.server.display());
         }
         Command::Demo(args) => return demo::run(&args),
+        Command::Bench { only, json } => bench::run(&Workspace::find()?, &only, json)?,
         Command::Test { only, full } => return layers::run(&Workspace::find()?, &only, full),
     }
     Ok(ExitCode::SUCCESS)

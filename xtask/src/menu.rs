@@ -1,6 +1,6 @@
 //! The text of `cargo xtask` alone.
 
-use crate::layers;
+use crate::{bench, layers};
 
 const COMMANDS: &str = "\
 cargo xtask demo [FILE]    build everything, store FILE (a picture if none is named) and serve it
@@ -13,16 +13,23 @@ cargo xtask test           run every test
             --full         try everything of which else samples are tried; takes minutes more
             --only NAME    run one layer; may be given more than once
             --list         name the layers
+cargo xtask bench          measure, and print a table
+            --only NAME    run one layer; may be given more than once
+            --json         say the figures as one JSON object, the last line
 cargo xtask server-path    build the local network's server and print its path as the last line
 
 Layers of the test run:
 ";
 
-/// All commands and all test layers.
+/// All commands and all layers.
 pub fn text() -> String {
     let mut text = COMMANDS.to_owned();
     for line in layers().lines() {
         text.push_str(&format!("  {line}\n"));
+    }
+    text.push_str("\nLayers of the benches:\n");
+    for layer in &bench::ALL {
+        text.push_str(&format!("  {:<12} {}\n", layer.name, layer.about));
     }
     text
 }

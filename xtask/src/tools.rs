@@ -14,6 +14,8 @@ pub const SERVER_VARIABLE: &str = "POCKET_IC_BIN";
 pub struct Tools {
     pub ostore: PathBuf,
     pub server: PathBuf,
+    /// The bench of the local network.
+    pub speed: PathBuf,
 }
 
 impl Tools {
@@ -33,7 +35,7 @@ impl Tools {
 /// selects fewer than the tests do, and another set of features is another build of everything above
 /// it. So the whole workspace is selected, with only these two programs to make. Tests also bring
 /// the features of dev-dependencies, which cargo leaves out unless a test or an example is asked for;
-/// `--examples` asks, and there are none to build.
+/// `--examples` asks; the only one is the bench of the network.
 pub fn build(workspace: &Workspace) -> Result<Tools> {
     eprintln!("building ostore and pocket-ic-server (the first time compiles a Wasm engine)");
     let args = [
@@ -53,5 +55,6 @@ pub fn build(workspace: &Workspace) -> Result<Tools> {
     Ok(Tools {
         ostore: program("ostore")?,
         server: program("pocket-ic-server")?,
+        speed: program("speed")?,
     })
 }

@@ -17,7 +17,7 @@ const { values } = parseArgs({
 const root = fileURLToPath(new URL(".", import.meta.url));
 const types = { ".html": "text/html; charset=utf-8", ".js": "text/javascript" };
 
-createServer((from, to) => {
+const server = createServer((from, to) => {
   const url = new URL(from.url, "http://localhost");
   if (url.pathname.startsWith("/api/")) {
     const up = request(new URL(from.url, values.network), { method: from.method, headers: from.headers }, (answer) => {
@@ -33,4 +33,6 @@ createServer((from, to) => {
     .on("error", () => to.writeHead(404).end())
     .once("open", () => to.writeHead(200, { "content-type": types[extname(path)] ?? "application/octet-stream" }))
     .pipe(to);
-}).listen(Number(values.port), () => console.log(`http://localhost:${values.port}`));
+});
+// Port 0 is any that is free.
+server.listen(Number(values.port), () => console.log(`http://localhost:${server.address().port}`));

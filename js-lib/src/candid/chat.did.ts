@@ -141,6 +141,24 @@ export type DeleteMessageOk = {
       'bucket' : Principal,
     }
   };
+export interface HttpRequest {
+  /**
+   * Path and query; no scheme, no host.
+   */
+  'url' : string,
+  'method' : string,
+  'body' : Uint8Array,
+  'headers' : Array<[string, string]>,
+  /**
+   * The version of response certification that the gateway wants.
+   */
+  'certificate_version' : [] | [number],
+}
+export interface HttpResponse {
+  'body' : Uint8Array,
+  'headers' : Array<[string, string]>,
+  'status_code' : number,
+}
 export interface InitArgs { 'index' : Principal }
 export interface Message {
   'deleted' : boolean,
@@ -211,6 +229,10 @@ export interface _SERVICE {
     { 'Ok' : DeleteMessageOk } |
       { 'Err' : ChatError }
   >,
+  /**
+   * Operating: /status, /metrics and /logs.
+   */
+  'http_request' : ActorMethod<[HttpRequest], HttpResponse>,
   'join_chat' : ActorMethod<
     [ChatArgs],
     { 'Ok' : ChatInfo } |
@@ -309,6 +331,18 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
       'bucket' : IDL.Principal,
     }),
   });
+  const HttpRequest = IDL.Record({
+    'url' : IDL.Text,
+    'method' : IDL.Text,
+    'body' : IDL.Vec(IDL.Nat8),
+    'headers' : IDL.Vec(IDL.Tuple(IDL.Text, IDL.Text)),
+    'certificate_version' : IDL.Opt(IDL.Nat16),
+  });
+  const HttpResponse = IDL.Record({
+    'body' : IDL.Vec(IDL.Nat8),
+    'headers' : IDL.Vec(IDL.Tuple(IDL.Text, IDL.Text)),
+    'status_code' : IDL.Nat16,
+  });
   const RegisterOk = IDL.Record({
     'byte_limit' : IDL.Nat64,
     'premium' : IDL.Bool,
@@ -372,6 +406,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [IDL.Variant({ 'Ok' : DeleteMessageOk, 'Err' : ChatError })],
         [],
       ),
+    'http_request' : IDL.Func([HttpRequest], [HttpResponse], ['query']),
     'join_chat' : IDL.Func(
         [ChatArgs],
         [IDL.Variant({ 'Ok' : ChatInfo, 'Err' : ChatError })],

@@ -88,6 +88,11 @@ export interface BucketReport {
    */
   'key' : [] | [PublicKey],
   /**
+   * The version of the bucket's code.
+   */
+  'version' : [] | [number],
+  'cycles' : [] | [CyclesReport],
+  /**
    * Bytes that new blobs may still take.
    */
   'bytes_free' : bigint,
@@ -101,6 +106,10 @@ export interface BucketReport {
  */
 export interface BucketStatus {
   'key' : [] | [PublicKey],
+  /**
+   * The index has closed the bucket: it takes no new blobs, and goes on serving.
+   */
+  'closed' : boolean,
   'references' : bigint,
   /**
    * Promised to open uploads.
@@ -110,6 +119,10 @@ export interface BucketStatus {
    * Events that the index has not acknowledged yet.
    */
   'events_unsent' : bigint,
+  /**
+   * Of the code that answers.
+   */
+  'version' : number,
   'bytes_free' : bigint,
   /**
    * Of stored blobs.
@@ -151,6 +164,20 @@ export interface Counters {
    * Given back unused.
    */
   'returned' : bigint,
+}
+/**
+ * How a canister stands with its cycles.
+ */
+export interface CyclesReport {
+  /**
+   * Burned in a day, at the pace of late.
+   */
+  'burned_per_day' : bigint,
+  'balance' : bigint,
+  /**
+   * With less than this it is frozen.
+   */
+  'freezing_at' : bigint,
 }
 export type EnsureRegisteredError = { 'NotRegistered' : null } |
   { 'Retry' : { 'ms' : bigint } } |
@@ -466,6 +493,15 @@ export type RemoveBlobReferenceError = {
   } |
   { 'InvalidToken' : TokenProblem };
 /**
+ * Why the index's word was not taken.
+ */
+export type SetClosedError = {
+    /**
+     * The caller is not the bucket's index.
+     */
+    'NotAuthorized' : null
+  };
+/**
  * A place in a stream of events. The canister version never rolls back, also not when a snapshot is
  * restored, so two streams that share a sequence number but not a history differ in version.
  */
@@ -577,13 +613,18 @@ export interface _SERVICE {
     { 'Ok' : BlobInfo } |
       { 'Err' : UploadError }
   >,
-  /**
-   * From the index only.
-   */
   'c2c_events' : ActorMethod<
     [EventsArgs],
     { 'Ok' : EventsOk } |
       { 'Err' : EventsError }
+  >,
+  /**
+   * From the index only.
+   */
+  'c2c_set_closed' : ActorMethod<
+    [boolean],
+    { 'Ok' : null } |
+      { 'Err' : SetClosedError }
   >,
   /**
    * Another name for remove_blob_reference.
@@ -698,8 +739,15 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'version' : IDL.Nat16,
     'bytes' : IDL.Vec(IDL.Nat8),
   });
+  const CyclesReport = IDL.Record({
+    'burned_per_day' : IDL.Nat,
+    'balance' : IDL.Nat,
+    'freezing_at' : IDL.Nat,
+  });
   const BucketReport = IDL.Record({
     'key' : IDL.Opt(PublicKey),
+    'version' : IDL.Opt(IDL.Nat32),
+    'cycles' : IDL.Opt(CyclesReport),
     'bytes_free' : IDL.Nat64,
     'bytes_used' : IDL.Nat64,
   });
@@ -737,6 +785,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
       'bytes_max' : IDL.Nat64,
     }),
   });
+  const SetClosedError = IDL.Variant({ 'NotAuthorized' : IDL.Null });
   const RemoveBlobReferenceArgs = IDL.Record({
     'token' : IDL.Opt(IDL.Text),
     'accessor_id' : IDL.Principal,
@@ -834,9 +883,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const BucketStatus = IDL.Record({
     'key' : IDL.Opt(PublicKey),
+    'closed' : IDL.Bool,
     'references' : IDL.Nat64,
     'bytes_reserved' : IDL.Nat64,
     'events_unsent' : IDL.Nat64,
+    'version' : IDL.Nat32,
     'bytes_free' : IDL.Nat64,
     'bytes_stored' : IDL.Nat64,
     'blobs' : IDL.Nat64,
@@ -869,6 +920,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'c2c_events' : IDL.Func(
         [EventsArgs],
         [IDL.Variant({ 'Ok' : EventsOk, 'Err' : EventsError })],
+        [],
+      ),
+    'c2c_set_closed' : IDL.Func(
+        [IDL.Bool],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : SetClosedError })],
         [],
       ),
     'delete_blob' : IDL.Func(

@@ -60,6 +60,22 @@ export interface Allowance {
   'leased_elsewhere' : bigint,
 }
 export interface BucketInfo {
+  /**
+   * The last thing that went wrong in keeping it up, until it went well.
+   */
+  'last_error' : [] | [string],
+  /**
+   * Cycles that the index has topped it up with.
+   */
+  'cycles_deposited' : bigint,
+  /**
+   * Of its code; none until it has said.
+   */
+  'version' : [] | [number],
+  /**
+   * As last seen; none until then.
+   */
+  'cycles' : [] | [CyclesReport],
   'state' : BucketState,
   'bytes_free' : bigint,
   /**
@@ -67,6 +83,10 @@ export interface BucketInfo {
    */
   'events_behind' : bigint,
   'bytes_used' : bigint,
+  /**
+   * SHA-256 of its module, as last seen.
+   */
+  'module_hash' : [] | [Uint8Array],
   'bucket' : Principal,
 }
 export interface BucketKeysArgs { 'bucket' : Principal }
@@ -85,6 +105,11 @@ export interface BucketReport {
    * The bucket's key; none until it has drawn its secret.
    */
   'key' : [] | [PublicKey],
+  /**
+   * The version of the bucket's code.
+   */
+  'version' : [] | [number],
+  'cycles' : [] | [CyclesReport],
   /**
    * Bytes that new blobs may still take.
    */
@@ -111,6 +136,18 @@ export type BucketState = {
      * Takes new blobs.
      */
     'Active' : null
+  } |
+  {
+    /**
+     * Stopped for a moment, while its code is replaced.
+     */
+    'Upgrading' : null
+  } |
+  {
+    /**
+     * Serves what it has, and takes nothing new any more.
+     */
+    'Retired' : null
   };
 /**
  * One user's allowance in one bucket: four counts of bytes that only ever grow. Each side sends them
@@ -134,6 +171,20 @@ export interface Counters {
    * Given back unused.
    */
   'returned' : bigint,
+}
+/**
+ * How a canister stands with its cycles.
+ */
+export interface CyclesReport {
+  /**
+   * Burned in a day, at the pace of late.
+   */
+  'burned_per_day' : bigint,
+  'balance' : bigint,
+  /**
+   * With less than this it is frozen.
+   */
+  'freezing_at' : bigint,
 }
 export interface DeleteChatArgs {
   /**
@@ -208,6 +259,70 @@ export interface EventsOk {
    */
   'stamp' : Stamp,
 }
+/**
+ * Why an operator's call about the fleet was refused.
+ */
+export type FleetError = {
+    /**
+     * Not the id of a canister, or the index's own.
+     */
+    'InvalidBucket' : null
+  } |
+  {
+    /**
+     * There is no such canister, or the index does not control it.
+     */
+    'NotController' : null
+  } |
+  {
+    /**
+     * This index was built without a bucket's Wasm.
+     */
+    'NoWasm' : null
+  } |
+  {
+    /**
+     * No bucket of this index.
+     */
+    'NotFound' : null
+  } |
+  {
+    /**
+     * A bucket is controlled by the index and its governance, and by nobody else. These are too many.
+     */
+    'ForeignControllers' : { 'controllers' : Array<Principal> }
+  } |
+  {
+    /**
+     * The same call is under way, or another canister did not answer: try again.
+     */
+    'Retry' : { 'ms' : bigint }
+  } |
+  {
+    /**
+     * Not an admin.
+     */
+    'NotAuthorized' : null
+  } |
+  { 'TooManyBuckets' : { 'max' : number } } |
+  {
+    /**
+     * Only a retired bucket can be forgotten.
+     */
+    'NotRetired' : null
+  } |
+  {
+    /**
+     * The bucket is retired, for good.
+     */
+    'Retired' : null
+  } |
+  {
+    /**
+     * Its code is neither none nor a bucket's that this index knows.
+     */
+    'UnknownModule' : { 'module_hash' : Uint8Array }
+  };
 export interface HttpRequest {
   /**
    * Path and query; no scheme, no host.
@@ -230,6 +345,7 @@ export interface HttpResponse {
  * Answer of status: what an operator or a health check asks first.
  */
 export interface IndexStatus {
+  'roll' : RollStatus,
   /**
    * Why the last attempt to create a bucket failed, if it did.
    */
@@ -238,8 +354,13 @@ export interface IndexStatus {
    * SHA-256 of the (uncompressed or gzipped, as embedded) bucket Wasm that this index installs.
    */
   'bucket_wasm_hash' : Uint8Array,
+  'version' : number,
   'bytes_stored' : bigint,
   'users' : bigint,
+  /**
+   * Why a bucket that needs cycles gets none, if that is so.
+   */
+  'topup_withheld' : [] | [string],
   'blobs' : bigint,
   'buckets' : Array<BucketInfo>,
 }
@@ -252,13 +373,30 @@ export interface InitArgs {
    */
   'bucket_cycles' : [] | [bigint],
   /**
+   * A bucket is made when the active ones have less room than this in all; none means half a bucket, at
+   * most the largest blob.
+   */
+  'free_bytes_target' : [] | [bigint],
+  /**
    * Who may do everything, besides the canister's controllers.
    */
   'admins' : Array<Principal>,
   /**
+   * Who controls the buckets besides the index; none means the index's own controllers.
+   */
+  'governance' : [] | [Array<Principal>],
+  /**
+   * Cycles that the index keeps for itself: none below this goes to buckets. None means 1 T.
+   */
+  'cycles_floor' : [] | [bigint],
+  /**
    * The largest number of bytes of each bucket; none means 200 GiB.
    */
   'bucket_bytes_max' : [] | [bigint],
+  /**
+   * Cycles that buckets may be topped up with in a day (UTC); none means 100 T.
+   */
+  'topup_budget_per_day' : [] | [bigint],
 }
 export interface Issuer { 'key' : PublicKey, 'issuer' : Principal }
 export type IssuerError = {
@@ -350,6 +488,43 @@ export interface RegisterIssuerOk {
   'index_key' : PublicKey,
 }
 /**
+ * How far the buckets are with the code that the index embeds.
+ */
+export interface RollStatus {
+  /**
+   * Buckets that have it.
+   */
+  'done' : number,
+  /**
+   * Why the roll has stopped; upgrade_buckets takes it up again.
+   */
+  'stopped' : [] | [string],
+  'version' : number,
+  /**
+   * Buckets with newer code: they keep it.
+   */
+  'newer' : number,
+  /**
+   * SHA-256 of the gzipped module that buckets get.
+   */
+  'module_hash' : Uint8Array,
+  /**
+   * Buckets that are to get it.
+   */
+  'waiting' : number,
+  /**
+   * Buckets that are being upgraded now.
+   */
+  'running' : number,
+}
+export interface SetBucketFullArgs {
+  /**
+   * False lets it take new blobs again.
+   */
+  'full' : boolean,
+  'bucket' : Principal,
+}
+/**
  * A place in a stream of events. The canister version never rolls back, also not when a snapshot is
  * restored, so two streams that share a sequence number but not a history differ in version.
  */
@@ -438,6 +613,14 @@ export interface UserInfo {
 }
 export interface _SERVICE {
   /**
+   * A canister in another subnet, say: empty, or with a bucket's code, and controlled by the index.
+   */
+  'add_bucket' : ActorMethod<
+    [Principal],
+    { 'Ok' : BucketInfo } |
+      { 'Err' : FleetError }
+  >,
+  /**
    * Uploading: which bucket takes a blob.
    */
   'allocated_bucket' : ActorMethod<
@@ -445,7 +628,19 @@ export interface _SERVICE {
     { 'Ok' : AllocatedBucketOk } |
       { 'Err' : AllocatedBucketError }
   >,
-  'buckets' : ActorMethod<[], Array<BucketInfo>>,
+  'bucket' : ActorMethod<
+    [Principal],
+    { 'Ok' : BucketInfo } |
+      { 'Err' : FleetError }
+  >,
+  /**
+   * The fleet, by admins. All of these may be repeated.
+   */
+  'buckets' : ActorMethod<
+    [],
+    { 'Ok' : Array<BucketInfo> } |
+      { 'Err' : FleetError }
+  >,
   'c2c_bucket_keys' : ActorMethod<
     [BucketKeysArgs],
     { 'Ok' : PublicKey } |
@@ -471,6 +666,14 @@ export interface _SERVICE {
     [DeleteChatArgs],
     { 'Ok' : null } |
       { 'Err' : DeleteChatError }
+  >,
+  /**
+   * A retired bucket that is lost, with all that was in it: its users get their bytes back.
+   */
+  'forget_bucket' : ActorMethod<
+    [Principal],
+    { 'Ok' : null } |
+      { 'Err' : FleetError }
   >,
   'http_request' : ActorMethod<[HttpRequest], HttpResponse>,
   'issuers' : ActorMethod<[], Array<Issuer>>,
@@ -500,13 +703,38 @@ export interface _SERVICE {
       { 'Err' : IssuerError }
   >,
   /**
-   * Operating. Over HTTP: /status and /metrics.
+   * It takes no new blobs, for good, and goes on serving.
+   */
+  'retire_bucket' : ActorMethod<
+    [Principal],
+    { 'Ok' : BucketInfo } |
+      { 'Err' : FleetError }
+  >,
+  /**
+   * It takes no new blobs, until it is set not full.
+   */
+  'set_bucket_full' : ActorMethod<
+    [SetBucketFullArgs],
+    { 'Ok' : BucketInfo } |
+      { 'Err' : FleetError }
+  >,
+  /**
+   * Operating. Over HTTP: /status, /metrics and /logs.
    */
   'status' : ActorMethod<[], IndexStatus>,
   'update_user' : ActorMethod<
     [UserArgs],
     { 'Ok' : null } |
       { 'Err' : UserError }
+  >,
+  /**
+   * Every bucket gets the code that the index embeds, by itself after an upgrade of the index. This takes
+   * up a roll that has stopped.
+   */
+  'upgrade_buckets' : ActorMethod<
+    [],
+    { 'Ok' : RollStatus } |
+      { 'Err' : FleetError }
   >,
   'user' : ActorMethod<
     [[] | [Principal]],
@@ -517,8 +745,51 @@ export interface _SERVICE {
 export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   const InitArgs = IDL.Record({
     'bucket_cycles' : IDL.Opt(IDL.Nat),
+    'free_bytes_target' : IDL.Opt(IDL.Nat64),
     'admins' : IDL.Vec(IDL.Principal),
+    'governance' : IDL.Opt(IDL.Vec(IDL.Principal)),
+    'cycles_floor' : IDL.Opt(IDL.Nat),
     'bucket_bytes_max' : IDL.Opt(IDL.Nat64),
+    'topup_budget_per_day' : IDL.Opt(IDL.Nat),
+  });
+  const CyclesReport = IDL.Record({
+    'burned_per_day' : IDL.Nat,
+    'balance' : IDL.Nat,
+    'freezing_at' : IDL.Nat,
+  });
+  const BucketState = IDL.Variant({
+    'Creating' : IDL.Null,
+    'Full' : IDL.Null,
+    'Active' : IDL.Null,
+    'Upgrading' : IDL.Null,
+    'Retired' : IDL.Null,
+  });
+  const BucketInfo = IDL.Record({
+    'last_error' : IDL.Opt(IDL.Text),
+    'cycles_deposited' : IDL.Nat,
+    'version' : IDL.Opt(IDL.Nat32),
+    'cycles' : IDL.Opt(CyclesReport),
+    'state' : BucketState,
+    'bytes_free' : IDL.Nat64,
+    'events_behind' : IDL.Nat64,
+    'bytes_used' : IDL.Nat64,
+    'module_hash' : IDL.Opt(IDL.Vec(IDL.Nat8)),
+    'bucket' : IDL.Principal,
+  });
+  const FleetError = IDL.Variant({
+    'InvalidBucket' : IDL.Null,
+    'NotController' : IDL.Null,
+    'NoWasm' : IDL.Null,
+    'NotFound' : IDL.Null,
+    'ForeignControllers' : IDL.Record({
+      'controllers' : IDL.Vec(IDL.Principal),
+    }),
+    'Retry' : IDL.Record({ 'ms' : IDL.Nat64 }),
+    'NotAuthorized' : IDL.Null,
+    'TooManyBuckets' : IDL.Record({ 'max' : IDL.Nat32 }),
+    'NotRetired' : IDL.Null,
+    'Retired' : IDL.Null,
+    'UnknownModule' : IDL.Record({ 'module_hash' : IDL.Vec(IDL.Nat8) }),
   });
   const AllocatedBucketArgs = IDL.Record({
     'blob_id' : IDL.Vec(IDL.Nat8),
@@ -537,18 +808,6 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'BlobTooLarge' : IDL.Record({ 'max' : IDL.Nat64 }),
     'AllowanceExceeded' : IDL.Record({ 'byte_limit' : IDL.Nat64 }),
   });
-  const BucketState = IDL.Variant({
-    'Creating' : IDL.Null,
-    'Full' : IDL.Null,
-    'Active' : IDL.Null,
-  });
-  const BucketInfo = IDL.Record({
-    'state' : BucketState,
-    'bytes_free' : IDL.Nat64,
-    'events_behind' : IDL.Nat64,
-    'bytes_used' : IDL.Nat64,
-    'bucket' : IDL.Principal,
-  });
   const BucketKeysArgs = IDL.Record({ 'bucket' : IDL.Principal });
   const PublicKey = IDL.Record({
     'version' : IDL.Nat16,
@@ -560,6 +819,8 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const BucketReport = IDL.Record({
     'key' : IDL.Opt(PublicKey),
+    'version' : IDL.Opt(IDL.Nat32),
+    'cycles' : IDL.Opt(CyclesReport),
     'bytes_free' : IDL.Nat64,
     'bytes_used' : IDL.Nat64,
   });
@@ -668,11 +929,27 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'NotAuthorized' : IDL.Null,
     'InvalidUser' : IDL.Null,
   });
+  const SetBucketFullArgs = IDL.Record({
+    'full' : IDL.Bool,
+    'bucket' : IDL.Principal,
+  });
+  const RollStatus = IDL.Record({
+    'done' : IDL.Nat32,
+    'stopped' : IDL.Opt(IDL.Text),
+    'version' : IDL.Nat32,
+    'newer' : IDL.Nat32,
+    'module_hash' : IDL.Vec(IDL.Nat8),
+    'waiting' : IDL.Nat32,
+    'running' : IDL.Nat32,
+  });
   const IndexStatus = IDL.Record({
+    'roll' : RollStatus,
     'last_creation_error' : IDL.Opt(IDL.Text),
     'bucket_wasm_hash' : IDL.Vec(IDL.Nat8),
+    'version' : IDL.Nat32,
     'bytes_stored' : IDL.Nat64,
     'users' : IDL.Nat64,
+    'topup_withheld' : IDL.Opt(IDL.Text),
     'blobs' : IDL.Nat64,
     'buckets' : IDL.Vec(BucketInfo),
   });
@@ -683,6 +960,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   
   return IDL.Service({
+    'add_bucket' : IDL.Func(
+        [IDL.Principal],
+        [IDL.Variant({ 'Ok' : BucketInfo, 'Err' : FleetError })],
+        [],
+      ),
     'allocated_bucket' : IDL.Func(
         [AllocatedBucketArgs],
         [
@@ -693,7 +975,16 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         ],
         ['query'],
       ),
-    'buckets' : IDL.Func([], [IDL.Vec(BucketInfo)], ['query']),
+    'bucket' : IDL.Func(
+        [IDL.Principal],
+        [IDL.Variant({ 'Ok' : BucketInfo, 'Err' : FleetError })],
+        ['query'],
+      ),
+    'buckets' : IDL.Func(
+        [],
+        [IDL.Variant({ 'Ok' : IDL.Vec(BucketInfo), 'Err' : FleetError })],
+        ['query'],
+      ),
     'c2c_bucket_keys' : IDL.Func(
         [BucketKeysArgs],
         [IDL.Variant({ 'Ok' : PublicKey, 'Err' : BucketKeysError })],
@@ -712,6 +1003,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'delete_chat' : IDL.Func(
         [DeleteChatArgs],
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : DeleteChatError })],
+        [],
+      ),
+    'forget_bucket' : IDL.Func(
+        [IDL.Principal],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : FleetError })],
         [],
       ),
     'http_request' : IDL.Func([HttpRequest], [HttpResponse], ['query']),
@@ -736,10 +1032,25 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : IssuerError })],
         [],
       ),
+    'retire_bucket' : IDL.Func(
+        [IDL.Principal],
+        [IDL.Variant({ 'Ok' : BucketInfo, 'Err' : FleetError })],
+        [],
+      ),
+    'set_bucket_full' : IDL.Func(
+        [SetBucketFullArgs],
+        [IDL.Variant({ 'Ok' : BucketInfo, 'Err' : FleetError })],
+        [],
+      ),
     'status' : IDL.Func([], [IndexStatus], ['query']),
     'update_user' : IDL.Func(
         [UserArgs],
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : UserError })],
+        [],
+      ),
+    'upgrade_buckets' : IDL.Func(
+        [],
+        [IDL.Variant({ 'Ok' : RollStatus, 'Err' : FleetError })],
         [],
       ),
     'user' : IDL.Func(
@@ -753,8 +1064,12 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
 export const init: (args: { IDL: typeof IDL }) => IDL.Type[] = ({ IDL }) => {
   const InitArgs = IDL.Record({
     'bucket_cycles' : IDL.Opt(IDL.Nat),
+    'free_bytes_target' : IDL.Opt(IDL.Nat64),
     'admins' : IDL.Vec(IDL.Principal),
+    'governance' : IDL.Opt(IDL.Vec(IDL.Principal)),
+    'cycles_floor' : IDL.Opt(IDL.Nat),
     'bucket_bytes_max' : IDL.Opt(IDL.Nat64),
+    'topup_budget_per_day' : IDL.Opt(IDL.Nat),
   });
   
   return [IDL.Opt(InitArgs)];

@@ -18,14 +18,20 @@ const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 
 /// `npm test` checks the types and builds the library first. Its tests deploy the canisters.
 pub fn run(bench: &mut Bench) -> Result<()> {
+    let test = library(bench, &["test"])?;
+    bench.count(test)
+}
+
+/// An npm command in the library's package, which finds the canisters and the network built.
+pub fn library(bench: &mut Bench, words: &[&str]) -> Result<Command> {
     let canisters = bench.canisters()?;
     let tools = bench.tools()?;
-    let library = bench.workspace.root.join("js-lib");
-    install(bench, &library)?;
-    let mut test = npm(&library, "test");
-    test.env(WASM_DIR, &canisters.dir);
-    test.env(SERVER_VARIABLE, tools.network());
-    bench.count(test)
+    let package = bench.workspace.root.join("js-lib");
+    install(bench, &package)?;
+    let mut command = npm(&package, words);
+    command.env(WASM_DIR, &canisters.dir);
+    command.env(SERVER_VARIABLE, tools.network());
+    Ok(command)
 }
 
 /// The official JavaScript agent against the local network.
@@ -33,7 +39,7 @@ pub fn agents(bench: &mut Bench) -> Result<()> {
     let tools = bench.tools()?;
     let package = bench.workspace.root.join("crates/localnet/tests/js");
     install(bench, &package)?;
-    let mut test = npm(&package, "test");
+    let mut test = npm(&package, &["test"]);
     test.env(SERVER_VARIABLE, tools.network());
     bench.count(test)
 }
@@ -42,14 +48,14 @@ pub fn agents(bench: &mut Bench) -> Result<()> {
 fn install(bench: &mut Bench, package: &Path) -> Result<()> {
     require_node()?;
     if packages_outdated(package) {
-        bench.count(npm(package, "ci"))?;
+        bench.count(npm(package, &["ci"]))?;
     }
     Ok(())
 }
 
-fn npm(package: &Path, word: &str) -> Command {
+fn npm(package: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(NPM);
-    command.arg(word).current_dir(package);
+    command.args(words).current_dir(package);
     command
 }
 

@@ -1,5 +1,6 @@
 //! The layers of the test run, one file each for those that take more than a line.
 
+mod browser;
 mod demo;
 mod js;
 mod rust;
@@ -25,7 +26,7 @@ pub struct Layer {
 }
 
 /// In the order of the run: what fails soonest comes first.
-pub const ALL: [Layer; 8] = [
+pub const ALL: [Layer; 9] = [
     Layer {
         name: "fmt",
         about: "all Rust is formatted",
@@ -67,6 +68,12 @@ pub const ALL: [Layer; 8] = [
         about: "the official JavaScript agent against the local network",
         full: true,
         run: js::agents,
+    },
+    Layer {
+        name: "browser",
+        about: "the JavaScript library's plain page in a real Chromium",
+        full: true,
+        run: browser::run,
     },
     Layer {
         name: "demo",
@@ -229,7 +236,16 @@ mod tests {
     fn a_full_run_has_every_layer_but_parts_of_others() {
         assert_eq!(
             names(&[]),
-            ["fmt", "canisters", "clippy", "rust", "js", "agents", "demo"]
+            [
+                "fmt",
+                "canisters",
+                "clippy",
+                "rust",
+                "js",
+                "agents",
+                "browser",
+                "demo"
+            ]
         );
     }
 

@@ -2,13 +2,13 @@
 
 use axum::http::StatusCode;
 use pocket_ic::common::rest::{
-    RawCanisterCall, RawCanisterHttpRequest, RawCanisterId, RawCanisterResult, RawCycles,
-    RawIngressStatusArgs, RawPrincipalId, RawStableMemory, RawSubnetId, RawTime, Topology,
+    RawCanisterHttpRequest, RawCanisterId, RawCanisterResult, RawCycles, RawIngressStatusArgs,
+    RawPrincipalId, RawStableMemory, RawSubnetId, RawTime, Topology,
 };
 
 use super::{
     server::Instance,
-    shapes::{ApiError, Json, Reply, canister_result, message_id, principal},
+    shapes::{ApiError, Call, Json, Reply, canister_result, message_id, principal},
 };
 
 pub async fn topology(instance: Instance) -> Json<Topology> {
@@ -28,15 +28,12 @@ pub async fn get_canister_http(_: Instance) -> Json<Vec<RawCanisterHttpRequest>>
     Json(vec![])
 }
 
-pub async fn query(
-    instance: Instance,
-    Json(call): Json<RawCanisterCall>,
-) -> Reply<RawCanisterResult> {
+pub async fn query(instance: Instance, Json(call): Json<Call>) -> Reply<RawCanisterResult> {
     let (sender, canister) = (principal(&call.sender)?, principal(&call.canister_id)?);
     let answer = instance
         .engine
         .run(move |engine| {
-            let RawCanisterCall {
+            let Call {
                 method, payload, ..
             } = call;
             engine.network.query(sender, canister, &method, payload)

@@ -9,14 +9,16 @@ use axum::extract::State;
 use pocket_ic::{
     RejectResponse,
     common::rest::{
-        AutoProgressConfig, RawAddCycles, RawCanisterCall, RawCanisterResult, RawCycles,
-        RawMessageId, RawSetStableMemory, RawTickConfigs, RawTime,
+        AutoProgressConfig, RawAddCycles, RawCanisterResult, RawCycles, RawMessageId,
+        RawSetStableMemory, RawTickConfigs, RawTime,
     },
 };
 
 use super::{
     server::{Instance, Server},
-    shapes::{ApiError, Json, Reply, canister_result, effective, message_id, principal, reject},
+    shapes::{
+        ApiError, Call, Json, Reply, canister_result, effective, message_id, principal, reject,
+    },
 };
 use crate::network::{Ingress, TimeGoesBack};
 
@@ -63,7 +65,7 @@ fn goes_back(asked: RawTime, TimeGoesBack { now_ns }: TimeGoesBack) -> ApiError 
 /// Hands a message in; it is executed in the next round.
 pub async fn submit(
     instance: Instance,
-    Json(call): Json<RawCanisterCall>,
+    Json(call): Json<Call>,
 ) -> Reply<Result<RawMessageId, RejectResponse>> {
     let effective_principal = call.effective_principal;
     let ingress = Ingress {

@@ -39,7 +39,7 @@ fn a_snapshot_brings_everything_back_but_the_version() {
     let record = CanisterIdRecord { canister_id: id };
     let list = bench.manage("list_canister_snapshots", &record).unwrap();
     let list: Vec<Snapshot> = candid::decode_one(&list).unwrap();
-    assert_eq!(list, [taken.clone()]);
+    assert_eq!(list, std::slice::from_ref(&taken));
     assert_eq!(
         bench.status(id).memory_metrics.snapshots_size,
         taken.total_size

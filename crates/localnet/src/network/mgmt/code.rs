@@ -251,7 +251,7 @@ fn check_mode(id: &Principal, mode: &CanisterInstallMode, has_code: bool) -> Res
             ),
         )),
         CanisterInstallMode::Upgrade(_) if !has_code => Err(Reject::no_module(id)),
-        CanisterInstallMode::Upgrade(flags) => skips_pre_upgrade(flags.clone()),
+        CanisterInstallMode::Upgrade(flags) => skips_pre_upgrade(*flags),
         CanisterInstallMode::Install | CanisterInstallMode::Reinstall => Ok(false),
     }
 }

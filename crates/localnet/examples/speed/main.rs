@@ -1,10 +1,11 @@
-//! How fast the local network is in process, beside floors measured in the same run.
+//! How fast the local network is, in process and through the official client, beside floors measured in the
+//! same run: `cargo xtask bench --only localnet`.
 //!
-//! ```sh
-//! cargo run -p openstorage-localnet --example speed
-//! ```
-//!
-//! Each line is the best of several runs, since whatever else the machine does only makes it slower.
+//! The server to measure is what `POCKET_IC_BIN` names; without one its half is left out. The last line is
+//! one JSON object. Each line is the best of several runs, since whatever else the machine does only makes it
+//! slower.
+
+mod chunks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,18 +42,28 @@ const SMALL: &str = r#"(module
 
 const RUNS: usize = 5;
 
+/// Figures by their names.
+type Report = BTreeMap<String, f64>;
+
 fn main() {
+    let mut report = Report::new();
+    let mut keep =
+        |name: &str, figure: f64| report.insert(format!("localnet_{name}"), figure.round());
     let bare = bare();
     println!("floors");
-    rate("bare call of the update's Wasm", 200_000, bare);
+    let calls = rate("bare call of the update's Wasm", 200_000, bare);
+    keep("floor_wasm_calls_per_s", calls);
     let bytes = vec![7u8; 100_000_000];
     let mut copy = vec![0u8; bytes.len()];
-    amount("memcpy of 100 MB", bytes.len(), || {
+    let copied = amount("memcpy of 100 MB", bytes.len(), || {
         copy.copy_from_slice(black_box(&bytes))
     });
-    amount("SHA-256 of 100 MB", bytes.len(), || {
+    keep("floor_copy_mb_per_s", copied);
+    let hashed = amount("SHA-256 of 100 MB", bytes.len(), || {
         black_box(Sha256::digest(&bytes));
     });
+    keep("floor_sha256_mb_per_s", hashed);
+    drop((bytes, copy));
 
     for (heaps, name) in [
         (HeapKind::Mapped, "machine, mapped heap"),
@@ -62,7 +73,20 @@ fn main() {
         machine(heaps);
     }
     println!("network");
-    network();
+    let (updates, queries) = network();
+    keep("updates_per_s", updates);
+    keep("queries_per_s", queries);
+    match std::env::var_os("POCKET_IC_BIN") {
+        Some(server) => {
+            println!("100 MB in chunks of 1.9 MB through the pocket-ic crate");
+            chunks::measure(&mut report, server.into());
+        }
+        None => println!("POCKET_IC_BIN names no server, so none is measured"),
+    }
+    println!(
+        "{}",
+        serde_json::to_string(&report).expect("figures are plain data")
+    );
 }
 
 /// The module's own update in the engine alone: imports do nothing, nothing is undone.
@@ -167,7 +191,8 @@ fn machine(heaps: HeapKind) {
     );
 }
 
-fn network() {
+/// Updates and queries a second.
+fn network() -> (f64, f64) {
     let mut network = Network::new(Config::default());
     let management = Principal::management_canister();
     let create = ProvisionalCreateCanisterWithCyclesArgs {
@@ -201,15 +226,16 @@ fn network() {
         arg,
     );
 
-    rate("small updates", 5_000, || {
+    let updates = rate("small updates", 5_000, || {
         update(&mut network, canister, None, "bump", vec![]);
     });
-    rate("small queries", 20_000, || {
+    let queries = rate("small queries", 20_000, || {
         let anonymous = Principal::anonymous();
         network
             .query(anonymous, canister, "get", vec![])
             .expect("it answers");
     });
+    (updates, queries)
 }
 
 fn ingress(
@@ -256,20 +282,24 @@ fn best(count: usize, mut work: impl FnMut()) -> f64 {
         .fold(f64::INFINITY, f64::min)
 }
 
-fn rate(what: &str, count: usize, work: impl FnMut()) {
+/// How often a second.
+fn rate(what: &str, count: usize, work: impl FnMut()) -> f64 {
     let seconds = best(count, work) / count as f64;
     println!(
         "  {what:40} {:>12.0} /s   {:>8.2} µs each",
         1.0 / seconds,
         seconds * 1e6
     );
+    1.0 / seconds
 }
 
-fn amount(what: &str, bytes: usize, work: impl FnMut()) {
+/// How many MB a second.
+fn amount(what: &str, bytes: usize, work: impl FnMut()) -> f64 {
     let seconds = best(1, work);
     println!(
         "  {what:40} {:>12.0} MB/s {:>8.1} ms",
         bytes as f64 / seconds / 1e6,
         seconds * 1e3
     );
+    bytes as f64 / seconds / 1e6
 }

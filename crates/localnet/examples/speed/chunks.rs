@@ -1,0 +1,160 @@
+//! 100 MB through the official client, beside what the machine needs to hash and copy them, and beside the
+//! client alone.
+
+use std::{hint::black_box, path::PathBuf, time::Instant};
+
+use axum::{Router, body::Bytes, extract::DefaultBodyLimit, routing::post};
+use candid::Principal;
+use pocket_ic::{
+    PocketIcBuilder, RejectResponse, StartServerParams,
+    common::rest::{RawCanisterResult, RawEffectivePrincipal, RawMessageId},
+    nonblocking::PocketIc,
+    start_server,
+};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+
+use super::{RUNS, Report, best};
+
+const BYTES: usize = 100_000_000;
+const CHUNK_BYTES: usize = 1_900_000;
+
+/// Writes each argument to stable memory behind the last one, and begins again where there is no room.
+const KEEP: &str = r#"(module
+    (import "ic0" "msg_arg_data_size" (func $size (result i32)))
+    (import "ic0" "msg_arg_data_copy" (func $copy (param i32 i32 i32)))
+    (import "ic0" "msg_reply" (func $reply))
+    (import "ic0" "stable64_grow" (func $grow (param i64) (result i64)))
+    (import "ic0" "stable64_write" (func $write (param i64 i64 i64)))
+    (memory 32)
+    (global $at (mut i64) (i64.const 0))
+    (func (export "canister_init") (drop (call $grow (i64.const 1526))))
+    (func (export "canister_update keep") (local $len i64)
+        (local.set $len (i64.extend_i32_u (call $size)))
+        (if (i64.gt_u (i64.add (global.get $at) (local.get $len)) (i64.const 100000000))
+            (then (global.set $at (i64.const 0))))
+        (call $copy (i32.const 0) (i32.const 0) (call $size))
+        (call $write (global.get $at) (i64.const 0) (local.get $len))
+        (global.set $at (i64.add (global.get $at) (local.get $len)))
+        (call $reply)))"#;
+
+/// `server` is the program to measure; it runs as a process of its own.
+pub fn measure(report: &mut Report, server: PathBuf) {
+    let bytes: Vec<u8> = (0..BYTES).map(|at| (at * at >> 7) as u8).collect();
+    let chunks: Vec<&[u8]> = bytes.chunks(CHUNK_BYTES).collect();
+    let mut copy = vec![0u8; BYTES];
+    let floor = best(1, || {
+        for (chunk, to) in chunks.iter().zip(copy.chunks_mut(CHUNK_BYTES)) {
+            black_box(Sha256::digest(chunk));
+            to.copy_from_slice(chunk);
+        }
+    });
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be started");
+    let client = runtime.block_on(to_nobody(&chunks));
+    let (all, pairs) = runtime.block_on(to_a_canister(&chunks, server));
+
+    println!(
+        "  {:46} {:>8.1} ms",
+        "hashed and copied natively",
+        floor * 1e3
+    );
+    let floor_ms = (floor * 1e3).round();
+    report.insert("localnet_floor_hash_and_copy_100mb_ms".into(), floor_ms);
+    let ratio = |seconds: f64| seconds / floor;
+    let mut line = |what: &str, key: &str, seconds: f64| {
+        println!(
+            "  {what:46} {:>8.1} ms {:>8.2} x",
+            seconds * 1e3,
+            ratio(seconds)
+        );
+        report.insert(
+            format!("localnet_chunks_100mb_{key}"),
+            (ratio(seconds) * 100.0).round() / 100.0,
+        );
+    };
+    line(
+        "sent by the client to a server that only reads",
+        "client_ratio",
+        client,
+    );
+    line("into stable memory, one after the other", "ratio", all);
+    line("into stable memory, two at a time", "paired_ratio", pairs);
+}
+
+/// The client's own time: everything it does, and a server that reads bodies and looks at nothing.
+async fn to_nobody(chunks: &[&[u8]]) -> f64 {
+    let submitted: Result<_, RejectResponse> = Ok(RawMessageId {
+        effective_principal: RawEffectivePrincipal::None,
+        message_id: vec![0; 32],
+    });
+    let submitted = serde_json::to_string(&submitted).expect("it is plain data");
+    let answered = serde_json::to_string(&RawCanisterResult::Ok(vec![])).expect("it is plain data");
+    let json = [("content-type", "application/json")];
+    let router = Router::new()
+        .route(
+            "/instances/0/update/submit_ingress_message",
+            post(async move |_: Bytes| (json, submitted)),
+        )
+        .route(
+            "/instances/0/update/await_ingress_message",
+            post(async move |_: Bytes| (json, answered)),
+        )
+        .layer(DefaultBodyLimit::disable());
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port is free");
+    let address = listener.local_addr().expect("it listens");
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    let url = format!("http://{address}/").parse().expect("it is a URL");
+    let pic = PocketIc::new_from_existing_instance(url, 0, None);
+    let seconds = pushed(&pic, Principal::from_slice(&[1]), chunks, 1).await;
+    serving.abort();
+    seconds
+}
+
+/// The time of all chunks one after the other, and two at a time.
+async fn to_a_canister(chunks: &[&[u8]], server: PathBuf) -> (f64, f64) {
+    let params = StartServerParams {
+        server_binary: Some(server),
+        ..StartServerParams::default()
+    };
+    let (mut process, url) = start_server(params).await;
+    let builder = PocketIcBuilder::new().with_server_url(url);
+    let pic = builder.with_application_subnet().build_async().await;
+    let canister = pic.create_canister().await;
+    pic.add_cycles(canister, 1 << 60).await;
+    let module = wat::parse_str(KEEP).expect("it is text");
+    pic.install_canister(canister, module, vec![], None).await;
+    let one = pushed(&pic, canister, chunks, 1).await;
+    let two = pushed(&pic, canister, chunks, 2).await;
+    pic.drop().await;
+    // It may have ended by itself.
+    let _ = process.kill();
+    let _ = process.wait();
+    (one, two)
+}
+
+/// The best time of several runs in which all chunks are pushed, one or two at a time.
+async fn pushed(pic: &PocketIc, canister: Principal, chunks: &[&[u8]], at_once: usize) -> f64 {
+    let mut best = f64::INFINITY;
+    for _ in 0..RUNS {
+        // The client takes its own copies; making them is not its work.
+        let mut copies = chunks
+            .iter()
+            .map(|chunk| chunk.to_vec())
+            .collect::<Vec<_>>();
+        let rest = copies.split_off(copies.len() / at_once);
+        let start = Instant::now();
+        tokio::join!(push(pic, canister, copies), push(pic, canister, rest));
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+async fn push(pic: &PocketIc, canister: Principal, chunks: Vec<Vec<u8>>) {
+    for chunk in chunks {
+        pic.update_call(canister, Principal::anonymous(), "keep", chunk)
+            .await
+            .expect("the canister takes it");
+    }
+}

@@ -1,0 +1,200 @@
+/** The library in a real browser: the plain page, against the deployed canisters. */
+
+import assert from "node:assert/strict";
+import { randomFillSync } from "node:crypto";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+
+import type { BrowserContext, Page } from "playwright-core";
+
+import { Network } from "../network.js";
+import { Proxy } from "../proxy.js";
+import { sha256 } from "../support.js";
+import { build, launch, PageServer } from "./page.js";
+
+const MB = 1_000_000;
+const CHUNK = 2 * MB;
+/** Five times what the slowest step takes. */
+const STEP_MS = 60_000;
+
+await build();
+const network = await Network.start();
+const proxy = await Proxy.to(network.url);
+const server = await PageServer.start(proxy.url);
+const browser = await launch();
+const dir = await mkdtemp(join(tmpdir(), "openstorage-browser-"));
+after(async () => {
+  await browser.close();
+  server.stop();
+  await proxy.stop();
+  await network.stop();
+  await rm(dir, { recursive: true });
+});
+
+/** A bitmap of `side` × `side` pixels in random colours: three bytes each, which no other picture has. */
+function bitmap(side: number): Buffer {
+  const row = Math.ceil((side * 3) / 4) * 4;
+  const bytes = randomFillSync(Buffer.alloc(54 + row * side), 54);
+  bytes.write("BM");
+  bytes.writeUInt32LE(bytes.byteLength, 2);
+  bytes.writeUInt32LE(54, 10); // where the pixels begin
+  bytes.writeUInt32LE(40, 14); // bytes of the header that begins here
+  bytes.writeInt32LE(side, 18);
+  bytes.writeInt32LE(side, 22);
+  bytes.writeUInt16LE(1, 26);
+  bytes.writeUInt16LE(24, 28); // bits a pixel
+  return bytes;
+}
+
+async function picture(name: string, side: number): Promise<{ path: string; size: number; hash: string }> {
+  const bytes = bitmap(side);
+  const path = join(dir, name);
+  await writeFile(path, bytes);
+  return { path, size: bytes.byteLength, hash: sha256(bytes) };
+}
+
+/** What a page has done, seen from outside. */
+interface Watched {
+  readonly page: Page;
+  readonly workers: string[];
+  /** Queries that asked a bucket for bytes. */
+  reads: number;
+  readonly errors: string[];
+}
+
+async function visit(context: BrowserContext): Promise<Watched> {
+  const page = await context.newPage();
+  page.setDefaultTimeout(STEP_MS);
+  const watched: Watched = { page, workers: [], reads: 0, errors: [] };
+  page.on("worker", (worker) => watched.workers.push(worker.url()));
+  page.on("pageerror", (error) => watched.errors.push(String(error)));
+  page.on("request", (request) => {
+    if (request.url().endsWith("/query") && request.postDataBuffer()?.includes("read_chunk")) watched.reads++;
+  });
+  await page.goto(`${server.url}/?index=${network.index}&chat=${network.chat}`);
+  return watched;
+}
+
+async function storedAs(page: Page, hash: string): Promise<void> {
+  await page.waitForFunction(
+    () => !/^($|registering|hashing|uploading|verifying)/.test(document.getElementById("status")?.textContent ?? ""),
+  );
+  assert.equal(await page.textContent("#status"), `stored as ${hash}`);
+}
+
+/** The width of the picture in the element's shadow, once it is seen. */
+async function widthShown(page: Page): Promise<number> {
+  await page.waitForSelector('stored-image[state="ready"], stored-image[state="failed"]');
+  const { state, message, width } = await page.evaluate(() => {
+    const element = document.querySelector("stored-image");
+    return {
+      state: element?.getAttribute("state"),
+      message: element?.shadowRoot?.querySelector('[part="message"]')?.textContent,
+      width: element?.shadowRoot?.querySelector("img")?.naturalWidth ?? 0,
+    };
+  });
+  assert.equal(state, "ready", message ?? "");
+  return width;
+}
+
+/** Uploads that IndexedDB remembers as unfinished. */
+function unfinished(page: Page): Promise<number> {
+  return page.evaluate(
+    () =>
+      new Promise<number>((resolve, reject) => {
+        const opening = indexedDB.open("openstorage");
+        opening.onerror = () => reject(opening.error);
+        opening.onsuccess = () => {
+          const counting = opening.result.transaction("uploads").objectStore("uploads").count();
+          counting.onsuccess = () => resolve(counting.result);
+          counting.onerror = () => reject(counting.error);
+          opening.result.close();
+        };
+      }),
+  );
+}
+
+test("a small picture goes up and is shown; shown again it comes from the cache", async () => {
+  const context = await browser.newContext();
+  const small = await picture("small.bmp", 40);
+  const first = await visit(context);
+  await first.page.setInputFiles("#file", small.path);
+  await storedAs(first.page, small.hash);
+  assert.equal(await widthShown(first.page), 40);
+  assert.equal(first.reads, 1);
+  // Short files are hashed by the browser itself.
+  assert.deepEqual(first.workers, []);
+
+  await first.page.evaluate(() => {
+    const element = document.querySelector("stored-image");
+    if (!element) return;
+    const { shown } = element;
+    element.shown = undefined;
+    element.shown = shown;
+  });
+  assert.equal(await widthShown(first.page), 40);
+  assert.equal(first.reads, 1);
+
+  const later = await visit(context);
+  await later.page.setInputFiles("#file", small.path);
+  await storedAs(later.page, small.hash);
+  assert.equal(await widthShown(later.page), 40);
+  assert.equal(later.reads, 0);
+  assert.deepEqual([...first.errors, ...later.errors], []);
+  await context.close();
+});
+
+test("a large picture is hashed in a worker, and goes on after a reload where it was", async (t) => {
+  const context = await browser.newContext();
+  const large = await picture("large.bmp", 3_600);
+  const { page, workers, errors } = await visit(context);
+  proxy.faults = { bytesPerSecond: 6 * MB };
+  await page.setInputFiles("#file", large.path);
+  await page.waitForFunction(() => {
+    const isUploading = document.getElementById("status")?.textContent === "uploading";
+    return isUploading && (document.querySelector("progress")?.value ?? 0) > 0.4;
+  });
+  assert.equal(workers.length, 1);
+  assert.match(workers[0] ?? "", /^blob:/);
+  await page.reload();
+  proxy.faults = {};
+  assert.equal(await unfinished(page), 1);
+
+  // What was on its way when the page went may still arrive: the rest is measured from here.
+  const before = proxy.bytesUp;
+  await page.setInputFiles("#file", large.path);
+  await storedAs(page, large.hash);
+  const sent = proxy.bytesUp - before;
+  t.diagnostic(`${sent} of ${large.size} bytes after the reload`);
+  assert.ok(sent < 0.6 * large.size + 2 * CHUNK, `${sent} of ${large.size} bytes went again`);
+  assert.equal(await unfinished(page), 0);
+  assert.equal(workers.length, 2);
+  assert.equal(await widthShown(page), 3_600);
+
+  // Stored already: a question, and four chunks at most.
+  const stored = proxy.bytesUp;
+  await page.reload();
+  await page.setInputFiles("#file", large.path);
+  await storedAs(page, large.hash);
+  assert.ok(proxy.bytesUp - stored < 5.5 * CHUNK, `${proxy.bytesUp - stored} bytes for a stored blob`);
+  assert.equal(await widthShown(page), 3_600);
+  assert.deepEqual(errors, []);
+  await context.close();
+});
+
+test("a file that is no picture is stored, and the element says that it cannot show it", async () => {
+  const context = await browser.newContext();
+  const bytes = randomFillSync(Buffer.alloc(1_000));
+  const path = join(dir, "noise.png");
+  await writeFile(path, bytes);
+  const { page, errors } = await visit(context);
+  await page.setInputFiles("#file", path);
+  await storedAs(page, sha256(bytes));
+  await page.waitForSelector('stored-image[state="failed"]');
+  const said = await page.evaluate(() => document.querySelector("stored-image")?.shadowRoot?.querySelector('[part="message"]')?.textContent);
+  assert.match(said ?? "", /cannot show this/);
+  assert.deepEqual(errors, []);
+  await context.close();
+});

@@ -1,0 +1,91 @@
+//! The benches, in layers like the tests: each prints a table for people and ends with one JSON object.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
+
+use crate::tools::{self, SERVER_VARIABLE, Tools};
+use crate::workspace::Workspace;
+
+/// Keeps the measured server from writing to our pipe.
+const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
+
+/// One layer of the benches.
+pub struct Layer {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// The program that measures.
+    command: fn(&Tools) -> Command,
+}
+
+/// In the order of the run.
+pub const ALL: [Layer; 1] = [Layer {
+    name: "localnet",
+    about: "the local network's messages a second, and 100 MB of chunks through its server",
+    command: |tools| Command::new(&tools.speed),
+}];
+
+/// Runs the layers named in `only`, or all when none is named. `json` says the figures of all of them as
+/// one object, the last line.
+pub fn run(workspace: &Workspace, only: &[String], json: bool) -> Result<()> {
+    let tools = tools::build(workspace)?;
+    let mut figures = Map::new();
+    for layer in ALL.iter().filter(|layer| chosen(only, layer.name)) {
+        println!("\n== {}: {}", layer.name, layer.about);
+        let mut command = (layer.command)(&tools);
+        command.env(SERVER_VARIABLE, tools.network());
+        command.env(MUTE_SERVER, "1");
+        figures.extend(measure(command).with_context(|| format!("bench {}", layer.name))?);
+    }
+    if json {
+        println!("{}", Value::Object(figures));
+    }
+    Ok(())
+}
+
+fn chosen(only: &[String], name: &str) -> bool {
+    only.is_empty() || only.iter().any(|chosen| chosen == name)
+}
+
+/// Shows what the program prints as it comes, but for its last line: that is the figures.
+fn measure(mut command: Command) -> Result<Map<String, Value>> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("it could not be started")?;
+    let output = child.stdout.take().context("a pipe was asked for")?;
+    let mut last = String::new();
+    for line in BufReader::new(output).lines() {
+        if !last.is_empty() {
+            println!("{last}");
+        }
+        last = line?;
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        println!("{last}");
+        bail!("it failed ({status})");
+    }
+    serde_json::from_str(&last).context("its last line is no JSON object")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Result<Map<String, Value>> {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        measure(command)
+    }
+
+    #[test]
+    fn figures_are_the_last_line_of_a_program_that_succeeds() {
+        let figures = shell(r#"echo table; echo '{"a": 1}'"#).expect("it measures");
+        assert_eq!(figures["a"], 1);
+        assert!(shell(r#"echo '{"a": 1}'; exit 3"#).is_err());
+        assert!(shell("echo table").is_err());
+    }
+}
