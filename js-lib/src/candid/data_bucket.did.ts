@@ -48,6 +48,10 @@ export type AddBlobReferenceError = { 'InvalidMimeType' : { 'max' : number } } |
 export interface Allowance {
   'byte_limit' : bigint,
   /**
+   * A bucket that was asked to give back what it does not need, and did not answer.
+   */
+  'unreachable' : [] | [Principal],
+  /**
    * Stored, in all buckets.
    */
   'bytes_used' : bigint,
@@ -55,6 +59,56 @@ export interface Allowance {
    * Promised to uploads in other buckets.
    */
   'leased_elsewhere' : bigint,
+}
+/**
+ * Argument of c2c_audit: one page of a bucket's users.
+ */
+export interface AuditArgs {
+  /**
+   * Where the page before ended.
+   */
+  'after' : [] | [AuditPlace],
+}
+/**
+ * What a bucket's references and uploads say, counted anew.
+ */
+export interface AuditPage {
+  /**
+   * None at the end.
+   */
+  'next' : [] | [AuditPlace],
+  'users' : Array<AuditedUser>,
+}
+export type AuditPageError = {
+    /**
+     * The caller is not the bucket's index.
+     */
+    'NotAuthorized' : null
+  };
+/**
+ * A place in an audit: after a user, or within its blobs.
+ */
+export interface AuditPlace {
+  'user' : Principal,
+  /**
+   * The last blob that was counted, and the bytes so far; none when the user is done.
+   */
+  'within' : [] | [[Uint8Array, bigint]],
+}
+export interface AuditedUser {
+  /**
+   * As the bucket keeps them.
+   */
+  'kept' : UserCounters,
+  'reserved' : bigint,
+  /**
+   * Bytes of the user's open uploads.
+   */
+  'bytes_open' : bigint,
+  /**
+   * Bytes of the distinct blobs that the user refers to.
+   */
+  'bytes_referenced' : bigint,
 }
 export interface BlobInfo {
   /**
@@ -88,7 +142,7 @@ export interface BucketReport {
    */
   'key' : [] | [PublicKey],
   /**
-   * The version of the bucket's code.
+   * The version of the bucket's code: bucket::VERSION.
    */
   'version' : [] | [number],
   'cycles' : [] | [CyclesReport],
@@ -100,6 +154,11 @@ export interface BucketReport {
    * Bytes of stored blobs and of what open uploads have reserved.
    */
   'bytes_used' : bigint,
+  /**
+   * The newest canister version of the index that the bucket has seen. An index that does not
+   * remember having been there was restored from a snapshot.
+   */
+  'index_version' : bigint,
 }
 /**
  * Answer of status: what an operator or a health check asks first.
@@ -208,6 +267,14 @@ export interface EventsArgs {
    */
   'report' : [] | [BucketReport],
   /**
+   * Up to where the sender has heard the receiver. A receiver that knows better starts telling.
+   */
+  'heard' : Stamp,
+  /**
+   * The sender's canister version.
+   */
+  'version' : bigint,
+  /**
    * The place before the first event.
    */
   'from_stamp' : Stamp,
@@ -229,14 +296,22 @@ export type EventsError = {
  */
 export interface EventsOk {
   /**
-   * From a bucket only, as in EventsArgs.
+   * From a bucket only, as in EventsArgs::report.
    */
   'report' : [] | [BucketReport],
+  /**
+   * The answerer's canister version.
+   */
+  'version' : bigint,
   /**
    * The place after the last event that the receiver has applied. Another than the batch's end
    * means: send on from here.
    */
   'stamp' : Stamp,
+  /**
+   * From the index only: what it knows of users whom the batch told of, where that is more.
+   */
+  'counters' : Array<UserCounters>,
 }
 /**
  * Why an upload is gone; kept for 24 h.
@@ -457,6 +532,33 @@ export interface ReadChunkOk {
   'mime_type' : string,
   'bytes' : Uint8Array,
 }
+/**
+ * Argument of c2c_recall: the bucket gives back what of the user's lease is not reserved.
+ */
+export interface RecallArgs {
+  'user' : Principal,
+  'incarnation' : bigint,
+  /**
+   * The index's canister version.
+   */
+  'version' : bigint,
+  /**
+   * What the index knows.
+   */
+  'counters' : Counters,
+}
+export type RecallError = {
+    /**
+     * No such user here, nor such an incarnation: nothing is leased to it.
+     */
+    'NotRegistered' : null
+  } |
+  {
+    /**
+     * The caller is not the bucket's index.
+     */
+    'NotAuthorized' : null
+  };
 export interface ReferenceInfo {
   'accessor_id' : Principal,
   'name' : [] | [string],
@@ -613,10 +715,20 @@ export interface _SERVICE {
     { 'Ok' : BlobInfo } |
       { 'Err' : UploadError }
   >,
+  'c2c_audit' : ActorMethod<
+    [AuditArgs],
+    { 'Ok' : AuditPage } |
+      { 'Err' : AuditPageError }
+  >,
   'c2c_events' : ActorMethod<
     [EventsArgs],
     { 'Ok' : EventsOk } |
       { 'Err' : EventsError }
+  >,
+  'c2c_recall' : ActorMethod<
+    [RecallArgs],
+    { 'Ok' : UserCounters } |
+      { 'Err' : RecallError }
   >,
   /**
    * From the index only.
@@ -708,6 +820,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const Allowance = IDL.Record({
     'byte_limit' : IDL.Nat64,
+    'unreachable' : IDL.Opt(IDL.Principal),
     'bytes_used' : IDL.Nat64,
     'leased_elsewhere' : IDL.Nat64,
   });
@@ -735,6 +848,33 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'blob_id' : IDL.Vec(IDL.Nat8),
     'size' : IDL.Nat64,
   });
+  const AuditPlace = IDL.Record({
+    'user' : IDL.Principal,
+    'within' : IDL.Opt(IDL.Tuple(IDL.Vec(IDL.Nat8), IDL.Nat64)),
+  });
+  const AuditArgs = IDL.Record({ 'after' : IDL.Opt(AuditPlace) });
+  const Counters = IDL.Record({
+    'freed' : IDL.Nat64,
+    'granted' : IDL.Nat64,
+    'spent' : IDL.Nat64,
+    'returned' : IDL.Nat64,
+  });
+  const UserCounters = IDL.Record({
+    'user' : IDL.Principal,
+    'incarnation' : IDL.Nat64,
+    'counters' : Counters,
+  });
+  const AuditedUser = IDL.Record({
+    'kept' : UserCounters,
+    'reserved' : IDL.Nat64,
+    'bytes_open' : IDL.Nat64,
+    'bytes_referenced' : IDL.Nat64,
+  });
+  const AuditPage = IDL.Record({
+    'next' : IDL.Opt(AuditPlace),
+    'users' : IDL.Vec(AuditedUser),
+  });
+  const AuditPageError = IDL.Variant({ 'NotAuthorized' : IDL.Null });
   const PublicKey = IDL.Record({
     'version' : IDL.Nat16,
     'bytes' : IDL.Vec(IDL.Nat8),
@@ -750,19 +890,9 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'cycles' : IDL.Opt(CyclesReport),
     'bytes_free' : IDL.Nat64,
     'bytes_used' : IDL.Nat64,
+    'index_version' : IDL.Nat64,
   });
   const Stamp = IDL.Record({ 'seq' : IDL.Nat64, 'version' : IDL.Nat64 });
-  const Counters = IDL.Record({
-    'freed' : IDL.Nat64,
-    'granted' : IDL.Nat64,
-    'spent' : IDL.Nat64,
-    'returned' : IDL.Nat64,
-  });
-  const UserCounters = IDL.Record({
-    'user' : IDL.Principal,
-    'incarnation' : IDL.Nat64,
-    'counters' : Counters,
-  });
   const Event = IDL.Record({
     'kind' : IDL.Nat16,
     'version' : IDL.Nat64,
@@ -770,13 +900,17 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const EventsArgs = IDL.Record({
     'report' : IDL.Opt(BucketReport),
+    'heard' : Stamp,
+    'version' : IDL.Nat64,
     'from_stamp' : Stamp,
     'counters' : IDL.Vec(UserCounters),
     'events' : IDL.Vec(Event),
   });
   const EventsOk = IDL.Record({
     'report' : IDL.Opt(BucketReport),
+    'version' : IDL.Nat64,
     'stamp' : Stamp,
+    'counters' : IDL.Vec(UserCounters),
   });
   const EventsError = IDL.Variant({
     'NotAuthorized' : IDL.Null,
@@ -784,6 +918,16 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
       'events_max' : IDL.Nat32,
       'bytes_max' : IDL.Nat64,
     }),
+  });
+  const RecallArgs = IDL.Record({
+    'user' : IDL.Principal,
+    'incarnation' : IDL.Nat64,
+    'version' : IDL.Nat64,
+    'counters' : Counters,
+  });
+  const RecallError = IDL.Variant({
+    'NotRegistered' : IDL.Null,
+    'NotAuthorized' : IDL.Null,
   });
   const SetClosedError = IDL.Variant({ 'NotAuthorized' : IDL.Null });
   const RemoveBlobReferenceArgs = IDL.Record({
@@ -917,9 +1061,19 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [IDL.Variant({ 'Ok' : BlobInfo, 'Err' : UploadError })],
         ['query'],
       ),
+    'c2c_audit' : IDL.Func(
+        [AuditArgs],
+        [IDL.Variant({ 'Ok' : AuditPage, 'Err' : AuditPageError })],
+        [],
+      ),
     'c2c_events' : IDL.Func(
         [EventsArgs],
         [IDL.Variant({ 'Ok' : EventsOk, 'Err' : EventsError })],
+        [],
+      ),
+    'c2c_recall' : IDL.Func(
+        [RecallArgs],
+        [IDL.Variant({ 'Ok' : UserCounters, 'Err' : RecallError })],
         [],
       ),
     'c2c_set_closed' : IDL.Func(

@@ -51,6 +51,10 @@ export interface AllocatedBucketOk {
 export interface Allowance {
   'byte_limit' : bigint,
   /**
+   * A bucket that was asked to give back what it does not need, and did not answer.
+   */
+  'unreachable' : [] | [Principal],
+  /**
    * Stored, in all buckets.
    */
   'bytes_used' : bigint,
@@ -58,6 +62,84 @@ export interface Allowance {
    * Promised to uploads in other buckets.
    */
   'leased_elsewhere' : bigint,
+}
+/**
+ * Compares what a bucket's references say with its counters, and those with the index's: one page.
+ */
+export interface AuditArgs {
+  /**
+   * Where the page before ended.
+   */
+  'after' : [] | [AuditPlace],
+  'bucket' : Principal,
+}
+export interface AuditDifference {
+  /**
+   * What the bucket keeps, and what its references and uploads say.
+   */
+  'at_bucket' : AuditedUser,
+  /**
+   * What the index keeps of the same user in that bucket.
+   */
+  'at_index' : Counters,
+}
+export type AuditError = {
+    /**
+     * No bucket of this index.
+     */
+    'NotFound' : null
+  } |
+  {
+    /**
+     * The bucket did not answer, or is being audited already.
+     */
+    'Retry' : { 'ms' : bigint }
+  } |
+  {
+    /**
+     * Not an admin.
+     */
+    'NotAuthorized' : null
+  };
+export interface AuditOk {
+  /**
+   * None at the end.
+   */
+  'next' : [] | [AuditPlace],
+  /**
+   * Those whose figures disagree. While uploads and events are under way the index is a little behind;
+   * at rest there is no difference.
+   */
+  'differences' : Array<AuditDifference>,
+  /**
+   * Users that were looked at.
+   */
+  'users' : bigint,
+}
+/**
+ * A place in an audit: after a user, or within its blobs.
+ */
+export interface AuditPlace {
+  'user' : Principal,
+  /**
+   * The last blob that was counted, and the bytes so far; none when the user is done.
+   */
+  'within' : [] | [[Uint8Array, bigint]],
+}
+export interface AuditedUser {
+  /**
+   * As the bucket keeps them.
+   */
+  'kept' : UserCounters,
+  'reserved' : bigint,
+  /**
+   * Bytes of the user's open uploads.
+   */
+  'bytes_open' : bigint,
+  /**
+   * Bytes of the distinct blobs that the user refers to.
+   */
+  'bytes_referenced' : bigint,
 }
 export interface BucketInfo {
   /**
@@ -106,7 +188,7 @@ export interface BucketReport {
    */
   'key' : [] | [PublicKey],
   /**
-   * The version of the bucket's code.
+   * The version of the bucket's code: bucket::VERSION.
    */
   'version' : [] | [number],
   'cycles' : [] | [CyclesReport],
@@ -118,6 +200,11 @@ export interface BucketReport {
    * Bytes of stored blobs and of what open uploads have reserved.
    */
   'bytes_used' : bigint,
+  /**
+   * The newest canister version of the index that the bucket has seen. An index that does not
+   * remember having been there was restored from a snapshot.
+   */
+  'index_version' : bigint,
 }
 export type BucketState = {
     /**
@@ -148,6 +235,49 @@ export type BucketState = {
      * Serves what it has, and takes nothing new any more.
      */
     'Retired' : null
+  };
+/**
+ * One change of a file.
+ */
+export interface Change {
+  /**
+   * Rises from change to change, also over a restored snapshot; not by one.
+   */
+  'id' : bigint,
+  /**
+   * When the index heard of it. Milliseconds since 1970.
+   */
+  'at_ms' : bigint,
+  'accessor_id' : Principal,
+  'owner' : Principal,
+  'blob_id' : Uint8Array,
+  'size' : bigint,
+  'what' : ChangeKind,
+  'bucket' : Principal,
+}
+export type ChangeKind = {
+    /**
+     * A further reference.
+     */
+    'Referenced' : null
+  } |
+  {
+    /**
+     * A reference went; the blob has others.
+     */
+    'Unreferenced' : null
+  } |
+  {
+    /**
+     * The bucket has got the blob, with its first reference.
+     */
+    'Added' : null
+  } |
+  {
+    /**
+     * The last reference went, and the blob with it.
+     */
+    'Deleted' : null
   };
 /**
  * One user's allowance in one bucket: four counts of bytes that only ever grow. Each side sends them
@@ -229,6 +359,14 @@ export interface EventsArgs {
    */
   'report' : [] | [BucketReport],
   /**
+   * Up to where the sender has heard the receiver. A receiver that knows better starts telling.
+   */
+  'heard' : Stamp,
+  /**
+   * The sender's canister version.
+   */
+  'version' : bigint,
+  /**
    * The place before the first event.
    */
   'from_stamp' : Stamp,
@@ -250,14 +388,55 @@ export type EventsError = {
  */
 export interface EventsOk {
   /**
-   * From a bucket only, as in EventsArgs.
+   * From a bucket only, as in EventsArgs::report.
    */
   'report' : [] | [BucketReport],
+  /**
+   * The answerer's canister version.
+   */
+  'version' : bigint,
   /**
    * The place after the last event that the receiver has applied. Another than the batch's end
    * means: send on from here.
    */
   'stamp' : Stamp,
+  /**
+   * From the index only: what it knows of users whom the batch told of, where that is more.
+   */
+  'counters' : Array<UserCounters>,
+}
+/**
+ * Whose part of the file-change feed to read, and from where.
+ */
+export interface FeedArgs {
+  /**
+   * The id of the last change that was read; 0 reads from the oldest that is kept.
+   */
+  'after' : bigint,
+  /**
+   * Whose changes: none means everybody's for admins and issuers, the caller's own for others.
+   */
+  'owner' : [] | [Principal],
+  /**
+   * Changes in one answer; at most 1,000.
+   */
+  'limit' : number,
+}
+export type FeedError = {
+    /**
+     * Another's changes are shown to admins and issuers only.
+     */
+    'NotAuthorized' : null
+  };
+export interface FeedPage {
+  /**
+   * In order.
+   */
+  'changes' : Array<Change>,
+  /**
+   * Changes up to this id are not kept any more: who has read less far than this has missed some.
+   */
+  'forgotten_until' : bigint,
 }
 /**
  * Why an operator's call about the fleet was refused.
@@ -454,11 +633,19 @@ export type LeaseError = { 'NotRegistered' : null } |
     'Pending' : { 'retry_ms' : bigint }
   };
 export interface LeaseOk {
+  'byte_limit' : bigint,
+  /**
+   * A higher one than the bucket's: the user was deleted and registered again.
+   */
   'incarnation' : bigint,
   /**
-   * All that was ever granted to this bucket for this user.
+   * The index's canister version.
    */
-  'granted' : bigint,
+  'version' : bigint,
+  /**
+   * All that the index knows of the user in this bucket, the grant included.
+   */
+  'counters' : Counters,
 }
 /**
  * An X25519 public key of a canister, under which tokens are issued and checked.
@@ -487,6 +674,48 @@ export interface RegisterIssuerOk {
    */
   'index_key' : PublicKey,
 }
+/**
+ * Tokens of the calling issuer for one of its accessors are believed only when they were issued at
+ * min_iat_ms or later.
+ */
+export interface RevokeArgs {
+  /**
+   * Names the accessor within the issuer; none means the issuer itself.
+   */
+  'dn' : [] | [Uint8Array],
+  /**
+   * Only this user's tokens; none means everybody's.
+   */
+  'user' : [] | [Principal],
+  /**
+   * Milliseconds since 1970.
+   */
+  'min_iat_ms' : bigint,
+}
+export type RevokeError = {
+    /**
+     * The caller is no issuer.
+     */
+    'NotAuthorized' : null
+  } |
+  {
+    /**
+     * In bytes.
+     */
+    'InvalidName' : { 'max' : number }
+  } |
+  {
+    /**
+     * Later than now, or so early that every such token has lapsed already.
+     */
+    'InvalidTime' : { 'now_ms' : bigint, 'earliest_ms' : bigint }
+  } |
+  {
+    /**
+     * Too many are in force; the first lapses at ms since 1970.
+     */
+    'TooManyRevocations' : { 'ms' : bigint, 'max' : number }
+  };
 /**
  * How far the buckets are with the code that the index embeds.
  */
@@ -628,6 +857,11 @@ export interface _SERVICE {
     { 'Ok' : AllocatedBucketOk } |
       { 'Err' : AllocatedBucketError }
   >,
+  'audit' : ActorMethod<
+    [AuditArgs],
+    { 'Ok' : AuditOk } |
+      { 'Err' : AuditError }
+  >,
   'bucket' : ActorMethod<
     [Principal],
     { 'Ok' : BucketInfo } |
@@ -660,12 +894,40 @@ export interface _SERVICE {
       { 'Err' : LeaseError }
   >,
   /**
+   * By an issuer: tokens that it has issued are believed no longer.
+   */
+  'c2c_revoke' : ActorMethod<
+    [RevokeArgs],
+    { 'Ok' : null } |
+      { 'Err' : RevokeError }
+  >,
+  /**
    * An issuer's token deletes an accessor, in every bucket.
    */
   'delete_chat' : ActorMethod<
     [DeleteChatArgs],
     { 'Ok' : null } |
       { 'Err' : DeleteChatError }
+  >,
+  /**
+   * With all that the user stores.
+   */
+  'delete_user' : ActorMethod<
+    [Principal],
+    { 'Ok' : null } |
+      { 'Err' : UserError }
+  >,
+  'delete_users' : ActorMethod<
+    [Array<Principal>],
+    Array<{ 'Ok' : null } | { 'Err' : UserError }>
+  >,
+  /**
+   * Changes of files, in order. A user sees its own; admins and issuers see all.
+   */
+  'events' : ActorMethod<
+    [FeedArgs],
+    { 'Ok' : FeedPage } |
+      { 'Err' : FeedError }
   >,
   /**
    * A retired bucket that is lost, with all that was in it: its users get their bytes back.
@@ -726,6 +988,10 @@ export interface _SERVICE {
     [UserArgs],
     { 'Ok' : null } |
       { 'Err' : UserError }
+  >,
+  'update_users' : ActorMethod<
+    [Array<UserArgs>],
+    Array<{ 'Ok' : null } | { 'Err' : UserError }>
   >,
   /**
    * Every bucket gets the code that the index embeds, by itself after an upgrade of the index. This takes
@@ -808,6 +1074,45 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'BlobTooLarge' : IDL.Record({ 'max' : IDL.Nat64 }),
     'AllowanceExceeded' : IDL.Record({ 'byte_limit' : IDL.Nat64 }),
   });
+  const AuditPlace = IDL.Record({
+    'user' : IDL.Principal,
+    'within' : IDL.Opt(IDL.Tuple(IDL.Vec(IDL.Nat8), IDL.Nat64)),
+  });
+  const AuditArgs = IDL.Record({
+    'after' : IDL.Opt(AuditPlace),
+    'bucket' : IDL.Principal,
+  });
+  const Counters = IDL.Record({
+    'freed' : IDL.Nat64,
+    'granted' : IDL.Nat64,
+    'spent' : IDL.Nat64,
+    'returned' : IDL.Nat64,
+  });
+  const UserCounters = IDL.Record({
+    'user' : IDL.Principal,
+    'incarnation' : IDL.Nat64,
+    'counters' : Counters,
+  });
+  const AuditedUser = IDL.Record({
+    'kept' : UserCounters,
+    'reserved' : IDL.Nat64,
+    'bytes_open' : IDL.Nat64,
+    'bytes_referenced' : IDL.Nat64,
+  });
+  const AuditDifference = IDL.Record({
+    'at_bucket' : AuditedUser,
+    'at_index' : Counters,
+  });
+  const AuditOk = IDL.Record({
+    'next' : IDL.Opt(AuditPlace),
+    'differences' : IDL.Vec(AuditDifference),
+    'users' : IDL.Nat64,
+  });
+  const AuditError = IDL.Variant({
+    'NotFound' : IDL.Null,
+    'Retry' : IDL.Record({ 'ms' : IDL.Nat64 }),
+    'NotAuthorized' : IDL.Null,
+  });
   const BucketKeysArgs = IDL.Record({ 'bucket' : IDL.Principal });
   const PublicKey = IDL.Record({
     'version' : IDL.Nat16,
@@ -823,19 +1128,9 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'cycles' : IDL.Opt(CyclesReport),
     'bytes_free' : IDL.Nat64,
     'bytes_used' : IDL.Nat64,
+    'index_version' : IDL.Nat64,
   });
   const Stamp = IDL.Record({ 'seq' : IDL.Nat64, 'version' : IDL.Nat64 });
-  const Counters = IDL.Record({
-    'freed' : IDL.Nat64,
-    'granted' : IDL.Nat64,
-    'spent' : IDL.Nat64,
-    'returned' : IDL.Nat64,
-  });
-  const UserCounters = IDL.Record({
-    'user' : IDL.Principal,
-    'incarnation' : IDL.Nat64,
-    'counters' : Counters,
-  });
   const Event = IDL.Record({
     'kind' : IDL.Nat16,
     'version' : IDL.Nat64,
@@ -843,13 +1138,17 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const EventsArgs = IDL.Record({
     'report' : IDL.Opt(BucketReport),
+    'heard' : Stamp,
+    'version' : IDL.Nat64,
     'from_stamp' : Stamp,
     'counters' : IDL.Vec(UserCounters),
     'events' : IDL.Vec(Event),
   });
   const EventsOk = IDL.Record({
     'report' : IDL.Opt(BucketReport),
+    'version' : IDL.Nat64,
     'stamp' : Stamp,
+    'counters' : IDL.Vec(UserCounters),
   });
   const EventsError = IDL.Variant({
     'NotAuthorized' : IDL.Null,
@@ -865,11 +1164,14 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'wanted' : IDL.Nat64,
   });
   const LeaseOk = IDL.Record({
+    'byte_limit' : IDL.Nat64,
     'incarnation' : IDL.Nat64,
-    'granted' : IDL.Nat64,
+    'version' : IDL.Nat64,
+    'counters' : Counters,
   });
   const Allowance = IDL.Record({
     'byte_limit' : IDL.Nat64,
+    'unreachable' : IDL.Opt(IDL.Principal),
     'bytes_used' : IDL.Nat64,
     'leased_elsewhere' : IDL.Nat64,
   });
@@ -878,6 +1180,20 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'NotAuthorized' : IDL.Null,
     'AllowanceExceeded' : Allowance,
     'Pending' : IDL.Record({ 'retry_ms' : IDL.Nat64 }),
+  });
+  const RevokeArgs = IDL.Record({
+    'dn' : IDL.Opt(IDL.Vec(IDL.Nat8)),
+    'user' : IDL.Opt(IDL.Principal),
+    'min_iat_ms' : IDL.Nat64,
+  });
+  const RevokeError = IDL.Variant({
+    'NotAuthorized' : IDL.Null,
+    'InvalidName' : IDL.Record({ 'max' : IDL.Nat32 }),
+    'InvalidTime' : IDL.Record({
+      'now_ms' : IDL.Nat64,
+      'earliest_ms' : IDL.Nat64,
+    }),
+    'TooManyRevocations' : IDL.Record({ 'ms' : IDL.Nat64, 'max' : IDL.Nat32 }),
   });
   const DeleteChatArgs = IDL.Record({
     'token' : IDL.Text,
@@ -895,6 +1211,37 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'NotAuthorized' : IDL.Null,
     'InvalidToken' : TokenProblem,
   });
+  const UserError = IDL.Variant({
+    'NotRegistered' : IDL.Null,
+    'NotAuthorized' : IDL.Null,
+    'InvalidUser' : IDL.Null,
+  });
+  const FeedArgs = IDL.Record({
+    'after' : IDL.Nat64,
+    'owner' : IDL.Opt(IDL.Principal),
+    'limit' : IDL.Nat32,
+  });
+  const ChangeKind = IDL.Variant({
+    'Referenced' : IDL.Null,
+    'Unreferenced' : IDL.Null,
+    'Added' : IDL.Null,
+    'Deleted' : IDL.Null,
+  });
+  const Change = IDL.Record({
+    'id' : IDL.Nat64,
+    'at_ms' : IDL.Nat64,
+    'accessor_id' : IDL.Principal,
+    'owner' : IDL.Principal,
+    'blob_id' : IDL.Vec(IDL.Nat8),
+    'size' : IDL.Nat64,
+    'what' : ChangeKind,
+    'bucket' : IDL.Principal,
+  });
+  const FeedPage = IDL.Record({
+    'changes' : IDL.Vec(Change),
+    'forgotten_until' : IDL.Nat64,
+  });
+  const FeedError = IDL.Variant({ 'NotAuthorized' : IDL.Null });
   const HttpRequest = IDL.Record({
     'url' : IDL.Text,
     'method' : IDL.Text,
@@ -923,11 +1270,6 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   const UserArgs = IDL.Record({
     'byte_limit' : IDL.Nat64,
     'user' : IDL.Principal,
-  });
-  const UserError = IDL.Variant({
-    'NotRegistered' : IDL.Null,
-    'NotAuthorized' : IDL.Null,
-    'InvalidUser' : IDL.Null,
   });
   const SetBucketFullArgs = IDL.Record({
     'full' : IDL.Bool,
@@ -975,6 +1317,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         ],
         ['query'],
       ),
+    'audit' : IDL.Func(
+        [AuditArgs],
+        [IDL.Variant({ 'Ok' : AuditOk, 'Err' : AuditError })],
+        [],
+      ),
     'bucket' : IDL.Func(
         [IDL.Principal],
         [IDL.Variant({ 'Ok' : BucketInfo, 'Err' : FleetError })],
@@ -1000,10 +1347,30 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [IDL.Variant({ 'Ok' : LeaseOk, 'Err' : LeaseError })],
         [],
       ),
+    'c2c_revoke' : IDL.Func(
+        [RevokeArgs],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RevokeError })],
+        [],
+      ),
     'delete_chat' : IDL.Func(
         [DeleteChatArgs],
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : DeleteChatError })],
         [],
+      ),
+    'delete_user' : IDL.Func(
+        [IDL.Principal],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : UserError })],
+        [],
+      ),
+    'delete_users' : IDL.Func(
+        [IDL.Vec(IDL.Principal)],
+        [IDL.Vec(IDL.Variant({ 'Ok' : IDL.Null, 'Err' : UserError }))],
+        [],
+      ),
+    'events' : IDL.Func(
+        [FeedArgs],
+        [IDL.Variant({ 'Ok' : FeedPage, 'Err' : FeedError })],
+        ['query'],
       ),
     'forget_bucket' : IDL.Func(
         [IDL.Principal],
@@ -1046,6 +1413,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'update_user' : IDL.Func(
         [UserArgs],
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : UserError })],
+        [],
+      ),
+    'update_users' : IDL.Func(
+        [IDL.Vec(UserArgs)],
+        [IDL.Vec(IDL.Variant({ 'Ok' : IDL.Null, 'Err' : UserError }))],
         [],
       ),
     'upgrade_buckets' : IDL.Func(
