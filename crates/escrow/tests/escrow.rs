@@ -302,16 +302,13 @@ fn take(world: &mut World, step: Step) -> Result<(), TestCaseError> {
             world.index.pool.byte_limit = byte_limit;
             // Its answers under way are waited for before a bucket reports.
             for b in 0..BUCKETS {
-                for message in std::mem::take(wire) {
+                for message in std::mem::take(&mut world.wire) {
                     match message {
-                        Message::Tell(to, known) if to == b && !buckets[b].doubted => {
-                            buckets[b].account.granted(known.granted);
-                        }
-                        other => wire.push(other),
+                        Message::Tell(to, _) if to == b => world.arrive(message)?,
+                        other => world.wire.push(other),
                     }
                 }
-                // A bucket that is in doubt itself has merged what it was told before it was restored.
-                let told = buckets[b].account.counters;
+                let told = world.buckets[b].account.counters;
                 world.index.pool.hear(&mut world.index.rows[b], &told);
             }
         }

@@ -40,7 +40,7 @@ const KEEP: &str = r#"(module
 
 /// `server` is the program to measure; it runs as a process of its own.
 pub fn measure(report: &mut Report, server: PathBuf) {
-    let bytes: Vec<u8> = (0..BYTES).map(|at| (at * at >> 7) as u8).collect();
+    let bytes: Vec<u8> = (0..BYTES).map(|at| ((at * at) >> 7) as u8).collect();
     let chunks: Vec<&[u8]> = bytes.chunks(CHUNK_BYTES).collect();
     let mut copy = vec![0u8; BYTES];
     let floor = best(1, || {
