@@ -19,8 +19,11 @@ const ROUTE: &str = "instances/0/accounts";
 /// An account as the local network tells it; what the page does not show is left out.
 #[derive(Debug, Deserialize)]
 struct Account {
-    seq: u64,
+    id: u64,
+    /// Of a callback, the account of the execution that answered; none of the management canister's.
     parent: u64,
+    /// Of a callback, the account of the execution that made the call.
+    call: u64,
     round: u64,
     canister: Principal,
     caller: Principal,
@@ -52,6 +55,7 @@ struct Answer {
 struct Line {
     id: u64,
     parent: Option<u64>,
+    call: Option<u64>,
     round: u64,
     canister: String,
     caller: String,
@@ -73,8 +77,9 @@ impl From<Account> for Line {
             .cycles_prepaid
             .saturating_sub(account.cycles_refunded);
         Self {
-            id: account.seq,
-            parent: Some(account.parent).filter(|parent| *parent > 0),
+            id: account.id,
+            parent: some(account.parent),
+            call: some(account.call),
             round: account.round,
             canister: account.canister.to_text(),
             caller: account.caller.to_text(),
@@ -90,6 +95,11 @@ impl From<Account> for Line {
             outcome: account.failure.unwrap_or_else(|| "ok".into()),
         }
     }
+}
+
+/// Accounts count from 1.
+fn some(id: u64) -> Option<u64> {
+    (id > 0).then_some(id)
 }
 
 /// What the page says of the file, and the names of those who take part, in the order in which they are
