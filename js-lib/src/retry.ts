@@ -6,6 +6,8 @@ const FIRST_WAIT_MS = 100;
 const WAIT_MAX_MS = 5_000;
 /** A canister that asks for more is asked again after this. */
 const ASKED_WAIT_MAX_MS = 30_000;
+/** Timers fire up to so much early: they count whole milliseconds, and round down. */
+const TIMER_EARLY_MS = 2;
 
 /** How long something is tried again without any progress, unless the caller says otherwise. */
 export const PATIENCE_MS = 120_000;
@@ -34,7 +36,7 @@ export class Patience {
    */
   async pause(last: string, signal: AbortSignal | undefined, askedMs = 0): Promise<void> {
     const leftMs = this.#deadlineMs - performance.now();
-    if (leftMs <= 0) throw gaveUp(this.#limitMs, last);
+    if (leftMs < TIMER_EARLY_MS) throw gaveUp(this.#limitMs, last);
     const wantedMs = Math.max(this.#waitMs, Math.min(askedMs, ASKED_WAIT_MAX_MS));
     this.#waitMs = Math.min(2 * this.#waitMs, WAIT_MAX_MS);
     // Up to a quarter more, so that calls that failed together are not repeated together. Not beyond
