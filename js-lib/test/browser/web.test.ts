@@ -39,7 +39,7 @@ async function enter(context: BrowserContext, name: string, hash = ""): Promise<
   await page.goto(url + hash);
   await page.getByLabel("Your name").fill(name);
   await page.getByRole("button", { name: "Enter" }).click();
-  await page.getByRole("navigation").waitFor();
+  await page.waitForSelector(".app");
   return { page, errors };
 }
 
