@@ -104,7 +104,7 @@ function Composer({ room }: { room: ChatInfo }) {
   return (
     <form class="composer" onSubmit={(event) => (event.preventDefault(), send())}>
       <input ref={picker} id="files" class="hidden" type="file" multiple tabIndex={-1} aria-label={words.attach} onChange={picked} />
-      <button type="button" onClick={() => picker.current?.click()} aria-label={words.attach} title={words.attach}>＋</button>
+      <button type="button" onClick={() => picker.current?.click()} aria-label={words.attach} title={words.attach}>+</button>
       <label class="hidden" for="text">{words.write}</label>
       <textarea id="text" rows={1} value={text.value} placeholder={words.write} onInput={(event) => (text.value = event.currentTarget.value)} onKeyDown={key} />
       <button class="main">{words.send}</button>
