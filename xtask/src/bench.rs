@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use crate::canisters;
-use crate::layers::WASM_DIR;
+use crate::layers::rust::WASM_DIR;
 use crate::tools::{self, SERVER_VARIABLE, Tools};
 use crate::workspace::Workspace;
 

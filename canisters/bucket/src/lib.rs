@@ -88,7 +88,8 @@ struct Config {
     bytes_max: u64,
 }
 
-#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, Default)]
+/// Four numbers of 8 bytes, little-endian, in the order of the fields: written with almost every message.
+#[derive(Debug, Clone, Copy, Default)]
 struct Totals {
     bytes_stored: u64,
     /// Promised to open uploads.
@@ -98,21 +99,20 @@ struct Totals {
     events_skipped: u64,
 }
 
-/// A blob that is stored: two numbers of 8 bytes, little-endian, in the order of the fields.
-#[derive(Debug, Clone, Copy)]
-struct Stored {
-    slot: u64,
-    size: u64,
-}
-
-impl Storable for Stored {
+impl Storable for Totals {
     const BOUND: Bound = Bound::Bounded {
-        max_size: 16,
+        max_size: 32,
         is_fixed_size: true,
     };
 
     fn to_bytes(&self) -> Cow<'_, [u8]> {
-        [self.slot, self.size].map(u64::to_le_bytes).concat().into()
+        let numbers = [
+            self.bytes_stored,
+            self.bytes_reserved,
+            self.references_made,
+            self.events_skipped,
+        ];
+        numbers.map(u64::to_le_bytes).concat().into()
     }
 
     fn into_bytes(self) -> Vec<u8> {
@@ -120,17 +120,57 @@ impl Storable for Stored {
     }
 
     fn from_bytes(bytes: Cow<[u8]>) -> Self {
-        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         Self {
-            slot: number(0),
-            size: number(8),
+            bytes_stored: number_at(&bytes, 0),
+            bytes_reserved: number_at(&bytes, 8),
+            references_made: number_at(&bytes, 16),
+            events_skipped: number_at(&bytes, 24),
+        }
+    }
+}
+
+fn number_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
+}
+
+/// A blob that is stored: three numbers of 8 bytes, little-endian, in the order of the fields.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    slot: u64,
+    size: u64,
+    /// It lives as long as it has one.
+    references: u64,
+}
+
+impl Storable for Stored {
+    const BOUND: Bound = Bound::Bounded {
+        max_size: 24,
+        is_fixed_size: true,
+    };
+
+    fn to_bytes(&self) -> Cow<'_, [u8]> {
+        [self.slot, self.size, self.references]
+            .map(u64::to_le_bytes)
+            .concat()
+            .into()
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        self.to_bytes().into_owned()
+    }
+
+    fn from_bytes(bytes: Cow<[u8]>) -> Self {
+        Self {
+            slot: number_at(&bytes, 0),
+            size: number_at(&bytes, 8),
+            references: number_at(&bytes, 16),
         }
     }
 }
 
 pub struct Bucket {
     config: StableCell<Row<Config>, Memory>,
-    totals: StableCell<Row<Totals>, Memory>,
+    totals: StableCell<Totals, Memory>,
     access: Access,
     accounts: Accounts,
     uploads: Uploads,
@@ -182,7 +222,7 @@ impl Bucket {
         }
         Self {
             config: stored,
-            totals: StableCell::init(cell(memory::TOTALS), Row(Totals::default())),
+            totals: StableCell::init(cell(memory::TOTALS), Totals::default()),
             access: Access::open(&memories, own),
             accounts: Accounts::open(&memories),
             uploads: Uploads::open(&memories),
@@ -230,13 +270,13 @@ impl Bucket {
     }
 
     fn totals(&self) -> Totals {
-        self.totals.get().0
+        *self.totals.get()
     }
 
     fn count(&mut self, work: impl FnOnce(&mut Totals)) {
         let mut totals = self.totals();
         work(&mut totals);
-        self.totals.set(Row(totals));
+        self.totals.set(totals);
     }
 
     fn stored(&self, blob: &BlobId) -> Option<Stored> {

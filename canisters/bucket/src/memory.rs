@@ -13,7 +13,6 @@ pub const USERS: u8 = 4;
 pub const USERS_CHANGED: u8 = 5;
 pub const BLOBS: u8 = 6;
 pub const REFERENCES: u8 = 7;
-pub const BY_OWNER: u8 = 8;
 pub const BY_ACCESSOR: u8 = 9;
 pub const ACCESSORS_DELETED: u8 = 10;
 pub const DELETIONS: u8 = 11;
