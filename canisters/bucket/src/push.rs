@@ -93,6 +93,9 @@ impl Bucket {
             }
             .into());
         }
+        let (size, index) = (args.size, args.chunk_index);
+        self.certify
+            .chunk(slot, &args.blob_id, size, index, &args.bytes);
         if is_new {
             self.reserve(&caller, session.size, now);
         }
@@ -255,9 +258,10 @@ impl Bucket {
         let slot = session.slot.expect("a session that was hashed has a slot");
         if self.stored(&blob).is_some() {
             // Another user was faster; these bytes have proved that this one has them too.
-            self.store.remove(slot);
+            self.drop_slot(slot);
         } else {
             self.store.seal(slot, digest);
+            self.certify.complete(slot, &blob, session.size);
             let stored = Stored {
                 slot,
                 size: session.size,
@@ -359,7 +363,7 @@ impl Bucket {
             }
         }
         session.verifying = false;
-        self.store.remove(slot);
+        self.drop_slot(slot);
     }
 
     fn challenge(
@@ -459,7 +463,7 @@ impl Bucket {
     ) {
         self.uploads.remove(user, blob);
         if let Some(slot) = session.slot {
-            self.store.remove(slot);
+            self.drop_slot(slot);
         }
         self.release(user, session.size);
         self.uploads.bury(user, blob, reason, session.size, now.ms);

@@ -37,6 +37,7 @@ impl Bucket {
             let number = self.totals().references_made;
             if self.references.add(blob, owner, named, now.ms, number) {
                 self.count(|totals| totals.references_made += 1);
+                self.recertify(blob, &named.accessor_id);
                 let event = Reference {
                     blob_id: *blob,
                     size,
@@ -60,6 +61,7 @@ impl Bucket {
         if !self.references.remove(blob, owner, accessor) {
             return;
         }
+        self.recertify(blob, accessor);
         let Some(stored) = self.stored(blob) else {
             return;
         };
@@ -69,7 +71,7 @@ impl Bucket {
         let blob_gone = !self.references.any(blob);
         if blob_gone {
             self.blobs.remove(&blob.0);
-            self.store.remove(stored.slot);
+            self.drop_slot(stored.slot);
             self.count(|totals| totals.bytes_stored -= stored.size);
         }
         let event = Reference {
