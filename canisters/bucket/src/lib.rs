@@ -9,6 +9,9 @@
 //! | `refer` | references come and go; a blob lives as long as it has one |
 //! | `read` | what a caller or a token may see |
 //! | `http` | blobs, status and metrics for browsers |
+//! | `request` | what a browser asks for, read piece by piece |
+//! | `answers` | the answers that are certified: headers and hashes |
+//! | `certify` | the tree that a gateway verifies them with |
 //! | `sync` | events to and from the index |
 //! | `users` | leases, recalls, deletions of users |
 //! | `access` | the secret, the issuers, the check of tokens |
@@ -19,7 +22,9 @@
 
 mod access;
 mod accounts;
+mod answers;
 mod audit;
+mod certify;
 mod http;
 mod memory;
 mod operation;
@@ -27,6 +32,7 @@ mod push;
 mod read;
 mod refer;
 mod references;
+pub mod request;
 mod sync;
 mod uploads;
 mod users;
@@ -49,6 +55,8 @@ use serde::{Deserialize, Serialize};
 
 use access::Access;
 use accounts::Accounts;
+use certify::Certify;
+pub use http::Answer;
 use memory::{Memories, Memory};
 use openstorage_canister::{Row, lines::Lines};
 use operation::Operation;
@@ -177,6 +185,7 @@ pub struct Bucket {
     references: References,
     blobs: StableBTreeMap<[u8; 32], Stored, Memory>,
     store: BlobStore<Memory>,
+    certify: Certify,
     accessors_deleted: StableBTreeMap<Principal, (), Memory>,
     /// Deleted accessors whose references are not all gone yet.
     deletions: StableBTreeMap<Principal, (), Memory>,
@@ -229,6 +238,7 @@ impl Bucket {
             references: References::open(&memories),
             blobs: StableBTreeMap::init(cell(memory::BLOBS)),
             store,
+            certify: Certify::open(&memories),
             accessors_deleted: StableBTreeMap::init(cell(memory::ACCESSORS_DELETED)),
             deletions: StableBTreeMap::init(cell(memory::DELETIONS)),
             log: Log::init(cell(memory::LOG_EVENTS), cell(memory::LOG_ENDS)),
@@ -258,6 +268,26 @@ impl Bucket {
     pub fn set_secret(&mut self, random: [u8; 32]) {
         self.access.set_secret(random);
         self.report_due = true;
+    }
+
+    /// What the subnet is to certify: all that browsers are shown. It must be told after every change, and
+    /// after an upgrade.
+    pub fn certified(&self) -> [u8; 32] {
+        self.certify.root()
+    }
+
+    /// An accessor may see a blob in another way than before, or no more.
+    fn recertify(&mut self, blob: &BlobId, accessor: &Principal) {
+        let seen = self.references.seen(blob, accessor);
+        let stored = self.stored(blob);
+        let seen = seen.as_ref().zip(stored.as_ref());
+        self.certify.set(accessor, blob, seen);
+    }
+
+    /// Gives the bytes of a slot back.
+    fn drop_slot(&mut self, slot: u64) {
+        self.store.remove(slot);
+        self.certify.drop_slot(slot);
     }
 
     fn bytes_free(&self) -> u64 {

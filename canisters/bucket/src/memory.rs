@@ -38,6 +38,9 @@ pub const OPERATION: u8 = 30;
 pub const LINES: u8 = 31;
 pub const REVOCATIONS: u8 = 32;
 pub const INDEX_VERSION: u8 = 33;
+pub const CERTIFIED: u8 = 40;
+pub const PARTS: u8 = 41;
+pub const PART_TREES: u8 = 42;
 
 pub struct Memories(Segments<DefaultMemoryImpl>);
 

@@ -94,6 +94,9 @@ impl Bucket {
             }
             .into());
         }
+        let (size, index) = (args.size, args.chunk_index);
+        self.certify
+            .chunk(slot, &args.blob_id, size, index, &args.bytes);
         if is_new {
             self.reserve(&caller, session.size, now);
         }
@@ -266,11 +269,12 @@ impl Bucket {
         let stored = match self.stored(&blob) {
             Some(stored) => {
                 // Another user was faster; these bytes have proved that this one has them too.
-                self.store.remove(slot);
+                self.drop_slot(slot);
                 stored
             }
             None => {
                 self.store.seal(slot, digest);
+                self.certify.complete(slot, &blob, session.size);
                 Stored {
                     slot,
                     size: session.size,
@@ -373,7 +377,7 @@ impl Bucket {
             }
         }
         session.verifying = false;
-        self.store.remove(slot);
+        self.drop_slot(slot);
     }
 
     fn challenge(
@@ -473,7 +477,7 @@ impl Bucket {
     ) {
         self.uploads.remove(user, blob);
         if let Some(slot) = session.slot {
-            self.store.remove(slot);
+            self.drop_slot(slot);
         }
         self.release(user, session.size);
         self.uploads.bury(user, blob, reason, session.size, now.ms);

@@ -36,7 +36,7 @@ impl Bucket {
             self.accounts.spend(&owner, stored.size);
         }
         let mut number = self.totals().references_made;
-        let before = number;
+        let mut seen_by = Vec::new();
         for named in accessors {
             let accessor_id = named.accessor_id;
             // The first of a new blob is there under no key.
@@ -54,8 +54,9 @@ impl Bucket {
             self.tell(kind::BLOB_REFERENCE_ADDED, &event, now);
             number += 1;
             stored.references += 1;
+            seen_by.push(accessor_id);
         }
-        if number == before {
+        if seen_by.is_empty() {
             return;
         }
         self.blobs.insert(blob.0, stored);
@@ -63,6 +64,9 @@ impl Bucket {
             totals.references_made = number;
             totals.bytes_stored += if is_new { stored.size } else { 0 };
         });
+        for accessor in &seen_by {
+            self.recertify(blob, accessor);
+        }
     }
 
     /// Removes one reference; with the user's last its charge, with the blob's last the blob.
@@ -76,6 +80,7 @@ impl Bucket {
         if !self.references.remove(blob, owner, accessor) {
             return;
         }
+        self.recertify(blob, accessor);
         let Some(mut stored) = self.stored(blob) else {
             return;
         };
@@ -86,7 +91,7 @@ impl Bucket {
         }
         if blob_gone {
             self.blobs.remove(&blob.0);
-            self.store.remove(stored.slot);
+            self.drop_slot(stored.slot);
             self.count(|totals| totals.bytes_stored -= stored.size);
         } else {
             self.blobs.insert(blob.0, stored);
