@@ -57,6 +57,17 @@ const STYLE = `
   :host([state="ready"]) slot, :host([state="failed"]) slot { display: none; }
 `;
 
+let sheet: CSSStyleSheet | undefined;
+
+/** A sheet of its own: a `<style>` would need `style-src 'unsafe-inline'` of the page. */
+function styleSheet(): CSSStyleSheet {
+  if (!sheet) {
+    sheet = new CSSStyleSheet();
+    sheet.replaceSync(STYLE);
+  }
+  return sheet;
+}
+
 abstract class StoredElement extends Base {
   static readonly observedAttributes = ["alt"];
   #shown: Shown | undefined;
@@ -162,8 +173,6 @@ abstract class StoredElement extends Base {
 
   #render(): HTMLElement {
     const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
-    const style = document.createElement("style");
-    style.textContent = STYLE;
     const placeholder = document.createElement("slot");
     placeholder.name = "placeholder";
     const content = this.make();
@@ -172,7 +181,8 @@ abstract class StoredElement extends Base {
     const message = document.createElement("span");
     message.setAttribute("part", "message");
     message.setAttribute("role", "status");
-    root.replaceChildren(style, placeholder, content, message);
+    root.adoptedStyleSheets = [styleSheet()];
+    root.replaceChildren(placeholder, content, message);
     this.#content = content;
     return content;
   }

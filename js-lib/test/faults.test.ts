@@ -97,7 +97,7 @@ test("a download over a bad line is the same bytes", async (t) => {
   t.after(() => proxy.stop());
   const bytes = new Uint8Array(12 * MB).map((_, i) => (i * 13) % 253);
   const reference = await (await user.storage()).upload(bytes, { accessorIds: [accessorId] }).done;
-  await user.chat.send_message({ chat_id: chat.chat_id, text: "", blob: [referenceToCandid(reference)] });
+  await user.chat.send_message({ chat_id: chat.chat_id, text: "", blob: [referenceToCandid(reference)], name: [], preview: [] });
   const { token } = await tokenFor(user, chat.chat_id);
   const storage = await user.storage({ host: proxy.url, cache: false });
   setTimeout(() => proxy.cut(), 100);

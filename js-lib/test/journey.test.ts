@@ -37,7 +37,7 @@ function fresh(size: number): Uint8Array<ArrayBuffer> {
 }
 
 async function send(user: User, chatId: bigint, reference: BlobReference): Promise<{ token: string; accessorId: string }> {
-  const answer = await user.chat.send_message({ chat_id: chatId, text: "", blob: [referenceToCandid(reference)] });
+  const answer = await user.chat.send_message({ chat_id: chatId, text: "", blob: [referenceToCandid(reference)], name: [], preview: [] });
   assert.ok("Ok" in answer, `the chat says ${Object.keys(answer)}`);
   return tokenFor(user, chatId);
 }

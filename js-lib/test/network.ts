@@ -162,7 +162,7 @@ export class Network {
 /** A token for what the chat's last message shows. */
 export async function tokenFor(user: User, chatId: bigint): Promise<{ token: string; accessorId: string }> {
   return eventually("the chat has the bucket's key", async () => {
-    const answer = await user.chat.messages({ chat_id: chatId, after: [], limit: 1000 });
+    const answer = await user.chat.messages({ chat_id: chatId, after: [], before: [], limit: 1000 });
     const access = "Ok" in answer ? answer.Ok.at(-1)?.blob[0] : undefined;
     const token = access?.token[0];
     return access && token ? { token, accessorId: access.accessor_id.toText() } : undefined;

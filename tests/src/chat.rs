@@ -39,6 +39,8 @@ pub fn post(setup: &Setup, caller: Principal, chat_id: u64, blob: &BlobReference
         chat_id,
         text: String::new(),
         blob: Some(blob.clone()),
+        name: None,
+        preview: None,
     };
     let sent: Result<SendMessageOk, ChatError> =
         setup.call(setup.chat, caller, "send_message", (args,));
@@ -53,6 +55,7 @@ pub fn messages(setup: &Setup, caller: Principal, chat_id: u64) -> Result<Vec<Me
         (MessagesArgs {
             chat_id,
             after: None,
+            before: None,
             limit: 100,
         },),
     )

@@ -4,11 +4,7 @@ use std::collections::BTreeMap;
 
 use candid::Principal;
 use openstorage_tokens::{Grant, Scope, derived_accessor, read_times};
-use openstorage_types::{
-    BlobReference,
-    chat::*,
-    limits::{DELETE_TOKEN_LIFE_MS, PAGE_ROWS_MAX},
-};
+use openstorage_types::{BlobReference, chat::*, limits::DELETE_TOKEN_LIFE_MS};
 
 use crate::{App, RETRY_MS, messages::Message as MessageRow};
 
@@ -34,10 +30,9 @@ impl App {
         self.chats.get_for(args.chat_id, caller)?;
         let accessor_id = self.accessor(args.chat_id);
         let name = derived_name(args.chat_id);
-        let limit = args.limit.clamp(1, PAGE_ROWS_MAX) as usize;
         // The same token opens all that the chat can see in a bucket.
         let mut tokens: BTreeMap<Principal, Option<String>> = BTreeMap::new();
-        let page = self.messages.page(args.chat_id, args.after, limit);
+        let page = self.messages.page(args);
         Ok(page
             .into_iter()
             .map(|(message_id, row)| {
@@ -60,6 +55,8 @@ impl App {
                     sent_ms: row.sent_ms,
                     text: row.text,
                     blob,
+                    name: row.name,
+                    preview: row.preview,
                     deleted: row.deleted,
                 }
             })
@@ -77,6 +74,7 @@ impl App {
         let row = self.users.get(&user).ok_or(ChatError::UserNotFound)?;
         Ok(Profile {
             user,
+            name: row.name,
             premium: row.premium,
             avatar: row.avatar.map(|reference: BlobReference| BlobAccess {
                 accessor_id: self.own,

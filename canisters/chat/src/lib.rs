@@ -11,6 +11,8 @@
 //! | [`messages`] | messages and the blobs they show |
 //! | [`keys`] | the secret, and the keys shared with index and buckets |
 //! | [`work`] | what the chat does by itself |
+//! | [`site`] | the page that browsers get: the app in `web/`, certified |
+//! | [`page`] | figures for operators |
 //! | [`memory`] | where all of it is stored |
 
 pub mod chats;
@@ -18,6 +20,7 @@ pub mod keys;
 pub mod memory;
 pub mod messages;
 pub mod page;
+pub mod site;
 pub mod users;
 pub mod work;
 
@@ -40,6 +43,7 @@ use crate::{
     keys::Keys,
     memory::{Manager, Memory},
     messages::{Message as MessageRow, Messages},
+    site::Site,
     users::Users,
     work::{Lane, REMOVAL_ROWS_MAX, Work},
 };
@@ -57,6 +61,7 @@ pub struct App {
     chats: Chats,
     messages: Messages,
     lines: Lines<Memory>,
+    site: Site,
 }
 
 /// Why a state cannot be opened.
@@ -90,6 +95,7 @@ impl App {
             chats: Chats::open(&manager),
             messages: Messages::open(&manager),
             lines: Lines::init(manager.get(memory::LINES)),
+            site: Site::new(own, kept),
         })
     }
 
@@ -100,6 +106,11 @@ impl App {
     /// The key under which the index and its buckets check this chat's tokens, once it is drawn.
     pub fn public_key(&self) -> Option<PublicKey> {
         self.keys.public()
+    }
+
+    /// What the canister has certified, so that gateways believe its page.
+    pub fn certified_data(&self) -> [u8; 32] {
+        self.site.root_hash()
     }
 
     // Users.
@@ -128,6 +139,12 @@ impl App {
     pub fn me(&self, caller: Principal) -> Result<RegisterOk, ChatError> {
         self.check(caller)?;
         self.users.me(&caller)
+    }
+
+    /// An empty name is none.
+    pub fn set_name(&mut self, caller: Principal, name: String) -> Result<(), ChatError> {
+        self.check(caller)?;
+        self.users.set_name(caller, name)
     }
 
     /// The bucket of an avatar must be known: see [`App::unknown_bucket`].
@@ -199,7 +216,7 @@ impl App {
         args: &SendMessageArgs,
     ) -> Result<(), ChatError> {
         self.check(caller)?;
-        messages::check(&args.text, args.blob.as_ref())?;
+        messages::check(args)?;
         self.chats.get_for(args.chat_id, caller).map(|_| ())
     }
 
@@ -229,6 +246,8 @@ impl App {
             sent_ms: now_ms,
             text: args.text,
             blob: args.blob,
+            name: args.name,
+            preview: args.preview,
             deleted: false,
         };
         self.messages.add(args.chat_id, message_id, message);

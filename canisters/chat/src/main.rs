@@ -42,7 +42,10 @@ fn now_ms() -> u64 {
 fn open(args: Option<InitArgs>) {
     let index = args.map(|args| args.index);
     match App::open(DefaultMemoryImpl::default(), canister_self(), index) {
-        Ok(app) => APP.set(Some(app)),
+        Ok(app) => {
+            ic_cdk::api::certified_data_set(app.certified_data());
+            APP.set(Some(app));
+        }
         Err(error) => ic_cdk::trap(format!("{error:?}")),
     }
     timers::arm();
@@ -102,6 +105,12 @@ fn set_premium(premium: bool) -> Result<RegisterOk, ChatError> {
 #[query]
 fn me() -> Result<RegisterOk, ChatError> {
     with(|app| app.me(msg_caller()))
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn set_name(name: String) -> Result<(), ChatError> {
+    change(|app| app.set_name(msg_caller(), name))
 }
 
 #[update(decode_with = "decode", hidden = true)]
@@ -178,7 +187,8 @@ fn public_key() -> Option<PublicKey> {
 #[candid_method(query)]
 fn http_request(request: HttpRequest) -> HttpResponse {
     let cycles = ic_cdk::api::canister_cycle_balance();
-    with(|app| app.http(&request, cycles))
+    let certificate = ic_cdk::api::data_certificate();
+    with(|app| app.http(&request, cycles, certificate.as_deref()))
 }
 
 /// Asks the index about the reference's bucket where no reference named it before.

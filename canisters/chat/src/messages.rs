@@ -4,12 +4,15 @@ use candid::{CandidType, Principal};
 use ic_stable_structures::StableBTreeMap;
 use openstorage_types::{
     BlobReference,
-    chat::ChatError,
+    chat::{ChatError, MessagesArgs, SendMessageArgs},
+    is_file_name,
     limits::{
         BLOB_BYTES_MAX, MESSAGE_TEXT_BYTES_MAX, MESSAGES_PAGE_BYTES_MAX, MIME_TYPE_BYTES_MAX,
+        NAME_BYTES_MAX, PAGE_ROWS_MAX, PREVIEW_BYTES_MAX,
     },
 };
 use serde::Deserialize;
+use serde_bytes::ByteBuf;
 
 use crate::{
     chats::LAST_PRINCIPAL,
@@ -29,7 +32,20 @@ pub struct Message {
     pub text: String,
     /// Stays when the message is deleted: until the chat goes, a token to delete it can be had again.
     pub blob: Option<BlobReference>,
+    /// The blob's file name; none once deleted.
+    pub name: Option<String>,
+    /// A tiny picture of the blob; none once deleted.
+    pub preview: Option<ByteBuf>,
     pub deleted: bool,
+}
+
+impl Message {
+    /// Bytes of an answer, about.
+    fn bytes(&self) -> usize {
+        let name = self.name.as_ref().map_or(0, String::len);
+        let preview = self.preview.as_ref().map_or(0, |preview| preview.len());
+        MESSAGE_BYTES + self.text.len() + name + preview
+    }
 }
 
 /// A reference as a bucket counts it: accessor and owner, here as (chat, sender), and the blob there.
@@ -43,7 +59,14 @@ pub struct Messages {
 }
 
 /// What a message may hold.
-pub fn check(text: &str, blob: Option<&BlobReference>) -> Result<(), ChatError> {
+pub fn check(args: &SendMessageArgs) -> Result<(), ChatError> {
+    let SendMessageArgs {
+        text,
+        blob,
+        name,
+        preview,
+        ..
+    } = args;
     if text.len() > MESSAGE_TEXT_BYTES_MAX {
         return Err(ChatError::TextTooLong {
             max: MESSAGE_TEXT_BYTES_MAX as u32,
@@ -52,7 +75,19 @@ pub fn check(text: &str, blob: Option<&BlobReference>) -> Result<(), ChatError> 
     if text.is_empty() && blob.is_none() {
         return Err(ChatError::EmptyMessage);
     }
-    blob.map_or(Ok(()), check_reference)
+    let names_nothing = |name: &String| blob.is_none() || !is_file_name(name);
+    if name.as_ref().is_some_and(names_nothing) {
+        return Err(ChatError::InvalidName {
+            max: NAME_BYTES_MAX as u32,
+        });
+    }
+    let is_no_preview = |preview: &ByteBuf| blob.is_none() || preview.len() > PREVIEW_BYTES_MAX;
+    if preview.as_ref().is_some_and(is_no_preview) {
+        return Err(ChatError::InvalidPreview {
+            max: PREVIEW_BYTES_MAX as u32,
+        });
+    }
+    blob.as_ref().map_or(Ok(()), check_reference)
 }
 
 /// The form of a reference; whether its bucket is one is another question.
@@ -115,6 +150,8 @@ impl Messages {
             };
         }
         message.text.clear();
+        message.name = None;
+        message.preview = None;
         message.deleted = true;
         self.rows.insert((chat_id, message_id), Row(message));
         true
@@ -125,25 +162,31 @@ impl Messages {
         shown_key(chat_id, message).is_some_and(|key| self.shown.contains_key(&key))
     }
 
-    /// The messages that follow `after`: at most `limit`, and no more than an answer can carry.
-    pub fn page(&self, chat_id: u64, after: Option<u64>, limit: usize) -> Vec<(u64, Message)> {
-        let Some(first) = after.map_or(Some(0), |after| after.checked_add(1)) else {
+    /// The messages after `after`, or the last ones before `before`: at most as many as asked for, and no
+    /// more than an answer can carry. The oldest comes first.
+    pub fn page(&self, args: &MessagesArgs) -> Vec<(u64, Message)> {
+        let MessagesArgs {
+            chat_id,
+            after,
+            before,
+            limit,
+        } = *args;
+        let limit = limit.clamp(1, PAGE_ROWS_MAX) as usize;
+        let first = after.map_or(Some(0), |after| after.checked_add(1));
+        let end = before.unwrap_or(u64::MAX);
+        let Some(first) = first.filter(|first| *first < end) else {
             return Vec::new();
         };
-        let mut bytes = 0;
-        self.rows
-            .range((chat_id, first)..=(chat_id, u64::MAX))
-            .take(limit)
-            .map(|entry| {
-                let (_, message_id) = *entry.key();
-                (message_id, entry.value().0)
-            })
-            .take_while(|(_, message)| {
-                let is_first = bytes == 0;
-                bytes += MESSAGE_BYTES + message.text.len();
-                is_first || bytes <= MESSAGES_PAGE_BYTES_MAX
-            })
-            .collect()
+        let rows = self.rows.range((chat_id, first)..(chat_id, end));
+        let rows = rows.map(|entry| (entry.key().1, entry.value().0));
+        match before {
+            None => fitting(rows.take(limit)),
+            Some(_) => {
+                let mut page = fitting(rows.rev().take(limit));
+                page.reverse();
+                page
+            }
+        }
     }
 
     /// Removes at most `max` rows of a chat; tells how many.
@@ -163,6 +206,17 @@ impl Messages {
         });
         rows.len() + shown.len()
     }
+}
+
+/// The first of `rows`, and as many more as an answer can carry.
+fn fitting(rows: impl Iterator<Item = (u64, Message)>) -> Vec<(u64, Message)> {
+    let mut bytes = 0;
+    rows.take_while(|(_, message)| {
+        let is_first = bytes == 0;
+        bytes += message.bytes();
+        is_first || bytes <= MESSAGES_PAGE_BYTES_MAX
+    })
+    .collect()
 }
 
 fn shown_key(chat_id: u64, message: &Message) -> Option<Shown> {

@@ -1,27 +1,35 @@
-//! What the chat shows of itself to whoever operates it: figures and failures, nothing of its users.
+//! What the chat shows over HTTP: its page, and to whoever operates it figures and failures, nothing of its
+//! users.
 
 use openstorage_canister::metrics;
 use openstorage_types::http::{HttpRequest, HttpResponse};
 
-use crate::{App, work::Lane};
+use crate::{App, site, work::Lane};
 
 impl App {
-    /// `GET /status` in JSON, `GET /metrics` as Prometheus reads it, `GET /logs` as lines.
-    pub fn http(&self, request: &HttpRequest, cycles: u128) -> HttpResponse {
+    /// `GET /status` in JSON, `GET /metrics` as Prometheus reads it, `GET /logs` as lines; all else is the
+    /// page's. `certificate` is the one over [`App::certified_data`].
+    pub fn http(
+        &self,
+        request: &HttpRequest,
+        cycles: u128,
+        certificate: Option<&[u8]>,
+    ) -> HttpResponse {
         if !["GET", "HEAD"].contains(&request.method.as_str()) {
             return HttpResponse::text(405, "text/plain", "only GET and HEAD\n");
         }
         let path = request.url.split('?').next().unwrap_or_default();
         let mut response = match path {
-            "/status" => HttpResponse::text(200, "application/json", self.status_json(cycles)),
-            "/metrics" => HttpResponse::text(200, metrics::CONTENT_TYPE, self.metrics(cycles)),
-            "/logs" => HttpResponse::text(200, "text/plain; charset=utf-8", self.lines.page()),
-            _ => HttpResponse::text(404, "text/plain", "there are /status, /metrics and /logs\n"),
+            site::STATUS => HttpResponse::text(200, "application/json", self.status_json(cycles)),
+            site::METRICS => HttpResponse::text(200, metrics::CONTENT_TYPE, self.metrics(cycles)),
+            site::LOGS => HttpResponse::text(200, "text/plain; charset=utf-8", self.lines.page()),
+            // Whole also for HEAD: a gateway checks the body before it drops it.
+            _ => return self.site.respond(path, request, certificate),
         };
         if request.method == "HEAD" {
             response.body.clear();
         }
-        response
+        self.site.pass(path, response, certificate)
     }
 
     /// Writes a line for `/logs`. No secret and no user goes in here.

@@ -6,7 +6,7 @@ use openstorage_types::{
     BlobReference,
     chat::{ChatError, RegisterOk},
     index::{UserArgs, UserError},
-    limits::{CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES},
+    limits::{CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES, USER_NAME_BYTES_MAX},
 };
 use serde::Deserialize;
 
@@ -23,6 +23,8 @@ pub struct User {
     /// The index has acknowledged `byte_limit`.
     pub confirmed: bool,
     pub avatar: Option<BlobReference>,
+    /// What the user is to be called.
+    pub name: Option<String>,
 }
 
 impl User {
@@ -85,6 +87,7 @@ impl Users {
                 byte_limit: CHAT_USER_BYTES,
                 confirmed: false,
                 avatar: None,
+                name: None,
             }
         });
         let answer = row.answer();
@@ -116,6 +119,18 @@ impl Users {
     ) -> Result<(), ChatError> {
         let mut row = self.get(&user).ok_or(ChatError::NotRegistered)?;
         row.avatar = avatar;
+        self.rows.insert(user, Row(row));
+        Ok(())
+    }
+
+    pub fn set_name(&mut self, user: Principal, name: String) -> Result<(), ChatError> {
+        let mut row = self.get(&user).ok_or(ChatError::NotRegistered)?;
+        if name.len() > USER_NAME_BYTES_MAX {
+            return Err(ChatError::TextTooLong {
+                max: USER_NAME_BYTES_MAX as u32,
+            });
+        }
+        row.name = Some(name).filter(|name| !name.is_empty());
         self.rows.insert(user, Row(row));
         Ok(())
     }

@@ -104,6 +104,8 @@ fn send(app: &mut App, n: u8, chat_id: u64, blob: Option<BlobReference>) -> Resu
         chat_id,
         text: "hello".into(),
         blob,
+        name: None,
+        preview: None,
     };
     let sent = app.send_message(principal(n), args, NOW_MS)?;
     Ok(sent.message_id)
@@ -132,6 +134,7 @@ fn read(
     let args = MessagesArgs {
         chat_id,
         after,
+        before: None,
         limit,
     };
     app.messages(principal(n), &args, NOW_MS)
@@ -211,6 +214,8 @@ fn what_was_left_during_a_call_is_left() {
         chat_id,
         text: String::new(),
         blob: Some(blob.clone()),
+        name: None,
+        preview: None,
     };
     app.check_message(principal(2), &args).unwrap();
     assert_eq!(app.unknown_bucket(args.blob.as_ref()), Some(blob.bucket));
@@ -468,6 +473,8 @@ fn every_input_has_a_bound() {
             chat_id,
             text,
             blob,
+            name: None,
+            preview: None,
         };
         app.check_message(principal(1), &args)
     };
@@ -534,6 +541,8 @@ fn pages_follow_each_other_and_fit_an_answer() {
             chat_id,
             text,
             blob,
+            name: None,
+            preview: None,
         };
         app.send_message(principal(1), args, NOW_MS).unwrap();
     }

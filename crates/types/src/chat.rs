@@ -2,6 +2,7 @@
 
 use candid::{CandidType, Principal};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::{BlobId, BlobReference};
 
@@ -40,6 +41,14 @@ pub enum ChatError {
         max: u32,
     },
     UserNotFound,
+    /// A file name has 1 to `max` bytes in UTF-8, no control characters, and belongs to a blob.
+    InvalidName {
+        max: u32,
+    },
+    /// A preview has at most `max` bytes, and belongs to a blob.
+    InvalidPreview {
+        max: u32,
+    },
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -72,6 +81,10 @@ pub struct SendMessageArgs {
     pub chat_id: u64,
     pub text: String,
     pub blob: Option<BlobReference>,
+    /// The blob's file name.
+    pub name: Option<String>,
+    /// A tiny picture that is seen until the blob's bytes have come: a file inside the record.
+    pub preview: Option<ByteBuf>,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -84,6 +97,9 @@ pub struct MessagesArgs {
     pub chat_id: u64,
     /// Messages with a higher id; none means from the first.
     pub after: Option<u64>,
+    /// Messages with a lower id, and of these the last ones; none means from the first on. The highest
+    /// number there is asks for the newest page. Pages begin with their oldest message all the same.
+    pub before: Option<u64>,
     /// From 1 to 1,000. A page ends sooner where its texts are long, but never before its first message:
     /// an empty page is the end.
     pub limit: u32,
@@ -97,6 +113,8 @@ pub struct Message {
     pub sent_ms: u64,
     pub text: String,
     pub blob: Option<BlobAccess>,
+    pub name: Option<String>,
+    pub preview: Option<ByteBuf>,
     pub deleted: bool,
 }
 
@@ -161,6 +179,8 @@ pub struct SetAvatarArgs {
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     pub user: Principal,
+    /// What the user is to be called.
+    pub name: Option<String>,
     pub premium: bool,
     pub avatar: Option<BlobAccess>,
 }

@@ -89,9 +89,13 @@ pub const DECODE_WORK_MAX: usize = 10_000_000;
 /// Work that a Candid decoder may do on values nobody asked for.
 pub const DECODE_SKIP_MAX: usize = 10_000;
 
-/// Bytes of a chat's name and of a message's text.
+/// Bytes of a chat's name, of a user's, and of a message's text.
 pub const CHAT_NAME_BYTES_MAX: usize = 100;
+pub const USER_NAME_BYTES_MAX: usize = 100;
 pub const MESSAGE_TEXT_BYTES_MAX: usize = 10_000;
+
+/// Bytes of a picture's preview, which travels in its message: a picture of some 24 pixels.
+pub const PREVIEW_BYTES_MAX: usize = 1_024;
 
 /// Chats that one user may be a member of: they are listed in one page.
 pub const CHATS_PER_USER_MAX: u32 = PAGE_ROWS_MAX;

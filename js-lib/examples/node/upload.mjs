@@ -69,11 +69,11 @@ try {
   }
   const reference = await upload.done;
   console.error("");
-  const { message_id } = ok(await chat.send_message({ chat_id, text: "", blob: [referenceToCandid(reference)] }));
+  const { message_id } = ok(await chat.send_message({ chat_id, text: "", blob: [referenceToCandid(reference)], name: [], preview: [] }));
 
   const token = async () => {
     for (;;) {
-      const [message] = ok(await chat.messages({ chat_id, after: [message_id - 1n], limit: 1 }));
+      const [message] = ok(await chat.messages({ chat_id, after: [message_id - 1n], before: [], limit: 1 }));
       const issued = message?.blob[0]?.token[0];
       if (issued) return issued;
       await new Promise((resolve) => setTimeout(resolve, 200));

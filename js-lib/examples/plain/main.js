@@ -56,11 +56,11 @@ async function show(file) {
     status(phase);
   }
   const reference = await upload.done;
-  const { message_id } = ok(await chat.send_message({ chat_id, text: "", blob: [referenceToCandid(reference)] }));
+  const { message_id } = ok(await chat.send_message({ chat_id, text: "", blob: [referenceToCandid(reference)], name: [], preview: [] }));
 
   useStorage(storage, async () => {
     for (;;) {
-      const [message] = ok(await chat.messages({ chat_id, after: [message_id - 1n], limit: 1 }));
+      const [message] = ok(await chat.messages({ chat_id, after: [message_id - 1n], before: [], limit: 1 }));
       const token = message?.blob[0]?.token[0];
       if (token) return token;
       await new Promise((resolve) => setTimeout(resolve, 200));

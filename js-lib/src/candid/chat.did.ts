@@ -69,6 +69,18 @@ export type ChatError = {
   { 'ChatDeleted' : null } |
   {
     /**
+     * A file name has 1 to max bytes in UTF-8, no control characters, and belongs to a blob.
+     */
+    'InvalidName' : { 'max' : number }
+  } |
+  {
+    /**
+     * A preview has at most max bytes, and belongs to a blob.
+     */
+    'InvalidPreview' : { 'max' : number }
+  } |
+  {
+    /**
      * Its MIME type is not type/subtype, or its size is beyond what can be stored.
      */
     'InvalidReference' : null
@@ -162,7 +174,9 @@ export interface HttpResponse {
 export interface InitArgs { 'index' : Principal }
 export interface Message {
   'deleted' : boolean,
+  'preview' : [] | [Uint8Array],
   'blob' : [] | [BlobAccess],
+  'name' : [] | [string],
   'text' : string,
   'sender' : Principal,
   'sent_ms' : bigint,
@@ -177,10 +191,19 @@ export interface MessagesArgs {
    * From 1 to 1,000. A page ends sooner where its texts are long; an empty page is the end.
    */
   'limit' : number,
+  /**
+   * Messages with a lower id, and of these the last ones; 2^64 - 1 asks for the newest page. The oldest
+   * message of a page comes first all the same.
+   */
+  'before' : [] | [bigint],
   'chat_id' : bigint,
 }
 export interface Profile {
   'premium' : boolean,
+  /**
+   * What the user is to be called.
+   */
+  'name' : [] | [string],
   'user' : Principal,
   'avatar' : [] | [BlobAccess],
 }
@@ -197,7 +220,15 @@ export interface RegisterOk {
   'confirmed' : boolean,
 }
 export interface SendMessageArgs {
+  /**
+   * A tiny picture, of at most 1,024 bytes, that is seen until the blob's bytes have come.
+   */
+  'preview' : [] | [Uint8Array],
   'blob' : [] | [BlobReference],
+  /**
+   * The blob's file name.
+   */
+  'name' : [] | [string],
   'text' : string,
   'chat_id' : bigint,
 }
@@ -275,6 +306,10 @@ export interface _SERVICE {
     { 'Ok' : null } |
       { 'Err' : ChatError }
   >,
+  /**
+   * An empty name is none.
+   */
+  'set_name' : ActorMethod<[string], { 'Ok' : null } | { 'Err' : ChatError }>,
   'set_premium' : ActorMethod<
     [boolean],
     { 'Ok' : RegisterOk } |
@@ -302,6 +337,8 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'Retry' : IDL.Record({ 'ms' : IDL.Nat64 }),
     'NotAuthorized' : IDL.Null,
     'ChatDeleted' : IDL.Null,
+    'InvalidName' : IDL.Record({ 'max' : IDL.Nat32 }),
+    'InvalidPreview' : IDL.Record({ 'max' : IDL.Nat32 }),
     'InvalidReference' : IDL.Null,
     'EmptyMessage' : IDL.Null,
     'UnknownBucket' : IDL.Null,
@@ -351,6 +388,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   const MessagesArgs = IDL.Record({
     'after' : IDL.Opt(IDL.Nat64),
     'limit' : IDL.Nat32,
+    'before' : IDL.Opt(IDL.Nat64),
     'chat_id' : IDL.Nat64,
   });
   const BlobReference = IDL.Record({
@@ -366,7 +404,9 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const Message = IDL.Record({
     'deleted' : IDL.Bool,
+    'preview' : IDL.Opt(IDL.Vec(IDL.Nat8)),
     'blob' : IDL.Opt(BlobAccess),
+    'name' : IDL.Opt(IDL.Text),
     'text' : IDL.Text,
     'sender' : IDL.Principal,
     'sent_ms' : IDL.Nat64,
@@ -374,6 +414,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const Profile = IDL.Record({
     'premium' : IDL.Bool,
+    'name' : IDL.Opt(IDL.Text),
     'user' : IDL.Principal,
     'avatar' : IDL.Opt(BlobAccess),
   });
@@ -382,7 +423,9 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'bytes' : IDL.Vec(IDL.Nat8),
   });
   const SendMessageArgs = IDL.Record({
+    'preview' : IDL.Opt(IDL.Vec(IDL.Nat8)),
     'blob' : IDL.Opt(BlobReference),
+    'name' : IDL.Opt(IDL.Text),
     'text' : IDL.Text,
     'chat_id' : IDL.Nat64,
   });
@@ -445,6 +488,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
       ),
     'set_avatar' : IDL.Func(
         [SetAvatarArgs],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : ChatError })],
+        [],
+      ),
+    'set_name' : IDL.Func(
+        [IDL.Text],
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : ChatError })],
         [],
       ),

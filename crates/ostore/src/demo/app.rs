@@ -56,6 +56,8 @@ impl App {
             chat_id,
             text: String::new(),
             blob: Some(blob.clone()),
+            name: None,
+            preview: None,
         };
         let start = Instant::now();
         let sent: SendMessageOk = loop {
@@ -71,6 +73,7 @@ impl App {
             let args = MessagesArgs {
                 chat_id,
                 after: sent.message_id.checked_sub(1),
+                before: None,
                 limit: 1,
             };
             let page: Vec<Message> = self.query("messages", (args,)).await?;

@@ -35,7 +35,7 @@ function Uploader({ chat, storage, room }: Connection) {
   useEffect(() => {
     useStorage(storage, async () => {
       for (;;) {
-        const page = await chat.messages({ chat_id: room.chat_id, after: [message.current - 1n], limit: 1 });
+        const page = await chat.messages({ chat_id: room.chat_id, after: [message.current - 1n], before: [], limit: 1 });
         const token = ok(page)[0]?.blob[0]?.token[0];
         if (token) return token;
         await new Promise((resolve) => setTimeout(resolve, 200));
@@ -47,7 +47,7 @@ function Uploader({ chat, storage, room }: Connection) {
     const reference = await start(file);
     if (!reference) return;
     const blob: [ReturnType<typeof referenceToCandid>] = [referenceToCandid(reference)];
-    const sent = ok(await chat.send_message({ chat_id: room.chat_id, text: "", blob }));
+    const sent = ok(await chat.send_message({ chat_id: room.chat_id, text: "", blob, name: [], preview: [] }));
     message.current = sent.message_id;
     setShown({ reference, accessorId: room.accessor_id.toText() });
   }

@@ -1,0 +1,40 @@
+/** What went wrong, in a sentence that says what to do. */
+
+import { isOpenStorageError } from "@openstorage/client";
+import type { ChatError } from "@openstorage/client/candid/chat";
+
+import { bytesText } from "./format.js";
+import { errors } from "./words.js";
+
+/** The chat's refusal. */
+export class Refused extends Error {
+  constructor(readonly refusal: ChatError) {
+    super(refusalText(refusal));
+  }
+}
+
+type Answer<T> = { Ok: T } | { Err: ChatError };
+
+/** What the chat answers. @throws {@link Refused} */
+export function ok<T>(answer: Answer<T>): T {
+  if ("Ok" in answer) return answer.Ok;
+  throw new Refused(answer.Err);
+}
+
+function refusalText(refusal: ChatError): string {
+  const [name, fields] = Object.entries(refusal)[0] as [keyof typeof errors, { max?: number } | null];
+  const text = errors[name] as string | ((max: number) => string) | undefined;
+  return typeof text === "function" ? text(fields?.max ?? 0) : (text ?? name);
+}
+
+export function explain(error: unknown): string {
+  if (error instanceof Refused) return error.message;
+  if (!isOpenStorageError(error)) return errors.network;
+  if (error.code === "AllowanceExceeded") {
+    const { byteLimit, bytesUsed } = error.fields;
+    return errors.AllowanceExceeded(bytesText(byteLimit), bytesUsed === undefined ? "" : errors.used(bytesText(bytesUsed)));
+  }
+  if (error.code === "BlobTooLarge") return errors.BlobTooLarge(bytesText(error.fields.max));
+  const text = (errors as Record<string, unknown>)[error.code];
+  return typeof text === "string" ? text : `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}.`;
+}

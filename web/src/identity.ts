@@ -1,0 +1,52 @@
+/** Who the user is: a key of this browser on a local network, Internet Identity on mainnet. */
+
+import type { SignIdentity } from "@icp-sdk/core/agent";
+import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
+
+import { isLocal } from "./place.js";
+
+const KEY = "openstorage.identity";
+const NAME = "openstorage.name";
+
+export function keptName(): string {
+  return localStorage.getItem(NAME) ?? "";
+}
+
+export function keepName(name: string): void {
+  localStorage.setItem(NAME, name);
+}
+
+/** The identity of an earlier visit, where there is one. */
+export async function keptIdentity(): Promise<SignIdentity | undefined> {
+  if (isLocal) {
+    const kept = localStorage.getItem(KEY);
+    return kept && keptName() ? Ed25519KeyIdentity.fromJSON(kept) : undefined;
+  }
+  const client = await internetIdentity();
+  return client.isAuthenticated() ? ((await client.getIdentity()) as SignIdentity) : undefined;
+}
+
+/** Makes a key here; elsewhere Internet Identity asks in a window of its own. */
+export async function newIdentity(): Promise<SignIdentity> {
+  if (!isLocal) return (await (await internetIdentity()).signIn()) as SignIdentity;
+  const kept = localStorage.getItem(KEY);
+  if (kept) return Ed25519KeyIdentity.fromJSON(kept);
+  const identity = Ed25519KeyIdentity.generate();
+  localStorage.setItem(KEY, JSON.stringify(identity.toJSON()));
+  return identity;
+}
+
+/** Forgets the identity of this browser. A local key is gone for good. */
+export async function signOut(): Promise<void> {
+  localStorage.removeItem(NAME);
+  localStorage.removeItem(KEY);
+  if (!isLocal) await (await internetIdentity()).signOut();
+}
+
+let loading: Promise<InstanceType<(typeof import("@icp-sdk/auth/client"))["AuthClient"]>> | undefined;
+
+/** Loaded only where it is needed. */
+function internetIdentity() {
+  loading ??= import("@icp-sdk/auth/client").then(({ AuthClient }) => new AuthClient());
+  return loading;
+}

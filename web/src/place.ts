@@ -1,0 +1,27 @@
+/** Where the page runs: on this machine or on the Internet Computer, and with which canisters. */
+
+const { hostname, origin, port, protocol } = location;
+
+/** A network for development. Everything else is the Internet Computer. */
+export const isLocal = /(^|\.)localhost$|^127\.|^\[::1\]$/.test(hostname);
+
+/** Where calls go: a local network takes them on the page's own origin. */
+export const host = isLocal ? origin : "https://icp-api.io";
+
+/**
+ * Below which hosts buckets serve blobs. On the raw domain: a gateway passes on there what buckets do not
+ * certify.
+ */
+export const gateway = isLocal ? `${protocol}//raw.localhost${port && `:${port}`}` : "https://raw.icp0.io";
+
+export interface Env {
+  readonly index: string;
+  readonly chat: string;
+}
+
+/** The canisters, as the chat names them. */
+export async function env(): Promise<Env> {
+  const answer = await fetch("/env.json");
+  if (!answer.ok) throw new Error(`/env.json: ${answer.status}`);
+  return (await answer.json()) as Env;
+}

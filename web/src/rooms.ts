@@ -1,0 +1,120 @@
+/** The user's rooms and the messages of the one that is open, kept up to date by asking. */
+
+import { signal } from "@preact/signals";
+import type { ChatInfo, Message } from "@openstorage/client/candid/chat";
+
+import { explain, ok } from "./explain.js";
+import type { Session } from "./session.js";
+
+const LATEST = 2n ** 64n - 1n;
+const PAGE_MESSAGES = 60;
+const ASK_MS = 2_000;
+/** Every so many times the whole newest page is asked for: what was deleted shows there alone. */
+const WHOLE_EVERY = 4;
+
+export const session = signal<Session | undefined>(undefined);
+export const rooms = signal<readonly ChatInfo[]>([]);
+/** The number of the open room. */
+export const openId = signal<bigint | undefined>(undefined);
+export const messages = signal<readonly Message[]>([]);
+export const hasOlder = signal(false);
+/** The last thing that went wrong, or was done. */
+export const notice = signal<{ readonly text: string; readonly isError: boolean } | undefined>(undefined);
+export const allowance = signal<{ readonly used: number; readonly limit: number } | undefined>(undefined);
+export const names = signal<ReadonlyMap<string, string>>(new Map());
+
+export function openRoom(): ChatInfo | undefined {
+  return rooms.value.find(({ chat_id }) => chat_id === openId.value);
+}
+
+export function say(text: string): void {
+  notice.value = { text, isError: false };
+}
+
+/** Does something, and tells the user where it fails. */
+export async function attempt(act: (session: Session) => Promise<void>): Promise<void> {
+  const current = session.value;
+  if (!current) return;
+  try {
+    await act(current);
+  } catch (error) {
+    notice.value = { text: explain(error), isError: true };
+  }
+}
+
+export async function loadRooms({ chat }: Session): Promise<void> {
+  rooms.value = await chat.chats();
+}
+
+export async function loadAllowance({ storage }: Session): Promise<void> {
+  const { byteLimit, bytesUsed } = await storage.allowance();
+  allowance.value = { used: bytesUsed, limit: byteLimit };
+}
+
+/** Messages take the place of those with the same number. */
+function merge(page: readonly Message[]): void {
+  const all = new Map(messages.value.map((message) => [message.message_id, message]));
+  for (const message of page) all.set(message.message_id, message);
+  messages.value = [...all.values()].sort((a, b) => (a.message_id < b.message_id ? -1 : 1));
+  for (const { sender } of page) void learnName(sender.toText(), sender);
+}
+
+const asked = new Set<string>();
+
+async function learnName(id: string, user: Message["sender"]): Promise<void> {
+  const current = session.value;
+  if (!current || asked.has(id)) return;
+  asked.add(id);
+  const answer = await current.chat.profile(user).catch(() => undefined);
+  const name = answer && "Ok" in answer ? answer.Ok.name[0] : undefined;
+  if (name) names.value = new Map(names.value).set(id, name);
+}
+
+/** Asks for the newest page, or only for what came after the last message. */
+export async function loadNewest({ chat }: Session, whole = true): Promise<void> {
+  const id = openId.value;
+  if (id === undefined) return;
+  const last = messages.value.at(-1)?.message_id;
+  const after: [] | [bigint] = whole || last === undefined ? [] : [last];
+  const before: [] | [bigint] = after.length === 0 ? [LATEST] : [];
+  const page = ok(await chat.messages({ chat_id: id, after, before, limit: PAGE_MESSAGES }));
+  // Another room may have been opened meanwhile.
+  if (openId.value !== id) return;
+  if (messages.value.length === 0) hasOlder.value = (page[0]?.message_id ?? 0n) > 0n;
+  if (page.length > 0) merge(page);
+}
+
+export async function loadOlder({ chat }: Session): Promise<void> {
+  const id = openId.value;
+  const first = messages.value[0]?.message_id;
+  if (id === undefined || first === undefined) return;
+  const page = ok(await chat.messages({ chat_id: id, after: [], before: [first], limit: PAGE_MESSAGES }));
+  if (openId.value !== id) return;
+  hasOlder.value = (page[0]?.message_id ?? 0n) > 0n;
+  merge(page);
+}
+
+/** Shows the room that the address names; one that the user is not in is offered to be joined. */
+export async function follow(): Promise<void> {
+  const number = /^#\/room\/(\d{1,19})$/.exec(location.hash)?.[1];
+  const id = number === undefined ? undefined : BigInt(number);
+  if (id === openId.value) return;
+  openId.value = id;
+  messages.value = [];
+  hasOlder.value = false;
+  if (id !== undefined && openRoom()) await attempt((current) => loadNewest(current));
+}
+
+/** Asks again and again while the page is seen. */
+export function keepAsking(): void {
+  let turn = 0;
+  const ask = async () => {
+    const current = session.value;
+    if (current && openRoom() && document.visibilityState === "visible") {
+      // A round that fails is followed by another one: nothing to tell.
+      await loadNewest(current, ++turn % WHOLE_EVERY === 0).catch(() => {});
+    }
+    setTimeout(ask, ASK_MS);
+  };
+  setTimeout(ask, ASK_MS);
+}

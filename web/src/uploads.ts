@@ -1,0 +1,164 @@
+/** Files on their way into a room: uploaded, then posted. */
+
+import { signal } from "@preact/signals";
+import { isOpenStorageError, type Progress, referenceToCandid, type UnfinishedUpload, type Upload } from "@openstorage/client";
+import type { ChatInfo } from "@openstorage/client/candid/chat";
+
+import { explain, ok, Refused } from "./explain.js";
+import { previewOf } from "./preview.js";
+import { allowance, attempt, loadAllowance, loadNewest, notice, openId, openRoom, rooms, session } from "./rooms.js";
+import type { Session } from "./session.js";
+import { words } from "./words.js";
+
+export type Stage = "running" | "paused" | "posting" | "failed";
+
+export interface Item {
+  readonly key: number;
+  readonly file: File;
+  readonly room: ChatInfo;
+  readonly stage: Stage;
+  readonly progress: Progress | undefined;
+  readonly error: string | undefined;
+  /** More storage would help. */
+  readonly isFull: boolean;
+}
+
+const POST_TRIES = 20;
+const POST_WAIT_MS = 500;
+
+export const items = signal<readonly Item[]>([]);
+/** Uploads of earlier visits, whose files are to be chosen again. */
+export const unfinished = signal<readonly UnfinishedUpload[]>([]);
+
+const running = new Map<number, Upload>();
+let lastKey = 0;
+
+function change(key: number, what: Partial<Item>): void {
+  items.value = items.value.map((item) => (item.key === key ? { ...item, ...what } : item));
+}
+
+function remove(key: number): void {
+  running.delete(key);
+  items.value = items.value.filter((item) => item.key !== key);
+}
+
+/** Sends files to the open room, all at once: the library keeps the pace. */
+export function sendFiles(files: Iterable<File>): void {
+  const room = openRoom();
+  if (!room) return void (notice.value = { text: words.pickRoom, isError: true });
+  for (const file of files) start(file, room);
+}
+
+function start(file: File, room: ChatInfo): void {
+  const item: Item = { key: ++lastKey, file, room, stage: "running", progress: undefined, error: undefined, isFull: false };
+  items.value = [...items.value, item];
+  void run(item);
+}
+
+async function run({ key, file, room }: Item): Promise<void> {
+  const current = session.value;
+  if (!current) return;
+  const { storage } = current;
+  try {
+    const onProgress = (progress: Progress) => change(key, { progress });
+    const upload = storage.upload(file, { accessorIds: [room.accessor_id], onProgress });
+    running.set(key, upload);
+    const [reference, preview] = await Promise.all([upload.done, previewOf(file)]);
+    running.delete(key);
+    change(key, { stage: "posting" });
+    const message = {
+      chat_id: room.chat_id,
+      text: "",
+      blob: [referenceToCandid(reference)] as [ReturnType<typeof referenceToCandid>],
+      name: [file.name] as [string],
+      preview: (preview ? [preview] : []) as [] | [Uint8Array],
+    };
+    await post(current, message);
+    remove(key);
+    await Promise.all([openId.value === room.chat_id ? loadNewest(current, false) : undefined, loadAllowance(current)]);
+  } catch (error) {
+    running.delete(key);
+    if (error instanceof DOMException && error.name === "AbortError") return remove(key);
+    const isFull = isOpenStorageError(error) && error.code === "AllowanceExceeded";
+    change(key, { stage: "failed", error: explain(error), isFull });
+  }
+}
+
+/** Posts a message; the chat may have to ask the index about a new bucket first. */
+export async function post({ chat }: Session, message: Parameters<Session["chat"]["send_message"]>[0]): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      ok(await chat.send_message(message));
+      return;
+    } catch (error) {
+      const mayPass = error instanceof Refused && "Retry" in error.refusal;
+      if (!mayPass || tries === POST_TRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, POST_WAIT_MS));
+    }
+  }
+}
+
+export function pause(key: number): void {
+  running.get(key)?.pause();
+  change(key, { stage: "paused" });
+}
+
+export function resume(key: number): void {
+  running.get(key)?.resume();
+  change(key, { stage: "running" });
+}
+
+/** Stops an upload, and gives back what was sent. */
+export async function cancel(key: number): Promise<void> {
+  const upload = running.get(key);
+  remove(key);
+  upload?.done.catch(() => {});
+  await attempt(async (current) => {
+    await upload?.abort();
+    await loadAllowance(current);
+  });
+}
+
+export function retry(item: Item): void {
+  change(item.key, { stage: "running", error: undefined, progress: undefined, isFull: false });
+  void run(item);
+}
+
+export async function loadUnfinished({ storage }: Session): Promise<void> {
+  unfinished.value = await storage.unfinishedUploads();
+}
+
+/** Goes on with an upload of an earlier visit. Another file is refused: its bytes are not wanted. */
+export function goOn(upload: UnfinishedUpload, file: File): void {
+  const name = upload.name ?? words.file;
+  if (file.size !== upload.size || (upload.name !== undefined && file.name !== upload.name)) {
+    notice.value = { text: words.notThatFile(name), isError: true };
+    return;
+  }
+  const room = rooms.value.find(({ accessor_id }) => upload.accessorIds.includes(accessor_id.toText())) ?? openRoom();
+  if (!room) return void (notice.value = { text: words.pickRoom, isError: true });
+  unfinished.value = unfinished.value.filter(({ blobId }) => blobId !== upload.blobId);
+  start(file, room);
+}
+
+export function discard(upload: UnfinishedUpload): Promise<void> {
+  unfinished.value = unfinished.value.filter(({ blobId }) => blobId !== upload.blobId);
+  return attempt(async (current) => {
+    await current.storage.discardUpload(upload);
+    await loadAllowance(current);
+  });
+}
+
+/** Ten times the storage; then what did not fit is tried again. */
+export function goPremium(): Promise<void> {
+  return attempt(async (current) => {
+    ok(await current.chat.set_premium(true));
+    while (!ok(await current.chat.me()).confirmed) await new Promise((resolve) => setTimeout(resolve, POST_WAIT_MS));
+    await loadAllowance(current);
+    for (const item of items.value) if (item.isFull) retry(item);
+  });
+}
+
+export function isRoomy(): boolean {
+  return (allowance.value?.limit ?? 0) >= 10 * 2 ** 30;
+}
