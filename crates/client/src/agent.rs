@@ -98,7 +98,7 @@ fn kind_of(reject: &RejectResponse) -> CallErrorKind {
         (_, Some(REFUSED_BY_CANISTER)) => CallErrorKind::Refused,
         // Stopping or stopped for an upgrade.
         (_, Some("IC0508" | "IC0509")) => CallErrorKind::Transient,
-        (RejectCode::SysTransient | RejectCode::SysUnknown, _) => CallErrorKind::Transient,
+        (RejectCode::SysTransient, _) => CallErrorKind::Transient,
         _ => CallErrorKind::Final,
     }
 }
