@@ -25,6 +25,11 @@ pub enum Command {
         /// Say the figures as one JSON object.
         json: bool,
     },
+    /// The target to fuzz, and for how long.
+    Fuzz {
+        target: String,
+        minutes: u32,
+    },
 }
 
 /// `cargo xtask demo [FILE] [--once] [--json] [--port N] [--trace PAGE]`
@@ -55,6 +60,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Strin
         Some("demo") => demo(words),
         Some("test") => test(words),
         Some("bench") => bench(words),
+        Some("fuzz") => fuzz(words),
         _ => Err(format!("there is no command `{}`.", name.to_string_lossy())),
     }
 }
@@ -136,6 +142,29 @@ fn test(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
         }
     }
     Ok(Command::Test { only, full })
+}
+
+fn fuzz(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let mut target = None;
+    let mut minutes = 1;
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--minutes") => {
+                let number = words.next().unwrap_or_default();
+                minutes = number
+                    .to_str()
+                    .and_then(|number| number.parse().ok())
+                    .filter(|minutes| *minutes > 0)
+                    .ok_or("`--minutes` takes a number from 1.")?;
+            }
+            Some(name) if target.is_none() && !name.starts_with('-') => {
+                target = Some(name.to_owned());
+            }
+            _ => return Err(format!("`fuzz` takes no `{}`.", word.to_string_lossy())),
+        }
+    }
+    let target = target.ok_or("`fuzz` takes the name of a target, for instance `token`.")?;
+    Ok(Command::Fuzz { target, minutes })
 }
 
 fn bench(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {

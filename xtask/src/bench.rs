@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
+use crate::canisters;
+use crate::layers::rust::WASM_DIR;
 use crate::tools::{self, SERVER_VARIABLE, Tools};
 use crate::workspace::Workspace;
 
@@ -16,16 +18,34 @@ const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 pub struct Layer {
     pub name: &'static str,
     pub about: &'static str,
-    /// The program that measures.
-    command: fn(&Tools) -> Command,
+    /// The program that measures, built where it has to be.
+    command: fn(&Workspace, &Tools) -> Result<Command>,
 }
 
 /// In the order of the run.
-pub const ALL: [Layer; 1] = [Layer {
-    name: "localnet",
-    about: "the local network's messages a second, and 100 MB of chunks through its server",
-    command: |tools| Command::new(&tools.speed),
-}];
+pub const ALL: [Layer; 2] = [
+    Layer {
+        name: "localnet",
+        about: "the local network's messages a second, and 100 MB of chunks through its server",
+        command: |_, tools| Ok(Command::new(&tools.speed)),
+    },
+    Layer {
+        name: "storage",
+        about: "instructions and bytes of the deployed canisters, up to a million blobs; writes docs/figures",
+        command: storage,
+    },
+];
+
+/// The figures are those of the local network: no other counts for us.
+fn storage(workspace: &Workspace, _: &Tools) -> Result<Command> {
+    let canisters = canisters::build(workspace)?;
+    let mut command = Command::new(tools::build_storage_bench(workspace)?);
+    command.env(WASM_DIR, &canisters.dir);
+    command
+        .arg("--out")
+        .arg(workspace.root.join("docs/figures"));
+    Ok(command)
+}
 
 /// Runs the layers named in `only`, or all when none is named. `json` says the figures of all of them as
 /// one object, the last line.
@@ -34,7 +54,7 @@ pub fn run(workspace: &Workspace, only: &[String], json: bool) -> Result<()> {
     let mut figures = Map::new();
     for layer in ALL.iter().filter(|layer| chosen(only, layer.name)) {
         println!("\n== {}: {}", layer.name, layer.about);
-        let mut command = (layer.command)(&tools);
+        let mut command = (layer.command)(workspace, &tools)?;
         command.env(SERVER_VARIABLE, tools.network());
         command.env(MUTE_SERVER, "1");
         figures.extend(measure(command).with_context(|| format!("bench {}", layer.name))?);

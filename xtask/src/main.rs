@@ -10,6 +10,7 @@
 //! | `tools` | the host programs: the command line and the local network |
 //! | `demo` | the demo of the README |
 //! | `bench` | the benches, in layers |
+//! | `fuzz` | the parsers that face strangers, under libFuzzer |
 //! | `layers` | the layers of the test run, one file each |
 //! | `report` | what a test run says at its end |
 
@@ -17,6 +18,7 @@ mod args;
 mod bench;
 mod canisters;
 mod demo;
+mod fuzz;
 mod layers;
 mod menu;
 mod report;
@@ -59,6 +61,7 @@ fn run(command: Command) -> Result<ExitCode> {
             println!("{}", tools.server.display());
         }
         Command::Demo(args) => return demo::run(&args),
+        Command::Fuzz { target, minutes } => fuzz::run(&Workspace::find()?, &target, minutes)?,
         Command::Bench { only, json } => bench::run(&Workspace::find()?, &only, json)?,
         Command::Test { only, full } => return layers::run(&Workspace::find()?, &only, full),
     }

@@ -16,6 +16,8 @@ cargo xtask test           run every test
 cargo xtask bench          measure, and print a table
             --only NAME    run one layer; may be given more than once
             --json         say the figures as one JSON object, the last line
+cargo xtask fuzz NAME      look for inputs that break a promise of a parser
+            --minutes N    for so long (1)
 cargo xtask server-path    build the local network's server and print its path as the last line
 
 Layers of the test run:

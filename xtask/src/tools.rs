@@ -18,6 +18,15 @@ pub struct Tools {
     pub speed: PathBuf,
 }
 
+/// What cargo is told to select, whatever it is to make: see [`build`].
+const WHOLE: [&str; 5] = [
+    "--workspace",
+    "--bin",
+    "ostore",
+    "--bin",
+    "pocket-ic-server",
+];
+
 impl Tools {
     /// The network to run on: what the user set, else ours. Absolute, since tests run in directories of
     /// their own.
@@ -34,18 +43,11 @@ impl Tools {
 /// Cargo gives a crate the features that all selected packages ask for. `--package ostore` alone
 /// selects fewer than the tests do, and another set of features is another build of everything above
 /// it. So the whole workspace is selected, with only these two programs to make. Tests also bring
-/// the features of dev-dependencies, which cargo leaves out unless a test or an example is asked for;
-/// `--examples` asks; the only one is the bench of the network.
+/// the features of dev-dependencies, which cargo leaves out unless a test or an example is asked for:
+/// here the bench of the network.
 pub fn build(workspace: &Workspace) -> Result<Tools> {
     eprintln!("building ostore and pocket-ic-server (the first time compiles a Wasm engine)");
-    let args = [
-        "--workspace",
-        "--bin",
-        "ostore",
-        "--bin",
-        "pocket-ic-server",
-        "--examples",
-    ];
+    let args = [&WHOLE[..], &["--example", "speed"]].concat();
     let mut programs = workspace.build(&args, &[])?;
     let mut program = |name: &str| {
         programs
@@ -57,4 +59,11 @@ pub fn build(workspace: &Workspace) -> Result<Tools> {
         server: program("pocket-ic-server")?,
         speed: program("speed")?,
     })
+}
+
+/// Builds the bench of the canisters, with the same features.
+pub fn build_storage_bench(workspace: &Workspace) -> Result<PathBuf> {
+    let args = [&WHOLE[..], &["--example", "storage"]].concat();
+    let mut programs = workspace.build(&args, &[])?;
+    programs.remove("storage").context("cargo named no bench")
 }

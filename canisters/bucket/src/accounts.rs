@@ -81,6 +81,12 @@ impl Account {
         self.escrow.available()
     }
 
+    /// What to ask the index for, so that this user can store `size` more bytes; none where it can.
+    pub fn shortage(&self, user: Principal, size: u64) -> Option<LeaseArgs> {
+        let wanted = self.escrow.shortage(size);
+        (wanted > 0).then(|| question(user, Some(*self), wanted))
+    }
+
     fn new(incarnation: u64, byte_limit: u64, confirmed: u64) -> Self {
         Self {
             incarnation,
@@ -310,9 +316,10 @@ impl Accounts {
 
     /// What to ask the index for, so that the user can store `size` more bytes; none where it can.
     pub fn shortage(&self, user: &Principal, size: u64) -> Option<LeaseArgs> {
-        let account = self.get(user);
-        let wanted = account.map_or(size, |account| account.escrow.shortage(size));
-        (account.is_none() || wanted > 0).then(|| question(*user, account, wanted))
+        match self.get(user) {
+            Some(account) => account.shortage(*user, size),
+            None => Some(question(*user, None, size)),
+        }
     }
 
     /// Changes an account in memory only: for what the index need not hear of.

@@ -1,151 +1,259 @@
 //! Blobs for browsers, and what operators read.
 //!
 //! `GET|HEAD /{accessor_id}/{blob_id}?token=…`: first the form, then the token, then the reference, then
-//! the bytes. Without a valid token every path answers the same 401: nobody learns what is there. Blobs of
-//! more than one chunk come in parts of 2,000,000 bytes, which gateways ask for one after the other.
+//! the bytes. Without a valid token every path answers the same 401, which is not certified: nobody learns
+//! what is there. Blobs of more than one chunk come in parts of 2,000,000 bytes, which gateways ask for one
+//! after the other and verify one by one. `/m/{accessor_id}/{blob_id}` serves any range, uncertified.
 
 use candid::Principal;
 use openstorage_canister::metrics;
 use openstorage_tokens::Scope;
 use openstorage_types::{
-    BlobId, chunk_count,
+    BlobId, chunk_count, chunk_len,
     http::{HttpRequest, HttpResponse},
     limits::CHUNK_BYTES,
 };
-use serde_bytes::ByteBuf;
 
-use crate::{Bucket, Now, Stored, access::Wanted, references::Reference};
+use crate::{
+    Bucket, Now, Part, Stored,
+    access::Wanted,
+    answers::{EXPRESSION, Head, NOTHING, etag},
+    certify::{OPERATORS, RANGES, Shown},
+    references::Reference,
+    request::{ByteRange, byte_range, matches_etag, parse_path, parse_query, part_of},
+};
 
-/// Types that browsers show without running anything in them. All others are downloads.
-const SHOWN: [&str; 12] = [
-    "image/png",
-    "image/jpeg",
-    "image/gif",
-    "image/webp",
-    "image/avif",
-    "video/mp4",
-    "video/webm",
-    "video/ogg",
-    "audio/ogg",
-    "audio/webm",
-    "audio/mpeg",
-    "audio/wav",
-];
+/// An answer; the bytes of a blob still lie where they are stored.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Without a body where there is a part.
+    pub response: HttpResponse,
+    pub part: Option<Part>,
+}
 
-/// What a blob may do in a browser that opens it as a page: be looked at.
-const POLICY: &str = "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'";
+impl From<HttpResponse> for Answer {
+    fn from(response: HttpResponse) -> Self {
+        Self {
+            response,
+            part: None,
+        }
+    }
+}
 
-type Header = (String, String);
+/// A blob that a request may see.
+struct Sight {
+    accessor: Principal,
+    blob: BlobId,
+    seen: Reference,
+    stored: Stored,
+}
 
 impl Bucket {
-    pub fn http_request(&self, request: &HttpRequest, now: Now) -> HttpResponse {
-        let is_head = request.method.eq_ignore_ascii_case("HEAD");
-        if !is_head && !request.method.eq_ignore_ascii_case("GET") {
+    /// `certificate` is the subnet's, of what [`Bucket::certified`] said last; none in a call that changes
+    /// something, whose answer the subnet itself certifies.
+    pub fn http_request(
+        &self,
+        request: &HttpRequest,
+        certificate: Option<&[u8]>,
+        now: Now,
+    ) -> Answer {
+        let is_head = request.method == "HEAD";
+        if !is_head && request.method != "GET" {
             let mut response = text(405, "Only GET and HEAD are served here.\n");
-            response.headers.push(header("Allow", "GET, HEAD"));
-            return response;
+            let allowed = ("Allow".into(), "GET, HEAD".into());
+            response.headers.push(allowed);
+            return response.into();
         }
         let (path, query) = match request.url.split_once('?') {
             Some((path, query)) => (path, query),
             None => (request.url.as_str(), ""),
         };
-        match path {
-            "/status" => HttpResponse::text(200, "application/json", self.status_json()),
-            "/metrics" => HttpResponse::text(200, metrics::CONTENT_TYPE, self.metrics()),
-            "/logs" => text(200, &self.lines.page()),
-            _ => self.blob_response(path, query, request, is_head, now),
+        let name = path.strip_prefix('/').unwrap_or_default();
+        if OPERATORS.contains(&name) {
+            let page = match name {
+                "status" => HttpResponse::text(200, "application/json", self.status_json()),
+                "metrics" => HttpResponse::text(200, metrics::CONTENT_TYPE, self.metrics()),
+                _ => text(200, &self.lines.page()),
+            };
+            return self.uncertified(page, name, certificate).into();
         }
-    }
-
-    fn blob_response(
-        &self,
-        path: &str,
-        query: &str,
-        request: &HttpRequest,
-        is_head: bool,
-        now: Now,
-    ) -> HttpResponse {
-        let refused = || {
-            text(
+        let ranges = name
+            .strip_prefix(RANGES)
+            .filter(|path| path.starts_with('/'));
+        match self.sight(ranges.unwrap_or(path), query, now) {
+            Ok(sight) if ranges.is_some() => self.any_range(&sight, request, is_head, certificate),
+            Ok(sight) => self.certified_answer(&sight, request, is_head, certificate),
+            Err(Some((accessor, blob))) if ranges.is_none() => {
+                self.missing(&accessor, &blob, certificate).into()
+            }
+            Err(Some(_)) => {
+                let (head, body) = self.certify.shapes.missing();
+                let mut response = head.response(body);
+                response.headers.retain(|(name, _)| name != EXPRESSION);
+                self.uncertified(response, RANGES, certificate).into()
+            }
+            Err(None) => text(
                 401,
                 "A blob is opened by /{accessor_id}/{blob_id}?token=… with a valid token.\n",
             )
-        };
-        let (Some((accessor, blob)), Some(token)) = (parse_path(path), parse_query(query)) else {
-            return refused();
-        };
+            .into(),
+        }
+    }
+
+    /// What a path and a token show; the error is what is not there, if the token allows to know that.
+    fn sight(
+        &self,
+        path: &str,
+        query: &str,
+        now: Now,
+    ) -> Result<Sight, Option<(Principal, BlobId)>> {
+        // The token first: junk costs least there.
+        let token = parse_query(query).ok_or(None)?;
+        let (accessor, blob) = parse_path(path).ok_or(None)?;
         let wanted = Wanted {
             scope: Scope::READ,
             accessor,
             blob,
             owner: None,
         };
-        if self.access.check(token, &wanted, now.ms).is_err() {
-            return refused();
-        }
+        let checked = self.access.check(token, &wanted, now.ms);
+        checked.map_err(|_| None)?;
         let seen = self.references.seen(&blob, &accessor);
-        let (Some(seen), Some(stored)) = (seen, self.stored(&blob)) else {
-            return text(404, "The accessor has no such blob.\n");
-        };
-        let etag = format!("\"{blob}\"");
-        let known = request.header("If-None-Match").unwrap_or_default();
-        if known.split(',').any(|tag| tag.trim() == etag) {
-            return HttpResponse {
-                status_code: 304,
-                headers: headers(&seen, &etag),
-                body: ByteBuf::new(),
-            };
-        }
-        self.bytes_response(&seen, &etag, stored, request.header("Range"), is_head)
+        let there = seen.zip(self.stored(&blob));
+        let (seen, stored) = there.ok_or(Some((accessor, blob)))?;
+        Ok(Sight {
+            accessor,
+            blob,
+            seen,
+            stored,
+        })
     }
 
-    fn bytes_response(
+    fn certified_answer(
         &self,
-        seen: &Reference,
-        etag: &str,
-        stored: Stored,
-        range: Option<&str>,
+        sight: &Sight,
+        request: &HttpRequest,
         is_head: bool,
-    ) -> HttpResponse {
-        let mut headers = headers(seen, etag);
-        let size = stored.size;
-        if is_head {
-            headers.push(header("Content-Length", size.to_string()));
-            return HttpResponse {
-                status_code: 200,
-                headers,
-                body: ByteBuf::new(),
-            };
-        }
+        certificate: Option<&[u8]>,
+    ) -> Answer {
+        let shapes = &self.certify.shapes;
+        let (blob, size) = (&sight.blob, sight.stored.size);
         let in_parts = chunk_count(size) > 1;
-        let part = match range {
-            // A blob of one part is served whole: a server may ignore ranges.
-            Some(range) if in_parts => part_of(range, size),
-            _ => Some(0),
+        let range = request.header("Range").filter(|_| in_parts && !is_head);
+        let known = request.header("If-None-Match");
+        // A blob of one part is served whole: a server may ignore ranges.
+        let (shown, head) = if known.is_some_and(|known| matches_etag(known, &etag(blob))) {
+            (Shown::Unchanged, shapes.unchanged(blob))
+        } else if is_head {
+            (Shown::Head, shapes.head(blob, size, &sight.seen))
+        } else {
+            match range.map_or(Some(0), |range| part_of(range, size)) {
+                None => (Shown::Unsatisfiable, shapes.unsatisfiable(blob, size)),
+                Some(0) => (Shown::First, shapes.first(blob, size, &sight.seen)),
+                Some(index) => (Shown::Part(index), shapes.part(blob, size, index)),
+            }
         };
-        let body = part.and_then(|part| self.store.read_chunk(stored.slot, part));
-        let (Some(part), Some(body)) = (part, body) else {
-            headers.push(header("Content-Range", format!("bytes */{size}")));
-            return HttpResponse {
-                status_code: 416,
-                headers,
-                body: ByteBuf::new(),
-            };
+        let index = match shown {
+            Shown::First => Some(0),
+            Shown::Part(index) => Some(index),
+            _ => None,
         };
-        headers.push(header("Content-Length", body.len().to_string()));
-        if in_parts {
-            let start = u64::from(part) * CHUNK_BYTES;
-            let end = start + body.len() as u64 - 1;
-            headers.push(header(
-                "Content-Range",
-                format!("bytes {start}-{end}/{size}"),
-            ));
+        let mut response = head.response([]);
+        if let Some(certificate) = certificate {
+            let Sight {
+                accessor,
+                seen,
+                stored,
+                ..
+            } = sight;
+            let sight = (seen, stored);
+            let proof = self
+                .certify
+                .prove(certificate, accessor, blob, sight, shown);
+            response.headers.push((CERTIFICATE.into(), proof));
         }
-        HttpResponse {
-            status_code: if in_parts { 206 } else { 200 },
-            headers,
-            body: ByteBuf::from(body),
+        let part = index.and_then(|index| {
+            let from = u64::from(index) * CHUNK_BYTES;
+            let len = chunk_len(size, index.into())?;
+            Some(Part::new(sight.stored.slot, from, len))
+        });
+        Answer { response, part }
+    }
+
+    /// Certified where the accessor sees anything here: then there is a place for it in the tree.
+    fn missing(
+        &self,
+        accessor: &Principal,
+        blob: &BlobId,
+        certificate: Option<&[u8]>,
+    ) -> HttpResponse {
+        let (head, body) = self.certify.shapes.missing();
+        let mut response = head.response(body);
+        let proof = certificate
+            .and_then(|certificate| self.certify.prove_missing(certificate, accessor, blob));
+        let proof = proof.map(|proof| (CERTIFICATE.into(), proof));
+        response.headers.extend(proof);
+        response
+    }
+
+    /// Exactly the bytes that are asked for, up to one part of them.
+    fn any_range(
+        &self,
+        sight: &Sight,
+        request: &HttpRequest,
+        is_head: bool,
+        certificate: Option<&[u8]>,
+    ) -> Answer {
+        let shapes = &self.certify.shapes;
+        let (blob, size) = (&sight.blob, sight.stored.size);
+        let known = request.header("If-None-Match");
+        if known.is_some_and(|known| matches_etag(known, &etag(blob))) {
+            let mut response = shapes.unchanged(blob).response([]);
+            response.headers.retain(|(name, _)| name != EXPRESSION);
+            return self.uncertified(response, RANGES, certificate).into();
         }
+        let whole = |status| shapes.shown(status, blob, &sight.seen);
+        let range = request.header("Range").filter(|_| !is_head);
+        let range = range.map_or(ByteRange::Ignored, |range| byte_range(range, size));
+        let (head, bytes): (Head, _) = match range {
+            ByteRange::Unsatisfiable => {
+                let mut response = shapes.unsatisfiable(blob, size).response([]);
+                response.headers.retain(|(name, _)| name != EXPRESSION);
+                return self.uncertified(response, RANGES, certificate).into();
+            }
+            ByteRange::Bytes { from, len } => {
+                let len = len.min(CHUNK_BYTES);
+                let head = shapes.range(whole(206), from, len, size);
+                (head, Some((from, len)))
+            }
+            ByteRange::Ignored if is_head => (shapes.length(whole(200), size), None),
+            ByteRange::Ignored if size <= CHUNK_BYTES => {
+                (shapes.length(whole(200), size), Some((0, size)))
+            }
+            ByteRange::Ignored => {
+                let head = shapes.range(whole(206), 0, CHUNK_BYTES, size);
+                (head, Some((0, CHUNK_BYTES)))
+            }
+        };
+        let part = bytes.map(|(from, len)| Part::new(sight.stored.slot, from, len));
+        let response = self.uncertified(head.response([]), RANGES, certificate);
+        Answer { response, part }
+    }
+
+    /// Adds the proof that the canister certifies nothing there.
+    fn uncertified(
+        &self,
+        mut response: HttpResponse,
+        name: &str,
+        certificate: Option<&[u8]>,
+    ) -> HttpResponse {
+        if let Some(certificate) = certificate {
+            let proof = self.certify.prove_nothing(certificate, name);
+            let expression = (EXPRESSION.into(), NOTHING.into());
+            response.headers.push(expression);
+            response.headers.push((CERTIFICATE.into(), proof));
+        }
+        response
     }
 
     fn status_json(&self) -> String {
@@ -197,102 +305,8 @@ impl Bucket {
     }
 }
 
-/// The index of the part that `bytes=k·2,000,000-` asks for; none for any other range.
-fn part_of(range: &str, size: u64) -> Option<u32> {
-    let start = range.strip_prefix("bytes=")?.strip_suffix('-')?;
-    let start: u64 = start.parse().ok()?;
-    (start.is_multiple_of(CHUNK_BYTES) && start < size)
-        .then(|| u32::try_from(start / CHUNK_BYTES).ok())
-        .flatten()
-}
-
-/// `/{accessor_id}/{blob_id}`, each in its one canonical form.
-fn parse_path(path: &str) -> Option<(Principal, BlobId)> {
-    let (accessor, blob) = path.strip_prefix('/')?.split_once('/')?;
-    let id = Principal::from_text(accessor).ok()?;
-    (id.to_text() == accessor).then_some(())?;
-    Some((id, blob.parse().ok()?))
-}
-
-/// The one token.
-fn parse_query(query: &str) -> Option<&str> {
-    let mut tokens = query
-        .split('&')
-        .filter_map(|pair| pair.strip_prefix("token="));
-    let token = tokens.next()?;
-    tokens.next().is_none().then_some(token)
-}
-
-/// Those that every answer about a blob has.
-fn headers(seen: &Reference, etag: &str) -> Vec<Header> {
-    let mut headers = vec![
-        header("Content-Type", &seen.mime_type),
-        header("ETag", etag),
-        header("Accept-Ranges", "bytes"),
-        header("Cache-Control", "private, max-age=300"),
-        header("Access-Control-Allow-Origin", "*"),
-        header("Cross-Origin-Resource-Policy", "cross-origin"),
-        header("Referrer-Policy", "no-referrer"),
-        header("X-Content-Type-Options", "nosniff"),
-        header("Content-Security-Policy", POLICY),
-    ];
-    if !SHOWN.contains(&seen.mime_type.as_str()) {
-        let disposition = match &seen.name {
-            Some(name) => format!("attachment; filename*=UTF-8''{}", percent_encoded(name)),
-            None => "attachment".into(),
-        };
-        headers.push(header("Content-Disposition", disposition));
-    }
-    headers
-}
-
-/// A file name as RFC 8187 writes it: all but letters, digits and `-._~` as %XX.
-fn percent_encoded(name: &str) -> String {
-    name.bytes().fold(String::new(), |mut text, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(byte as char);
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-        text
-    })
-}
+const CERTIFICATE: &str = "IC-Certificate";
 
 fn text(status_code: u16, body: &str) -> HttpResponse {
     HttpResponse::text(status_code, "text/plain; charset=utf-8", body)
-}
-
-fn header(name: &str, value: impl Into<String>) -> Header {
-    (name.into(), value.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_whole_parts_are_ranges() {
-        let size = 2 * CHUNK_BYTES + 1;
-        assert_eq!(part_of("bytes=0-", size), Some(0));
-        assert_eq!(part_of("bytes=4000000-", size), Some(2));
-        for range in [
-            "bytes=6000000-",
-            "bytes=1-",
-            "bytes=0-1",
-            "bytes=-5",
-            "bytes=",
-            "items=0-",
-            "bytes=99999999999999999999-",
-        ] {
-            assert_eq!(part_of(range, size), None, "{range}");
-        }
-    }
-
-    #[test]
-    fn a_file_name_cannot_break_out_of_its_header() {
-        assert_eq!(
-            percent_encoded("a\"b;\r\nc é.txt"),
-            "a%22b%3B%0D%0Ac%20%C3%A9.txt"
-        );
-    }
 }

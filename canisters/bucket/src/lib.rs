@@ -9,6 +9,9 @@
 //! | `refer` | references come and go; a blob lives as long as it has one |
 //! | `read` | what a caller or a token may see |
 //! | `http` | blobs, status and metrics for browsers |
+//! | `request` | what a browser asks for, read piece by piece |
+//! | `answers` | the answers that are certified: headers and hashes |
+//! | `certify` | the tree that a gateway verifies them with |
 //! | `sync` | events to and from the index |
 //! | `users` | leases, recalls, deletions of users |
 //! | `access` | the secret, the issuers, the check of tokens |
@@ -19,7 +22,9 @@
 
 mod access;
 mod accounts;
+mod answers;
 mod audit;
+mod certify;
 mod http;
 mod memory;
 mod operation;
@@ -27,6 +32,7 @@ mod push;
 mod read;
 mod refer;
 mod references;
+pub mod request;
 mod sync;
 mod uploads;
 mod users;
@@ -49,6 +55,8 @@ use serde::{Deserialize, Serialize};
 
 use access::Access;
 use accounts::Accounts;
+use certify::Certify;
+pub use http::Answer;
 use memory::{Memories, Memory};
 use openstorage_canister::{Row, lines::Lines};
 use operation::Operation;
@@ -88,7 +96,8 @@ struct Config {
     bytes_max: u64,
 }
 
-#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, Default)]
+/// Four numbers of 8 bytes, little-endian, in the order of the fields: written with almost every message.
+#[derive(Debug, Clone, Copy, Default)]
 struct Totals {
     bytes_stored: u64,
     /// Promised to open uploads.
@@ -98,21 +107,20 @@ struct Totals {
     events_skipped: u64,
 }
 
-/// A blob that is stored: two numbers of 8 bytes, little-endian, in the order of the fields.
-#[derive(Debug, Clone, Copy)]
-struct Stored {
-    slot: u64,
-    size: u64,
-}
-
-impl Storable for Stored {
+impl Storable for Totals {
     const BOUND: Bound = Bound::Bounded {
-        max_size: 16,
+        max_size: 32,
         is_fixed_size: true,
     };
 
     fn to_bytes(&self) -> Cow<'_, [u8]> {
-        [self.slot, self.size].map(u64::to_le_bytes).concat().into()
+        let numbers = [
+            self.bytes_stored,
+            self.bytes_reserved,
+            self.references_made,
+            self.events_skipped,
+        ];
+        numbers.map(u64::to_le_bytes).concat().into()
     }
 
     fn into_bytes(self) -> Vec<u8> {
@@ -120,23 +128,64 @@ impl Storable for Stored {
     }
 
     fn from_bytes(bytes: Cow<[u8]>) -> Self {
-        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         Self {
-            slot: number(0),
-            size: number(8),
+            bytes_stored: number_at(&bytes, 0),
+            bytes_reserved: number_at(&bytes, 8),
+            references_made: number_at(&bytes, 16),
+            events_skipped: number_at(&bytes, 24),
+        }
+    }
+}
+
+fn number_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
+}
+
+/// A blob that is stored: three numbers of 8 bytes, little-endian, in the order of the fields.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    slot: u64,
+    size: u64,
+    /// It lives as long as it has one.
+    references: u64,
+}
+
+impl Storable for Stored {
+    const BOUND: Bound = Bound::Bounded {
+        max_size: 24,
+        is_fixed_size: true,
+    };
+
+    fn to_bytes(&self) -> Cow<'_, [u8]> {
+        [self.slot, self.size, self.references]
+            .map(u64::to_le_bytes)
+            .concat()
+            .into()
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        self.to_bytes().into_owned()
+    }
+
+    fn from_bytes(bytes: Cow<[u8]>) -> Self {
+        Self {
+            slot: number_at(&bytes, 0),
+            size: number_at(&bytes, 8),
+            references: number_at(&bytes, 16),
         }
     }
 }
 
 pub struct Bucket {
     config: StableCell<Row<Config>, Memory>,
-    totals: StableCell<Row<Totals>, Memory>,
+    totals: StableCell<Totals, Memory>,
     access: Access,
     accounts: Accounts,
     uploads: Uploads,
     references: References,
     blobs: StableBTreeMap<[u8; 32], Stored, Memory>,
     store: BlobStore<Memory>,
+    certify: Certify,
     accessors_deleted: StableBTreeMap<Principal, (), Memory>,
     /// Deleted accessors whose references are not all gone yet.
     deletions: StableBTreeMap<Principal, (), Memory>,
@@ -182,13 +231,14 @@ impl Bucket {
         }
         Self {
             config: stored,
-            totals: StableCell::init(cell(memory::TOTALS), Row(Totals::default())),
+            totals: StableCell::init(cell(memory::TOTALS), Totals::default()),
             access: Access::open(&memories, own),
             accounts: Accounts::open(&memories),
             uploads: Uploads::open(&memories),
             references: References::open(&memories),
             blobs: StableBTreeMap::init(cell(memory::BLOBS)),
             store,
+            certify: Certify::open(&memories),
             accessors_deleted: StableBTreeMap::init(cell(memory::ACCESSORS_DELETED)),
             deletions: StableBTreeMap::init(cell(memory::DELETIONS)),
             log: Log::init(cell(memory::LOG_EVENTS), cell(memory::LOG_ENDS)),
@@ -220,6 +270,26 @@ impl Bucket {
         self.report_due = true;
     }
 
+    /// What the subnet is to certify: all that browsers are shown. It must be told after every change, and
+    /// after an upgrade.
+    pub fn certified(&self) -> [u8; 32] {
+        self.certify.root()
+    }
+
+    /// An accessor may see a blob in another way than before, or no more.
+    fn recertify(&mut self, blob: &BlobId, accessor: &Principal) {
+        let seen = self.references.seen(blob, accessor);
+        let stored = self.stored(blob);
+        let seen = seen.as_ref().zip(stored.as_ref());
+        self.certify.set(accessor, blob, seen);
+    }
+
+    /// Gives the bytes of a slot back.
+    fn drop_slot(&mut self, slot: u64) {
+        self.store.remove(slot);
+        self.certify.drop_slot(slot);
+    }
+
     fn bytes_free(&self) -> u64 {
         if self.operation.is_closed() {
             return 0;
@@ -230,13 +300,13 @@ impl Bucket {
     }
 
     fn totals(&self) -> Totals {
-        self.totals.get().0
+        *self.totals.get()
     }
 
     fn count(&mut self, work: impl FnOnce(&mut Totals)) {
         let mut totals = self.totals();
         work(&mut totals);
-        self.totals.set(Row(totals));
+        self.totals.set(totals);
     }
 
     fn stored(&self, blob: &BlobId) -> Option<Stored> {

@@ -3,12 +3,19 @@
 
 mod jobs;
 
-use std::{cell::RefCell, collections::BTreeSet, marker::PhantomData};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    marker::PhantomData,
+};
 
 use candid::{CandidType, Principal, candid_method, encode_one};
-use data_bucket::{Bucket, Now, Stop};
+use data_bucket::{Answer, Bucket, Now, Stop};
 use ic_cdk::{
-    api::{CanisterStatusCode, canister_self, canister_version, msg_caller, time},
+    api::{
+        CanisterStatusCode, canister_self, canister_version, certified_data_set, data_certificate,
+        msg_caller, time,
+    },
     call::Call,
 };
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
@@ -26,6 +33,7 @@ use openstorage_types::{
     limits::{INGRESS_BYTES_MAX, UNKNOWN_CALLER_BYTES_MAX},
 };
 use serde::de::DeserializeOwned;
+use serde_bytes::ByteBuf;
 
 /// Callers whose allowance may be asked for at the same time.
 const LEASES_IN_FLIGHT_MAX: usize = 100;
@@ -36,6 +44,8 @@ thread_local! {
     static BUCKET: RefCell<Option<Bucket>> = const { RefCell::new(None) };
     /// Users for whom the index is being asked. An upgrade forgets them together with the calls.
     static LEASES: RefCell<BTreeSet<Principal>> = const { RefCell::new(BTreeSet::new()) };
+    /// What the subnet was told to certify. An upgrade forgets it here and there.
+    static CERTIFIED: Cell<Option<[u8; 32]>> = const { Cell::new(None) };
 }
 
 /// The one bucket of this canister.
@@ -54,7 +64,11 @@ pub(crate) fn update<T>(work: impl FnOnce(&mut Bucket) -> T) -> T {
         LEASES.take();
         jobs::forget();
     }
-    with(work)
+    let (done, root) = with(|bucket| (work(bucket), bucket.certified()));
+    if CERTIFIED.replace(Some(root)) != Some(root) {
+        certified_data_set(root);
+    }
+    done
 }
 
 pub(crate) fn now() -> Now {
@@ -237,11 +251,52 @@ fn read_chunk(args: ReadChunkArgs) -> PhantomData<ReadChunkAnswer> {
     PhantomData
 }
 
-#[query(decode_with = "decode", hidden = true)]
+/// As [`read_chunk`], the bytes come straight from where they lie.
+#[query(manual_reply = true, decode_with = "decode", hidden = true)]
 #[candid_method(query)]
-fn http_request(request: HttpRequest) -> HttpResponse {
-    with(|bucket| bucket.http_request(&request, now()))
+fn http_request(request: HttpRequest) -> PhantomData<HttpResponse> {
+    let certificate = data_certificate();
+    with(|bucket| {
+        let Answer { response, part } =
+            bucket.http_request(&request, certificate.as_deref(), now());
+        let len = part.map_or(0, |part| part.len);
+        let (head, tail) = around_body(&response, len);
+        ic0::msg_reply_data_append(&head);
+        if let Some(part) = part {
+            bucket.read_part(&part, ic0::msg_reply_data_append);
+        }
+        ic0::msg_reply_data_append(&tail);
+    });
+    ic0::msg_reply();
+    PhantomData
 }
+
+/// The Candid form of a response, before and after a body of `len` more bytes than it has. The body is the
+/// first of the fields, which come in the order of their hashes.
+fn around_body(response: &HttpResponse, len: u64) -> (Vec<u8>, Vec<u8>) {
+    if len == 0 {
+        return (
+            encode_one(response).expect("a response has a Candid form"),
+            vec![],
+        );
+    }
+    // Before the values stand the types, which are always the same.
+    let empty = HttpResponse {
+        status_code: 0,
+        headers: vec![],
+        body: ByteBuf::new(),
+    };
+    let encode = |response| encode_one(response).expect("a response has a Candid form");
+    let types = encode(&empty).len() - EMPTY_VALUES_BYTES;
+    let mut head = encode(response);
+    let tail = head.split_off(types + 1);
+    head.pop();
+    openstorage_canister::write_length(&mut head, len);
+    (head, tail)
+}
+
+/// Of a response without anything: two lengths, and a status code.
+const EMPTY_VALUES_BYTES: usize = 4;
 
 #[query]
 fn status() -> BucketStatus {
@@ -395,6 +450,22 @@ mod tests {
             let mut reply = before_blob(&answer(vec![]), len as u64);
             reply.extend_from_slice(&bytes);
             assert_eq!(reply, encode_one(answer(bytes)).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_body_stands_between_the_types_and_the_headers() {
+        for len in [0, 1, 127, 128, 70_000] {
+            let response = |body: Vec<u8>| HttpResponse {
+                status_code: 206,
+                headers: vec![("A".into(), "b".into())],
+                body: body.into(),
+            };
+            let (mut reply, tail) = around_body(&response(vec![]), len as u64);
+            let bytes = vec![7; len];
+            reply.extend_from_slice(&bytes);
+            reply.extend_from_slice(&tail);
+            assert_eq!(reply, encode_one(response(bytes)).unwrap());
         }
     }
 }

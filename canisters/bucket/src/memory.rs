@@ -13,7 +13,6 @@ pub const USERS: u8 = 4;
 pub const USERS_CHANGED: u8 = 5;
 pub const BLOBS: u8 = 6;
 pub const REFERENCES: u8 = 7;
-pub const BY_OWNER: u8 = 8;
 pub const BY_ACCESSOR: u8 = 9;
 pub const ACCESSORS_DELETED: u8 = 10;
 pub const DELETIONS: u8 = 11;
@@ -39,6 +38,9 @@ pub const OPERATION: u8 = 30;
 pub const LINES: u8 = 31;
 pub const REVOCATIONS: u8 = 32;
 pub const INDEX_VERSION: u8 = 33;
+pub const CERTIFIED: u8 = 40;
+pub const PARTS: u8 = 41;
+pub const PART_TREES: u8 = 42;
 
 pub struct Memories(Segments<DefaultMemoryImpl>);
 

@@ -16,7 +16,7 @@ use openstorage_types::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::{Bucket, Now, Stop, Stored, references::Named, uploads::Session};
+use crate::{Bucket, Now, Stop, Stored, accounts::Account, references::Named, uploads::Session};
 
 /// Bytes hashed in one message, besides the chunk that it brought: about 8 billion instructions of the
 /// 40 that a message may take.
@@ -41,7 +41,7 @@ impl Bucket {
             return Err(PushChunkError::NotAuthorized.into());
         }
         check_form(args)?;
-        self.admit_user::<PushChunkError>(&caller)?;
+        let account = self.admit_user::<PushChunkError>(&caller)?;
         let mut deleted = args
             .accessor_ids
             .iter()
@@ -51,23 +51,24 @@ impl Bucket {
             return Err(PushChunkError::AccessorDeleted { accessor_id }.into());
         }
         match self.stored(&args.blob_id) {
-            Some(stored) => self.push_to_stored(caller, args, stored, now),
-            None => self.push_to_upload(caller, args, now),
+            Some(stored) => self.push_to_stored(caller, &account, args, stored, now),
+            None => self.push_to_upload(caller, &account, args, now),
         }
     }
 
     fn push_to_upload(
         &mut self,
         caller: Principal,
+        account: &Account,
         args: &PushChunkArgs,
         now: Now,
     ) -> Result<PushChunkOk, Stop<PushChunkError>> {
         let known = self.uploads.get(&caller, &args.blob_id);
         if chunk_count(args.size) == 1 {
-            return self.push_whole(caller, args, known, now);
+            return self.push_whole(caller, account, args, known, now);
         }
         let is_new = known.is_none();
-        let mut session = self.session(caller, args, known, now)?;
+        let mut session = self.session(caller, account, args, known, now)?;
         let slot = match session.slot {
             Some(slot) => slot,
             None => {
@@ -93,6 +94,9 @@ impl Bucket {
             }
             .into());
         }
+        let (size, index) = (args.size, args.chunk_index);
+        self.certify
+            .chunk(slot, &args.blob_id, size, index, &args.bytes);
         if is_new {
             self.reserve(&caller, session.size, now);
         }
@@ -104,12 +108,13 @@ impl Bucket {
     fn push_whole(
         &mut self,
         caller: Principal,
+        account: &Account,
         args: &PushChunkArgs,
         known: Option<Session>,
         now: Now,
     ) -> Result<PushChunkOk, Stop<PushChunkError>> {
         let (blob, size) = (args.blob_id, args.size);
-        let session = self.session(caller, args, known.clone(), now)?;
+        let session = self.session(caller, account, args, known.clone(), now)?;
         let digest = Sha256::digest(&args.bytes).into();
         if digest != blob.0 {
             match known {
@@ -130,10 +135,13 @@ impl Bucket {
             self.uploads.remove(&caller, &blob);
             self.release(&caller, size);
         }
-        self.blobs.insert(blob.0, Stored { slot, size });
-        self.count(|totals| totals.bytes_stored += size);
+        let stored = Stored {
+            slot,
+            size,
+            references: 0,
+        };
         let accessors = self.living(&session);
-        self.refer(caller, &blob, size, &accessors, now);
+        self.refer(caller, &blob, stored, &accessors, now);
         self.uploads.forget(&caller, &blob);
         Ok(STORED)
     }
@@ -143,6 +151,7 @@ impl Bucket {
     fn session(
         &self,
         caller: Principal,
+        account: &Account,
         args: &PushChunkArgs,
         known: Option<Session>,
         now: Now,
@@ -153,7 +162,7 @@ impl Bucket {
             }
             Some(session) => session,
             None => {
-                self.admit(&caller, args.size)?;
+                self.admit(caller, account, args.size)?;
                 Session {
                     size: args.size,
                     slot: None,
@@ -182,9 +191,13 @@ impl Bucket {
     }
 
     /// Whether the user may begin an upload of `size` bytes.
-    fn admit(&self, user: &Principal, size: u64) -> Result<(), Stop<PushChunkError>> {
-        let account = self.accounts.get(user);
-        if account.is_some_and(|account| account.open_uploads >= OPEN_UPLOADS_MAX) {
+    fn admit(
+        &self,
+        user: Principal,
+        account: &Account,
+        size: u64,
+    ) -> Result<(), Stop<PushChunkError>> {
+        if account.open_uploads >= OPEN_UPLOADS_MAX {
             return Err(PushChunkError::TooManyOpenUploads {
                 max: OPEN_UPLOADS_MAX,
             }
@@ -194,7 +207,7 @@ impl Bucket {
         if bytes_free < size {
             return Err(PushChunkError::BucketFull { bytes_free }.into());
         }
-        match self.accounts.shortage(user, size) {
+        match account.shortage(user, size) {
             Some(lease) => Err(Stop::Lease(lease)),
             None => Ok(()),
         }
@@ -253,19 +266,23 @@ impl Bucket {
         self.uploads.remove(&user, &blob);
         self.release(&user, session.size);
         let slot = session.slot.expect("a session that was hashed has a slot");
-        if self.stored(&blob).is_some() {
-            // Another user was faster; these bytes have proved that this one has them too.
-            self.store.remove(slot);
-        } else {
-            self.store.seal(slot, digest);
-            let stored = Stored {
-                slot,
-                size: session.size,
-            };
-            self.blobs.insert(blob.0, stored);
-            self.count(|totals| totals.bytes_stored += session.size);
-        }
-        self.refer(user, &blob, session.size, &accessors, now);
+        let stored = match self.stored(&blob) {
+            Some(stored) => {
+                // Another user was faster; these bytes have proved that this one has them too.
+                self.drop_slot(slot);
+                stored
+            }
+            None => {
+                self.store.seal(slot, digest);
+                self.certify.complete(slot, &blob, session.size);
+                Stored {
+                    slot,
+                    size: session.size,
+                    references: 0,
+                }
+            }
+        };
+        self.refer(user, &blob, stored, &accessors, now);
         Ok(STORED)
     }
 
@@ -273,6 +290,7 @@ impl Bucket {
     fn push_to_stored(
         &mut self,
         caller: Principal,
+        account: &Account,
         args: &PushChunkArgs,
         stored: Stored,
         now: Now,
@@ -287,12 +305,12 @@ impl Bucket {
                 self.drop_upload(&caller, &blob, session, GoneReason::Aborted, now);
             }
             let accessors: Vec<_> = named(args).collect();
-            self.refer(caller, &blob, stored.size, &accessors, now);
+            self.refer(caller, &blob, stored, &accessors, now);
             return Ok(STORED);
         }
         let needed = self.challenge(&blob, &caller, stored.size)?;
         let is_new = known.is_none();
-        let mut session = self.session(caller, args, known, now)?;
+        let mut session = self.session(caller, account, args, known, now)?;
         if is_new {
             self.reserve(&caller, session.size, now);
         }
@@ -303,7 +321,7 @@ impl Bucket {
             self.uploads.remove(&caller, &blob);
             self.release(&caller, session.size);
             let accessors = self.living(&session);
-            self.refer(caller, &blob, stored.size, &accessors, now);
+            self.refer(caller, &blob, stored, &accessors, now);
             return Ok(STORED);
         }
         self.uploads.put(&caller, &blob, session);
@@ -359,7 +377,7 @@ impl Bucket {
             }
         }
         session.verifying = false;
-        self.store.remove(slot);
+        self.drop_slot(slot);
     }
 
     fn challenge(
@@ -459,7 +477,7 @@ impl Bucket {
     ) {
         self.uploads.remove(user, blob);
         if let Some(slot) = session.slot {
-            self.store.remove(slot);
+            self.drop_slot(slot);
         }
         self.release(user, session.size);
         self.uploads.bury(user, blob, reason, session.size, now.ms);

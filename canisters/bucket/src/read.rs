@@ -23,6 +23,12 @@ pub struct Part {
     pub len: u64,
 }
 
+impl Part {
+    pub(crate) const fn new(slot: u64, from: u64, len: u64) -> Self {
+        Self { slot, from, len }
+    }
+}
+
 impl Bucket {
     /// One chunk, for the principal that the token was issued to.
     pub fn read_chunk(
@@ -61,11 +67,8 @@ impl Bucket {
             let count = chunk_count(stored.size) as u32;
             return Err(ReadChunkError::InvalidChunkIndex { count });
         };
-        let part = Part {
-            slot: stored.slot,
-            from: u64::from(args.chunk_index) * CHUNK_BYTES,
-            len,
-        };
+        let from = u64::from(args.chunk_index) * CHUNK_BYTES;
+        let part = Part::new(stored.slot, from, len);
         let answer = ReadChunkOk {
             bytes: ByteBuf::new(),
             size: stored.size,

@@ -14,38 +14,58 @@ use openstorage_types::{
     limits::{ACCESSORS_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX},
 };
 
-use crate::{Bucket, Now, Stop, access::Wanted, references::Named};
+use crate::{Bucket, Now, Stop, Stored, access::Wanted, references::Named};
 
 /// References removed in one turn of the deletion of an accessor.
 const REMOVED_PER_TURN: usize = 500;
 
 impl Bucket {
-    /// Adds references of a user to a stored blob. Its allowance must be secured.
+    /// Adds references of a user to a blob whose bytes are sealed; one that had none is stored from now on.
+    /// The user's allowance must be secured.
     pub(crate) fn refer(
         &mut self,
         owner: Principal,
         blob: &BlobId,
-        size: u64,
+        stored: Stored,
         accessors: &[Named],
         now: Now,
     ) {
-        if !self.references.owner_has(blob, &owner) {
-            self.accounts.spend(&owner, size);
+        let mut stored = stored;
+        let is_new = stored.references == 0;
+        if is_new || !self.references.owner_has(blob, &owner) {
+            self.accounts.spend(&owner, stored.size);
         }
-        let mut with_blob = !self.references.any(blob);
+        let mut number = self.totals().references_made;
+        let mut seen_by = Vec::new();
         for named in accessors {
-            let number = self.totals().references_made;
-            if self.references.add(blob, owner, named, now.ms, number) {
-                self.count(|totals| totals.references_made += 1);
-                let event = Reference {
-                    blob_id: *blob,
-                    size,
-                    owner,
-                    accessor_id: named.accessor_id,
-                    with_blob: std::mem::take(&mut with_blob),
-                };
-                self.tell(kind::BLOB_REFERENCE_ADDED, &event, now);
+            let accessor_id = named.accessor_id;
+            // The first of a new blob is there under no key.
+            if stored.references > 0 && self.references.has(blob, &owner, &accessor_id) {
+                continue;
             }
+            self.references.add(blob, owner, named, now.ms, number);
+            let event = Reference {
+                blob_id: *blob,
+                size: stored.size,
+                owner,
+                accessor_id,
+                with_blob: stored.references == 0,
+            };
+            self.tell(kind::BLOB_REFERENCE_ADDED, &event, now);
+            number += 1;
+            stored.references += 1;
+            seen_by.push(accessor_id);
+        }
+        if seen_by.is_empty() {
+            return;
+        }
+        self.blobs.insert(blob.0, stored);
+        self.count(|totals| {
+            totals.references_made = number;
+            totals.bytes_stored += if is_new { stored.size } else { 0 };
+        });
+        for accessor in &seen_by {
+            self.recertify(blob, accessor);
         }
     }
 
@@ -60,17 +80,21 @@ impl Bucket {
         if !self.references.remove(blob, owner, accessor) {
             return;
         }
-        let Some(stored) = self.stored(blob) else {
+        self.recertify(blob, accessor);
+        let Some(mut stored) = self.stored(blob) else {
             return;
         };
-        if !self.references.owner_has(blob, owner) {
+        stored.references -= 1;
+        let blob_gone = stored.references == 0;
+        if blob_gone || !self.references.owner_has(blob, owner) {
             self.accounts.free(owner, stored.size);
         }
-        let blob_gone = !self.references.any(blob);
         if blob_gone {
             self.blobs.remove(&blob.0);
-            self.store.remove(stored.slot);
+            self.drop_slot(stored.slot);
             self.count(|totals| totals.bytes_stored -= stored.size);
+        } else {
+            self.blobs.insert(blob.0, stored);
         }
         let event = Reference {
             blob_id: *blob,
@@ -138,7 +162,7 @@ impl Bucket {
                 name: args.name.clone(),
             })
             .collect();
-        self.refer(caller, &args.blob_id, stored.size, &named, now);
+        self.refer(caller, &args.blob_id, stored, &named, now);
         Ok(BlobReference {
             blob_id: args.blob_id,
             bucket: self.access.own(),

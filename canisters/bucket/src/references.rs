@@ -63,24 +63,74 @@ impl Storable for Reference {
     }
 }
 
-pub struct References {
-    rows: StableBTreeMap<(Id, Principal, Principal), Reference, Memory>,
-    by_owner: StableBTreeMap<(Principal, Id), (), Memory>,
-    /// (accessor, blob, number) to owner: the first of an accessor and blob is the oldest.
-    by_accessor: StableBTreeMap<(Principal, Id, u64), Principal, Memory>,
+/// The bytes of a principal in a key: 29, padded with zeros, and its length.
+const PRINCIPAL_BYTES: usize = 30;
+const ID_BYTES: usize = 32;
+
+fn principal_bytes(principal: &Principal) -> [u8; PRINCIPAL_BYTES] {
+    let (mut bytes, id) = ([0; PRINCIPAL_BYTES], principal.as_slice());
+    bytes[..id.len()].copy_from_slice(id);
+    bytes[PRINCIPAL_BYTES - 1] = id.len() as u8;
+    bytes
 }
 
-/// Smaller and larger than any principal.
-const LOWEST: Principal = Principal::management_canister();
-fn highest() -> Principal {
-    Principal::from_slice(&[u8::MAX; 29])
+fn principal_at(bytes: &[u8]) -> Principal {
+    let len = usize::from(bytes[PRINCIPAL_BYTES - 1]);
+    Principal::from_slice(&bytes[..len])
+}
+
+/// Owner, blob, accessor: what an owner has lies together.
+type Row = [u8; 2 * PRINCIPAL_BYTES + ID_BYTES];
+const BLOB_AT: usize = PRINCIPAL_BYTES;
+const ACCESSOR_AT: usize = BLOB_AT + ID_BYTES;
+
+/// Accessor, blob, number (8 bytes, big-endian): the first of an accessor and blob is the oldest.
+type Sight = [u8; PRINCIPAL_BYTES + ID_BYTES + 8];
+const NUMBER_AT: usize = PRINCIPAL_BYTES + ID_BYTES;
+
+fn row(owner: &Principal, blob: &Id, accessor: &Principal) -> Row {
+    let mut key = first_row(owner, blob);
+    key[ACCESSOR_AT..].copy_from_slice(&principal_bytes(accessor));
+    key
+}
+
+/// Before every row of the owner and the blob.
+fn first_row(owner: &Principal, blob: &Id) -> Row {
+    let mut key = [0; size_of::<Row>()];
+    key[..BLOB_AT].copy_from_slice(&principal_bytes(owner));
+    key[BLOB_AT..ACCESSOR_AT].copy_from_slice(blob);
+    key
+}
+
+/// After every row of the owner and the blob.
+fn last_row(owner: &Principal, blob: &Id) -> Row {
+    let mut key = first_row(owner, blob);
+    key[ACCESSOR_AT..].fill(u8::MAX);
+    key
+}
+
+fn sight(accessor: &Principal, blob: &Id, number: u64) -> Sight {
+    let mut key = [0; size_of::<Sight>()];
+    key[..BLOB_AT].copy_from_slice(&principal_bytes(accessor));
+    key[BLOB_AT..NUMBER_AT].copy_from_slice(blob);
+    key[NUMBER_AT..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn blob_at(key: &[u8]) -> Id {
+    key[BLOB_AT..][..ID_BYTES].try_into().expect("32 bytes")
+}
+
+pub struct References {
+    rows: StableBTreeMap<Row, Reference, Memory>,
+    /// To the owner.
+    by_accessor: StableBTreeMap<Sight, Principal, Memory>,
 }
 
 impl References {
     pub fn open(memories: &Memories) -> Self {
         Self {
             rows: StableBTreeMap::init(memories.get(memory::REFERENCES)),
-            by_owner: StableBTreeMap::init(memories.get(memory::BY_OWNER)),
             by_accessor: StableBTreeMap::init(memories.get(memory::BY_ACCESSOR)),
         }
     }
@@ -90,11 +140,14 @@ impl References {
     }
 
     pub fn get(&self, blob: &BlobId, owner: &Principal, accessor: &Principal) -> Option<Reference> {
-        self.rows.get(&(blob.0, *owner, *accessor))
+        self.rows.get(&row(owner, &blob.0, accessor))
     }
 
-    /// Adds a reference under a `number` that was never used before. False where it is there already;
-    /// then nothing has changed.
+    pub fn has(&self, blob: &BlobId, owner: &Principal, accessor: &Principal) -> bool {
+        self.rows.contains_key(&row(owner, &blob.0, accessor))
+    }
+
+    /// Adds a reference that is not there, under a `number` that was never used before.
     pub fn add(
         &mut self,
         blob: &BlobId,
@@ -102,44 +155,31 @@ impl References {
         named: &Named,
         now_ms: u64,
         number: u64,
-    ) -> bool {
-        let key = (blob.0, owner, named.accessor_id);
-        if self.rows.contains_key(&key) {
-            return false;
-        }
+    ) {
         let reference = Reference {
             mime_type: named.mime_type.clone(),
             name: named.name.clone(),
             created_ms: now_ms,
             number,
         };
-        self.rows.insert(key, reference);
-        self.by_owner.insert((owner, blob.0), ());
+        let accessor = &named.accessor_id;
+        self.rows.insert(row(&owner, &blob.0, accessor), reference);
         self.by_accessor
-            .insert((named.accessor_id, blob.0, number), owner);
-        true
+            .insert(sight(accessor, &blob.0, number), owner);
     }
 
     /// Whether there was such a reference.
     pub fn remove(&mut self, blob: &BlobId, owner: &Principal, accessor: &Principal) -> bool {
-        let Some(reference) = self.rows.remove(&(blob.0, *owner, *accessor)) else {
+        let Some(reference) = self.rows.remove(&row(owner, &blob.0, accessor)) else {
             return false;
         };
         self.by_accessor
-            .remove(&(*accessor, blob.0, reference.number));
-        if !self.owner_has(blob, owner) {
-            self.by_owner.remove(&(*owner, blob.0));
-        }
+            .remove(&sight(accessor, &blob.0, reference.number));
         true
     }
 
     pub fn owner_has(&self, blob: &BlobId, owner: &Principal) -> bool {
-        self.of_owner(blob, owner).next().is_some()
-    }
-
-    /// Whether anybody refers to the blob.
-    pub fn any(&self, blob: &BlobId) -> bool {
-        let range = (blob.0, LOWEST, LOWEST)..=(blob.0, highest(), highest());
+        let range = first_row(owner, &blob.0)..=last_row(owner, &blob.0);
         self.rows.keys_range(range).next().is_some()
     }
 
@@ -149,44 +189,55 @@ impl References {
         blob: &BlobId,
         owner: &Principal,
     ) -> impl Iterator<Item = (Principal, Reference)> {
-        let range = (blob.0, *owner, LOWEST)..=(blob.0, *owner, highest());
+        let range = first_row(owner, &blob.0)..=last_row(owner, &blob.0);
         self.rows
             .range(range)
-            .map(|entry| (entry.key().2, entry.value()))
+            .map(|entry| (principal_at(&entry.key()[ACCESSOR_AT..]), entry.value()))
     }
 
     /// How an accessor sees a blob: by its oldest living reference. None where it does not.
     pub fn seen(&self, blob: &BlobId, accessor: &Principal) -> Option<Reference> {
-        let range = (*accessor, blob.0, 0)..=(*accessor, blob.0, u64::MAX);
+        let range = sight(accessor, &blob.0, 0)..=sight(accessor, &blob.0, u64::MAX);
         let owner = self.by_accessor.range(range).next()?.value();
         self.get(blob, &owner, accessor)
     }
 
     /// The first of an owner's references: blob and accessor.
     pub fn first_of(&self, owner: &Principal) -> Option<(BlobId, Principal)> {
-        let blob = self.blobs_of(owner, None, 1).pop()?;
-        let (accessor, _) = self.of_owner(&blob, owner).next()?;
-        Some((blob, accessor))
+        let range = first_row(owner, &[0; ID_BYTES])..=last_row(owner, &[u8::MAX; ID_BYTES]);
+        let key = self.rows.keys_range(range).next()?;
+        Some((BlobId(blob_at(&key)), principal_at(&key[ACCESSOR_AT..])))
     }
 
-    /// The owner's blobs in order of their ids, after `after`.
+    /// The owner's blobs in order of their ids, after `after`. One search for each, however many accessors
+    /// it is shown to.
     pub fn blobs_of(&self, owner: &Principal, after: Option<&BlobId>, max: usize) -> Vec<BlobId> {
-        let first = (*owner, after.map_or([0; 32], |id| id.0));
-        let range = self.by_owner.keys_range(first..=(*owner, [u8::MAX; 32]));
-        range
-            .map(|(_, id)| BlobId(id))
-            .filter(|id| after != Some(id))
-            .take(max)
-            .collect()
+        use std::ops::Bound::{Excluded, Included};
+        let end = Included(last_row(owner, &[u8::MAX; ID_BYTES]));
+        let mut start = match after {
+            Some(blob) => Excluded(last_row(owner, &blob.0)),
+            None => Included(first_row(owner, &[0; ID_BYTES])),
+        };
+        let mut blobs = vec![];
+        while blobs.len() < max
+            && start != Excluded(last_row(owner, &[u8::MAX; ID_BYTES]))
+            && let Some(key) = self.rows.keys_range((start, end)).next()
+        {
+            let blob = blob_at(&key);
+            start = Excluded(last_row(owner, &blob));
+            blobs.push(BlobId(blob));
+        }
+        blobs
     }
 
     /// References that an accessor sees: (blob, owner), at most `max`.
     pub fn of_accessor(&self, accessor: &Principal, max: usize) -> Vec<(BlobId, Principal)> {
-        let range = (*accessor, [0; 32], 0)..=(*accessor, [u8::MAX; 32], u64::MAX);
+        let range =
+            sight(accessor, &[0; ID_BYTES], 0)..=sight(accessor, &[u8::MAX; ID_BYTES], u64::MAX);
         self.by_accessor
             .range(range)
             .take(max)
-            .map(|entry| (BlobId(entry.key().1), entry.value()))
+            .map(|entry| (BlobId(blob_at(entry.key())), entry.value()))
             .collect()
     }
 }

@@ -23,7 +23,7 @@ fn request(world: &World, method: &str, url: &str, headers: &[(&str, &str)]) -> 
         body: Default::default(),
         certificate_version: Some(2),
     };
-    world.bucket.http_request(&request, world.now)
+    world.answer(&request)
 }
 
 fn get(world: &World, url: &str) -> HttpResponse {

@@ -17,5 +17,5 @@ pub mod reply;
 pub mod row;
 
 pub use argument::decode;
-pub use reply::before_blob;
+pub use reply::{before_blob, write_length};
 pub use row::Row;

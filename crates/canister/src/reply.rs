@@ -16,11 +16,16 @@ pub fn before_blob<T: CandidType>(value: &T, len: u64) -> Vec<u8> {
     let mut bytes = encode_one(value).expect("a reply has a Candid form");
     let empty = bytes.pop();
     debug_assert_eq!(empty, Some(0), "the length of a blob comes last");
+    write_length(&mut bytes, len);
+    bytes
+}
+
+/// A length, as Candid writes it before what is so long: unsigned LEB128.
+pub fn write_length(bytes: &mut Vec<u8>, len: u64) {
     let mut rest = len;
     while rest > 0x7f {
         bytes.push(rest as u8 | 0x80);
         rest >>= 7;
     }
     bytes.push(rest as u8);
-    bytes
 }

@@ -18,13 +18,14 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`source`] | where a blob's bytes come from, and its id |
-//! | [`transport`] | how calls reach a canister; [`pocket`] is the way to a PocketIC server |
+//! | [`transport`] | how calls reach a canister; [`agent`] is the way to the Internet Computer, [`pocket`] to a PocketIC server |
 //! | [`upload`] | chunks to a bucket, in parallel, resumed where an earlier try ended |
 //! | [`download`] | chunks from a bucket, checked against the blob's id |
 //! | [`error`] | what can go wrong |
 //!
 //! Memory is bounded by the chunks in flight ([`CHUNKS_IN_FLIGHT`]), whatever the blob's size.
 
+pub mod agent;
 pub mod download;
 pub mod error;
 pub mod pocket;
@@ -36,6 +37,7 @@ pub mod upload;
 use candid::{CandidType, Principal, utils::ArgumentEncoder};
 use serde::de::DeserializeOwned;
 
+pub use agent::AgentTransport;
 pub use download::Blob;
 pub use error::Error;
 pub use pocket::PocketTransport;

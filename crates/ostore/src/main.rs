@@ -4,7 +4,9 @@
 //! | --- | --- |
 //! | `hash` | the id of a file |
 //! | `demo` | a file's whole trip on a local network |
+//! | `why` | why a blob's URL does not open |
 //! | `progress` | steps and bars on stderr |
+//! | `web` | HTTP as a browser does it |
 //!
 //! Results go to stdout, everything else to stderr. The exit code is 0 when all went well, 1 when
 //! something failed, 2 for words that were not understood, 130 after Ctrl-C in the middle.
@@ -12,6 +14,8 @@
 mod demo;
 mod hash;
 mod progress;
+mod web;
+mod why;
 
 use std::process::ExitCode;
 
@@ -34,6 +38,8 @@ enum Command {
     Demo(demo::Args),
     /// Print the blob id of a file: the SHA-256 of its bytes.
     Hash(hash::Args),
+    /// Say in a sentence why a blob's URL does not open, and how to repair it.
+    Why(why::Args),
 }
 
 #[tokio::main]
@@ -43,6 +49,7 @@ async fn main() -> ExitCode {
         match menu.command {
             Command::Demo(args) => demo::run(args).await,
             Command::Hash(args) => hash::run(args).await,
+            Command::Why(args) => why::run(args).await,
         }
     };
     tokio::select! {

@@ -3,7 +3,7 @@
 mod browser;
 mod demo;
 mod js;
-mod rust;
+pub mod rust;
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Command, ExitCode, Stdio};

@@ -1,13 +1,13 @@
 //! The blob over HTTP, as a browser gets it.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use anyhow::{Context, Result, ensure};
 use candid::Principal;
 use openstorage_client::{OnProgress, Phase, Progress};
 use openstorage_types::{BlobId, BlobReference};
 use reqwest::Url;
 use sha2::{Digest, Sha256};
+
+use crate::web;
 
 /// Where a browser finds the blob. On the gateway's raw domain: buckets do not certify what they serve
 /// yet, and elsewhere a gateway refuses what is not certified.
@@ -24,17 +24,11 @@ pub fn url(reference: &BlobReference, accessor_id: Principal, token: &str, port:
 /// Anything but 200 with `size` bytes.
 pub async fn over_http(
     url: &str,
-    port: u16,
     size: u64,
     on_progress: OnProgress<'_>,
 ) -> Result<BlobId> {
     let parsed = Url::parse(url)?;
-    let host = parsed.host_str().context("the URL has no host")?;
-    // Browsers know that all of .localhost is this machine; resolvers may not.
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .resolve(host, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        .build()?;
+    let client = web::client(&parsed)?;
     let failed = || format!("cannot fetch {url}");
     let mut response = client
         .get(parsed.clone())

@@ -171,7 +171,7 @@ async fn store_and_check(
 
     step("fetching it back with the chat's token");
     let bar = Bar::new();
-    let sha256_served = fetch::over_http(&url, port, size, &|progress| bar.show(progress)).await?;
+    let sha256_served = fetch::over_http(&url, size, &|progress| bar.show(progress)).await?;
     ensure!(
         sha256_served == reference.blob_id,
         "{url} serves other bytes: their SHA-256 is {sha256_served}, not {}",

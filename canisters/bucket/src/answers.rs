@@ -1,0 +1,341 @@
+//! The few answers that are certified: their headers, and the hashes under which a gateway looks for them
+//! (HTTP gateway protocol, response verification version 2).
+//!
+//! All headers of an answer are certified, so none can be added, left out or changed. The first answer about
+//! a blob, and HEAD, are certified together with the request's method: a node cannot serve the one for the
+//! other. Parts, 304 and 416 are the same under every reference to a blob, and carry nothing of it.
+
+use openstorage_certtree::{Hash, fork, labeled, leaf};
+use openstorage_types::{BlobId, chunk_count, http::HttpResponse, limits::CHUNK_BYTES};
+use serde_bytes::ByteBuf;
+use sha2::{Digest, Sha256};
+
+use crate::{references::Reference, request::disposition};
+
+/// Types that browsers show without running anything in them. All others are downloads.
+const SHOWN: [&str; 12] = [
+    "image/png",
+    "image/jpeg",
+    "image/gif",
+    "image/webp",
+    "image/avif",
+    "video/mp4",
+    "video/webm",
+    "video/ogg",
+    "audio/ogg",
+    "audio/webm",
+    "audio/mpeg",
+    "audio/wav",
+];
+
+pub const EXPRESSION: &str = "IC-CertificateExpression";
+
+/// Method and body of the request, and the whole answer.
+pub const WITH_METHOD: &str = "default_certification(ValidationArgs{certification:Certification{request_certification:RequestCertification{certified_request_headers:[],certified_query_parameters:[]},response_certification:ResponseCertification{response_header_exclusions:ResponseHeaderList{headers:[]}}}})";
+/// The whole answer, whatever was asked.
+pub const ANSWER_ONLY: &str = "default_certification(ValidationArgs{certification:Certification{no_request_certification:Empty{},response_certification:ResponseCertification{response_header_exclusions:ResponseHeaderList{headers:[]}}}})";
+/// Nothing: the canister says itself that an answer is not certified.
+pub const NOTHING: &str = "default_certification(ValidationArgs{no_certification:Empty{}})";
+
+/// Those that every answer about a blob has.
+const OF_BLOBS: [(&str, &str); 7] = [
+    ("Accept-Ranges", "bytes"),
+    ("Cache-Control", "private, max-age=300"),
+    ("Access-Control-Allow-Origin", "*"),
+    ("Cross-Origin-Resource-Policy", "cross-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    // What a blob may do in a browser that opens it as a page: be looked at.
+    (
+        "Content-Security-Policy",
+        "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'",
+    ),
+];
+
+const MISSING: &str = "The accessor has no such blob.\n";
+
+/// A header: the hashes of its name and its value.
+type Pair = [Hash; 2];
+
+/// An answer without its body.
+#[derive(Debug, Clone)]
+pub struct Head {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    /// As the hash of a map wants them, not sorted yet.
+    pairs: Vec<Pair>,
+}
+
+impl Head {
+    fn new(shapes: &Shapes, status: u16) -> Self {
+        let code = &[(status as u8) | 0x80, (status >> 7) as u8];
+        // A number is hashed as LEB128; status codes have two bytes.
+        let mut pairs = Vec::with_capacity(16);
+        pairs.push([shapes.status, sha256(code)]);
+        let headers = Vec::with_capacity(16);
+        Self {
+            status,
+            headers,
+            pairs,
+        }
+    }
+
+    fn with(mut self, name: &(&str, Hash), value: String) -> Self {
+        self.pairs.push([name.1, sha256(value.as_bytes())]);
+        self.headers.push((name.0.into(), value));
+        self
+    }
+
+    fn fixed(mut self, known: &[Known]) -> Self {
+        for Known { name, value, pair } in known {
+            self.pairs.push(*pair);
+            self.headers.push(((*name).into(), (*value).into()));
+        }
+        self
+    }
+
+    /// The hash under which a verifier looks for the answer with a body of this SHA-256.
+    fn hash(&self, body: &Hash) -> Hash {
+        let mut pairs = self.pairs.clone();
+        pairs.sort_unstable();
+        let mut headers = Sha256::new();
+        for [name, value] in pairs {
+            headers.update(name);
+            headers.update(value);
+        }
+        let headers: Hash = headers.finalize().into();
+        sha256(&[headers, *body].concat())
+    }
+
+    pub fn response(self, body: impl Into<Vec<u8>>) -> HttpResponse {
+        HttpResponse {
+            status_code: self.status,
+            headers: self.headers,
+            body: ByteBuf::from(body.into()),
+        }
+    }
+}
+
+struct Known {
+    name: &'static str,
+    value: &'static str,
+    pair: Pair,
+}
+
+impl Known {
+    fn new(name: &'static str, value: &'static str) -> Self {
+        let pair = [header_name(name), sha256(value.as_bytes())];
+        Self { name, value, pair }
+    }
+}
+
+/// What never changes, hashed once after each upgrade.
+pub struct Shapes {
+    status: Hash,
+    content_type: (&'static str, Hash),
+    content_length: (&'static str, Hash),
+    content_range: (&'static str, Hash),
+    content_disposition: (&'static str, Hash),
+    etag: (&'static str, Hash),
+    of_blobs: Vec<Known>,
+    of_missing: Vec<Known>,
+    with_method: Known,
+    answer_only: Known,
+    get: Hash,
+    head: Hash,
+    leaf: Hash,
+    nothing: Hash,
+}
+
+impl Shapes {
+    pub fn new() -> Self {
+        let name = |name| (name, header_name(name));
+        let fixed = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.iter();
+            pairs.map(|(name, value)| Known::new(name, value)).collect()
+        };
+        Self {
+            status: sha256(b":ic-cert-status"),
+            content_type: name("Content-Type"),
+            content_length: name("Content-Length"),
+            content_range: name("Content-Range"),
+            content_disposition: name("Content-Disposition"),
+            etag: name("ETag"),
+            of_blobs: fixed(&OF_BLOBS),
+            of_missing: fixed(&[
+                ("Content-Type", "text/plain; charset=utf-8"),
+                ("Cache-Control", "no-store"),
+                ("X-Content-Type-Options", "nosniff"),
+                ("Access-Control-Allow-Origin", "*"),
+                ("Cross-Origin-Resource-Policy", "cross-origin"),
+                ("Referrer-Policy", "no-referrer"),
+            ]),
+            with_method: Known::new(EXPRESSION, WITH_METHOD),
+            answer_only: Known::new(EXPRESSION, ANSWER_ONLY),
+            get: request_hash("GET"),
+            head: request_hash("HEAD"),
+            leaf: leaf(b""),
+            nothing: sha256(NOTHING.as_bytes()),
+        }
+    }
+
+    /// Above the answers that belong to one reference.
+    pub fn with_method(&self) -> &Hash {
+        &self.with_method.pair[1]
+    }
+
+    /// Above the answers that a blob has in all its references.
+    pub fn answer_only(&self) -> &Hash {
+        &self.answer_only.pair[1]
+    }
+
+    /// Above nothing.
+    pub fn nothing(&self) -> &Hash {
+        &self.nothing
+    }
+
+    /// Hashes of a GET and of a HEAD without a body.
+    pub fn requests(&self) -> [&Hash; 2] {
+        [&self.get, &self.head]
+    }
+
+    /// What stands under every label at the bottom: an empty value.
+    pub fn leaf(&self) -> &Hash {
+        &self.leaf
+    }
+
+    fn of_blob(&self, status: u16, blob: &BlobId) -> Head {
+        Head::new(self, status)
+            .fixed(&self.of_blobs)
+            .with(&self.etag, etag(blob))
+    }
+
+    /// A blob as a reference shows it, before its length.
+    pub fn shown(&self, status: u16, blob: &BlobId, seen: &Reference) -> Head {
+        let head = self
+            .of_blob(status, blob)
+            .with(&self.content_type, seen.mime_type.clone());
+        match SHOWN.contains(&seen.mime_type.as_str()) {
+            true => head,
+            false => head.with(&self.content_disposition, disposition(seen.name.as_deref())),
+        }
+    }
+
+    pub fn length(&self, head: Head, len: u64) -> Head {
+        head.with(&self.content_length, len.to_string())
+    }
+
+    /// `len` bytes from `from` of `size`.
+    pub fn range(&self, head: Head, from: u64, len: u64, size: u64) -> Head {
+        let range = format!("bytes {from}-{}/{size}", from + len - 1);
+        self.length(head, len).with(&self.content_range, range)
+    }
+
+    /// What a plain GET gets: the whole blob, or the first of its parts.
+    pub fn first(&self, blob: &BlobId, size: u64, seen: &Reference) -> Head {
+        let head = match chunk_count(size) {
+            1 => self.length(self.shown(200, blob, seen), size),
+            _ => self.range(self.shown(206, blob, seen), 0, CHUNK_BYTES, size),
+        };
+        head.fixed(std::slice::from_ref(&self.with_method))
+    }
+
+    pub fn head(&self, blob: &BlobId, size: u64, seen: &Reference) -> Head {
+        self.length(self.shown(200, blob, seen), size)
+            .fixed(std::slice::from_ref(&self.with_method))
+    }
+
+    /// A part after the first.
+    pub fn part(&self, blob: &BlobId, size: u64, index: u32) -> Head {
+        let from = u64::from(index) * CHUNK_BYTES;
+        let len = CHUNK_BYTES.min(size - from);
+        self.range(self.of_blob(206, blob), from, len, size)
+            .fixed(std::slice::from_ref(&self.answer_only))
+    }
+
+    pub fn unchanged(&self, blob: &BlobId) -> Head {
+        self.of_blob(304, blob)
+            .fixed(std::slice::from_ref(&self.answer_only))
+    }
+
+    pub fn unsatisfiable(&self, blob: &BlobId, size: u64) -> Head {
+        self.of_blob(416, blob)
+            .with(&self.content_range, format!("bytes */{size}"))
+            .fixed(std::slice::from_ref(&self.answer_only))
+    }
+
+    pub fn missing(&self) -> (Head, &'static str) {
+        let head = Head::new(self, 404)
+            .fixed(&self.of_missing)
+            .fixed(std::slice::from_ref(&self.answer_only));
+        (head, MISSING)
+    }
+
+    /// Under the expression that certifies the method: GET and HEAD, each with its answer. `body` is the
+    /// SHA-256 of the first answer's body.
+    pub fn first_hashes(
+        &self,
+        blob: &BlobId,
+        size: u64,
+        seen: &Reference,
+        body: &Hash,
+    ) -> [Hash; 2] {
+        let first = self.first(blob, size, seen);
+        let empty = sha256(b"");
+        let head = match chunk_count(size) {
+            // The same headers.
+            1 => first.hash(&empty),
+            _ => self.head(blob, size, seen).hash(&empty),
+        };
+        [first.hash(body), head]
+    }
+
+    pub fn part_hash(&self, blob: &BlobId, size: u64, index: u32, body: &Hash) -> Hash {
+        self.part(blob, size, index).hash(body)
+    }
+
+    pub fn unchanged_hash(&self, blob: &BlobId) -> Hash {
+        self.unchanged(blob).hash(&sha256(b""))
+    }
+
+    pub fn unsatisfiable_hash(&self, blob: &BlobId, size: u64) -> Hash {
+        self.unsatisfiable(blob, size).hash(&sha256(b""))
+    }
+
+    pub fn missing_hash(&self) -> Hash {
+        let (head, body) = self.missing();
+        head.hash(&sha256(body.as_bytes()))
+    }
+
+    /// The digest of one answer under its hash.
+    pub fn answer(&self, hash: &Hash) -> Hash {
+        labeled(hash, &self.leaf)
+    }
+}
+
+/// Two labelled nodes in order: their digest.
+pub fn pair(first: (&[u8], Hash), second: (&[u8], Hash)) -> Hash {
+    let [low, high] = match first.0 < second.0 {
+        true => [first, second],
+        false => [second, first],
+    };
+    fork(&labeled(low.0, &low.1), &labeled(high.0, &high.1))
+}
+
+pub fn etag(blob: &BlobId) -> String {
+    format!("\"{blob}\"")
+}
+
+fn header_name(name: &str) -> Hash {
+    sha256(name.to_ascii_lowercase().as_bytes())
+}
+
+/// Of a request of which only the method and the empty body count.
+fn request_hash(method: &str) -> Hash {
+    let map = sha256(&[sha256(b":ic-cert-method"), sha256(method.as_bytes())].concat());
+    sha256(&[map, sha256(b"")].concat())
+}
+
+pub fn sha256(bytes: &[u8]) -> Hash {
+    Sha256::digest(bytes).into()
+}

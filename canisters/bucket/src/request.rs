@@ -1,0 +1,158 @@
+//! What a browser asks for: the parts of a request, each read on its own.
+
+use candid::Principal;
+use openstorage_types::{BlobId, limits::CHUNK_BYTES};
+
+/// `/{accessor_id}/{blob_id}`, each in its one canonical form.
+pub fn parse_path(path: &str) -> Option<(Principal, BlobId)> {
+    let (accessor, blob) = path.strip_prefix('/')?.split_once('/')?;
+    let blob = blob.parse().ok()?;
+    let id = Principal::from_text(accessor).ok()?;
+    (id.to_text() == accessor).then_some((id, blob))
+}
+
+/// The one token of a query.
+pub fn parse_query(query: &str) -> Option<&str> {
+    let mut tokens = query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix("token="));
+    let token = tokens.next()?;
+    tokens.next().is_none().then_some(token)
+}
+
+/// The number of the part that `bytes=k·2,000,000-` asks for; none for any other range.
+pub fn part_of(range: &str, size: u64) -> Option<u32> {
+    let start = range.strip_prefix("bytes=")?.strip_suffix('-')?;
+    let start = number(start)?;
+    (start.is_multiple_of(CHUNK_BYTES) && start < size)
+        .then(|| u32::try_from(start / CHUNK_BYTES).ok())
+        .flatten()
+}
+
+/// What a `Range` header means for a body of some size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteRange {
+    /// No single range of bytes: it is ignored, and the whole is served.
+    Ignored,
+    /// The first byte and the length, at least 1.
+    Bytes { from: u64, len: u64 },
+    /// Nothing of the body lies in it.
+    Unsatisfiable,
+}
+
+/// One range as RFC 9110 writes it: `bytes=a-b`, `bytes=a-` or `bytes=-n`.
+pub fn byte_range(range: &str, size: u64) -> ByteRange {
+    let Some((first, last)) = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.split_once('-'))
+    else {
+        return ByteRange::Ignored;
+    };
+    let (from, end) = match (number(first), number(last)) {
+        (Some(from), Some(last)) if from <= last => (from, size.min(last.saturating_add(1))),
+        (Some(from), None) if last.is_empty() => (from, size),
+        (None, Some(len)) if first.is_empty() => (size - size.min(len), size),
+        _ => return ByteRange::Ignored,
+    };
+    match end.checked_sub(from) {
+        None | Some(0) => ByteRange::Unsatisfiable,
+        Some(len) => ByteRange::Bytes { from, len },
+    }
+}
+
+/// Digits only. What is larger than any size reads as the largest number.
+fn number(digits: &str) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
+/// Whether `If-None-Match` names this ETag, or any. The comparison is the weak one.
+pub fn matches_etag(if_none_match: &str, etag: &str) -> bool {
+    if_none_match
+        .split(',')
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+/// A download under this name: all but letters, digits and `-._~` as %XX of UTF-8, as RFC 8187 has it.
+pub fn disposition(name: Option<&str>) -> String {
+    let Some(name) = name else {
+        return "attachment".into();
+    };
+    let start = String::from("attachment; filename*=UTF-8''");
+    name.bytes().fold(start, |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(byte as char);
+        } else {
+            const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+            let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+            text.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_parts_are_ranges() {
+        let size = 2 * CHUNK_BYTES + 1;
+        assert_eq!(part_of("bytes=0-", size), Some(0));
+        assert_eq!(part_of("bytes=4000000-", size), Some(2));
+        for range in [
+            "bytes=6000000-",
+            "bytes=1-",
+            "bytes=0-1",
+            "bytes=-5",
+            "bytes=",
+            "bytes=+0-",
+            "items=0-",
+            "bytes=99999999999999999999-",
+        ] {
+            assert_eq!(part_of(range, size), None, "{range}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_read_as_http_means_it() {
+        let bytes = |from, len| ByteRange::Bytes { from, len };
+        for (range, meaning) in [
+            ("bytes=0-1", bytes(0, 2)),
+            ("bytes=0-", bytes(0, 10)),
+            ("bytes=9-99999999999999999999", bytes(9, 1)),
+            ("bytes=-3", bytes(7, 3)),
+            ("bytes=-11", bytes(0, 10)),
+            ("bytes=-0", ByteRange::Unsatisfiable),
+            ("bytes=10-", ByteRange::Unsatisfiable),
+            ("bytes=99999999999999999999-", ByteRange::Unsatisfiable),
+            ("bytes=5-4", ByteRange::Ignored),
+            ("bytes=0-1,3-4", ByteRange::Ignored),
+            ("bytes=-", ByteRange::Ignored),
+            ("items=0-1", ByteRange::Ignored),
+            ("", ByteRange::Ignored),
+        ] {
+            assert_eq!(byte_range(range, 10), meaning, "{range}");
+        }
+        assert_eq!(byte_range("bytes=0-", 0), ByteRange::Unsatisfiable);
+    }
+
+    #[test]
+    fn a_known_tag_may_stand_in_a_list_and_be_weak() {
+        for known in ["\"a\"", "W/\"a\"", "\"b\", \"a\"", "*"] {
+            assert!(matches_etag(known, "\"a\""), "{known}");
+        }
+        for unknown in ["", "a", "\"b\"", "\"A\""] {
+            assert!(!matches_etag(unknown, "\"a\""), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_file_name_cannot_break_out_of_its_header() {
+        assert_eq!(
+            disposition(Some("a\"b;\r\nc é.txt")),
+            "attachment; filename*=UTF-8''a%22b%3B%0D%0Ac%20%C3%A9.txt"
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! What no input may do to the parsers that face strangers: each function takes any bytes, and panics when
+//! one of its promises is broken.
+//!
+//! `cargo xtask fuzz NAME` looks for such bytes, guided by the code they reach; what it keeps lies in
+//! `corpus/NAME` and is tried again by every test run (`tests/corpora.rs`).
+
+mod token;
+
+pub use token::token;
+
+/// A promise about any input.
+pub type Target = fn(&[u8]);
+
+/// Every target by the name of its program and corpus.
+pub const ALL: [(&str, Target); 1] = [("token", token)];

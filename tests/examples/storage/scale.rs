@@ -1,0 +1,190 @@
+//! The cost of each call beside ever more blobs and users.
+
+use candid::Principal;
+use integration_tests::{Setup, bucket, chat, index, operator};
+use openstorage_types::{
+    bucket::{AddBlobReferenceArgs, RemoveBlobReferenceArgs},
+    index::{AllocatedBucketArgs, UserArgs},
+};
+
+use crate::{
+    figures::{Goal, Report},
+    grown::{self, one_of_many, whole},
+    meter::{Account, Meter, of_method, sum},
+};
+
+/// Calls of each kind whose mean is taken.
+const CALLS: u64 = 20;
+
+struct Bench {
+    setup: Setup,
+    meter: Meter,
+    owner: Principal,
+    accessor: Principal,
+    /// Opens what `accessor` sees.
+    token: String,
+    /// Blobs that were pushed besides those that were grown.
+    pushed: u64,
+}
+
+pub fn measure(report: &mut Report, sizes: Vec<u64>) {
+    let setup = Setup::new();
+    let (owner, room) = setup.user_with_chat(1);
+    let data = b"a first picture";
+    let reference = setup.upload(owner, data, room.accessor_id);
+    let message = chat::post(&setup, owner, room.chat_id, &reference);
+    let (_, token) = chat::access(&setup, owner, room.chat_id, message);
+    let mut bench = Bench {
+        meter: Meter::new(&setup),
+        setup,
+        owner,
+        accessor: room.accessor_id,
+        token,
+        pushed: 0,
+    };
+    let mut stored = 0;
+    for size in sizes {
+        println!("  {size} blobs of one user, and {size} users");
+        let more = (bench.owner, bench.accessor);
+        let (setup, meter) = (&bench.setup, &mut bench.meter);
+        let ((), accounts) = meter.of(|| grown::grow(setup, more.0, more.1, stored, size));
+        stored = size;
+        let upgrades = accounts
+            .iter()
+            .filter(|account| account.kind == "upgrade" && account.canister == bench.setup.bucket);
+        let upgrade = upgrades.last().expect("the bucket was upgraded");
+        report.at(size, "upgrade", upgrade.usage.instructions as f64);
+        bench.quiet();
+        bench.calls(report, size);
+    }
+    for (key, size) in [
+        ("upload_8b_at_10k_instr", 10_000),
+        ("upload_8b_at_100k_instr", 100_000),
+        ("upload_8b_at_1m_instr", 1_000_000),
+    ] {
+        let what = "push_chunk of 8 bytes by a user with so many files, instructions";
+        report.from_scale(key, what, "push_chunk", size, Goal::at_most(1e6, 0.04e6));
+    }
+    for (key, size) in [
+        ("upgrade_instr_at_10", 10),
+        ("upgrade_instr_at_10k", 10_000),
+        ("upgrade_instr_at_1m", 1_000_000),
+    ] {
+        let what = "upgrade of a bucket with so many blobs, instructions";
+        report.from_scale(key, what, "upgrade", size, Goal::at_most(2e6, 0.0));
+    }
+}
+
+impl Bench {
+    /// Until nothing happens any more by itself.
+    fn quiet(&mut self) {
+        let setup = &self.setup;
+        self.meter.of(|| {
+            setup.settle("both have told each other everything", |setup| {
+                let heard = index::status(setup)
+                    .buckets
+                    .iter()
+                    .all(|row| row.events_behind == 0);
+                let told = bucket::status(setup, setup.bucket).events_unsent == 0;
+                (heard && told).then_some(())
+            });
+            for _ in 0..10 {
+                setup.pic.tick();
+            }
+        });
+    }
+
+    /// The mean of what `count` calls use; `work` is given the number of each.
+    fn mean(
+        &mut self,
+        cost: impl Fn(&Setup, &[Account]) -> u64,
+        mut work: impl FnMut(&Setup, u64),
+    ) -> f64 {
+        let setup = &self.setup;
+        let ((), accounts) = self.meter.of(|| (0..CALLS).for_each(|n| work(setup, n)));
+        cost(setup, &accounts) as f64 / CALLS as f64
+    }
+
+    fn calls(&mut self, report: &mut Report, size: u64) {
+        let in_bucket = |method: &'static str| {
+            move |setup: &Setup, accounts: &[Account]| of_method(accounts, setup.bucket, method)
+        };
+        let (owner, accessor) = (self.owner, self.accessor);
+        let first = self.pushed;
+        self.pushed += CALLS;
+        let new = |n: u64| (1 << 40 | (first + n)).to_le_bytes();
+        let figure = self.mean(in_bucket("push_chunk"), |setup, n| {
+            let pushed = bucket::push_chunk(setup, setup.bucket, owner, whole(&new(n), accessor));
+            pushed.expect("it is taken");
+        });
+        report.at(size, "push_chunk", figure);
+
+        let other = Principal::from_slice(&[7; 10]);
+        let token = self.token.clone();
+        let figure = self.mean(in_bucket("add_blob_reference"), |setup, n| {
+            let args = AddBlobReferenceArgs {
+                blob_id: whole(&new(n), accessor).blob_id,
+                accessor_ids: vec![other],
+                mime_type: "image/png".into(),
+                name: None,
+                from_accessor: accessor,
+                token: token.clone(),
+            };
+            bucket::add_blob_reference(setup, setup.bucket, owner, args).expect("it is added");
+        });
+        report.at(size, "add_blob_reference", figure);
+
+        let figure = self.mean(in_bucket("remove_blob_reference"), |setup, n| {
+            let args = RemoveBlobReferenceArgs {
+                blob_id: whole(&new(n), accessor).blob_id,
+                accessor_id: other,
+                owner,
+                token: None,
+            };
+            let removed: Result<(), openstorage_types::bucket::RemoveBlobReferenceError> =
+                setup.call(setup.bucket, owner, "remove_blob_reference", (args,));
+            removed.expect("it is removed");
+        });
+        report.at(size, "remove_blob_reference", figure);
+
+        let token = self.token.clone();
+        let figure = self.mean(in_bucket("http_request"), |setup, n| {
+            let blob_id = whole(&new(n), accessor).blob_id;
+            let url = format!("/{accessor}/{blob_id}?token={token}");
+            let response = bucket::get(setup, setup.bucket, &url, &[]);
+            assert_eq!(response.status_code, 200);
+        });
+        report.at(size, "http_request", figure);
+        self.quiet();
+
+        let in_index = |setup: &Setup, accounts: &[Account]| {
+            of_method(accounts, setup.index, "allocated_bucket")
+        };
+        let figure = self.mean(in_index, |setup, n| {
+            let args = AllocatedBucketArgs {
+                blob_id: whole(&(1 << 50 | n).to_le_bytes(), accessor).blob_id,
+                size: 1_000,
+                exclude: vec![],
+            };
+            index::allocated_bucket(setup, owner, args).expect("there is a bucket");
+        });
+        report.at(size, "allocated_bucket", figure);
+
+        // All that follows, in both canisters, until both are quiet.
+        let all = |_: &Setup, accounts: &[Account]| {
+            let updates = accounts.iter().filter(|account| account.kind != "query");
+            sum(&updates.cloned().collect::<Vec<_>>())
+        };
+        let figure = self.mean(all, |setup, n| {
+            let args = UserArgs {
+                user: one_of_many(n % size),
+                byte_limit: 2_000_000 + size + n,
+            };
+            index::update_user(setup, operator(), args).expect("the operator may");
+            for _ in 0..6 {
+                setup.pic.tick();
+            }
+        });
+        report.at(size, "sync of a user", figure);
+    }
+}
