@@ -34,7 +34,10 @@ pub fn run(workspace: &Workspace, name: &str, minutes: u32) -> Result<()> {
     fuzz.args([&found, &corpus])
         .arg(format!("-max_total_time={}", u64::from(minutes) * 60))
         .arg(format!("-max_len={INPUT_BYTES_MAX}"))
-        .arg(format!("-artifact_prefix={}/broken-{name}-", crate_dir.display()))
+        .arg(format!(
+            "-artifact_prefix={}/broken-{name}-",
+            crate_dir.display()
+        ))
         .arg("-print_final_stats=1");
     let status = fuzz.status().context("the fuzzer could not be started")?;
     if !status.success() {

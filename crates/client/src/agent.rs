@@ -109,10 +109,18 @@ mod tests {
 
     #[test]
     fn only_this_machine_is_asked_for_its_root_key() {
-        for url in ["http://localhost:8080", "http://a.localhost/x", "http://127.0.0.1:1/"] {
+        for url in [
+            "http://localhost:8080",
+            "http://a.localhost/x",
+            "http://127.0.0.1:1/",
+        ] {
             assert!(is_local(url), "{url}");
         }
-        for url in ["https://icp0.io", "https://localhost.icp0.io", "https://x.io/?localhost"] {
+        for url in [
+            "https://icp0.io",
+            "https://localhost.icp0.io",
+            "https://x.io/?localhost",
+        ] {
             assert!(!is_local(url), "{url}");
         }
     }

@@ -22,11 +22,7 @@ pub fn url(reference: &BlobReference, accessor_id: Principal, token: &str, port:
 ///
 /// # Errors
 /// Anything but 200 with `size` bytes.
-pub async fn over_http(
-    url: &str,
-    size: u64,
-    on_progress: OnProgress<'_>,
-) -> Result<BlobId> {
+pub async fn over_http(url: &str, size: u64, on_progress: OnProgress<'_>) -> Result<BlobId> {
     let parsed = Url::parse(url)?;
     let client = web::client(&parsed)?;
     let failed = || format!("cannot fetch {url}");

@@ -26,9 +26,8 @@ pub struct Link {
 
 impl Link {
     pub fn parse(text: &str) -> Result<Self, Verdict> {
-        let url = Url::parse(text).map_err(|error| {
-            Verdict::no_url(format!("this is no URL ({error})"))
-        })?;
+        let url = Url::parse(text)
+            .map_err(|error| Verdict::no_url(format!("this is no URL ({error})")))?;
         let host = url.host_str().unwrap_or_default();
         let named = url.query_pairs().find(|(name, _)| name == "canisterId");
         let first = host.split('.').next().unwrap_or_default();
@@ -37,7 +36,9 @@ impl Link {
             None => Principal::from_text(first),
         };
         let bucket = bucket.map_err(|_| {
-            Verdict::no_url(format!("neither the host `{host}` nor a `canisterId` names a bucket"))
+            Verdict::no_url(format!(
+                "neither the host `{host}` nor a `canisterId` names a bucket"
+            ))
         })?;
         let (accessor_id, blob_id) = path(url.path())?;
         Ok(Self {
@@ -55,7 +56,11 @@ fn network(url: &Url) -> String {
     if MAINNET_DOMAINS.iter().any(|domain| host.ends_with(domain)) {
         return MAINNET.into();
     }
-    let name = if host.ends_with("localhost") { "localhost" } else { host };
+    let name = if host.ends_with("localhost") {
+        "localhost"
+    } else {
+        host
+    };
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
     format!("{}://{name}{port}", url.scheme())
 }
@@ -71,9 +76,7 @@ fn path(path: &str) -> Result<(Principal, BlobId), Verdict> {
     let accessor_id = Principal::from_text(accessor)
         .ok()
         .filter(|id| id.to_text() == accessor)
-        .ok_or_else(|| {
-            Verdict::form(format!("`{accessor}` is no principal in its usual form"))
-        })?;
+        .ok_or_else(|| Verdict::form(format!("`{accessor}` is no principal in its usual form")))?;
     let blob_id = blob.parse().map_err(|_| {
         Verdict::form(format!(
             "`{blob}` is no blob id: that is 64 lower-case hexadecimal digits"
@@ -86,9 +89,9 @@ fn token(query: &str) -> Result<String, Verdict> {
     let mut tokens = query
         .split('&')
         .filter_map(|pair| pair.strip_prefix("token="));
-    let token = tokens.next().ok_or_else(|| {
-        Verdict::token("the URL has no `token=`".into())
-    })?;
+    let token = tokens
+        .next()
+        .ok_or_else(|| Verdict::token("the URL has no `token=`".into()))?;
     if tokens.next().is_some() {
         return Err(Verdict::token("the URL has more than one `token=`".into()));
     }
@@ -111,10 +114,22 @@ mod tests {
         let blob = blob();
         let local = "http://localhost:8080";
         for (url, network) in [
-            (format!("http://{BUCKET}.localhost:8080/{ACCESSOR}/{blob}?token=t"), local),
-            (format!("http://{BUCKET}.raw.localhost:8080/m/{ACCESSOR}/{blob}?token=t"), local),
-            (format!("http://localhost:8080/{ACCESSOR}/{blob}?canisterId={BUCKET}&token=t"), local),
-            (format!("https://{BUCKET}.icp0.io/{ACCESSOR}/{blob}?token=t"), MAINNET),
+            (
+                format!("http://{BUCKET}.localhost:8080/{ACCESSOR}/{blob}?token=t"),
+                local,
+            ),
+            (
+                format!("http://{BUCKET}.raw.localhost:8080/m/{ACCESSOR}/{blob}?token=t"),
+                local,
+            ),
+            (
+                format!("http://localhost:8080/{ACCESSOR}/{blob}?canisterId={BUCKET}&token=t"),
+                local,
+            ),
+            (
+                format!("https://{BUCKET}.icp0.io/{ACCESSOR}/{blob}?token=t"),
+                MAINNET,
+            ),
         ] {
             let link = Link::parse(&url).expect(&url);
             let expected = Link {
@@ -134,12 +149,30 @@ mod tests {
         let upper = blob.to_uppercase();
         for (url, word) in [
             ("nonsense".into(), "no URL"),
-            (format!("http://localhost:8080/{ACCESSOR}/{blob}?token=t"), "names a bucket"),
-            (format!("http://{BUCKET}.localhost/{ACCESSOR}?token=t"), "accessor_id"),
-            (format!("http://{BUCKET}.localhost/{ACCESSOR}/{upper}?token=t"), "lower-case"),
-            (format!("http://{BUCKET}.localhost/aaaaa/{blob}?token=t"), "no principal"),
-            (format!("http://{BUCKET}.localhost/{ACCESSOR}/{blob}"), "no `token="),
-            (format!("http://{BUCKET}.localhost/{ACCESSOR}/{blob}?token=a&token=b"), "more than one"),
+            (
+                format!("http://localhost:8080/{ACCESSOR}/{blob}?token=t"),
+                "names a bucket",
+            ),
+            (
+                format!("http://{BUCKET}.localhost/{ACCESSOR}?token=t"),
+                "accessor_id",
+            ),
+            (
+                format!("http://{BUCKET}.localhost/{ACCESSOR}/{upper}?token=t"),
+                "lower-case",
+            ),
+            (
+                format!("http://{BUCKET}.localhost/aaaaa/{blob}?token=t"),
+                "no principal",
+            ),
+            (
+                format!("http://{BUCKET}.localhost/{ACCESSOR}/{blob}"),
+                "no `token=",
+            ),
+            (
+                format!("http://{BUCKET}.localhost/{ACCESSOR}/{blob}?token=a&token=b"),
+                "more than one",
+            ),
         ] {
             let verdict = Link::parse(&url).expect_err(&url);
             assert!(verdict.because.contains(word), "{url}: {}", verdict.because);

@@ -50,7 +50,8 @@ impl Verdict {
     }
 
     fn no_url(because: String) -> Self {
-        let repair = "copy the whole URL: http(s)://{bucket}.{gateway}/{accessor_id}/{blob_id}?token=…";
+        let repair =
+            "copy the whole URL: http(s)://{bucket}.{gateway}/{accessor_id}/{blob_id}?token=…";
         Self {
             status: None,
             because,
@@ -59,7 +60,8 @@ impl Verdict {
     }
 
     fn form(because: String) -> Self {
-        let repair = "build URLs with the library's `url()`, from the reference as the app stored it";
+        let repair =
+            "build URLs with the library's `url()`, from the reference as the app stored it";
         Self::new(401, because, repair)
     }
 
