@@ -9,8 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::web;
 
-/// Where a browser finds the blob. On the gateway's raw domain: buckets do not certify what they serve
-/// yet, and elsewhere a gateway refuses what is not certified.
+/// Where a browser finds the blob, and the gateway verifies what the bucket answers.
 pub fn url(reference: &BlobReference, accessor_id: Principal, token: &str, port: u16) -> String {
     let BlobReference {
         bucket, blob_id, ..
