@@ -48,6 +48,14 @@ struct Sight {
     stored: Stored,
 }
 
+/// A blob that the accessor does not see.
+struct Absent {
+    accessor: Principal,
+    blob: BlobId,
+    /// The token opens this blob alone.
+    is_bound: bool,
+}
+
 impl Bucket {
     /// `certificate` is the subnet's, of what [`Bucket::certified`] said last; none in a call that changes
     /// something, whose answer the subnet itself certifies.
@@ -83,9 +91,7 @@ impl Bucket {
         match self.sight(ranges.unwrap_or(path), query, now) {
             Ok(sight) if ranges.is_some() => self.any_range(&sight, request, is_head, certificate),
             Ok(sight) => self.certified_answer(&sight, request, is_head, certificate),
-            Err(Some((accessor, blob))) if ranges.is_none() => {
-                self.missing(&accessor, &blob, certificate).into()
-            }
+            Err(Some(absent)) if ranges.is_none() => self.missing(&absent, certificate).into(),
             Err(Some(_)) => {
                 let (head, body) = self.certify.shapes.missing();
                 let mut response = head.response(body);
@@ -101,12 +107,7 @@ impl Bucket {
     }
 
     /// What a path and a token show; the error is what is not there, if the token allows to know that.
-    fn sight(
-        &self,
-        path: &str,
-        query: &str,
-        now: Now,
-    ) -> Result<Sight, Option<(Principal, BlobId)>> {
+    fn sight(&self, path: &str, query: &str, now: Now) -> Result<Sight, Option<Absent>> {
         // The token first: junk costs least there.
         let token = parse_query(query).ok_or(None)?;
         let (accessor, blob) = parse_path(path).ok_or(None)?;
@@ -117,10 +118,14 @@ impl Bucket {
             owner: None,
         };
         let checked = self.access.check(token, &wanted, now.ms);
-        checked.map_err(|_| None)?;
+        let claims = checked.map_err(|_| None)?;
         let seen = self.references.seen(&blob, &accessor);
         let there = seen.zip(self.stored(&blob));
-        let (seen, stored) = there.ok_or(Some((accessor, blob)))?;
+        let (seen, stored) = there.ok_or(Some(Absent {
+            accessor,
+            blob,
+            is_bound: claims.scope.contains(Scope::BOUND_TO_BLOB),
+        }))?;
         Ok(Sight {
             accessor,
             blob,
@@ -180,17 +185,15 @@ impl Bucket {
         Answer { response, part }
     }
 
-    /// Certified where the accessor sees anything here: then there is a place for it in the tree.
-    fn missing(
-        &self,
-        accessor: &Principal,
-        blob: &BlobId,
-        certificate: Option<&[u8]>,
-    ) -> HttpResponse {
+    /// Certified where the accessor sees anything here: then there is a place for it in the tree. The proof
+    /// shows the ids of blobs beside the one that is missing, so a token for one blob gets none.
+    fn missing(&self, absent: &Absent, certificate: Option<&[u8]>) -> HttpResponse {
         let (head, body) = self.certify.shapes.missing();
         let mut response = head.response(body);
-        let proof = certificate
-            .and_then(|certificate| self.certify.prove_missing(certificate, accessor, blob));
+        let proof = certificate.filter(|_| !absent.is_bound).and_then(|known| {
+            let Absent { accessor, blob, .. } = absent;
+            self.certify.prove_missing(known, accessor, blob)
+        });
         let proof = proof.map(|proof| (CERTIFICATE.into(), proof));
         response.headers.extend(proof);
         response

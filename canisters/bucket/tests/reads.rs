@@ -123,7 +123,23 @@ fn without_a_valid_token_every_path_looks_the_same() {
     }
     // Whoever may see what the chat sees learns that it does not see this.
     let other = format!("{}?token={token}", path(b"other"));
-    assert_eq!(get(&world, &other).status_code, 404);
+    let missing = get(&world, &other);
+    assert_eq!(missing.status_code, 404);
+    // The proof shows the ids of blobs beside it, so whoever may see one blob alone gets none.
+    assert!(missing.header("IC-Certificate").is_some());
+    let one = blob_id(b"other");
+    let bound = world.token(Grant {
+        scope: Scope::READ.with(Scope::BOUND_TO_BLOB),
+        dn: None,
+        blob: Some(one.0),
+        owner: None,
+        principal: bob(),
+        iat_ms: world.now.ms,
+        exp_ms: world.now.ms + READ_TOKEN_LIFE_MS,
+    });
+    let missing = get(&world, &format!("{}?token={bound}", path(b"other")));
+    assert_eq!(missing.status_code, 404);
+    assert_eq!(missing.header("IC-Certificate"), None);
 }
 
 #[test]

@@ -169,6 +169,7 @@ pub struct Expect {
 /// What a valid token says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claims {
+    pub scope: Scope,
     pub principal: Principal,
     pub iat_ms: u64,
     pub exp_ms: u64,
@@ -359,6 +360,7 @@ impl Token {
             return Err(TokenError::Expired);
         }
         Ok(Claims {
+            scope: self.scope,
             principal: Principal::from_slice(&claims[TIMES_BYTES..]),
             iat_ms,
             exp_ms,

@@ -116,6 +116,7 @@ fn a_token_says_what_was_granted_and_always_reads_the_same() {
         assert_eq!(
             claims,
             Claims {
+                scope: grant.scope,
                 principal: grant.principal,
                 iat_ms: grant.iat_ms,
                 exp_ms: grant.exp_ms

@@ -1,0 +1,313 @@
+//! What a bucket answers to a browser, under the verifier that gateways have built in: every answer that says
+//! it is certified verifies, and nothing else does in its place.
+
+use candid::Principal;
+use ic_http_certification::{self as certified, Method, StatusCode};
+use ic_response_verification::{types::VerificationInfo, verify_request_response_pair};
+use integration_tests::{Setup, bucket, bytes, chat, user};
+use openstorage_types::{
+    BlobId, BlobReference, bucket::RemoveBlobReferenceArgs, http::HttpResponse,
+};
+use pocket_ic::PocketIcBuilder;
+
+/// How old a certificate may be, as gateways have it.
+const AGE_MAX_NS: u128 = 300_000_000_000;
+
+/// A bucket with blobs that one chat sees, and what opens them.
+struct Shelf {
+    setup: Setup,
+    accessor: Principal,
+    token: String,
+    picture: BlobReference,
+    film: BlobReference,
+}
+
+/// A request and its answer.
+#[derive(Clone)]
+struct Exchange {
+    method: &'static str,
+    url: String,
+    answer: HttpResponse,
+}
+
+impl Shelf {
+    fn new() -> Self {
+        // Only a network with an NNS has a root key.
+        let builder = PocketIcBuilder::new().with_nns_subnet();
+        let pic = builder.with_application_subnet().build();
+        let setup = Setup::deploy(pic, Default::default());
+        let (alice, room) = setup.user_with_chat(1);
+        let accessor = room.accessor_id;
+        let picture = setup.upload(alice, &bytes(5_000, 1), accessor);
+        let film = setup.upload(alice, &bytes(5_000_001, 2), accessor);
+        let message = chat::post(&setup, alice, room.chat_id, &picture);
+        let (_, token) = chat::access(&setup, alice, room.chat_id, message);
+        Self {
+            setup,
+            accessor,
+            token,
+            picture,
+            film,
+        }
+    }
+
+    fn url(&self, blob: BlobId) -> String {
+        format!("/{}/{blob}?token={}", self.accessor, self.token)
+    }
+
+    fn ask(&self, method: &'static str, url: String, headers: &[(&str, &str)]) -> Exchange {
+        let answer = bucket::request(&self.setup, self.setup.bucket, method, &url, headers);
+        Exchange {
+            method,
+            url,
+            answer,
+        }
+    }
+
+    /// What the verifier takes of an exchange; none where it refuses it.
+    fn verify(&self, exchange: &Exchange) -> Result<VerificationInfo, String> {
+        let method = Method::from_bytes(exchange.method.as_bytes()).unwrap();
+        let request = certified::HttpRequest::builder()
+            .with_method(method)
+            .with_url(exchange.url.as_str())
+            .build();
+        let answer = &exchange.answer;
+        let response = certified::HttpResponse::builder()
+            .with_status_code(StatusCode::from_u16(answer.status_code).unwrap())
+            .with_headers(answer.headers.clone())
+            .with_body(answer.body.as_ref())
+            .build();
+        let pic = &self.setup.pic;
+        let now = pic.get_time().as_nanos_since_unix_epoch();
+        verify_request_response_pair(
+            request,
+            response,
+            self.setup.bucket.as_slice(),
+            now.into(),
+            AGE_MAX_NS,
+            &pic.root_key().expect("the network has a root key"),
+            2,
+        )
+        .map_err(|error| error.to_string())
+    }
+
+    /// One exchange of each kind that is certified.
+    fn exchanges(&self) -> Vec<Exchange> {
+        let (picture, film) = (self.picture.blob_id, self.film.blob_id);
+        let etag = format!("\"{film}\"");
+        let range = |from| vec![("Range", from)];
+        let known = vec![("If-None-Match", etag.as_str())];
+        let absent = BlobId([7; 32]);
+        [
+            ("GET", picture, vec![], 200, 5_000),
+            ("HEAD", picture, vec![], 200, 0),
+            ("GET", film, vec![], 206, 2_000_000),
+            ("GET", film, range("bytes=0-"), 206, 2_000_000),
+            ("GET", film, range("bytes=2000000-"), 206, 2_000_000),
+            ("GET", film, range("bytes=4000000-"), 206, 1_000_001),
+            ("HEAD", film, vec![], 200, 0),
+            ("GET", film, known.clone(), 304, 0),
+            ("HEAD", film, known, 304, 0),
+            ("GET", film, range("bytes=6000000-"), 416, 0),
+            ("GET", absent, vec![], 404, 31),
+        ]
+        .into_iter()
+        .map(|(method, blob, headers, status, len)| {
+            let exchange = self.ask(method, self.url(blob), &headers);
+            let answer = &exchange.answer;
+            let kind = format!("{method} {blob} {headers:?}");
+            assert_eq!(
+                (answer.status_code, answer.body.len()),
+                (status, len),
+                "{kind}"
+            );
+            exchange
+        })
+        .collect()
+    }
+
+    #[track_caller]
+    fn verifies(&self, exchange: &Exchange) {
+        let (method, status) = (exchange.method, exchange.answer.status_code);
+        match self.verify(exchange) {
+            Ok(VerificationInfo {
+                response: Some(response),
+                ..
+            }) => {
+                // All that was sent, and nothing that was not, is certified.
+                assert_eq!(response.status_code, Some(status));
+                assert_eq!(response.headers.len(), exchange.answer.headers.len());
+            }
+            Ok(_) => panic!("{method} {status} says that it is not certified"),
+            Err(error) => panic!("{method} {status}: {error}"),
+        }
+    }
+
+    #[track_caller]
+    fn fails(&self, what: &str, exchange: &Exchange) {
+        let (method, status) = (exchange.method, exchange.answer.status_code);
+        let taken = self.verify(exchange);
+        assert!(taken.is_err(), "{method} {status} verifies with {what}");
+    }
+}
+
+#[test]
+fn every_certified_answer_verifies_and_no_other_in_its_place() {
+    let shelf = Shelf::new();
+    let exchanges = shelf.exchanges();
+    for exchange in &exchanges {
+        shelf.verifies(exchange);
+        for (what, changed) in changes(exchange) {
+            shelf.fails(&what, &changed);
+        }
+    }
+    // No node can serve one blob's answer for another, nor the one to GET for the one to HEAD.
+    for (i, one) in exchanges.iter().enumerate() {
+        for other in &exchanges[..i] {
+            let swapped = Exchange {
+                answer: other.answer.clone(),
+                ..one.clone()
+            };
+            let is_own = |exchange: &Exchange| matches!(exchange.answer.status_code, 304 | 416);
+            let is_part = |exchange: &Exchange| {
+                let range = exchange.answer.header("content-range");
+                exchange.answer.status_code == 206
+                    && range.is_some_and(|range| !range.starts_with("bytes 0-"))
+            };
+            // What is the same whatever was asked of a blob verifies with all questions about it. A
+            // gateway compares the range of a part with the one that it asked for.
+            let may = one.url == other.url
+                && (is_own(other) || is_part(other) || one.method == other.method);
+            assert_eq!(
+                shelf.verify(&swapped).is_ok(),
+                may,
+                "{} for {} {}",
+                other.answer.status_code,
+                one.method,
+                one.answer.status_code
+            );
+        }
+    }
+}
+
+/// An exchange with one thing changed, in every way that a node could.
+fn changes(exchange: &Exchange) -> Vec<(String, Exchange)> {
+    let mut changed = vec![];
+    let mut with = |what: String, change: &dyn Fn(&mut HttpResponse)| {
+        let mut exchange = exchange.clone();
+        change(&mut exchange.answer);
+        changed.push((what, exchange));
+    };
+    for status in [200, 206, 304, 404, 416] {
+        if status != exchange.answer.status_code {
+            with(format!("status {status}"), &|answer| {
+                answer.status_code = status
+            });
+        }
+    }
+    with("a byte more".into(), &|answer| answer.body.push(0));
+    if let Some(last) = exchange.answer.body.len().checked_sub(1) {
+        for at in [0, last] {
+            with(format!("byte {at} changed"), &|answer| answer.body[at] ^= 1);
+        }
+        with("a byte less".into(), &|answer| {
+            answer.body.pop();
+        });
+    }
+    for (at, (name, _)) in exchange.answer.headers.iter().enumerate() {
+        with(format!("{name} changed"), &|answer| {
+            answer.headers[at].1.push('0')
+        });
+        with(format!("no {name}"), &|answer| {
+            answer.headers.remove(at);
+        });
+    }
+    with("another header".into(), &|answer| {
+        let header = ("Set-Cookie".into(), "a=b".into());
+        answer.headers.push(header);
+    });
+    changed
+}
+
+#[test]
+fn answers_verify_after_an_upgrade_and_after_a_deletion() {
+    let shelf = Shelf::new();
+    let setup = &shelf.setup;
+    setup.upgrade(setup.bucket, "bucket").unwrap();
+    setup.pic.tick();
+    for exchange in shelf.exchanges() {
+        shelf.verifies(&exchange);
+    }
+    let alice = user(1);
+    let args = RemoveBlobReferenceArgs {
+        blob_id: shelf.film.blob_id,
+        accessor_id: shelf.accessor,
+        owner: alice,
+        token: None,
+    };
+    let before = shelf.ask("GET", shelf.url(shelf.film.blob_id), &[]);
+    bucket::delete_blob(setup, setup.bucket, alice, args).unwrap();
+    let gone = shelf.ask("GET", shelf.url(shelf.film.blob_id), &[]);
+    assert_eq!(gone.answer.status_code, 404);
+    shelf.verifies(&gone);
+    // What was there cannot be shown under today's certificate.
+    let header = |exchange: &Exchange| {
+        let header = exchange.answer.header("ic-certificate").unwrap();
+        header
+            .split_once(", tree=")
+            .map(|(certificate, tree)| (certificate.to_string(), tree.to_string()))
+            .unwrap()
+    };
+    let mut mixed = before.clone();
+    let (certificate, tree) = (header(&gone).0, header(&before).1);
+    for (name, value) in &mut mixed.answer.headers {
+        if name == "IC-Certificate" {
+            *value = format!("{certificate}, tree={tree}");
+        }
+    }
+    shelf.fails("the certificate of later", &mixed);
+    let picture = shelf.ask("GET", shelf.url(shelf.picture.blob_id), &[]);
+    shelf.verifies(&picture);
+}
+
+#[test]
+fn what_is_not_certified_says_so_or_fails() {
+    let shelf = Shelf::new();
+    let film = shelf.film.blob_id;
+    let range = shelf.ask(
+        "GET",
+        format!("/m{}", shelf.url(film)),
+        &[("Range", "bytes=9-18")],
+    );
+    assert_eq!(
+        (range.answer.status_code, range.answer.body.len()),
+        (206, 10)
+    );
+    for url in [range.url.as_str(), "/status", "/metrics", "/logs"] {
+        let exchange = shelf.ask("GET", url.into(), &[]);
+        let info = shelf.verify(&exchange).unwrap();
+        assert!(info.response.is_none(), "{url} says that it is certified");
+    }
+    // Nobody can pass a blob off as one of them.
+    let mut bare = shelf.ask("GET", shelf.url(film), &[]);
+    let loose = |name: &str| {
+        range
+            .answer
+            .headers
+            .iter()
+            .find(|header| header.0 == name)
+            .cloned()
+    };
+    bare.answer
+        .headers
+        .retain(|(name, _)| !name.starts_with("IC-Certificate"));
+    bare.answer.headers.extend(loose("IC-Certificate"));
+    bare.answer
+        .headers
+        .extend(loose("IC-CertificateExpression"));
+    shelf.fails("the proof that nothing is certified elsewhere", &bare);
+    // A refusal of a token proves nothing.
+    let refused = shelf.ask("GET", format!("/{}/{film}?token=x", shelf.accessor), &[]);
+    assert_eq!(refused.answer.status_code, 401);
+    shelf.fails("no token", &refused);
+}
