@@ -47,12 +47,11 @@ async function bytesOf(blob: Blob): Promise<Uint8Array> {
 }
 
 /**
- * What the gateway serves at a URL. Buckets certify no answer, so it passes theirs on from a canister's raw
- * domain only; and not every system resolves names below `localhost`.
+ * What the gateway serves at a URL, having verified it. Not every system resolves names below `localhost`.
  */
 function served(url: string): Promise<{ status: number | undefined; bytes: Buffer }> {
   const { pathname, search, searchParams, port } = new URL(url);
-  const host = `${searchParams.get("canisterId")}.raw.localhost:${port}`;
+  const host = `${searchParams.get("canisterId")}.localhost:${port}`;
   return new Promise((resolve, reject) => {
     const asking = request({ host: "127.0.0.1", port, path: pathname + search, headers: { host } }, async (answer) => {
       const pieces: Buffer[] = [];

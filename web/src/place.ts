@@ -8,11 +8,8 @@ export const isLocal = /(^|\.)localhost$|^127\.|^\[::1\]$/.test(hostname);
 /** Where calls go: a local network takes them on the page's own origin. */
 export const host = isLocal ? origin : "https://icp-api.io";
 
-/**
- * Below which hosts buckets serve blobs. On the raw domain: a gateway passes on there what buckets do not
- * certify.
- */
-export const gateway = isLocal ? `${protocol}//raw.localhost${port && `:${port}`}` : "https://raw.icp0.io";
+/** Below which host buckets serve blobs. */
+export const gateway = isLocal ? `${protocol}//localhost${port && `:${port}`}` : "https://icp0.io";
 
 export interface Env {
   readonly index: string;

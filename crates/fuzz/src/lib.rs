@@ -4,12 +4,21 @@
 //! `cargo xtask fuzz NAME` looks for such bytes, guided by the code they reach; what it keeps lies in
 //! `corpus/NAME` and is tried again by every test run (`tests/corpora.rs`).
 
+mod request;
 mod token;
 
+pub use request::{file_name, if_none_match, path, query, range};
 pub use token::token;
 
 /// A promise about any input.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its program and corpus.
-pub const ALL: [(&str, Target); 1] = [("token", token)];
+pub const ALL: [(&str, Target); 6] = [
+    ("file_name", file_name),
+    ("if_none_match", if_none_match),
+    ("path", path),
+    ("query", query),
+    ("range", range),
+    ("token", token),
+];

@@ -60,7 +60,7 @@ impl Report {
     }
 
     /// A figure that is a point of the scale; left out where that was not measured.
-    pub fn from_scale(
+    pub fn take_from_scale(
         &mut self,
         key: &'static str,
         what: &'static str,

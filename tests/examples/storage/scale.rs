@@ -49,10 +49,10 @@ pub fn measure(report: &mut Report, sizes: Vec<u64>) {
         let (setup, meter) = (&bench.setup, &mut bench.meter);
         let ((), accounts) = meter.of(|| grown::grow(setup, more.0, more.1, stored, size));
         stored = size;
-        let upgrades = accounts
+        let mut upgrades = accounts
             .iter()
             .filter(|account| account.kind == "upgrade" && account.canister == bench.setup.bucket);
-        let upgrade = upgrades.last().expect("the bucket was upgraded");
+        let upgrade = upgrades.next_back().expect("the bucket was upgraded");
         report.at(size, "upgrade", upgrade.usage.instructions as f64);
         bench.quiet();
         bench.calls(report, size);
@@ -63,7 +63,7 @@ pub fn measure(report: &mut Report, sizes: Vec<u64>) {
         ("upload_8b_at_1m_instr", 1_000_000),
     ] {
         let what = "push_chunk of 8 bytes by a user with so many files, instructions";
-        report.from_scale(key, what, "push_chunk", size, Goal::at_most(1e6, 0.04e6));
+        report.take_from_scale(key, what, "push_chunk", size, Goal::at_most(1e6, 0.04e6));
     }
     for (key, size) in [
         ("upgrade_instr_at_10", 10),
@@ -71,7 +71,7 @@ pub fn measure(report: &mut Report, sizes: Vec<u64>) {
         ("upgrade_instr_at_1m", 1_000_000),
     ] {
         let what = "upgrade of a bucket with so many blobs, instructions";
-        report.from_scale(key, what, "upgrade", size, Goal::at_most(2e6, 0.0));
+        report.take_from_scale(key, what, "upgrade", size, Goal::at_most(2e6, 0.0));
     }
 }
 

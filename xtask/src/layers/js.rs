@@ -16,10 +16,14 @@ const NODE_MAJOR_MIN: u32 = 20;
 
 const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 
-/// `npm test` checks the types and builds the library first. Its tests deploy the canisters.
+/// `npm test` checks the types and builds the library first. Its tests deploy the canisters. The page that
+/// the chat embeds must be what `web/` builds from the library.
 pub fn run(bench: &mut Bench) -> Result<()> {
     let test = library(bench, &["test"])?;
-    bench.count(test)
+    bench.count(test)?;
+    let package = bench.workspace.root.join("web");
+    install(bench, &package)?;
+    bench.count(npm(&package, &["run", "same"]))
 }
 
 /// An npm command in the library's package, which finds the canisters and the network built.

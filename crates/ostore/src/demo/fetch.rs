@@ -9,13 +9,12 @@ use sha2::{Digest, Sha256};
 
 use crate::web;
 
-/// Where a browser finds the blob. On the gateway's raw domain: buckets do not certify what they serve
-/// yet, and elsewhere a gateway refuses what is not certified.
+/// Where a browser finds the blob, and the gateway verifies what the bucket answers.
 pub fn url(reference: &BlobReference, accessor_id: Principal, token: &str, port: u16) -> String {
     let BlobReference {
         bucket, blob_id, ..
     } = reference;
-    format!("http://{bucket}.raw.localhost:{port}/{accessor_id}/{blob_id}?token={token}")
+    format!("http://{bucket}.localhost:{port}/{accessor_id}/{blob_id}?token={token}")
 }
 
 /// The SHA-256 of what a GET answers; the bytes are not kept.
@@ -70,7 +69,7 @@ mod tests {
         let id = "ab".repeat(32);
         assert_eq!(
             url,
-            format!("http://aaaaa-aa.raw.localhost:8080/2vxsx-fae/{id}?token=OS1.x")
+            format!("http://aaaaa-aa.localhost:8080/2vxsx-fae/{id}?token=OS1.x")
         );
     }
 }

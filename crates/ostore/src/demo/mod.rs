@@ -200,6 +200,7 @@ async fn store_and_check(
         index: index.to_text(),
         chat: chat.to_text(),
         url,
+        page: format!("http://{chat}.localhost:{port}/"),
         sha256_served: sha256_served.to_string(),
         upload_ms,
     })

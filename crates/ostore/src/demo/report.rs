@@ -15,6 +15,8 @@ pub struct Report {
     pub index: String,
     pub chat: String,
     pub url: String,
+    /// The chat's own page.
+    pub page: String,
     /// SHA-256 of what HTTP served, in hex.
     pub sha256_served: String,
     /// From before the file was hashed until the bucket had stored it.
@@ -34,6 +36,7 @@ impl Report {
             index,
             chat,
             url,
+            page,
             upload_ms,
             ..
         } = self;
@@ -46,7 +49,8 @@ impl Report {
              chat    {chat}\n\
              served  the same bytes, by their SHA-256\n\
              \n\
-             {url}\n"
+             the blob    {url}\n\
+             the chat    {page}\n"
         )
     }
 }
