@@ -73,6 +73,9 @@ pub fn measure(report: &mut Report, sizes: Vec<u64>) {
         let what = "upgrade of a bucket with so many blobs, instructions";
         report.take_from_scale(key, what, "upgrade", size, Goal::at_most(2e6, 0.0));
     }
+    let what = "add_blob_reference beside 100,000 blobs, instructions";
+    let (key, goal) = ("add_reference_instr_at_100k", Goal::at_most(1e6, 0.0));
+    report.take_from_scale(key, what, "add_blob_reference", 100_000, goal);
 }
 
 impl Bench {
