@@ -4,11 +4,10 @@ import { type BlobReference, referenceFromCandid, referenceToCandid } from "@ope
 import type { BlobAccess, ChatInfo, Message } from "@openstorage/client/candid/chat";
 
 import { ok } from "./explain.js";
+import { patiently } from "./patience.js";
 import { attempt, loadAllowance, loadNewest, loadRooms, messages, openId, say } from "./rooms.js";
 import { post } from "./uploads.js";
 import { words } from "./words.js";
-
-const TRIES = 20;
 
 export interface Attachment {
   readonly reference: BlobReference;
@@ -21,30 +20,26 @@ export function attachmentOf({ reference, accessor_id, token }: BlobAccess): Att
 }
 
 /** A token that opens what the open room shows; the chat gives one once it has the bucket's key. */
-export async function freshToken(reference: BlobReference): Promise<string> {
-  let token: string | undefined;
-  for (let tries = 0; tries < TRIES && token === undefined; tries++) {
-    if (tries > 0) await new Promise((resolve) => setTimeout(resolve, 500));
+export function freshToken(reference: BlobReference): Promise<string> {
+  const shows = ({ blob }: Message) => blob[0] !== undefined && referenceFromCandid(blob[0].reference).blobId === reference.blobId;
+  return patiently(async () => {
     await attempt((current) => loadNewest(current));
-    const shows = ({ blob }: Message) => blob[0] !== undefined && referenceFromCandid(blob[0].reference).blobId === reference.blobId;
-    token = messages.value.find(shows)?.blob[0]?.token[0];
-  }
-  return token ?? "";
+    return messages.value.find(shows)?.blob[0]?.token[0];
+  });
 }
 
 export function deleteMessage({ message_id }: Message): Promise<void> {
   const chat_id = openId.value;
   if (chat_id === undefined) return Promise.resolve();
   return attempt(async (current) => {
-    for (let tries = 0; tries < TRIES; tries++) {
-      const left = ok(await current.chat.delete_message({ chat_id, message_id }));
-      if ("Delete" in left) {
-        const { blob_id, bucket, accessor_id, owner, token } = left.Delete;
-        const reference = referenceFromCandid({ blob_id, bucket, size: 0n, mime_type: "application/octet-stream" });
-        await current.storage.delete(reference, { accessorId: accessor_id, owner, token });
-      }
-      if (!("Retry" in left)) break;
-      await new Promise((resolve) => setTimeout(resolve, Number(left.Retry.ms)));
+    const left = await patiently(async () => {
+      const answer = ok(await current.chat.delete_message({ chat_id, message_id }));
+      return "Retry" in answer ? undefined : answer;
+    });
+    if ("Delete" in left) {
+      const { blob_id, bucket, accessor_id, owner, token } = left.Delete;
+      const reference = referenceFromCandid({ blob_id, bucket, size: 0n, mime_type: "application/octet-stream" });
+      await current.storage.delete(reference, { accessorId: accessor_id, owner, token });
     }
     await Promise.all([loadNewest(current), loadAllowance(current)]);
   });
@@ -84,14 +79,11 @@ export async function save({ reference, accessorId, token }: Attachment, name: s
 
 export function deleteRoom({ chat_id }: ChatInfo): Promise<void> {
   return attempt(async (current) => {
-    for (let tries = 0; tries < TRIES; tries++) {
-      const left = ok(await current.chat.delete_chat({ chat_id }));
-      if ("Delete" in left) {
-        await current.storage.deleteAccessor(left.Delete.chat_id, left.Delete.token);
-        break;
-      }
-      await new Promise((resolve) => setTimeout(resolve, Number(left.Retry.ms)));
-    }
+    const left = await patiently(async () => {
+      const answer = ok(await current.chat.delete_chat({ chat_id }));
+      return "Delete" in answer ? answer.Delete : undefined;
+    });
+    await current.storage.deleteAccessor(left.chat_id, left.token);
     location.hash = "";
     await loadRooms(current);
   });

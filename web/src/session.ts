@@ -5,7 +5,13 @@ import { OpenStorage } from "@openstorage/client";
 import { type _SERVICE as Chat, idlFactory } from "@openstorage/client/candid/chat";
 
 import { ok } from "./explain.js";
+import { patiently } from "./patience.js";
 import { env, gateway, host, isLocal } from "./place.js";
+
+/** Resolves once the index has heard from the chat what the user may store. */
+export function confirmed(chat: ActorSubclass<Chat>): Promise<true> {
+  return patiently(async () => ok(await chat.me()).confirmed || undefined);
+}
 
 export interface Session {
   readonly me: string;
@@ -13,21 +19,16 @@ export interface Session {
   readonly storage: OpenStorage;
 }
 
-const WAIT_MS = 400;
-
 /** Registers the user, and resolves once the index knows of it. */
 export async function open(identity: SignIdentity, name: string): Promise<Session> {
   const { index, chat: canisterId } = await env();
   const agent = await HttpAgent.create({ host, identity, shouldFetchRootKey: isLocal });
   const chat = Actor.createActor<Chat>(idlFactory, { agent, canisterId });
   const me = identity.getPrincipal();
-  let state = ok(await chat.register());
+  const state = ok(await chat.register());
   const known = ok(await chat.profile(me));
   if (name && known.name[0] !== name) ok(await chat.set_name(name));
-  while (!state.confirmed) {
-    await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
-    state = ok(await chat.me());
-  }
+  if (!state.confirmed) await confirmed(chat);
   const storage = new OpenStorage({ agent, indexCanisterId: index, gateway });
   return { me: me.toText(), chat, storage };
 }

@@ -5,9 +5,10 @@ import { isOpenStorageError, type Progress, referenceToCandid, type UnfinishedUp
 import type { ChatInfo } from "@openstorage/client/candid/chat";
 
 import { explain, ok, Refused } from "./explain.js";
+import { patiently } from "./patience.js";
 import { previewOf } from "./preview.js";
 import { allowance, attempt, loadAllowance, loadNewest, notice, openId, openRoom, rooms, session } from "./rooms.js";
-import type { Session } from "./session.js";
+import { confirmed, type Session } from "./session.js";
 import { words } from "./words.js";
 
 export type Stage = "running" | "paused" | "posting" | "failed";
@@ -22,9 +23,6 @@ export interface Item {
   /** More storage would help. */
   readonly isFull: boolean;
 }
-
-const POST_TRIES = 20;
-const POST_WAIT_MS = 500;
 
 export const items = signal<readonly Item[]>([]);
 /** Uploads of earlier visits, whose files are to be chosen again. */
@@ -85,17 +83,16 @@ async function run({ key, file, room }: Item): Promise<void> {
 }
 
 /** Posts a message; the chat may have to ask the index about a new bucket first. */
-export async function post({ chat }: Session, message: Parameters<Session["chat"]["send_message"]>[0]): Promise<void> {
-  for (let tries = 1; ; tries++) {
+export function post({ chat }: Session, message: Parameters<Session["chat"]["send_message"]>[0]): Promise<true> {
+  return patiently(async () => {
     try {
       ok(await chat.send_message(message));
-      return;
+      return true;
     } catch (error) {
-      const mayPass = error instanceof Refused && "Retry" in error.refusal;
-      if (!mayPass || tries === POST_TRIES) throw error;
-      await new Promise((resolve) => setTimeout(resolve, POST_WAIT_MS));
+      if (error instanceof Refused && "Retry" in error.refusal) return undefined;
+      throw error;
     }
-  }
+  });
 }
 
 export function pause(key: number): void {
@@ -153,7 +150,7 @@ export function discard(upload: UnfinishedUpload): Promise<void> {
 export function goPremium(): Promise<void> {
   return attempt(async (current) => {
     ok(await current.chat.set_premium(true));
-    while (!ok(await current.chat.me()).confirmed) await new Promise((resolve) => setTimeout(resolve, POST_WAIT_MS));
+    await confirmed(current.chat);
     await loadAllowance(current);
     for (const item of items.value) if (item.isFull) retry(item);
   });

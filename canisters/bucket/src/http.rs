@@ -94,8 +94,7 @@ impl Bucket {
             Err(Some(absent)) if ranges.is_none() => self.missing(&absent, certificate).into(),
             Err(Some(_)) => {
                 let (head, body) = self.certify.shapes.missing();
-                let mut response = head.response(body);
-                response.headers.retain(|(name, _)| name != EXPRESSION);
+                let response = head.response(body);
                 self.uncertified(response, RANGES, certificate).into()
             }
             Err(None) => text(
@@ -145,9 +144,8 @@ impl Bucket {
         let (blob, size) = (&sight.blob, sight.stored.size);
         let in_parts = chunk_count(size) > 1;
         let range = request.header("Range").filter(|_| in_parts && !is_head);
-        let known = request.header("If-None-Match");
         // A blob of one part is served whole: a server may ignore ranges.
-        let (shown, head) = if known.is_some_and(|known| matches_etag(known, &etag(blob))) {
+        let (shown, head) = if is_known(request, blob) {
             (Shown::Unchanged, shapes.unchanged(blob))
         } else if is_head {
             (Shown::Head, shapes.head(blob, size, &sight.seen))
@@ -209,10 +207,8 @@ impl Bucket {
     ) -> Answer {
         let shapes = &self.certify.shapes;
         let (blob, size) = (&sight.blob, sight.stored.size);
-        let known = request.header("If-None-Match");
-        if known.is_some_and(|known| matches_etag(known, &etag(blob))) {
-            let mut response = shapes.unchanged(blob).response([]);
-            response.headers.retain(|(name, _)| name != EXPRESSION);
+        if is_known(request, blob) {
+            let response = shapes.unchanged(blob).response([]);
             return self.uncertified(response, RANGES, certificate).into();
         }
         let whole = |status| shapes.shown(status, blob, &sight.seen);
@@ -220,8 +216,7 @@ impl Bucket {
         let range = range.map_or(ByteRange::Ignored, |range| byte_range(range, size));
         let (head, bytes): (Head, _) = match range {
             ByteRange::Unsatisfiable => {
-                let mut response = shapes.unsatisfiable(blob, size).response([]);
-                response.headers.retain(|(name, _)| name != EXPRESSION);
+                let response = shapes.unsatisfiable(blob, size).response([]);
                 return self.uncertified(response, RANGES, certificate).into();
             }
             ByteRange::Bytes { from, len } => {
@@ -243,13 +238,15 @@ impl Bucket {
         Answer { response, part }
     }
 
-    /// Adds the proof that the canister certifies nothing there.
+    /// Says, with a proof, that the canister certifies nothing there.
     fn uncertified(
         &self,
         mut response: HttpResponse,
         name: &str,
         certificate: Option<&[u8]>,
     ) -> HttpResponse {
+        // Some answers are made in the form in which they are certified elsewhere.
+        response.headers.retain(|(header, _)| header != EXPRESSION);
         if let Some(certificate) = certificate {
             let proof = self.certify.prove_nothing(certificate, name);
             let expression = (EXPRESSION.into(), NOTHING.into());
@@ -309,6 +306,12 @@ impl Bucket {
 }
 
 const CERTIFICATE: &str = "IC-Certificate";
+
+/// Whether the client has the blob already.
+fn is_known(request: &HttpRequest, blob: &BlobId) -> bool {
+    let tags = request.header("If-None-Match");
+    tags.is_some_and(|tags| matches_etag(tags, &etag(blob)))
+}
 
 fn text(status_code: u16, body: &str) -> HttpResponse {
     HttpResponse::text(status_code, "text/plain; charset=utf-8", body)
