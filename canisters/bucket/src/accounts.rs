@@ -1,7 +1,7 @@
 //! What the bucket knows of its users: the bytes that the index has leased to it for each, and what of
 //! them is spent, freed, or promised to open uploads.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::Cell};
 
 use candid::Principal;
 use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
@@ -63,8 +63,33 @@ pub struct Learned {
     pub excess: u64,
 }
 
+/// The users' rows, the one that was used last at hand: a message looks at its caller's several times, and
+/// the next one is often the same user's.
+struct Rows {
+    map: StableBTreeMap<Principal, Account, Memory>,
+    latest: Cell<Option<(Principal, Account)>>,
+}
+
+impl Rows {
+    fn get(&self, user: &Principal) -> Option<Account> {
+        if let Some((latest, account)) = self.latest.get()
+            && latest == *user
+        {
+            return Some(account);
+        }
+        let account = self.map.get(user)?;
+        self.latest.set(Some((*user, account)));
+        Some(account)
+    }
+
+    fn insert(&mut self, user: Principal, account: Account) {
+        self.map.insert(user, account);
+        self.latest.set(Some((user, account)));
+    }
+}
+
 pub struct Accounts {
-    rows: StableBTreeMap<Principal, Account, Memory>,
+    rows: Rows,
     /// Users whose counters the index has not seen yet.
     changed: StableBTreeMap<Principal, (), Memory>,
     /// Users that are being removed.
@@ -100,7 +125,10 @@ impl Account {
 impl Accounts {
     pub fn open(memories: &Memories) -> Self {
         Self {
-            rows: StableBTreeMap::init(memories.get(memory::USERS)),
+            rows: Rows {
+                map: StableBTreeMap::init(memories.get(memory::USERS)),
+                latest: Cell::new(None),
+            },
             changed: StableBTreeMap::init(memories.get(memory::USERS_CHANGED)),
             dying: StableBTreeMap::init(memories.get(memory::USERS_DYING)),
             idle: StableBTreeMap::init(memories.get(memory::LEASES_IDLE)),
@@ -451,8 +479,8 @@ impl Accounts {
     /// Users in key order, from the first after `after`.
     pub fn after(&self, after: Principal) -> impl Iterator<Item = UserCounters> {
         use std::ops::Bound::{Excluded, Unbounded};
-        self.rows
-            .range((Excluded(after), Unbounded))
+        let map = &self.rows.map;
+        map.range((Excluded(after), Unbounded))
             .map(|entry| (*entry.key(), entry.value()))
             .filter(|(_, account)| account.life == Life::Living)
             .map(|(user, account)| told(user, &account))

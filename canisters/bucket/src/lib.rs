@@ -60,6 +60,7 @@ pub use http::Answer;
 use memory::{Memories, Memory};
 use openstorage_canister::{Row, lines::Lines};
 use operation::Operation;
+pub use push::Chunk;
 pub use read::Part;
 use references::References;
 use sync::Cursors;
@@ -274,14 +275,6 @@ impl Bucket {
     /// after an upgrade.
     pub fn certified(&self) -> [u8; 32] {
         self.certify.root()
-    }
-
-    /// An accessor may see a blob in another way than before, or no more.
-    fn recertify(&mut self, blob: &BlobId, accessor: &Principal) {
-        let seen = self.references.seen(blob, accessor);
-        let stored = self.stored(blob);
-        let seen = seen.as_ref().zip(stored.as_ref());
-        self.certify.set(accessor, blob, seen);
     }
 
     /// Gives the bytes of a slot back.

@@ -210,7 +210,7 @@ impl World {
         caller: Principal,
         args: &PushChunkArgs,
     ) -> Result<PushChunkOk, Stop<PushChunkError>> {
-        self.bucket.push_chunk(caller, args, self.now)
+        self.bucket.push_chunk(caller, &args.borrowed(), self.now)
     }
 
     /// A whole answer, as its parts are put together for a gateway.
