@@ -26,7 +26,7 @@ use openstorage_types::{
     bucket::*,
     channel::{
         AuditArgs, AuditPage, AuditPageError, EventsArgs, EventsError, EventsOk, LeaseArgs,
-        LeaseError, LeaseOk, RecallArgs, RecallError, UserCounters,
+        LeaseError, LeaseOk, RecallArgs, RecallError, RevokeKeyError, RotateKeyError, UserCounters,
     },
     http::{HttpRequest, HttpResponse},
     index::Allowance,
@@ -301,6 +301,23 @@ const EMPTY_VALUES_BYTES: usize = 4;
 #[query]
 fn status() -> BucketStatus {
     with(|bucket| bucket.status())
+}
+
+#[update]
+fn rotate_key() -> Result<(), RotateKeyError> {
+    let is_controller = ic_cdk::api::is_controller(&msg_caller());
+    let answer = update(|bucket| bucket.rotate_key(is_controller, now()));
+    jobs::wake();
+    answer
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
+    let is_controller = ic_cdk::api::is_controller(&msg_caller());
+    let answer = update(|bucket| bucket.revoke_key(is_controller, version));
+    jobs::wake();
+    answer
 }
 
 #[update(decode_with = "decode", hidden = true)]

@@ -60,6 +60,17 @@ pub fn byte_range(range: &str, size: u64) -> ByteRange {
     }
 }
 
+/// The range that a request asks for; none where its `If-Range` names other content than `etag` does, so that a
+/// client that has the start of something else gets all of it anew. The comparison is the strong one, and a date
+/// never matches: no answer has one.
+pub fn wanted_range<'a>(
+    range: Option<&'a str>,
+    if_range: Option<&str>,
+    etag: &str,
+) -> Option<&'a str> {
+    range.filter(|_| if_range.is_none_or(|tag| tag.trim() == etag))
+}
+
 /// Digits only. What is larger than any size reads as the largest number.
 fn number(digits: &str) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -146,6 +157,19 @@ mod tests {
         for unknown in ["", "a", "\"b\"", "\"A\""] {
             assert!(!matches_etag(unknown, "\"a\""), "{unknown}");
         }
+    }
+
+    #[test]
+    fn a_range_of_other_content_is_not_wanted() {
+        let range = Some("bytes=0-1");
+        for matching in [None, Some("\"a\""), Some(" \"a\" ")] {
+            assert_eq!(wanted_range(range, matching, "\"a\""), range);
+        }
+        let date = "Wed, 21 Oct 2015 07:28:00 GMT";
+        for other in ["", "a", "\"b\"", "W/\"a\"", "*", "\"a\", \"b\"", date] {
+            assert_eq!(wanted_range(range, Some(other), "\"a\""), None, "{other}");
+        }
+        assert_eq!(wanted_range(None, None, "\"a\""), None);
     }
 
     #[test]
