@@ -17,6 +17,7 @@ use openstorage_types::{
     index::{
         BucketKeysArgs, DeleteChatArgs, RegisterIssuerArgs, RegisterIssuerOk, RevokeIssuerKeyArgs,
     },
+    limits::KEY_REFRESH_MS,
 };
 
 /// How far a secret may lie from the public key that is kept with it.
@@ -191,7 +192,7 @@ fn no_secret_is_said_or_kept_elsewhere() {
     }
     for caller in [operator(), alice] {
         for canister in [setup.chat, bucket] {
-            heard.call(&setup, canister, caller, "rotate_key", ());
+            heard.call(&setup, canister, alice, "rotate_key", ());
             heard.call(&setup, canister, caller, "revoke_key", (7_u16,));
             heard.call(&setup, canister, caller, "revoke_key", ("junk",));
         }
@@ -212,11 +213,13 @@ fn no_secret_is_said_or_kept_elsewhere() {
         heard.call(&setup, bucket, caller, "status", ());
         heard.call(&setup, setup.chat, caller, "public_key", ());
     }
+    // The chat hears of the bucket's new key.
+    let hour = std::time::Duration::from_millis(KEY_REFRESH_MS);
+    setup.pic.advance_time(hour);
+    (0..10).for_each(|_| setup.pic.tick());
     // A failed call of a canister's own is written into its log.
     setup.pic.stop_canister(index, Some(operator())).unwrap();
-    setup
-        .pic
-        .advance_time(std::time::Duration::from_secs(2 * 3_600));
+    setup.pic.advance_time(hour);
     (0..10).for_each(|_| setup.pic.tick());
     setup.pic.start_canister(index, Some(operator())).unwrap();
     heard.pages(&setup);
