@@ -237,13 +237,15 @@ fn no_secret_is_said_or_kept_elsewhere() {
         audience_key_version: 2,
     };
     let shared = of_chat.pair(&bucket_key.bytes.0, &pair).unwrap().to_bytes();
-    let halves = [0, 32].map(|at| shared[at..at + 32].try_into().unwrap());
+    let thirds = [0, 32, 64].map(|at| shared[at..at + 32].try_into().unwrap());
     let of_index = Secret::new("the index's secret", of_index.to_bytes());
     let of_bucket = Secret::new("the bucket's secret", of_bucket.to_bytes());
     let of_chat = Secret::new("the chat's secret", of_chat.to_bytes());
-    let sealing = Secret::new("the key that seals", halves[0]);
-    let nonce = Secret::new("the key of nonces", halves[1]);
-    let all = [&of_index, &of_bucket, &of_chat, &sealing, &nonce];
+    let sealing = Secret::new("the key that seals", thirds[0]);
+    // HMAC needs both.
+    let inner = Secret::new("the inner state of the nonce key", thirds[1]);
+    let outer = Secret::new("the outer state of the nonce key", thirds[2]);
+    let all = [&of_index, &of_bucket, &of_chat, &sealing, &inner, &outer];
 
     for (what, bytes) in &heard.answers {
         for secret in all {
@@ -263,7 +265,8 @@ fn no_secret_is_said_or_kept_elsewhere() {
         (&of_bucket, [false, true, false]),
         (&of_chat, [false, false, true]),
         (&sealing, [false, true, true]),
-        (&nonce, [false, true, true]),
+        (&inner, [false, true, true]),
+        (&outer, [false, true, true]),
     ] {
         let found = [0, 1, 2].map(|at| secret.is_in(&memories[at]));
         assert_eq!(found, places, "{}: in index, bucket, chat", secret.what);

@@ -4,7 +4,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use candid::{CandidType, Principal};
 use ic_stable_structures::StableBTreeMap;
-use openstorage_tokens::{Claims, Expect, Pair, PairKey, Scope, TokenError, parse};
+use openstorage_tokens::{Claims, Expect, PAIR_KEY_BYTES, Pair, PairKey, Scope, TokenError, parse};
 use openstorage_types::{
     BlobId,
     bucket::TokenProblem,
@@ -53,7 +53,7 @@ pub struct Access {
     issuers: StableBTreeMap<Principal, Row<Issuer>, Memory>,
     /// (issuer, [`versions`]) → when the issuer's version lapses, milliseconds since 1970, and the
     /// [`PairKey`]. None for a key with which none can be shared.
-    pairs: StableBTreeMap<(Principal, u32), (u64, [u8; 64]), Memory>,
+    pairs: StableBTreeMap<(Principal, u32), (u64, [u8; PAIR_KEY_BYTES]), Memory>,
     /// (accessor, user or everybody) → the earliest issue time that is believed, and when that is
     /// forgotten, in milliseconds since 1970.
     revocations: StableBTreeMap<(Principal, Principal), (u64, u64), Memory>,
@@ -118,7 +118,12 @@ impl Access {
         }
     }
 
-    fn shared(&self, issuer: Principal, key: &PublicKey, own: &OwnKey) -> Option<[u8; 64]> {
+    fn shared(
+        &self,
+        issuer: Principal,
+        key: &PublicKey,
+        own: &OwnKey,
+    ) -> Option<[u8; PAIR_KEY_BYTES]> {
         let pair = Pair {
             issuer,
             issuer_key_version: key.version,

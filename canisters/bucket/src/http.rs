@@ -21,7 +21,8 @@ use crate::{
     certify::{OPERATORS, RANGES, Shown},
     references::Reference,
     request::{
-        ByteRange, byte_range, matches_etag, parse_path, parse_query, part_of, wanted_range,
+        ByteRange, URL_BYTES_MAX, byte_range, matches_etag, parse_path, parse_query, part_of,
+        wanted_range,
     },
 };
 
@@ -74,6 +75,10 @@ impl Bucket {
             response.headers.push(allowed);
             return response.into();
         }
+        // Before anything walks through it.
+        if request.url.len() > URL_BYTES_MAX {
+            return refusal().into();
+        }
         let (path, query) = match request.url.split_once('?') {
             Some((path, query)) => (path, query),
             None => (request.url.as_str(), ""),
@@ -99,11 +104,7 @@ impl Bucket {
                 let response = head.response(body);
                 self.uncertified(response, RANGES, certificate).into()
             }
-            Err(None) => text(
-                401,
-                "A blob is opened by /{accessor_id}/{blob_id}?token=… with a valid token.\n",
-            )
-            .into(),
+            Err(None) => refusal().into(),
         }
     }
 
@@ -313,6 +314,14 @@ const CERTIFICATE: &str = "IC-Certificate";
 fn is_known(request: &HttpRequest, blob: &BlobId) -> bool {
     let tags = request.header("If-None-Match");
     tags.is_some_and(|tags| matches_etag(tags, &etag(blob)))
+}
+
+/// The same whatever is wrong.
+fn refusal() -> HttpResponse {
+    text(
+        401,
+        "A blob is opened by /{accessor_id}/{blob_id}?token=… with a valid token.\n",
+    )
 }
 
 fn range_of<'a>(request: &'a HttpRequest, blob: &BlobId) -> Option<&'a str> {

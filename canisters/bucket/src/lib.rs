@@ -9,6 +9,7 @@
 //! | `refer` | references come and go; a blob lives as long as it has one |
 //! | `read` | what a caller or a token may see |
 //! | `http` | blobs, status and metrics for browsers |
+//! | `gateway` | the Candid of that, where it would cost more than all else |
 //! | `request` | what a browser asks for, read piece by piece |
 //! | `answers` | the answers that are certified: headers and hashes |
 //! | `certify` | the tree that a gateway verifies them with |
@@ -26,6 +27,7 @@ mod accounts;
 mod answers;
 mod audit;
 mod certify;
+mod gateway;
 mod http;
 mod keys;
 mod memory;
@@ -58,6 +60,7 @@ use serde::{Deserialize, Serialize};
 use access::Access;
 use accounts::Accounts;
 use certify::Certify;
+pub use gateway::Gateway;
 pub use http::Answer;
 use memory::{Memories, Memory};
 use openstorage_canister::{Row, lines::Lines};

@@ -3,12 +3,21 @@
 use candid::Principal;
 use openstorage_types::{BlobId, limits::CHUNK_BYTES};
 
+/// Bytes of a URL that is looked at: paths have 132, tokens 192, and gateways and caches add little.
+pub const URL_BYTES_MAX: usize = 1_024;
+
+/// Characters of the longest principal.
+const PRINCIPAL_CHARS_MAX: usize = 63;
+
 /// `/{accessor_id}/{blob_id}`, each in its one canonical form.
 pub fn parse_path(path: &str) -> Option<(Principal, BlobId)> {
     let (accessor, blob) = path.strip_prefix('/')?.split_once('/')?;
     let blob = blob.parse().ok()?;
-    let id = Principal::from_text(accessor).ok()?;
-    (id.to_text() == accessor).then_some((id, blob))
+    // Read in upper case too, but else in the canonical form only.
+    let is_short = accessor.len() <= PRINCIPAL_CHARS_MAX;
+    let is_canonical = is_short && !accessor.bytes().any(|byte| byte.is_ascii_uppercase());
+    let id = is_canonical.then(|| Principal::from_text(accessor))?;
+    Some((id.ok()?, blob))
 }
 
 /// The one token of a query.

@@ -12,7 +12,7 @@ use std::{
 use candid::{CandidType, Principal};
 use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
 use openstorage_canister::Row;
-use openstorage_tokens::{Grant, Pair, PairKey, SecretKey, issue};
+use openstorage_tokens::{Grant, PAIR_KEY_BYTES, Pair, PairKey, SecretKey, issue};
 use openstorage_types::{
     BlobId,
     channel::{PublicKey, RevokeKeyError, RotateKeyError},
@@ -44,7 +44,7 @@ struct OwnKey {
     /// Tokens that are issued from then on are sealed with it; none until the index trusts it.
     from_ms: Option<u64>,
     /// What it shares with the index, and the key of the index for which that holds.
-    index: Option<(PublicKey, ByteArray<64>)>,
+    index: Option<(PublicKey, ByteArray<PAIR_KEY_BYTES>)>,
 }
 
 impl OwnKey {
@@ -55,7 +55,12 @@ impl OwnKey {
         }
     }
 
-    fn shared(&self, own: Principal, peer: Principal, key: &PublicKey) -> Option<[u8; 64]> {
+    fn shared(
+        &self,
+        own: Principal,
+        peer: Principal,
+        key: &PublicKey,
+    ) -> Option<[u8; PAIR_KEY_BYTES]> {
         let pair = self.pair(own, peer, key.version);
         let secret = SecretKey::from_bytes(*self.secret);
         Some(secret.pair(&key.bytes.0, &pair).ok()?.to_bytes())
@@ -106,13 +111,13 @@ struct SharedKey {
     bucket_version: u16,
     /// Tokens that are issued before are sealed for the bucket's key before.
     from_ms: u64,
-    key: [u8; 64],
+    key: [u8; PAIR_KEY_BYTES],
 }
 
-/// Up to four records of 76 bytes: two versions of 2 bytes, a time of 8, all little-endian, and a [`PairKey`].
+/// Up to four records of 108 bytes: two versions of 2 bytes, a time of 8, all little-endian, and a [`PairKey`].
 struct SharedKeys(Vec<SharedKey>);
 
-const SHARED_KEY_BYTES: usize = 76;
+const SHARED_KEY_BYTES: usize = 12 + PAIR_KEY_BYTES;
 const SHARED_KEYS_MAX: usize = 2 * OWN_MAX;
 
 impl Storable for SharedKeys {
@@ -146,7 +151,7 @@ impl Storable for SharedKeys {
                     own_version: number(&record[..2]),
                     bucket_version: number(&record[2..4]),
                     from_ms: u64::from_le_bytes(record[4..12].try_into().expect("8 bytes")),
-                    key: record[12..].try_into().expect("64 bytes"),
+                    key: record[12..].try_into().expect("the key's bytes"),
                 })
                 .collect(),
         )

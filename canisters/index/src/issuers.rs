@@ -3,7 +3,9 @@
 use candid::{CandidType, Principal};
 use ic_stable_structures::{StableBTreeMap, StableCell};
 use openstorage_canister::Row;
-use openstorage_tokens::{Expect, InvalidKey, Pair, PairKey, Scope, SecretKey, TokenError, parse};
+use openstorage_tokens::{
+    Expect, InvalidKey, PAIR_KEY_BYTES, Pair, PairKey, Scope, SecretKey, TokenError, parse,
+};
 use openstorage_types::{
     BlobId,
     bucket::TokenProblem,
@@ -25,7 +27,7 @@ const KEY_VERSION: u16 = 1;
 #[derive(CandidType, Serialize, Deserialize, Clone)]
 struct Known {
     key: PublicKey,
-    pair: ByteArray<64>,
+    pair: ByteArray<PAIR_KEY_BYTES>,
     trusted: bool,
     /// Replaced keys, oldest first; also lapsed ones, until there is a next. None in rows of before there
     /// were any.
@@ -35,7 +37,7 @@ struct Known {
 #[derive(CandidType, Serialize, Deserialize, Clone)]
 struct Older {
     known: OldKey,
-    pair: ByteArray<64>,
+    pair: ByteArray<PAIR_KEY_BYTES>,
 }
 
 impl Known {
@@ -46,7 +48,7 @@ impl Known {
     }
 
     /// What the index shares with a version of the key.
-    fn pair(&self, version: u16, now_ms: u64) -> Option<&ByteArray<64>> {
+    fn pair(&self, version: u16, now_ms: u64) -> Option<&ByteArray<PAIR_KEY_BYTES>> {
         if version == self.key.version {
             return Some(&self.pair);
         }
