@@ -296,3 +296,30 @@ fn every_key_is_replaced_after_a_month() {
         room.pass_windows(1);
     }
 }
+
+#[test]
+fn a_chat_that_was_restored_from_a_snapshot_takes_another_key() {
+    let room = Room::new();
+    let Setup { chat, .. } = room.setup;
+    let (pic, sender) = (&room.setup.pic, Some(operator()));
+    pic.stop_canister(chat, sender).unwrap();
+    let snapshot = pic.take_canister_snapshot(chat, sender, None).unwrap();
+    pic.start_canister(chat, sender).unwrap();
+    room.rotate(chat).unwrap();
+    room.settle_issuer(2);
+    pic.stop_canister(chat, sender).unwrap();
+    pic.load_canister_snapshot(chat, sender, snapshot.id)
+        .unwrap();
+    pic.start_canister(chat, sender).unwrap();
+
+    // The first key is a replaced one, and still believed. Within an hour the index tells that there were others.
+    assert_eq!(room.chat_key().unwrap().version, 1);
+    assert_eq!(room.open(&room.token()), Ok(()));
+    chat::register(&room.setup, room.alice).unwrap();
+    room.pass(KEY_REFRESH_MS);
+    room.settle_issuer(3);
+    for _ in 0..3 {
+        assert_eq!(room.open(&room.token()), Ok(()));
+        room.pass_windows(1);
+    }
+}

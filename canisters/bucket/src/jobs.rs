@@ -29,16 +29,12 @@ thread_local! {
     static CALM_UNTIL: Cell<u64> = const { Cell::new(0) };
 }
 
-/// After an installation or an upgrade: no timer and no call has outlived it.
-pub fn start() {
-    forget();
-    wake();
-}
-
-/// Whatever was armed or under way is over.
+/// After a restored snapshot: whatever was armed or under way is over. The system has forgotten the timer, which the
+/// heap remembers; so it is told that one is due.
 pub fn forget() {
     disarm();
     CALLING.set(false);
+    ic_cdk::api::global_timer_set(ic_cdk::api::time());
 }
 
 /// Arms the timer for the next thing to do, if there is any. Cheap; called by every update.

@@ -123,7 +123,7 @@ fn open(args: Option<InitArgs>) {
     // Made here, and not in each query, which forgets it.
     GATEWAY.with(|_| ());
     update(|_| ());
-    jobs::start();
+    jobs::wake();
 }
 
 #[inspect_message]

@@ -29,6 +29,7 @@ mod answers;
 use candid::Principal;
 use ic_stable_structures::{DefaultMemoryImpl, StableCell};
 use openstorage_canister::lines::Lines;
+use openstorage_channel::Watch;
 use openstorage_types::{
     BlobReference,
     channel::{PublicKey, RevokeKeyError, RotateKeyError},
@@ -62,6 +63,7 @@ pub struct App {
     chats: Chats,
     messages: Messages,
     lines: Lines<Memory>,
+    watch: Watch<Memory>,
     site: Site,
 }
 
@@ -96,6 +98,7 @@ impl App {
             chats: Chats::open(&manager),
             messages: Messages::open(&manager),
             lines: Lines::init(manager.get(memory::LINES)),
+            watch: Watch::init(manager.get(memory::WATCH)),
             site: Site::new(own, kept),
         })
     }
@@ -112,6 +115,11 @@ impl App {
     /// What the canister has certified, so that gateways believe its page.
     pub fn certified_data(&self) -> [u8; 32] {
         self.site.root_hash()
+    }
+
+    /// Notes the canister's version. True when a snapshot may have been restored.
+    pub fn observe(&mut self, version: u64) -> bool {
+        self.watch.note(version)
     }
 
     // Users.

@@ -30,6 +30,7 @@ fn with<T>(act: impl FnOnce(&mut App) -> T) -> T {
 
 /// An update: changes the state, then sees to the work that this made.
 fn change<T>(act: impl FnOnce(&mut App) -> T) -> T {
+    timers::observe();
     let answer = with(act);
     timers::arm();
     answer
@@ -210,6 +211,7 @@ async fn learn_bucket(blob: Option<&BlobReference>) -> Result<(), ChatError> {
     match with(|app| app.unknown_bucket(blob)) {
         None => Ok(()),
         Some(bucket) => {
+            timers::observe();
             let answer = timers::ask_bucket_key(bucket).await;
             change(|app| app.learn_bucket(bucket, answer, now_ms()))
         }

@@ -23,3 +23,4 @@ pub const OWN_KEYS: MemoryId = MemoryId::new(14);
 pub const BUCKETS: MemoryId = MemoryId::new(15);
 pub const SHARED_KEYS: MemoryId = MemoryId::new(16);
 pub const BUCKETS_DUE: MemoryId = MemoryId::new(17);
+pub const WATCH: MemoryId = MemoryId::new(18);

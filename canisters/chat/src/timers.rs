@@ -30,8 +30,24 @@ fn state<T>(lane: Lane, change: impl FnOnce(&mut State) -> T) -> T {
     STATES.with_borrow_mut(|states| change(&mut states[lane as usize]))
 }
 
+/// To be called in every message that may change something. After a restored snapshot the records of timers and
+/// calls are of another time: what was under way is begun anew, and the system, which has forgotten the timer, is
+/// told that it is due.
+pub fn observe() {
+    let version = ic_cdk::api::canister_version();
+    if with(|app| app.observe(version)) {
+        for State { timer, .. } in STATES.take() {
+            timer
+                .into_iter()
+                .for_each(|(timer, _)| ic_cdk_timers::clear_timer(timer));
+        }
+        ic_cdk::api::global_timer_set(ic_cdk::api::time());
+    }
+}
+
 /// Sets the timers that are missing or late. To be called after whatever may have made work.
 pub fn arm() {
+    observe();
     let now_ms = now_ms();
     for lane in Lane::ALL {
         let Some(due_ms) = with(|app| app.due_ms(lane)) else {
@@ -39,11 +55,7 @@ pub fn arm() {
         };
         state(lane, |state| {
             let at_ms = due_ms.max(now_ms + state.back_off.wait_ms());
-            // A timer in the past is of a time before a snapshot was restored: it will not go off.
-            let is_armed = state
-                .timer
-                .as_ref()
-                .is_some_and(|(_, ms)| (now_ms..=at_ms).contains(ms));
+            let is_armed = state.timer.as_ref().is_some_and(|(_, ms)| *ms <= at_ms);
             if state.busy || is_armed {
                 return;
             }
@@ -66,6 +78,7 @@ impl Drop for Busy {
 }
 
 async fn run(lane: Lane) {
+    observe();
     state(lane, |state| {
         state.timer = None;
         state.busy = true;

@@ -135,17 +135,23 @@ impl Bench {
     /// The most expensive of many requests that no token opens: as a browser sends them, with its headers.
     fn junk(&mut self, report: &mut Report) {
         let mut worst = (0, String::new());
-        let mut shown = |bench: &mut Self, method: &str, url: &str| {
-            let instructions = bench.refused(method, url);
+        let mut shown = |bench: &mut Self, method: &str, url: &str, headers: &[(&str, &str)]| {
+            let instructions = bench.refused(method, url, headers);
             if instructions > worst.0 {
                 worst = (instructions, format!("{method} {:.80}", url));
             }
         };
         for url in self.junk_urls() {
-            shown(self, "GET", &url);
-            shown(self, "HEAD", &url);
+            shown(self, "GET", &url, &BROWSER_HEADERS);
+            shown(self, "HEAD", &url, &BROWSER_HEADERS);
         }
-        shown(self, "POST", &self.good_url());
+        shown(self, "POST", &self.good_url(), &BROWSER_HEADERS);
+        // 8 KiB of headers, one large and many small.
+        let long = "a".repeat(8 * 1024);
+        let junk = self.flipped(60);
+        let url = self.good_url().replace(&self.token, &junk);
+        shown(self, "GET", &url, &[("range", &long)]);
+        shown(self, "GET", &url, &[("x-junk", "0123456789"); 512]);
         println!("the most expensive junk: {}", worst.1);
         report.figure(
             "http_junk_max_instr",
@@ -162,6 +168,13 @@ impl Bench {
         format!("/{accessor}/{}?token={token}", self.picture.blob_id)
     }
 
+    /// The token with another character.
+    fn flipped(&self, at: usize) -> String {
+        let mut bytes = self.token.clone().into_bytes();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        String::from_utf8(bytes).expect("it is ASCII")
+    }
+
     fn junk_urls(&self) -> Vec<String> {
         const LONG: usize = 8 * 1024;
         let Self {
@@ -170,11 +183,7 @@ impl Bench {
         let blob = self.picture.blob_id;
         let path = format!("/{accessor}/{blob}");
         let with = |token: &str| format!("{path}?token={token}");
-        let flipped = |at: usize| {
-            let mut bytes = token.clone().into_bytes();
-            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
-            String::from_utf8(bytes).expect("it is ASCII")
-        };
+        let flipped = |at: usize| self.flipped(at);
         let fill = |text: &str| text.repeat(LONG / text.len());
         vec![
             path.clone(),
@@ -209,9 +218,9 @@ impl Bench {
         ]
     }
 
-    fn refused(&mut self, method: &str, url: &str) -> u64 {
+    fn refused(&mut self, method: &str, url: &str, headers: &[(&str, &str)]) -> u64 {
         let (setup, bucket) = (&self.setup, self.picture.bucket);
-        let ask = || bucket::request(setup, bucket, method, url, &BROWSER_HEADERS);
+        let ask = || bucket::request(setup, bucket, method, url, headers);
         let (answer, accounts) = self.meter.of(ask);
         assert!([401, 405].contains(&answer.status_code), "{method} {url}");
         of_method(&accounts, bucket, "http_request")
