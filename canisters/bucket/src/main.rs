@@ -10,7 +10,7 @@ use std::{
 };
 
 use candid::{CandidType, Principal, candid_method};
-use data_bucket::{Answer, Bucket, Chunk, Now, Stop};
+use data_bucket::{Answer, Bucket, Chunk, Gateway, Now, Stop};
 use ic_cdk::{
     api::{
         CanisterStatusCode, canister_self, canister_version, certified_data_set, data_certificate,
@@ -26,14 +26,13 @@ use openstorage_types::{
     bucket::*,
     channel::{
         AuditArgs, AuditPage, AuditPageError, EventsArgs, EventsError, EventsOk, LeaseArgs,
-        LeaseError, LeaseOk, RecallArgs, RecallError, UserCounters,
+        LeaseError, LeaseOk, RecallArgs, RecallError, RevokeKeyError, RotateKeyError, UserCounters,
     },
     http::{HttpRequest, HttpResponse},
     index::Allowance,
     limits::{INGRESS_BYTES_MAX, UNKNOWN_CALLER_BYTES_MAX},
 };
 use serde::de::DeserializeOwned;
-use serde_bytes::ByteBuf;
 
 /// Callers whose allowance may be asked for at the same time.
 const LEASES_IN_FLIGHT_MAX: usize = 100;
@@ -44,6 +43,7 @@ thread_local! {
     static BUCKET: RefCell<Option<Bucket>> = const { RefCell::new(None) };
     /// Users for whom the index is being asked. An upgrade forgets them together with the calls.
     static LEASES: RefCell<BTreeSet<Principal>> = const { RefCell::new(BTreeSet::new()) };
+    static GATEWAY: Gateway = Gateway::default();
     /// What the subnet was told to certify. An upgrade forgets it here and there.
     static CERTIFIED: Cell<Option<[u8; 32]>> = const { Cell::new(None) };
 }
@@ -87,6 +87,11 @@ fn encode<T: CandidType + 'static>(reply: T) -> Vec<u8> {
     openstorage_canister::encode(&reply)
 }
 
+fn decode_request(bytes: Vec<u8>) -> HttpRequest {
+    let request = GATEWAY.with(|gateway| gateway.read(&bytes));
+    request.unwrap_or_else(|| decode(bytes))
+}
+
 /// Notes the cycles that reports tell of.
 pub(crate) fn observe_cycles() {
     let (balance, liquid) = (
@@ -119,14 +124,15 @@ fn open(args: Option<InitArgs>) {
     let mut bucket = Bucket::open(DefaultMemoryImpl::default(), canister_self(), args);
     bucket.note(now().ms, &format!("version {VERSION} begins"));
     BUCKET.set(Some(bucket));
+    // Made here, and not in each query, which forgets it.
+    GATEWAY.with(|_| ());
     update(|_| ());
     prepare_replies();
-    jobs::start();
+    jobs::wake();
 }
 
 /// What queries answer with: what a query keeps is lost. And the answer to a deletion.
 fn prepare_replies() {
-    openstorage_canister::encode(&empty());
     let size = 0;
     openstorage_canister::encode(&ReadChunkAnswer::Ok(ReadChunkOk {
         bytes: ByteBuf::new(),
@@ -281,7 +287,7 @@ fn read_chunk(args: ReadChunkArgs) -> PhantomData<ReadChunkAnswer> {
 }
 
 /// As [`read_chunk`], the bytes come straight from where they lie.
-#[query(manual_reply = true, decode_with = "decode", hidden = true)]
+#[query(manual_reply = true, decode_with = "decode_request", hidden = true)]
 #[candid_method(query)]
 fn http_request(request: HttpRequest) -> PhantomData<HttpResponse> {
     let certificate = data_certificate();
@@ -289,7 +295,7 @@ fn http_request(request: HttpRequest) -> PhantomData<HttpResponse> {
         let Answer { response, part } =
             bucket.http_request(&request, certificate.as_deref(), now());
         let len = part.map_or(0, |part| part.len);
-        let (head, tail) = around_body(&response, len);
+        let (head, tail) = GATEWAY.with(|gateway| gateway.write(&response, len));
         ic0::msg_reply_data_append(&head);
         if let Some(part) = part {
             bucket.read_part(&part, ic0::msg_reply_data_append);
@@ -300,34 +306,26 @@ fn http_request(request: HttpRequest) -> PhantomData<HttpResponse> {
     PhantomData
 }
 
-/// The Candid form of a response, before and after a body of `len` more bytes than it has. The body is the
-/// first of the fields, which come in the order of their hashes.
-fn around_body(response: &HttpResponse, len: u64) -> (Vec<u8>, Vec<u8>) {
-    let mut head = openstorage_canister::encode(response);
-    if len == 0 {
-        return (head, vec![]);
-    }
-    // Before the values stand the types, which are always the same.
-    let types = openstorage_canister::encode(&empty()).len() - EMPTY_VALUES_BYTES;
-    let tail = head.split_off(types + 1);
-    head.pop();
-    openstorage_canister::write_length(&mut head, len);
-    (head, tail)
-}
-
-fn empty() -> HttpResponse {
-    HttpResponse {
-        status_code: 0,
-        headers: vec![],
-        body: ByteBuf::new(),
-    }
-}
-/// Of a response without anything: two lengths, and a status code.
-const EMPTY_VALUES_BYTES: usize = 4;
-
 #[query]
 fn status() -> BucketStatus {
     with(|bucket| bucket.status())
+}
+
+#[update]
+fn rotate_key() -> Result<(), RotateKeyError> {
+    let is_controller = ic_cdk::api::is_controller(&msg_caller());
+    let answer = update(|bucket| bucket.rotate_key(is_controller, now()));
+    jobs::wake();
+    answer
+}
+
+#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[candid_method(update)]
+fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
+    let is_controller = ic_cdk::api::is_controller(&msg_caller());
+    let answer = update(|bucket| bucket.revoke_key(is_controller, version));
+    jobs::wake();
+    answer
 }
 
 #[update(decode_with = "decode", encode_with = "encode", hidden = true)]
@@ -494,22 +492,6 @@ mod tests {
             let mut reply = before_blob(&answer(vec![]), len as u64);
             reply.extend_from_slice(&bytes);
             assert_eq!(reply, encode_one(answer(bytes)).unwrap());
-        }
-    }
-
-    #[test]
-    fn a_body_stands_between_the_types_and_the_headers() {
-        for len in [0, 1, 127, 128, 70_000] {
-            let response = |body: Vec<u8>| HttpResponse {
-                status_code: 206,
-                headers: vec![("A".into(), "b".into())],
-                body: body.into(),
-            };
-            let (mut reply, tail) = around_body(&response(vec![]), len as u64);
-            let bytes = vec![7; len];
-            reply.extend_from_slice(&bytes);
-            reply.extend_from_slice(&tail);
-            assert_eq!(reply, encode_one(response(bytes)).unwrap());
         }
     }
 }

@@ -133,8 +133,8 @@ impl Bucket {
                 self.accounts.delete(user, incarnation);
             }
             kind::ISSUER_UPSERTED => {
-                let IssuerUpserted { issuer, key } = read(bytes)?;
-                self.access.trust(issuer, key);
+                let told: IssuerUpserted = read(bytes)?;
+                self.access.trust(told);
             }
             kind::ISSUER_REMOVED => {
                 let IssuerRemoved { issuer } = read(bytes)?;
@@ -222,9 +222,11 @@ impl Bucket {
         for known in &answer.counters {
             self.reconcile(known, now);
         }
-        // A key that came about while the batch was under way is still to be told.
-        let told = sent.args.report.as_ref().and_then(|report| report.key);
-        self.report_due = told != self.access.public();
+        // A key that came about or was revoked while the batch was under way is still to be told.
+        let report = sent.args.report.as_ref();
+        let told = report.map(|report| (report.key, report.oldest_key_version));
+        let keys = &self.access.keys;
+        self.report_due = told != Some((keys.public(), keys.oldest_version()));
         let mut cursors = self.cursors.get().0.clone();
         cursors.sent.answered(&sent.told, answer.stamp);
         if let Some(place) = cursors.sent.needs() {
@@ -237,7 +239,8 @@ impl Bucket {
         BucketReport {
             bytes_used: self.totals().bytes_stored + self.totals().bytes_reserved,
             bytes_free: self.bytes_free(),
-            key: self.access.public(),
+            key: self.access.keys.public(),
+            oldest_key_version: self.access.keys.oldest_version(),
             version: Some(VERSION),
             index_version: *self.index_version.get(),
             cycles: Some(self.cycles()),

@@ -105,6 +105,8 @@ pub fn forget() {
     if let Some((timer, _)) = TIMER.take() {
         ic_cdk_timers::clear_timer(timer);
     }
+    // The system has forgotten the timer, which the heap remembers: it is told that one is due.
+    ic_cdk::api::global_timer_set(ic_cdk::api::time());
 }
 
 /// Each message must be seen ([`write`]), also one that has nothing to write.

@@ -18,7 +18,7 @@ use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_canister::outstanding;
 use openstorage_types::{
     BlobId,
-    channel::{EventsArgs, EventsError, EventsOk, LeaseArgs, LeaseError, LeaseOk, PublicKey},
+    channel::{EventsArgs, EventsError, EventsOk, LeaseArgs, LeaseError, LeaseOk, RevokeKeyError},
     http::{HttpRequest, HttpResponse},
     index::{self, *},
     limits::UNKNOWN_CALLER_BYTES_MAX,
@@ -228,7 +228,13 @@ fn issuers() -> Vec<Issuer> {
 
 #[candid_method(update)]
 #[update(hidden = true, decode_with = "decode", encode_with = "encode")]
-fn c2c_bucket_keys(args: BucketKeysArgs) -> Result<PublicKey, BucketKeysError> {
+fn revoke_issuer_key(args: RevokeIssuerKeyArgs) -> Result<(), RevokeKeyError> {
+    act(|index, context| index.revoke_issuer_key(context, &args))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+fn c2c_bucket_keys(args: BucketKeysArgs) -> Result<BucketKey, BucketKeysError> {
     act(|index, _| index.bucket_keys(&args))
 }
 

@@ -23,7 +23,7 @@ const BLOCK: usize = 64;
 const LENGTH_AT: usize = BLOCK - 8;
 
 /// The words that SHA-256 begins with (FIPS 180-4, section 5.3.3).
-const INITIAL: [u32; 8] = [
+pub const INITIAL: [u32; 8] = [
     0x6a09_e667,
     0xbb67_ae85,
     0x3c6e_f372,
@@ -154,11 +154,13 @@ impl Sha256 {
 /// Bytes of a saved state.
 pub const SAVED_BYTES: usize = 104;
 
+/// Takes whole blocks into a state, which begins as [`INITIAL`]: for those who pad for themselves.
 #[cfg(target_arch = "wasm32")]
-use vectors::compress;
+pub use vectors::compress;
 
+/// Takes whole blocks into a state, which begins as [`INITIAL`]: for those who pad for themselves.
 #[cfg(not(target_arch = "wasm32"))]
-use sha2::block_api::compress256 as compress;
+pub use sha2::block_api::compress256 as compress;
 
 #[cfg(test)]
 mod tests {

@@ -13,13 +13,15 @@ pub const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 8] = [
+const INTEGRATION: [&str; 10] = [
     "accounts",
     "buckets",
     "client",
     "http",
     "journey",
+    "keys",
     "refusals",
+    "secrets",
     "snapshots",
     "upgrades",
 ];
