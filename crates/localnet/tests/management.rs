@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use candid::{CandidType, Decode, Encode, Nat, Principal};
 use ic_management_canister_types::{
-    CanisterIdRecord, CanisterInfoArgs, CanisterInfoResult, CanisterMetricsResult,
-    CanisterSettings, ChangeDetails, ChangeOrigin, EnvironmentVariable, LoadCanisterSnapshotArgs,
-    LogVisibility, ReadCanisterSnapshotDataArgs, ReadCanisterSnapshotDataResult,
-    ReadCanisterSnapshotMetadataArgs, ReadCanisterSnapshotMetadataResult, SnapshotDataKind,
-    SnapshotDataOffset, StatusVisibility, UpdateSettingsArgs, UploadCanisterSnapshotDataArgs,
-    UploadCanisterSnapshotMetadataArgs, UploadCanisterSnapshotMetadataResult,
+    CanisterIdRecord, CanisterInfoArgs, CanisterInfoResult, CanisterInstallMode,
+    CanisterMetricsResult, CanisterSettings, CanisterStatusResult, ChangeDetails, ChangeOrigin,
+    ChunkHash, EnvironmentVariable, InstallChunkedCodeArgs, InstallCodeArgs,
+    LoadCanisterSnapshotArgs, LogVisibility, ReadCanisterSnapshotDataArgs,
+    ReadCanisterSnapshotDataResult, ReadCanisterSnapshotMetadataArgs,
+    ReadCanisterSnapshotMetadataResult, SnapshotDataKind, SnapshotDataOffset, StatusVisibility,
+    UpdateSettingsArgs, UploadCanisterSnapshotDataArgs, UploadCanisterSnapshotMetadataArgs,
+    UploadCanisterSnapshotMetadataResult, UploadChunkArgs,
 };
 use openstorage_universal::{Call, Op, Program, WASM};
 use pic::*;
@@ -421,8 +423,8 @@ fn memory_that_would_freeze_the_canister_is_refused() {
     set(&pic, poor, settings).unwrap();
     let init = Program::new().stable_grow(pages);
     let install = |init: Program| {
-        let args = ic_management_canister_types::InstallCodeArgs {
-            mode: ic_management_canister_types::CanisterInstallMode::Install,
+        let args = InstallCodeArgs {
+            mode: CanisterInstallMode::Install,
             canister_id: poor,
             wasm_module: WASM.to_vec(),
             arg: init.bytes().to_vec(),
@@ -932,4 +934,89 @@ fn a_snapshot_can_be_carried_to_another_network() {
         &args,
     )
     .unwrap_err();
+}
+
+/// Composite queries may ask, too: of canisters of their own subnet.
+#[test]
+fn a_composite_query_asks_the_management_canister() {
+    let pic = network(2);
+    let (canister, far) = (install_on(&pic, 0), install_on(&pic, 1));
+    let ask = |of: Principal| {
+        let arg = Encode!(&CanisterIdRecord { canister_id: of }).unwrap();
+        let call = Call::new(Principal::management_canister(), "canister_status").payload(arg);
+        let program = Program::new().call(call);
+        pic.query_call(canister, USER, "composite_query", program.bytes().to_vec())
+    };
+    let status = Decode!(&ok(ask(canister)), CanisterStatusResult).unwrap();
+    assert!(status.module_hash.is_some());
+    let controllers = vec![USER, canister];
+    pic.set_controllers(far, None, controllers).unwrap();
+    ask(far).unwrap_err();
+}
+
+#[test]
+fn a_module_in_chunks_is_bounded_and_comes_from_its_subnet() {
+    let pic = network(2);
+    let (canister, far) = (install_on(&pic, 0), install_on(&pic, 1));
+    let hash = |of: Principal| {
+        let chunk = UploadChunkArgs {
+            canister_id: of,
+            chunk: vec![7; 1 << 20],
+        };
+        let bytes = ok(manage(&pic, USER, of, "upload_chunk", &chunk));
+        Decode!(&bytes, ChunkHash).unwrap()
+    };
+    let install = |store: Principal, hashes: Vec<ChunkHash>| {
+        let args = InstallChunkedCodeArgs {
+            mode: CanisterInstallMode::Reinstall,
+            target_canister: canister,
+            store_canister: Some(store),
+            chunk_hashes_list: hashes,
+            wasm_module_hash: vec![0; 32],
+            arg: vec![],
+            sender_canister_version: None,
+        };
+        manage(&pic, USER, canister, "install_chunked_code", &args)
+    };
+    let near = vec![hash(canister); 101];
+    let text = failed(install(canister, near), ErrorCode::InvalidManagementPayload);
+    assert!(text.contains("more than 104857600 bytes"), "{text}");
+    failed(install(far, vec![hash(far)]), ErrorCode::CanisterNotFound);
+    // However small, a chunk is paid for as a whole one.
+    let before = pic.canister_status(far, None).unwrap().memory_size;
+    let chunk = UploadChunkArgs {
+        canister_id: far,
+        chunk: vec![1],
+    };
+    ok(manage(&pic, USER, far, "upload_chunk", &chunk));
+    assert_eq!(
+        pic.canister_status(far, None).unwrap().memory_size,
+        before + (1u64 << 20)
+    );
+}
+
+/// Whoever waits for the canister hears of it; what it waited for comes back as cycles and nothing else.
+#[test]
+fn a_canister_without_code_answers_its_callers_and_takes_no_answers() {
+    let pic = network(2);
+    let (canister, far) = (install_on(&pic, 0), install_on(&pic, 1));
+    let call = Call::new(far, "update")
+        .arg(Program::new().accept_cycles(100).reply(b"late"))
+        .cycles(10 * TRILLION)
+        .on_reply(keep("answered"));
+    let arg = keep("asked ").call(call).bytes().to_vec();
+    let id = pic.submit_call(canister, USER, "update", arg).unwrap();
+    pic.tick();
+    let waiting = pic.cycle_balance(canister);
+    pic.uninstall_canister(canister, None).unwrap();
+    let reject = pic.await_call(id).unwrap_err();
+    assert_eq!(reject.reject_code, RejectCode::CanisterReject, "{reject:?}");
+    // Other code takes its place before the answer comes.
+    equip(&pic, canister, WASM);
+    for _ in 0..5 {
+        pic.tick();
+    }
+    assert_eq!(kept(&pic, canister), "");
+    let back = pic.cycle_balance(canister) - waiting - 100 * TRILLION;
+    assert!(back > 9 * TRILLION, "{back}");
 }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::fees::Fees;
 
 pub use image::{Global, Image};
-pub use module::{Compiler, MetadataVisibility, Module, ModuleError};
+pub use module::{Compiler, MetadataVisibility, Module, ModuleError, WASM_BYTES_MAX};
 pub use run::{Machine, Scratch};
 pub use stable::{STABLE_PAGE_BYTES, StableMemory};
 
@@ -314,6 +314,7 @@ pub struct Outcome {
     pub cycles_accepted: u128,
     /// By `cycles_burn128`.
     pub cycles_burned: u128,
+    /// Where it was set; an upgrade keeps what it was else.
     pub certified_data: Option<Vec<u8>>,
     /// A new value of the global timer; 0 disables it.
     pub timer_ns: Option<u64>,

@@ -49,33 +49,32 @@ impl Machine {
         context: &Context,
         skip_pre_upgrade: bool,
     ) -> Outcome {
-        let mut before = Usage::default();
-        let mut logs = vec![];
+        let mut before = nothing_done(Ok(()), context);
         let memory_bytes = self.memory_bytes();
         self.begin(context.instructions_max);
         if !skip_pre_upgrade {
             let run = self.run_of(Kind::PRE_UPGRADE, context);
             self.live.host_mut().run = run;
             let result = self.call_optional("canister_pre_upgrade");
-            let outcome = self.outcome(result, context);
-            if outcome.result.is_err() {
+            before = self.outcome(result, context);
+            if before.result.is_err() {
                 self.end(false);
-                return outcome;
+                return before;
             }
-            before = outcome.usage;
-            logs = outcome.logs;
         }
         let mut new = match Live::new(module) {
             Ok(live) => Self { live },
             Err(trap) => {
                 self.end(false);
-                return failed(trap, context);
+                before.result = Err(trap);
+                return before;
             }
         };
         // What pre_upgrade wrote is still in the undo log: the new machine goes on in that transaction.
         new.live.host_mut().stable = std::mem::take(&mut self.live.host_mut().stable);
         let rest = Context {
-            instructions_max: context.instructions_max - before.instructions,
+            instructions_max: context.instructions_max - before.usage.instructions,
+            balance: before.balance,
             ..*context
         };
         new.live.set_fuel(rest.instructions_max);
@@ -84,12 +83,14 @@ impl Machine {
             .and_then(|()| new.enter_init("canister_post_upgrade", arg, &rest))
             .and_then(|()| new.afford(memory_bytes));
         let mut outcome = new.outcome(result, &rest);
-        outcome.usage.instructions += before.instructions;
-        outcome.usage.heap_pages_dirtied += before.heap_pages_dirtied;
-        outcome.usage.stable_bytes_read += before.stable_bytes_read;
-        outcome.usage.stable_bytes_written += before.stable_bytes_written;
-        logs.append(&mut outcome.logs);
-        outcome.logs = logs;
+        outcome.usage.instructions += before.usage.instructions;
+        outcome.usage.heap_pages_dirtied += before.usage.heap_pages_dirtied;
+        outcome.usage.stable_bytes_read += before.usage.stable_bytes_read;
+        outcome.usage.stable_bytes_written += before.usage.stable_bytes_written;
+        outcome.cycles_burned += before.cycles_burned;
+        outcome.certified_data = outcome.certified_data.or(before.certified_data);
+        before.logs.append(&mut outcome.logs);
+        outcome.logs = before.logs;
         if outcome.result.is_ok() {
             new.end(true);
             *self = new;
@@ -411,8 +412,12 @@ pub fn within(bytes: u64, max: u64) -> Result<(), Trap> {
 }
 
 fn failed(trap: Trap, context: &Context) -> Outcome {
+    nothing_done(Err(trap), context)
+}
+
+fn nothing_done(result: Result<(), Trap>, context: &Context) -> Outcome {
     Outcome {
-        result: Err(trap),
+        result,
         response: None,
         calls: vec![],
         balance: context.balance,

@@ -73,7 +73,7 @@ impl Network {
             ));
         }
         if id == Principal::management_canister() {
-            return self.manage_query(query.caller, &query.method, &query.arg);
+            return self.manage_query_on(&graph.subnet, query.caller, &query.method, &query.arg);
         }
         let canister = self
             .canisters

@@ -144,7 +144,9 @@ impl Network {
         let Some(outcome) = outcome else { return };
         canister.log(outcome.logs);
         if outcome.result.is_ok() {
-            canister.certified_data = outcome.certified_data.unwrap_or_default();
+            if let Some(data) = outcome.certified_data {
+                canister.certified_data = data;
+            }
             canister.version += 1;
             let burned = outcome.cycles_burned;
             canister.balance = canister.balance.saturating_sub(burned);

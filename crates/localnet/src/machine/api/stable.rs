@@ -140,6 +140,13 @@ fn touch(c: &mut Caller<Host>, access: StableAccess, offset: u64, size: u64) -> 
     } else {
         2 * GIB_PAGES
     };
+    let new = match access {
+        StableAccess::Written => host.stable.newly_dirty(offset, size),
+        StableAccess::Read => 0,
+    };
+    if host.stable.dirty_pages() + new > pages_max {
+        return c.trap(Trap::StableAccessLimit { access, pages_max });
+    }
     host.run.stable_access.note(pages_of(offset, size));
     if host.run.stable_access.pages() > pages_max {
         return c.trap(Trap::StableAccessLimit {
@@ -147,14 +154,7 @@ fn touch(c: &mut Caller<Host>, access: StableAccess, offset: u64, size: u64) -> 
             pages_max,
         });
     }
-    if access == StableAccess::Written {
-        let new = host.stable.newly_dirty(offset, size);
-        if host.stable.dirty_pages() + new > pages_max {
-            return c.trap(Trap::StableAccessLimit { access, pages_max });
-        }
-        c.charge(new * DIRTY_PAGE_COST)?;
-    }
-    Ok(())
+    c.charge(new * DIRTY_PAGE_COST)
 }
 
 fn write(c: &mut Caller<Host>, offset: u64, src: u64, size: u64) -> Result<()> {

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{Managed, nothing, reply};
 use crate::{
     fees::Fees,
-    machine::{Machine, Module, Outcome},
+    machine::{Machine, Module, Outcome, WASM_BYTES_MAX},
     network::{
         Account, AccountKind, Network, Reject,
         call::Request,
@@ -51,29 +51,37 @@ impl Network {
     ) -> Managed {
         let target = args.target_canister;
         let store = args.store_canister.unwrap_or(target);
-        self.controlled(&target, &request.caller)?;
+        let subnet = self.controlled(&target, &request.caller)?.subnet;
+        if self.subnet_of(&store) != Some(subnet) {
+            return Err(Reject::new(
+                ErrorCode::CanisterNotFound,
+                format!("The store canister {store} was not found on the subnet of {target}"),
+            ));
+        }
         let store = self.controlled_or_self(&store, &request.caller)?;
+        let wrong = |text: String| Reject::new(ErrorCode::InvalidManagementPayload, text);
         let mut wasm = vec![];
         for ChunkHash { hash } in &args.chunk_hashes_list {
-            let chunk = <[u8; 32]>::try_from(hash.as_slice())
-                .ok()
-                .and_then(|hash| store.chunks.get(&hash));
-            wasm.extend_from_slice(chunk.ok_or_else(|| {
-                Reject::new(
-                    ErrorCode::InvalidManagementPayload,
-                    format!("the chunk {} is not in the chunk store", hex::encode(hash)),
-                )
-            })?);
+            let known = <[u8; 32]>::try_from(hash.as_slice()).ok();
+            let chunk = known.and_then(|hash| store.chunks.get(&hash));
+            let chunk = chunk.ok_or_else(|| {
+                let hash = hex::encode(hash);
+                wrong(format!("the chunk {hash} is not in the chunk store"))
+            })?;
+            // A chunk may be named more than once.
+            if (wasm.len() + chunk.len()) as u64 > WASM_BYTES_MAX {
+                return Err(wrong(format!(
+                    "the chunks have more than {WASM_BYTES_MAX} bytes"
+                )));
+            }
+            wasm.extend_from_slice(chunk);
         }
         let actual = Sha256::digest(&wasm);
         if actual[..] != args.wasm_module_hash {
-            return Err(Reject::new(
-                ErrorCode::InvalidManagementPayload,
-                format!(
-                    "the chunks have the hash {}, not the one that was given",
-                    hex::encode(actual)
-                ),
-            ));
+            let actual = hex::encode(actual);
+            return Err(wrong(format!(
+                "the chunks have the hash {actual}, not the one that was given"
+            )));
         }
         let version = args.sender_canister_version;
         self.install(request, target, args.mode, &wasm, args.arg, version)
@@ -129,12 +137,16 @@ impl Network {
             canister.log(outcome.logs);
             return Err(Reject::trapped(&id, &trap));
         }
+        // An upgrade keeps both.
         if mode != CodeDeploymentMode::Upgrade {
             canister.clear_log();
+            canister.certified_data.clear();
         }
         canister.log(outcome.logs);
         canister.balance -= outcome.cycles_burned;
-        canister.certified_data = outcome.certified_data.unwrap_or_default();
+        if let Some(data) = outcome.certified_data {
+            canister.certified_data = data;
+        }
         canister.version += 1;
         let module_hash = module.hash();
         let details = CodeDeploymentRecord {

@@ -192,6 +192,7 @@ impl Network {
             since_ns: self.time_ns,
         };
         let canister = self.controlled(&id, &request.caller)?;
+        canister.version += 1;
         match &mut canister.status {
             Status::Running => {
                 canister.status = Status::Stopping(vec![waiting]);

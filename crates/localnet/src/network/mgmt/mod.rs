@@ -145,6 +145,21 @@ impl Network {
         }
     }
 
+    /// The same from a composite query: it reaches canisters of its own subnet only.
+    pub(super) fn manage_query_on(
+        &mut self,
+        subnet: &Principal,
+        sender: Principal,
+        method: &str,
+        arg: &[u8],
+    ) -> Result<Vec<u8>, Reject> {
+        let (of,): (CanisterIdRecord,) = decode(method, arg)?;
+        if self.subnet_of(&of.canister_id).as_ref() != Some(subnet) {
+            return Err(Reject::not_found(&of.canister_id));
+        }
+        self.manage_query(sender, method, arg)
+    }
+
     fn existing(&mut self, id: &Principal) -> Result<&mut Canister, Reject> {
         self.canisters
             .get_mut(id)

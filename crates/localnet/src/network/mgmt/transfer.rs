@@ -21,14 +21,13 @@ use super::{
     snapshots::{SNAPSHOT_INSTRUCTIONS, unknown},
 };
 use crate::{
-    machine::{Global, Image, STABLE_PAGE_BYTES},
+    machine::{Global, Image, STABLE_PAGE_BYTES, WASM_BYTES_MAX},
     network::{Network, Reject, canister::LowMemory, money::CHUNK_BYTES, snapshot::Snapshot},
 };
 
 /// The largest part that is read at once, as on the Internet Computer.
 const PART_BYTES_MAX: u64 = 2_000_000;
 /// Limits of the interface specification on what a canister can have.
-const WASM_BYTES_MAX: u64 = 100 << 20;
 const HEAP_BYTES_MAX: u64 = 4 << 30;
 const STABLE_BYTES_MAX: u64 = 500 << 30;
 const CERTIFIED_DATA_BYTES_MAX: usize = 32;
