@@ -7,6 +7,7 @@ import { Context } from "./context.js";
 import { type ByteRange, type DownloadOptions, Reading, type ReadOptions } from "./download.js";
 import { type Cost, costOf } from "./estimate.js";
 import { OpenStorageError } from "./errors.js";
+import { events, type EventsOptions, type StorageEvent } from "./events.js";
 import { Pace } from "./pace.js";
 import type { Platform } from "./platform/platform.js";
 import { type BlobReference, referenceFromCandid, toPrincipal } from "./reference.js";
@@ -207,7 +208,8 @@ export class OpenStorageOn {
 
   /**
    * The URL under which the blob's bucket serves it, for an `<img>`, a `<video>` or a link. Whoever has
-   * it can read the blob while the token lives.
+   * it can read the blob while the token lives. With `seekable` players can jump about in it, and the gateway
+   * verifies nothing.
    *
    * @throws as {@link blobUrl}
    */
@@ -294,6 +296,25 @@ export class OpenStorageOn {
     const args = { chat_id: toPrincipal(accessorId, "accessorId"), token };
     const answer = await index.call("delete_chat", [args], this.#callOptions(undefined));
     if ("Err" in answer) throw refusal(answer.Err, { canister: index.id, method: "delete_chat" });
+  }
+
+  /**
+   * What happens to files, in order, as it happens: the caller's own, and for admins and issuers everybody's.
+   *
+   * ```ts
+   * for await (const event of storage.events({ after: lastSeen })) {
+   *   if (event.what === "deleted") forget(event.blobId);
+   *   lastSeen = event.id;
+   * }
+   * ```
+   *
+   * Leaving the loop ends it, and so does the signal, whose reason is thrown.
+   *
+   * @throws `InvalidOption`, `InvalidPrincipal`; from the loop `NotAuthorized`, `GaveUp`
+   */
+  events(options: EventsOptions = {}): AsyncGenerator<StorageEvent, void, undefined> {
+    const { index, parts } = this.#context;
+    return events(index, options, parts.patienceMs);
   }
 
   /** The caller's uploads that can go on, also of earlier pages and processes. Asks each bucket. */
