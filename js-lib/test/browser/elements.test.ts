@@ -63,8 +63,10 @@ class Visit {
       visit.onAsked();
       return (await tokenFor(user.user, user.chat.chat_id)).token;
     });
-    const start = ([index, identity]: readonly [string, string]) =>
-      window.kit.show(index, identity, (window as unknown as { freshToken(): Promise<string> }).freshToken).then(() => {});
+    const start = async ([index, identity]: readonly [string, string]) => {
+      await window.kit.open(index, identity);
+      window.kit.show((window as unknown as { freshToken(): Promise<string> }).freshToken);
+    };
     await page.evaluate(start, [network.index, JSON.stringify(user.user.identity.toJSON())] as const);
     return visit;
   }
