@@ -13,10 +13,11 @@ pub const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 8] = [
+const INTEGRATION: [&str; 9] = [
     "accounts",
     "buckets",
     "client",
+    "conformance",
     "http",
     "journey",
     "refusals",
