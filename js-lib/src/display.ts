@@ -20,9 +20,11 @@ export interface DisplayOptions {
   readonly signal?: AbortSignal | undefined;
   /**
    * - `blob`: the bytes are downloaded, checked against the hash and kept, where they fit the cache.
-   * - `stream`: the element loads them from the gateway as it needs, unless they are in the cache.
+   * - `stream`: a player loads what it plays, from wherever it has jumped to, unless the bytes are in the cache.
+   *   No part of a blob can be checked against its hash, and this way the gateway verifies nothing either.
+   * - `link`: the browser loads the whole from the gateway, which verifies it, unless it is in the cache.
    */
-  readonly how?: "blob" | "stream";
+  readonly how?: "blob" | "stream" | "link";
 }
 
 export interface Display {
@@ -58,11 +60,12 @@ export async function displayBlob(
     current = (await getToken?.(reference, accessor, current)) ?? current ?? "";
     return current;
   };
-  if (options.how !== "stream" && (await storage.caches(reference.size))) {
-    const how = { accessorId, token, ...(signal && { signal }) };
-    return objectUrl(await storage.download(reference, how));
+  const { how = "blob" } = options;
+  if (how === "blob" && (await storage.caches(reference.size))) {
+    const download = { accessorId, token, ...(signal && { signal }) };
+    return objectUrl(await storage.download(reference, download));
   }
-  const url = storage.url(reference, accessorId, await token());
+  const url = storage.url(reference, accessorId, await token(), { seekable: how === "stream" });
   return { url, verified: false, release: () => {} };
 }
 

@@ -108,6 +108,18 @@ abstract class StoredElement extends Base {
     if (this.#content) this.label(this.#content);
   }
 
+  /** Shows the same in the same element under a fresh token. False where there is none, or it opens nothing. */
+  protected async refresh(): Promise<boolean> {
+    const { signal } = this.#loading ?? {};
+    if (!this.#content || !this.#shown || !signal || !common?.getToken) return false;
+    try {
+      await this.#try(this.#content, this.#shown, undefined, common.storage, common.getToken, signal);
+      return !signal.aborted;
+    } catch {
+      return false;
+    }
+  }
+
   /** Takes over what assistive technology is told. */
   protected label(content: HTMLElement): void {
     content.setAttribute("aria-label", this.getAttribute("alt") ?? "");
@@ -136,7 +148,7 @@ abstract class StoredElement extends Base {
       this.dispatchEvent(new CustomEvent("ready"));
     } catch (error) {
       if (signal.aborted) return;
-      this.#fail(error);
+      this.fail(error);
     }
   }
 
@@ -157,7 +169,8 @@ abstract class StoredElement extends Base {
     await this.show(content, display.url, shown);
   }
 
-  #fail(error: unknown): void {
+  /** Says why nothing is shown. */
+  protected fail(error: unknown): void {
     this.setAttribute("state", "failed");
     const message = this.shadowRoot?.querySelector('[part="message"]');
     if (message) message.textContent = error instanceof Error ? error.message : String(error);
@@ -188,11 +201,13 @@ abstract class StoredElement extends Base {
   }
 }
 
+const CANNOT_SHOW = "the browser cannot show this: it is no such picture or film, or the token has expired";
+
 /** Resolves with one event of an element, rejects with another. */
 function either(element: HTMLElement, good: string, bad: string): Promise<void> {
   return new Promise((resolve, reject) => {
     element.addEventListener(good, () => resolve(), { once: true });
-    const failed = () => reject(new Error("the browser cannot show this: it is no such picture or film, or the token has expired"));
+    const failed = () => reject(new Error(CANNOT_SHOW));
     element.addEventListener(bad, failed, { once: true });
   });
 }
@@ -216,9 +231,14 @@ export class StoredImage extends StoredElement {
   }
 }
 
-/** A `<video controls>`: its bytes come from the gateway as they are played, unless the cache has them. */
+/**
+ * A `<video controls>`: its bytes come from the bucket as they are played, from wherever the user jumps to,
+ * unless the cache has them. When the token expires while it plays, it goes on under a fresh one.
+ */
 export class StoredVideo extends StoredElement {
   protected readonly how = "stream";
+  /** Where the bytes stopped coming, in seconds. */
+  #lostAt: number | undefined;
 
   protected make(): HTMLElement {
     const video = document.createElement("video");
@@ -229,18 +249,54 @@ export class StoredVideo extends StoredElement {
   }
 
   protected async show(content: HTMLElement, url: string): Promise<void> {
-    const shown = either(content, "loadedmetadata", "error");
-    (content as HTMLVideoElement).src = url;
+    const video = content as HTMLVideoElement;
+    const shown = either(video, "loadedmetadata", "error");
+    video.src = url;
     await shown;
+    video.addEventListener("error", () => void this.#goOn(video), { once: true });
+  }
+
+  /** Once for each place: a film that is damaged there stays so. */
+  async #goOn(video: HTMLVideoElement): Promise<void> {
+    const { currentTime, paused, error } = video;
+    const mayPass = error?.code === MediaError.MEDIA_ERR_NETWORK && currentTime !== this.#lostAt;
+    this.#lostAt = currentTime;
+    if (!mayPass || !(await this.refresh())) {
+      if (video.isConnected) this.fail(new Error(CANNOT_SHOW));
+      return;
+    }
+    video.currentTime = currentTime;
+    // Browsers refuse what the user has not asked for on this page.
+    if (!paused) await video.play().catch(() => {});
   }
 }
 
-/** A link that saves the file. */
+/** A token is younger than this when a link is followed, in milliseconds: the library cannot see when it ends. */
+const LINK_AGE_MAX_MS = 3_600_000;
+
+/**
+ * A link that saves the file, or shows it in another tab where browsers show its type. It asks for a fresh
+ * token when it is followed and the one in it has become old.
+ */
 export class StoredFile extends StoredElement {
-  protected readonly how = "stream";
+  protected readonly how = "link";
+  #atMs = 0;
 
   protected make(): HTMLElement {
-    return document.createElement("a");
+    const link = document.createElement("a");
+    link.target = "_blank";
+    link.rel = "noopener";
+    link.addEventListener("click", (event) => {
+      const isYoung = link.protocol === "blob:" || Date.now() - this.#atMs < LINK_AGE_MAX_MS;
+      if (isYoung) return;
+      event.preventDefault();
+      void this.refresh().then(() => {
+        // As old as the token may be, it is all there is.
+        this.#atMs = Date.now();
+        if (link.isConnected) link.click();
+      });
+    });
+    return link;
   }
 
   protected override label(): void {
@@ -249,6 +305,7 @@ export class StoredFile extends StoredElement {
 
   protected async show(content: HTMLElement, url: string, { name, reference }: Shown): Promise<void> {
     const link = content as HTMLAnchorElement;
+    this.#atMs = Date.now();
     link.href = url;
     link.download = name ?? reference.blobId;
     link.textContent = `${name ?? "file"} (${bytesText(reference.size)})`;

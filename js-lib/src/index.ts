@@ -17,6 +17,7 @@ export {
   isOpenStorageError,
   OpenStorageError,
 } from "./errors.js";
+export type { ChangesMissed, EventsOptions, FileChange, StorageEvent } from "./events.js";
 export { type HashOptions, type HashProgress, hashSource } from "./hash.js";
 export { BLOB_BYTES_MAX, CHUNK_BYTES, TOKEN_CHARS_MAX } from "./limits.js";
 export { type Source, type StreamSource, sourceOf, sourceOfStream } from "./source.js";

@@ -7,6 +7,7 @@ import { Context } from "./context.js";
 import { type ByteRange, type DownloadOptions, Reading, type ReadOptions } from "./download.js";
 import { type Cost, costOf } from "./estimate.js";
 import { OpenStorageError } from "./errors.js";
+import { events, type EventsOptions, type StorageEvent } from "./events.js";
 import { Pace } from "./pace.js";
 import type { Platform } from "./platform/platform.js";
 import { type BlobReference, referenceFromCandid, toPrincipal } from "./reference.js";
@@ -35,7 +36,10 @@ export interface OpenStorageOptions {
   readonly indexCanisterId: PrincipalLike;
   /** Where URLs point to. Without it: the agent's own host, or `https://icp0.io` on mainnet. */
   readonly gateway?: string | URL;
-  /** Chunks on their way at the same time, at most: 1 to 32. */
+  /**
+   * Chunks on their way at the same time, at most: 1 to 32, each with three times its size of memory. Without it 8,
+   * and of large chunks 4 in Node.
+   */
   readonly concurrencyMax?: number;
   /** How long something is tried again without any progress, in milliseconds. */
   readonly patienceMs?: number;
@@ -103,6 +107,7 @@ export class OpenStorageOn {
     const transport = options.transport ?? (options.agent && agentTransport(options.agent));
     if (!transport) throw invalidOption("agent", "pass an agent: await HttpAgent.create({ host, identity })");
     const concurrencyMax = options.concurrencyMax ?? CONCURRENCY_MAX;
+    const bytesMax = options.concurrencyMax === undefined ? platform.bytesInFlightMax : undefined;
     if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > 32) {
       throw invalidOption("concurrencyMax", "chunks in flight are 1 to 32");
     }
@@ -117,8 +122,8 @@ export class OpenStorageOn {
         platform,
         resumeStore: options.resumeStore ?? platform.resumeStore(),
         patienceMs: options.patienceMs ?? PATIENCE_MS,
-        pushPace: new Pace(concurrencyMax),
-        pullPace: new Pace(concurrencyMax),
+        pushPace: new Pace(concurrencyMax, bytesMax),
+        pullPace: new Pace(concurrencyMax, bytesMax),
         uploads: new Semaphore(UPLOADS_ACTIVE_MAX),
         hashes: new Semaphore(HASHES_ACTIVE_MAX),
         cache(principal) {
@@ -207,7 +212,8 @@ export class OpenStorageOn {
 
   /**
    * The URL under which the blob's bucket serves it, for an `<img>`, a `<video>` or a link. Whoever has
-   * it can read the blob while the token lives.
+   * it can read the blob while the token lives. With `seekable` players can jump about in it, and the gateway
+   * verifies nothing.
    *
    * @throws as {@link blobUrl}
    */
@@ -294,6 +300,25 @@ export class OpenStorageOn {
     const args = { chat_id: toPrincipal(accessorId, "accessorId"), token };
     const answer = await index.call("delete_chat", [args], this.#callOptions(undefined));
     if ("Err" in answer) throw refusal(answer.Err, { canister: index.id, method: "delete_chat" });
+  }
+
+  /**
+   * What happens to files, in order, as it happens: the caller's own, and for admins and issuers everybody's.
+   *
+   * ```ts
+   * for await (const event of storage.events({ after: lastSeen })) {
+   *   if (event.what === "deleted") forget(event.blobId);
+   *   lastSeen = event.id;
+   * }
+   * ```
+   *
+   * Leaving the loop ends it, and so does the signal, whose reason is thrown.
+   *
+   * @throws `InvalidOption`, `InvalidPrincipal`; from the loop `NotAuthorized`, `GaveUp`
+   */
+  events(options: EventsOptions = {}): AsyncGenerator<StorageEvent, void, undefined> {
+    const { index, parts } = this.#context;
+    return events(index, options, parts.patienceMs);
   }
 
   /** The caller's uploads that can go on, also of earlier pages and processes. Asks each bucket. */

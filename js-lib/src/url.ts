@@ -31,7 +31,15 @@ export interface BlobUrlOptions {
   readonly gateway: string | URL;
   /** Without it: `query` where the gateway's host is an IP address, else `subdomain`. */
   readonly form?: UrlForm;
+  /**
+   * For players that jump about: any range of bytes is served, at most 2,000,000 an answer, and nothing of
+   * it is certified. Without it gateways verify every byte, and serve parts of that size only.
+   */
+  readonly seekable?: boolean;
 }
+
+/** Where a bucket serves any range. */
+const RANGES = "/m";
 
 /**
  * The blob's URL, for an `<img>`, a `<video>` or a link. Nothing is looked up.
@@ -48,7 +56,7 @@ export function blobUrl(parts: BlobUrlParts, options: BlobUrlOptions): string {
   const url = gatewayOrigin(options.gateway);
   const isAddress = isIpAddress(url.hostname);
   const form = options.form ?? (isAddress ? "query" : "subdomain");
-  url.pathname = `/${accessorId}/${blobId}`;
+  url.pathname = `${options.seekable ? RANGES : ""}/${accessorId}/${blobId}`;
   if (form === "subdomain") {
     if (isAddress) throw invalidGateway(options.gateway, "an IP address has no subdomains");
     url.hostname = `${bucket}.${url.hostname}`;

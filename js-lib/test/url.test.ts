@@ -38,6 +38,14 @@ test("the bucket is a parameter where the gateway is an address, or on demand", 
   );
 });
 
+test("players that jump about have a path of their own", () => {
+  const path = `/m/${ACCESSOR}/${BLOB}`;
+  const how = { seekable: true };
+  assert.equal(blobUrl(parts, { gateway: "https://icp0.io", ...how }), `https://${BUCKET}.icp0.io${path}?token=AQE-_9`);
+  const local = { gateway: "http://127.0.0.1:4943", ...how };
+  assert.equal(blobUrl(parts, local), `http://127.0.0.1:4943${path}?canisterId=${BUCKET}&token=AQE-_9`);
+});
+
 test("an address has no subdomains", () => {
   const gateway = "http://127.0.0.1:4943";
   const refusal = failure("InvalidGateway", { gateway });

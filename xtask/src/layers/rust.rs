@@ -13,10 +13,12 @@ pub const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 10] = [
+const INTEGRATION: [&str; 12] = [
     "accounts",
     "buckets",
     "client",
+    "conformance",
+    "hash",
     "http",
     "journey",
     "keys",
