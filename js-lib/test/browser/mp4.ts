@@ -1,0 +1,121 @@
+/**
+ * A film for the tests: H.264 in an MP4 whose index comes first (faststart), of more than 20 MB. Nothing but
+ * Chromium is needed: it encodes a picture for each second, and mediabunny puts them into the file.
+ *
+ * Every frame is a whole picture of its own, so that one picture can fill its second by being repeated; noise
+ * keeps it from getting small. Six squares, white or black, are its second as a binary number: whoever sees
+ * the film can say where it is.
+ */
+
+import { BufferTarget, EncodedPacket, EncodedVideoPacketSource, Mp4OutputFormat, Output } from "mediabunny";
+import type { BrowserContext, Page } from "playwright-core";
+
+export const FILM_SECONDS = 60;
+const FRAMES_A_SECOND = 6;
+const BYTES_MIN = 20_000_000;
+
+/** Pixels. The squares stand in a row, and begin at the left upper corner. */
+const SIDES = { width: 320, height: 240, square: 48 };
+const SQUARES = 6;
+
+interface Encoded {
+  /** In base64, one a second. */
+  readonly pictures: readonly string[];
+  readonly config: Omit<VideoDecoderConfig, "description"> & { readonly description: readonly number[] };
+}
+
+/** @throws where the browser has no encoder for H.264, or the film has become too small */
+export async function mp4Film(context: BrowserContext): Promise<Buffer> {
+  const { pictures, config } = await encoded(context);
+  const target = new BufferTarget();
+  const output = new Output({ format: new Mp4OutputFormat({ fastStart: "in-memory" }), target });
+  const source = new EncodedVideoPacketSource("avc");
+  output.addVideoTrack(source, { frameRate: FRAMES_A_SECOND });
+  await output.start();
+  const decoderConfig = { ...config, description: new Uint8Array(config.description) };
+  for (let frame = 0; frame < FILM_SECONDS * FRAMES_A_SECOND; frame++) {
+    const picture = Buffer.from(pictures[Math.floor(frame / FRAMES_A_SECOND)] ?? "", "base64");
+    const packet = new EncodedPacket(picture, "key", frame / FRAMES_A_SECOND, 1 / FRAMES_A_SECOND);
+    await source.add(packet, { decoderConfig });
+  }
+  await output.finalize();
+  const bytes = Buffer.from(target.buffer ?? new ArrayBuffer(0));
+  if (bytes.byteLength < BYTES_MIN) throw new Error(`the film has only ${bytes.byteLength} bytes`);
+  return bytes;
+}
+
+/** Encoders are there for secure origins only, so the page pretends to be one. */
+async function encoded(context: BrowserContext): Promise<Encoded> {
+  const page = await context.newPage();
+  await page.route("https://film.test/", (route) => route.fulfill({ contentType: "text/html", body: "<!doctype html>" }));
+  await page.goto("https://film.test/");
+  const made = await page.evaluate(
+    async ({ seconds, sides: { width, height, square }, squares }): Promise<Encoded> => {
+      const pictures: string[] = [];
+      let config: Encoded["config"] | undefined;
+      const text = (bytes: Uint8Array) => {
+        const pieces: string[] = [];
+        for (let i = 0; i < bytes.length; i += 8_192) pieces.push(String.fromCharCode(...bytes.subarray(i, i + 8_192)));
+        return btoa(pieces.join(""));
+      };
+      let fail: (error: unknown) => void = () => {};
+      const failed = new Promise<never>((_, reject) => (fail = reject));
+      const encoder = new VideoEncoder({
+        output: (chunk, metadata) => {
+          const bytes = new Uint8Array(chunk.byteLength);
+          chunk.copyTo(bytes);
+          pictures.push(text(bytes));
+          const { decoderConfig } = metadata ?? {};
+          if (decoderConfig?.description) {
+            const description = [...new Uint8Array(decoderConfig.description as ArrayBuffer)];
+            config ??= { ...decoderConfig, description };
+          }
+        },
+        error: fail,
+      });
+      encoder.configure({ codec: "avc1.42001f", width, height, bitrate: 60_000_000, framerate: 25, avc: { format: "avc" } });
+      const canvas = new OffscreenCanvas(width, height);
+      const context = canvas.getContext("2d");
+      if (!context) throw new Error("no canvas");
+      for (let second = 0; second < seconds; second++) {
+        const pixels = new ImageData(width, height);
+        for (let i = 0; i < pixels.data.length; i++) pixels.data[i] = i % 4 === 3 ? 255 : Math.random() * 256;
+        context.putImageData(pixels, 0, 0);
+        for (let bit = 0; bit < squares; bit++) {
+          context.fillStyle = (second >> bit) & 1 ? "white" : "black";
+          context.fillRect(bit * square, 0, square, square);
+        }
+        const frame = new VideoFrame(canvas, { timestamp: second * 1_000_000 });
+        encoder.encode(frame, { keyFrame: true });
+        frame.close();
+      }
+      await Promise.race([encoder.flush(), failed]);
+      if (!config) throw new Error("the encoder told no configuration");
+      return { pictures, config };
+    },
+    { seconds: FILM_SECONDS, sides: SIDES, squares: SQUARES },
+  );
+  await page.close();
+  return made;
+}
+
+/** Which second of the film the page's only `<video>` shows, as its picture says. It must be of the page's origin or CORS. */
+export function secondSeen(page: Page): Promise<number> {
+  return page.evaluate(
+    ({ square, squares }) => {
+      const film = document.querySelector("video") ?? document.querySelector("stored-video")?.shadowRoot?.querySelector("video");
+      const canvas = document.createElement("canvas");
+      const context = canvas.getContext("2d");
+      if (!film || !context) throw new Error("no film");
+      [canvas.width, canvas.height] = [film.videoWidth, film.videoHeight];
+      context.drawImage(film, 0, 0);
+      let second = 0;
+      for (let bit = 0; bit < squares; bit++) {
+        const [grey = 0] = context.getImageData(bit * square + square / 2, square / 2, 1, 1).data;
+        if (grey > 127) second += 1 << bit;
+      }
+      return second;
+    },
+    { square: SIDES.square, squares: SQUARES },
+  );
+}

@@ -1,0 +1,122 @@
+/** What a message shows: a picture, a film, or any other file. */
+
+import { useSignal } from "@preact/signals";
+import type { Shown } from "@openstorage/client/elements";
+import type { ComponentChildren } from "preact";
+
+import { Dialog } from "./dialog.js";
+import { bytesText } from "./format.js";
+import { Icon, iconOf } from "./icons.js";
+import { type Attachment, save } from "./posts.js";
+import { previewSize, previewUrl } from "./preview.js";
+import { words } from "./words.js";
+
+interface AttachedProps {
+  attachment: Attachment;
+  name: string | undefined;
+  preview: Uint8Array | undefined;
+}
+
+export function Attached({ attachment, name = words.file, preview }: AttachedProps) {
+  const { size, mimeType } = attachment.reference;
+  const [kind] = size > 0 ? mimeType.split("/") : [];
+  if (kind === "image") return <Picture attachment={attachment} name={name} preview={preview} />;
+  if (kind === "video") return <Film attachment={attachment} name={name} preview={preview} />;
+  return (
+    <div class="file">
+      <span class="tile"><Icon name={iconOf(mimeType)} /></span>
+      <Caption attachment={attachment} name={name} />
+    </div>
+  );
+}
+
+function Picture({ attachment, name, preview }: AttachedProps & { name: string }) {
+  const isOpen = useSignal(false);
+  return (
+    <figure>
+      <button class="view" aria-label={words.openPicture(name)} onClick={() => (isOpen.value = true)}>
+        <Media preview={preview}>
+          <stored-image ref={shower(attachment, name)} alt="">{placeholder(preview)}</stored-image>
+        </Media>
+      </button>
+      <figcaption><Caption attachment={attachment} name={name} /></figcaption>
+      {isOpen.value && (
+        <Dialog class="lightbox" label={words.picture(name)} onClose={() => (isOpen.value = false)}>
+          <stored-image ref={shower(attachment, name)} alt={words.picture(name)}>{placeholder(preview)}</stored-image>
+          <form method="dialog">
+            <span>{name}</span>
+            <button class="bare" aria-label={words.close} title={words.close}><Icon name="close" /></button>
+          </form>
+        </Dialog>
+      )}
+    </figure>
+  );
+}
+
+function Film({ attachment, name, preview }: AttachedProps & { name: string }) {
+  return (
+    <figure>
+      <Media preview={preview}>
+        <stored-video ref={shower(attachment, name)} alt={words.film(name)}>{placeholder(preview)}</stored-video>
+      </Media>
+      <figcaption><Caption attachment={attachment} name={name} /></figcaption>
+    </figure>
+  );
+}
+
+/** Beyond it, what is very wide or very high is cut; the whole is seen when it is opened. */
+const RATIO_MAX = 2.4;
+
+/** A box of the shape that the preview has: nothing moves when the bytes have come. */
+function Media({ preview, children }: { preview: Uint8Array | undefined; children: ComponentChildren }) {
+  const size = preview && previewSize(preview);
+  if (!size) return <span class="media">{children}</span>;
+  const ratio = Math.min(RATIO_MAX, Math.max(1 / RATIO_MAX, size.width / size.height));
+  return <span class="media sized" style={{ "--ratio": ratio.toFixed(3) }}>{children}</span>;
+}
+
+function placeholder(preview: Uint8Array | undefined) {
+  return preview && <img slot="placeholder" class="preview" src={previewUrl(preview)} alt="" />;
+}
+
+/** Gives an element what it shows: an attribute could not hold it. */
+function shower({ reference, accessorId, token }: Attachment, name: string) {
+  const shown: Shown = { reference, accessorId, name, ...(token !== undefined && { token }) };
+  return (element: { shown: Shown | undefined } | null) => {
+    if (element) element.shown = shown;
+  };
+}
+
+function Caption({ attachment, name }: { attachment: Attachment; name: string }) {
+  const isBusy = useSignal(false);
+  const start = () => {
+    isBusy.value = true;
+    void save(attachment, name).then(() => (isBusy.value = false));
+  };
+  return (
+    <>
+      <span class="label">
+        <span class="name">{name}</span>
+        <small>{isBusy.value ? words.saving : bytesText(attachment.reference.size)}</small>
+      </span>
+      <button class="bare" disabled={isBusy.value} onClick={start} aria-label={`${words.save} ${name}`} title={words.save}>
+        <Icon name="save" />
+      </button>
+    </>
+  );
+}
+
+type StoredAttributes = {
+  alt?: string;
+  ref?: (element: { shown: Shown | undefined } | null) => void;
+  children?: ComponentChildren;
+};
+
+declare module "preact" {
+  namespace JSX {
+    interface IntrinsicElements {
+      "stored-image": StoredAttributes;
+      "stored-video": StoredAttributes;
+    }
+  }
+}
