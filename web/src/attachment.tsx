@@ -15,22 +15,25 @@ interface AttachedProps {
   attachment: Attachment;
   name: string | undefined;
   preview: Uint8Array | undefined;
+  /** Stands beside the size. */
+  time: ComponentChildren;
 }
 
-export function Attached({ attachment, name = words.file, preview }: AttachedProps) {
+export function Attached(props: AttachedProps) {
+  const { attachment, name = words.file, time } = props;
   const { size, mimeType } = attachment.reference;
   const [kind] = size > 0 ? mimeType.split("/") : [];
-  if (kind === "image") return <Picture attachment={attachment} name={name} preview={preview} />;
-  if (kind === "video") return <Film attachment={attachment} name={name} preview={preview} />;
+  if (kind === "image") return <Picture {...props} name={name} />;
+  if (kind === "video") return <Film {...props} name={name} />;
   return (
     <div class="file">
       <span class="tile"><Icon name={iconOf(mimeType)} /></span>
-      <Caption attachment={attachment} name={name} />
+      <Caption attachment={attachment} name={name} time={time} />
     </div>
   );
 }
 
-function Picture({ attachment, name, preview }: AttachedProps & { name: string }) {
+function Picture({ attachment, name, preview, time }: AttachedProps & { name: string }) {
   const isOpen = useSignal(false);
   return (
     <figure>
@@ -39,7 +42,7 @@ function Picture({ attachment, name, preview }: AttachedProps & { name: string }
           <stored-image ref={shower(attachment, name)} alt="">{placeholder(preview)}</stored-image>
         </Media>
       </button>
-      <figcaption><Caption attachment={attachment} name={name} /></figcaption>
+      <figcaption><Caption attachment={attachment} name={name} time={time} /></figcaption>
       {isOpen.value && (
         <Dialog class="lightbox" label={words.picture(name)} onClose={() => (isOpen.value = false)}>
           <stored-image ref={shower(attachment, name)} alt={words.picture(name)}>{placeholder(preview)}</stored-image>
@@ -53,13 +56,13 @@ function Picture({ attachment, name, preview }: AttachedProps & { name: string }
   );
 }
 
-function Film({ attachment, name, preview }: AttachedProps & { name: string }) {
+function Film({ attachment, name, preview, time }: AttachedProps & { name: string }) {
   return (
     <figure>
       <Media preview={preview}>
         <stored-video ref={shower(attachment, name)} alt={words.film(name)}>{placeholder(preview)}</stored-video>
       </Media>
-      <figcaption><Caption attachment={attachment} name={name} /></figcaption>
+      <figcaption><Caption attachment={attachment} name={name} time={time} /></figcaption>
     </figure>
   );
 }
@@ -87,7 +90,7 @@ function shower({ reference, accessorId, token }: Attachment, name: string) {
   };
 }
 
-function Caption({ attachment, name }: { attachment: Attachment; name: string }) {
+function Caption({ attachment, name, time }: Omit<AttachedProps, "preview"> & { name: string }) {
   const isBusy = useSignal(false);
   const start = () => {
     isBusy.value = true;
@@ -97,7 +100,7 @@ function Caption({ attachment, name }: { attachment: Attachment; name: string })
     <>
       <span class="label">
         <span class="name">{name}</span>
-        <small>{isBusy.value ? words.saving : bytesText(attachment.reference.size)}</small>
+        <small>{isBusy.value ? words.saving : bytesText(attachment.reference.size)} · {time}</small>
       </span>
       <button class="bare" disabled={isBusy.value} onClick={start} aria-label={`${words.save} ${name}`} title={words.save}>
         <Icon name="save" />

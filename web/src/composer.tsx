@@ -9,6 +9,14 @@ import { attempt, loadNewest } from "./rooms.js";
 import { post, sendFiles } from "./uploads.js";
 import { words } from "./words.js";
 
+const TEXT = "text";
+
+/** Puts the focus where the user writes, if what had it is gone; not where that opens a keyboard on the screen. */
+export function keepFocus(): void {
+  const isLost = document.activeElement === null || document.activeElement === document.body;
+  if (isLost && matchMedia("(hover: hover)").matches) document.getElementById(TEXT)?.focus();
+}
+
 export function Composer({ room }: { room: ChatInfo }) {
   const text = useSignal("");
   const picker = useRef<HTMLInputElement>(null);
@@ -43,9 +51,9 @@ export function Composer({ room }: { room: ChatInfo }) {
       <button type="button" class="bare" onClick={() => picker.current?.click()} aria-label={words.attach} title={words.attach}>
         <Icon name="attach" />
       </button>
-      <label class="hidden" for="text">{words.write}</label>
+      <label class="hidden" for={TEXT}>{words.write}</label>
       <textarea
-        id="text"
+        id={TEXT}
         rows={1}
         value={text.value}
         placeholder={words.writeHint}

@@ -32,7 +32,8 @@ export function explain(error: unknown): string {
   if (!isOpenStorageError(error)) return errors.network;
   if (error.code === "AllowanceExceeded") {
     const { byteLimit, bytesUsed } = error.fields;
-    return errors.AllowanceExceeded(bytesText(byteLimit), bytesUsed === undefined ? "" : errors.used(bytesText(bytesUsed)));
+    const limit = bytesText(byteLimit);
+    return bytesUsed === undefined ? errors.LargerThanAllowance(limit) : errors.AllowanceExceeded(limit, bytesText(bytesUsed));
   }
   if (error.code === "BlobTooLarge") return errors.BlobTooLarge(bytesText(error.fields.max));
   const text = (errors as Record<string, unknown>)[error.code];

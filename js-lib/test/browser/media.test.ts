@@ -97,8 +97,6 @@ async function load(page: Page, url: string): Promise<{ width: number; error: nu
   return page.evaluate(async (src) => {
     const video = document.createElement("video");
     video.muted = true;
-    // So that the test may read what is shown; the browser sends no cookies then, which it had none of.
-    video.crossOrigin = "anonymous";
     document.body.replaceChildren(video);
     await new Promise((resolve) => {
       video.onloadeddata = video.onerror = resolve;

@@ -99,23 +99,26 @@ async function encoded(context: BrowserContext): Promise<Encoded> {
   return made;
 }
 
-/** Which second of the film the page's only `<video>` shows, as its picture says. It must be of the page's origin or CORS. */
-export function secondSeen(page: Page): Promise<number> {
+/** Which second of the film the page's only `<video>` shows, as it is seen on the screen. */
+export async function secondSeen(page: Page): Promise<number> {
+  // A frame that was sought is painted with the next but one.
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+  const png = await page.locator("video").screenshot();
   return page.evaluate(
-    ({ square, squares }) => {
-      const film = document.querySelector("video") ?? document.querySelector("stored-video")?.shadowRoot?.querySelector("video");
-      const canvas = document.createElement("canvas");
-      const context = canvas.getContext("2d");
-      if (!film || !context) throw new Error("no film");
-      [canvas.width, canvas.height] = [film.videoWidth, film.videoHeight];
-      context.drawImage(film, 0, 0);
+    async ({ png, square, squares, side }) => {
+      const bytes = Uint8Array.from(atob(png), (char) => char.charCodeAt(0));
+      const seen = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+      const context = new OffscreenCanvas(seen.width, seen.height).getContext("2d");
+      if (!context) throw new Error("no canvas");
+      context.drawImage(seen, 0, 0);
+      const scale = seen.width / side;
       let second = 0;
       for (let bit = 0; bit < squares; bit++) {
-        const [grey = 0] = context.getImageData(bit * square + square / 2, square / 2, 1, 1).data;
+        const [grey = 0] = context.getImageData((bit + 0.5) * square * scale, 0.5 * square * scale, 1, 1).data;
         if (grey > 127) second += 1 << bit;
       }
       return second;
     },
-    { square: SIDES.square, squares: SQUARES },
+    { png: png.toString("base64"), square: SIDES.square, squares: SQUARES, side: SIDES.width },
   );
 }
