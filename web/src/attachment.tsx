@@ -39,7 +39,7 @@ function Picture({ attachment, name, preview, time }: AttachedProps & { name: st
     <figure>
       <button class="view" aria-label={words.openPicture(name)} onClick={() => (isOpen.value = true)}>
         <Media preview={preview}>
-          <stored-image ref={shower(attachment, name)} alt="">{placeholder(preview)}</stored-image>
+          <stored-image ref={shower(attachment, name)} alt="" onready={fit}>{placeholder(preview)}</stored-image>
         </Media>
       </button>
       <figcaption><Caption attachment={attachment} name={name} time={time} /></figcaption>
@@ -69,6 +69,13 @@ function Film({ attachment, name, preview, time }: AttachedProps & { name: strin
 
 /** Beyond it, what is very wide or very high is cut; the whole is seen when it is opened. */
 const RATIO_MAX = 2.4;
+
+/** Where a picture is smaller than its box, the box becomes as small. */
+function fit({ currentTarget }: Event): void {
+  const element = currentTarget as HTMLElement;
+  const width = element.shadowRoot?.querySelector("img")?.naturalWidth;
+  if (width) element.parentElement?.style.setProperty("--natural", `${width}px`);
+}
 
 /** A box of the shape that the preview has: nothing moves when the bytes have come. */
 function Media({ preview, children }: { preview: Uint8Array | undefined; children: ComponentChildren }) {
@@ -111,6 +118,7 @@ function Caption({ attachment, name, time }: Omit<AttachedProps, "preview"> & { 
 
 type StoredAttributes = {
   alt?: string;
+  onready?: (event: Event) => void;
   ref?: (element: { shown: Shown | undefined } | null) => void;
   children?: ComponentChildren;
 };

@@ -37,5 +37,6 @@ export function explain(error: unknown): string {
   }
   if (error.code === "BlobTooLarge") return errors.BlobTooLarge(bytesText(error.fields.max));
   const text = (errors as Record<string, unknown>)[error.code];
+  if (typeof text === "function") return String(text((error.fields as { max?: number }).max));
   return typeof text === "string" ? text : `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}.`;
 }

@@ -30,7 +30,7 @@ async function shrunk(source: ImageBitmap | HTMLVideoElement): Promise<Uint8Arra
   const [width, height] =
     source instanceof HTMLVideoElement ? [source.videoWidth, source.videoHeight] : [source.width, source.height];
   for (const side of SIDES) {
-    const scale = side / Math.max(width, height);
+    const scale = Math.min(1, side / Math.max(width, height));
     const canvas = document.createElement("canvas");
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));

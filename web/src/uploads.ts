@@ -7,7 +7,7 @@ import type { ChatInfo } from "@openstorage/client/candid/chat";
 import { explain, ok, Refused } from "./explain.js";
 import { patiently } from "./patience.js";
 import { previewOf } from "./preview.js";
-import { allowance, attempt, loadAllowance, loadNewest, notice, openId, openRoom, rooms, session } from "./rooms.js";
+import { allowance, attempt, loadAllowance, loadNewest, notice, openId, openRoom, rooms, say, session } from "./rooms.js";
 import { confirmed, type Session } from "./session.js";
 import { words } from "./words.js";
 
@@ -93,6 +93,8 @@ async function run({ key, file, room }: Item): Promise<void> {
     };
     await post(current, message);
     sent.value = { count: sent.value.count + 1, bytes: sent.value.bytes + file.size };
+    const isLast = items.value.length === 1;
+    if (isLast && sent.value.count > 1) say(words.allSent(sent.value.count));
     remove(key);
     await Promise.all([openId.value === room.chat_id ? loadNewest(current, false) : undefined, loadAllowance(current)]);
   } catch (error) {

@@ -92,18 +92,26 @@ async function widthOf(page: Page, url: string): Promise<number> {
   }, url);
 }
 
-/** Puts a `<video>` with this URL on the page; its width, or the number of its error. */
-async function load(page: Page, url: string): Promise<{ width: number; error: number }> {
-  return page.evaluate(async (src) => {
-    const video = document.createElement("video");
-    video.muted = true;
-    document.body.replaceChildren(video);
-    await new Promise((resolve) => {
-      video.onloadeddata = video.onerror = resolve;
-      video.src = src;
-    });
-    return { width: video.videoWidth, error: video.error?.code ?? 0 };
-  }, url);
+/**
+ * Puts a `<video>` with this URL on the page; its width, or the number of its error.
+ *
+ * @param attributes of the element, besides `muted`
+ */
+async function load(page: Page, url: string, attributes: readonly [string, string][] = []): Promise<{ width: number; error: number }> {
+  return page.evaluate(
+    async ([src, attributes]) => {
+      const video = document.createElement("video");
+      video.muted = true;
+      for (const [name, value] of attributes) video.setAttribute(name, value);
+      document.body.replaceChildren(video);
+      await new Promise((resolve) => {
+        video.onloadeddata = video.onerror = resolve;
+        video.src = src;
+      });
+      return { width: video.videoWidth, error: video.error?.code ?? 0 };
+    },
+    [url, attributes] as const,
+  );
 }
 
 /** In a browser of its own each: a picture that was once seen may be kept. */
@@ -175,37 +183,55 @@ function ranges(page: Page): { readonly asked: [from: number, status: number][];
   return { asked, settled: async () => void (await Promise.all(looks)) };
 }
 
-test("a <video> plays a private MP4 of more than 20 MB by its token URL", async (t) => {
+/** Lies in the film's second part, so that the player has had to ask for it. */
+const PLAYED_SECONDS = 9;
+
+/**
+ * The certified route has parts, and nothing else. A player that fills its buffer without a break reads part
+ * after part; one that gives up a connection to go on later, in the middle of a part, gets a 416. And the parts
+ * after the first have no type: where a page does not ask by CORS, browsers keep from it what they cannot tell
+ * the type of (opaque response blocking). Hence these attributes; other players are for the /m/ route.
+ */
+const STEADY: readonly [string, string][] = [["autoplay", ""], ["preload", "auto"], ["crossorigin", "anonymous"]];
+
+test("a <video> plays a private MP4 of more than 20 MB by its token URL, part after part", async (t) => {
   const { page, context } = await visitor();
   const log = ranges(page);
   assert.ok(movie.reference.size >= 20 * MB);
-  assert.deepEqual(await load(page, movie.url), { width: 320, error: 0 });
-  await page.evaluate(async () => {
-    const video = document.querySelector("video");
-    video!.playbackRate = 4;
-    await video!.play();
-  });
-  await page.waitForFunction(() => (document.querySelector("video")?.currentTime ?? 0) > 4);
-  const { frames, duration } = await page.evaluate(() => {
-    const video = document.querySelector("video") as HTMLVideoElement;
-    video.pause();
-    return { frames: video.getVideoPlaybackQuality().totalVideoFrames, duration: video.duration };
-  });
+  assert.deepEqual(await load(page, movie.url, STEADY), { width: 320, error: 0 });
+  const { frames, duration } = await playOn(page);
   await log.settled();
   t.diagnostic(`${frames} frames; asked from ${JSON.stringify(log.asked)}`);
   assert.equal(Math.round(duration), FILM_SECONDS);
   assert.ok(frames > 10, `${frames} frames were decoded`);
-  assert.ok((await secondSeen(page)) >= 4);
+  assert.ok((await secondSeen(page)) >= PLAYED_SECONDS);
+  const parts = log.asked.filter(([, status]) => status === 206).map(([from]) => from);
+  assert.deepEqual(parts.slice(0, 2), [0, PART]);
   await context.close();
 });
 
-test("a <video> seeks in it by its /m/ URL, and asks for the bytes there alone", async (t) => {
+/** Plays, at four times the speed, until the second part is seen. */
+async function playOn(page: Page): Promise<{ frames: number; duration: number }> {
+  await page.evaluate(async () => {
+    const video = document.querySelector("video") as HTMLVideoElement;
+    video.playbackRate = 4;
+    await video.play();
+  });
+  await page.waitForFunction((seconds) => (document.querySelector("video")?.currentTime ?? 0) > seconds, PLAYED_SECONDS);
+  return page.evaluate(() => {
+    const video = document.querySelector("video") as HTMLVideoElement;
+    video.pause();
+    return { frames: video.getVideoPlaybackQuality().totalVideoFrames, duration: video.duration };
+  });
+}
+
+test("a plain <video> plays it by its /m/ URL, seeks in it, and asks for the bytes there alone", async (t) => {
   const { page, context } = await visitor();
   const log = ranges(page);
   const url = changed(movie.url, { route: "/m" });
   assert.deepEqual(await load(page, url), { width: 320, error: 0 });
   assert.equal(await secondSeen(page), 0);
-  for (const second of [50, 20, 59]) {
+  for (const second of [50, 20, 59, 0]) {
     const now = await page.evaluate(async (time) => {
       const video = document.querySelector("video") as HTMLVideoElement;
       const seeked = new Promise((resolve) => video.addEventListener("seeked", resolve, { once: true }));
@@ -216,11 +242,13 @@ test("a <video> seeks in it by its /m/ URL, and asks for the bytes there alone",
     assert.equal(now, second + 0.5);
     assert.equal(await secondSeen(page), second);
   }
+  const jumped = log.asked.length;
+  await playOn(page);
   await page.evaluate(() => document.querySelector("video")?.remove());
   await log.settled();
   t.diagnostic(`asked from ${JSON.stringify(log.asked)}`);
   // A frame lies about where its time is in the film.
-  const far = log.asked.filter(([from, status]) => status === 206 && from > 0.6 * movie.reference.size);
+  const far = log.asked.slice(0, jumped).filter(([from, status]) => status === 206 && from > 0.6 * movie.reference.size);
   assert.ok(far.length > 0, `no range near the end: ${JSON.stringify(log.asked)}`);
   assert.ok(far.some(([from]) => from % PART !== 0), "exact ranges, not parts");
   // A player that jumps gives up requests, which then have no answer.
