@@ -19,6 +19,14 @@ export interface CallOptions {
   readonly patienceMs: number;
 }
 
+/** Bytes that are read into a message when it is made: many of them are in memory once. */
+export interface Late {
+  /** Of the first argument, a record; there it is an empty vector of bytes. */
+  readonly field: string;
+  readonly byteLength: number;
+  read(into: Uint8Array<ArrayBuffer>): Promise<void>;
+}
+
 /** One attempt at a query that is not answered by then is given up and made again. */
 const QUERY_TIMEOUT_MS = 30_000;
 /** The same for an update: the Internet Computer answers within a few seconds, or asks to be polled. */
@@ -26,6 +34,8 @@ const UPDATE_TIMEOUT_MS = 120_000;
 
 /** One canister with the interface `S`. */
 export class Canister<S> {
+  readonly #messages = new Messages();
+
   constructor(
     private readonly transport: Transport,
     /** In its textual form. */
@@ -61,24 +71,60 @@ export class Canister<S> {
    * A call that is made once.
    *
    * @param limitMs after which it is given up, as a transient {@link CallError}
-   * @throws {@link CallError}, `InterfaceMismatch`; the signal's reason
+   * @param late a field of the first argument that is empty there, and is read into the message
+   * @throws what `late` throws; {@link CallError}, `InterfaceMismatch`; the signal's reason
    */
   async attempt<M extends keyof S & string>(
     method: M,
     args: ArgsOf<S, M>,
     limitMs: number,
     signal?: AbortSignal,
+    late?: Late,
   ): Promise<AnswerOf<S, M>> {
     const { argTypes, retTypes } = this.#method(method);
-    const arg = encode(argTypes, args as unknown[]);
+    const [first] = args as unknown[];
+    const arg = late ? await this.#filled(argTypes, first as object, late) : IDL.encode(argTypes, args as unknown[]);
     const send = this.#isQuery(method) ? this.transport.query : this.transport.update;
-    const answer = await withinTime(limitMs, signal, (both) =>
-      send.call(this.transport, this.id, method, arg, both),
-    );
+    let isAnswered = false;
+    let answer: Uint8Array;
+    try {
+      answer = await withinTime(limitMs, signal, (both) =>
+        send.call(this.transport, this.id, method, arg, both),
+      );
+      isAnswered = true;
+    } finally {
+      // Without an answer it may still be on its way.
+      if (late) this.#messages.give(arg, isAnswered);
+    }
     try {
       return IDL.decode(retTypes, answer)[0] as AnswerOf<S, M>;
     } catch (cause) {
       throw this.#mismatch(method, cause);
+    }
+  }
+
+  /**
+   * Candid of arguments with a late field. The encoder copies a value once for every type around it, five times for
+   * the bytes of a chunk: it is given an empty vector, and the bytes are read into their place.
+   */
+  async #filled(types: IDL.Type[], record: object, late: Late): Promise<Uint8Array> {
+    const of = (length: number) => IDL.encode(types, [{ ...record, [late.field]: new Uint8Array(length) }]);
+    const empty = of(0);
+    const single = of(1);
+    // The first byte that differs is the vector's length.
+    const at = empty.findIndex((byte, index) => byte !== single[index]);
+    const length = lebEncode(late.byteLength);
+    const start = at + length.byteLength;
+    const message = this.#messages.take(empty.byteLength - 1 + length.byteLength + late.byteLength);
+    try {
+      message.set(empty.subarray(0, at));
+      message.set(length, at);
+      message.set(empty.subarray(at + 1), start + late.byteLength);
+      await late.read(message.subarray(start, start + late.byteLength));
+      return message;
+    } catch (error) {
+      this.#messages.give(message, true);
+      throw error;
     }
   }
 
@@ -109,30 +155,26 @@ export class Canister<S> {
   }
 }
 
-/** Fields of fewer bytes are not worth the detour. */
-const LARGE_BYTES = 65_536;
-
 /**
- * Candid of a call's arguments. The encoder copies a value once for every type around it, five times for
- * the bytes of a chunk. Here the first large field is left to it as an empty vector, and put in at its place.
+ * Large messages. Those of a blob are of one length: while some are on their way, others are written over those that
+ * have been answered, since collectors let gigabytes of them pile up.
  */
-function encode(types: IDL.Type[], args: unknown[]): Uint8Array {
-  const [record] = args as [Record<string, unknown>?];
-  const large = Object.entries(record ?? {}).find(([, value]) => value instanceof Uint8Array && value.byteLength >= LARGE_BYTES);
-  if (!large || args.length !== 1) return IDL.encode(types, args);
-  const [field, bytes] = large as [string, Uint8Array];
-  const of = (length: number) => IDL.encode(types, [{ ...record, [field]: new Uint8Array(length) }]);
-  const empty = of(0);
-  const single = of(1);
-  // The first byte that differs is the vector's length.
-  const at = empty.findIndex((byte, index) => byte !== single[index]);
-  const length = lebEncode(bytes.byteLength);
-  const whole = new Uint8Array(empty.byteLength - 1 + length.byteLength + bytes.byteLength);
-  whole.set(empty.subarray(0, at));
-  whole.set(length, at);
-  whole.set(bytes, at + length.byteLength);
-  whole.set(empty.subarray(at + 1), at + length.byteLength + bytes.byteLength);
-  return whole;
+class Messages {
+  #out = 0;
+  #free: Uint8Array<ArrayBuffer>[] = [];
+
+  take(byteLength: number): Uint8Array<ArrayBuffer> {
+    this.#out++;
+    const free = this.#free.pop();
+    return free?.byteLength === byteLength ? free : new Uint8Array(byteLength);
+  }
+
+  /** @param isFree nobody else reads it any more */
+  give(message: Uint8Array, isFree: boolean): void {
+    this.#out--;
+    if (this.#out === 0) this.#free = [];
+    else if (isFree) this.#free.push(message as Uint8Array<ArrayBuffer>);
+  }
 }
 
 const known = new WeakMap<IDL.InterfaceFactory, Map<string, IDL.FuncClass>>();

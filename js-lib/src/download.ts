@@ -178,8 +178,9 @@ export class Reading {
   async #chunk(index: number, signal: AbortSignal): Promise<Bytes> {
     const { parts } = this.context;
     const patience = new Patience(parts.patienceMs);
+    const { start, end } = chunkAt(this.reference.size, index);
     for (let attempt = 0; ; attempt++) {
-      const slot = await parts.pullPace.slot(signal);
+      const slot = await parts.pullPace.slot(end - start, signal);
       let last: string;
       try {
         const issued = await this.#token.get();

@@ -66,37 +66,51 @@ class FileSource implements Source {
   stream(): ReadableStream<Uint8Array> {
     let file: FileHandle | undefined;
     let at = 0;
-    return new ReadableStream<Uint8Array>(
-      {
-        pull: async (controller) => {
-          try {
-            file ??= await this.#open();
-            const end = Math.min(at + READ_BYTES, this.size);
-            const bytes = await this.#read(file, at, end);
-            at = end;
-            if (bytes.byteLength > 0) controller.enqueue(bytes);
-            if (at < this.size) return;
+    return new ReadableStream({
+      // Into the reader's buffer: a file of gigabytes leaves nothing for the collector.
+      type: "bytes",
+      autoAllocateChunkSize: READ_BYTES,
+      pull: async (controller) => {
+        try {
+          file ??= await this.#open();
+          // With `autoAllocateChunkSize` there is a buffer for every pull.
+          const { view } = controller.byobRequest as ReadableStreamBYOBRequest;
+          const room = view as Uint8Array<ArrayBuffer>;
+          const bytes = new Uint8Array(room.buffer, room.byteOffset, Math.min(room.byteLength, this.size - at));
+          await this.#read(file, bytes, at);
+          at += bytes.byteLength;
+          const isLast = at === this.size;
+          if (isLast) {
             await this.#checkUnchanged(file);
-            controller.close();
             await file.close();
-          } catch (error) {
-            await file?.close();
-            throw error;
           }
-        },
-        cancel: () => file?.close(),
+          if (bytes.byteLength > 0) controller.byobRequest?.respond(bytes.byteLength);
+          if (!isLast) return;
+          controller.close();
+          // Closing leaves the next reader's buffer to be given back.
+          controller.byobRequest?.respond(0);
+        } catch (error) {
+          await file?.close();
+          throw error;
+        }
       },
-      { highWaterMark: 0 },
-    );
+      cancel: () => file?.close(),
+    });
   }
 
   async slice(start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
     checkRange(start, end, this.size);
+    const bytes = new Uint8Array(end - start);
+    await this.read(start, bytes);
+    return bytes;
+  }
+
+  async read(start: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
+    checkRange(start, start + into.byteLength, this.size);
     const file = await this.#open();
     try {
-      const bytes = await this.#read(file, start, end);
+      await this.#read(file, into, start);
       await this.#checkUnchanged(file);
-      return bytes;
     } finally {
       await file.close();
     }
@@ -121,8 +135,8 @@ class FileSource implements Source {
     if (size !== this.size || mtimeMs !== this.#modifiedMs) throw this.#changed();
   }
 
-  async #read(file: FileHandle, start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
-    const bytes = new Uint8Array(end - start);
+  /** Fills `bytes` with those from `start` on. */
+  async #read(file: FileHandle, bytes: Uint8Array, start: number): Promise<void> {
     try {
       for (let at = 0; at < bytes.byteLength; ) {
         const { bytesRead } = await file.read(bytes, at, bytes.byteLength - at, start + at);
@@ -132,7 +146,6 @@ class FileSource implements Source {
     } catch (cause) {
       throw isOpenStorageError(cause) ? cause : unreadable(this.name, cause);
     }
-    return bytes;
   }
 
   #changed(): OpenStorageError<"SourceChanged"> {

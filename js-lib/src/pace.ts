@@ -26,6 +26,12 @@ export type Trip =
   /** Refused, aborted: says nothing about the network. */
   | { readonly end: "other" };
 
+/** Somebody who waits for a slot. */
+interface Waiter {
+  readonly bytes: number;
+  go(): void;
+}
+
 /** A slot for one chunk, to be given back. */
 export interface Slot {
   done(trip: Trip): void;
@@ -34,7 +40,8 @@ export interface Slot {
 export class Pace {
   #limit: number;
   #inFlight = 0;
-  readonly #waiting: (() => void)[] = [];
+  #bytesInFlight = 0;
+  readonly #waiting: Waiter[] = [];
   #window = { startMs: 0, bytes: 0, trips: 0, wasFull: false };
   #rateBefore = 0;
   #rose = false;
@@ -42,9 +49,13 @@ export class Pace {
   #cutAtMs = 0;
   #tripMs = 0;
 
-  /** @param limitMax chunks in flight, at most */
+  /**
+   * @param limitMax chunks in flight, at most
+   * @param bytesMax bytes in flight, at most, but for a chunk that is alone
+   */
   constructor(
     private readonly limitMax: number,
+    private readonly bytesMax = Number.POSITIVE_INFINITY,
     private readonly nowMs: () => number = () => performance.now(),
   ) {
     this.#limit = Math.min(LIMIT_FIRST, limitMax);
@@ -62,15 +73,11 @@ export class Pace {
     return Math.min(STALL_MS_MAX, patientMs * 2 ** attempt);
   }
 
-  /** Waits for a slot, first come first served. @throws the signal's reason */
-  async slot(signal?: AbortSignal): Promise<Slot> {
+  /** Waits for a slot for so many bytes, first come first served. @throws the signal's reason */
+  async slot(bytes: number, signal?: AbortSignal): Promise<Slot> {
     signal?.throwIfAborted();
-    if (this.#inFlight < this.#limit) {
-      this.#inFlight++;
-    } else {
-      this.#window.wasFull = true;
-      await this.#turn(signal);
-    }
+    if (this.#waiting.length === 0 && this.#fits(bytes)) this.#enter(bytes);
+    else await this.#turn(bytes, signal);
     const startMs = this.nowMs();
     let given = false;
     return {
@@ -78,33 +85,54 @@ export class Pace {
         if (given) return;
         given = true;
         this.#inFlight--;
+        this.#bytesInFlight -= bytes;
         this.#learn(trip, startMs);
         this.#wake();
       },
     };
   }
 
+  get #isFull(): boolean {
+    return this.#inFlight >= this.#limit;
+  }
+
+  #fits(bytes: number): boolean {
+    return !this.#isFull && (this.#inFlight === 0 || this.#bytesInFlight + bytes <= this.bytesMax);
+  }
+
+  #enter(bytes: number): void {
+    this.#inFlight++;
+    this.#bytesInFlight += bytes;
+  }
+
   /** Whoever is let in has its slot already. */
-  #turn(signal?: AbortSignal): Promise<void> {
+  #turn(bytes: number, signal?: AbortSignal): Promise<void> {
+    // Who waits for memory would not go sooner if more chunks were let in.
+    if (this.#isFull) this.#window.wasFull = true;
     return new Promise((resolve, reject) => {
-      const go = () => {
-        signal?.removeEventListener("abort", abort);
-        resolve();
+      const waiter = {
+        bytes,
+        go: () => {
+          signal?.removeEventListener("abort", abort);
+          resolve();
+        },
       };
       const abort = () => {
-        this.#waiting.splice(this.#waiting.indexOf(go), 1);
+        this.#waiting.splice(this.#waiting.indexOf(waiter), 1);
+        this.#wake();
         reject(signal?.reason);
       };
-      this.#waiting.push(go);
+      this.#waiting.push(waiter);
       signal?.addEventListener("abort", abort, { once: true });
     });
   }
 
   #wake(): void {
-    const room = Math.max(0, this.#limit - this.#inFlight);
-    const next = this.#waiting.splice(0, room);
-    this.#inFlight += next.length;
-    for (const go of next) go();
+    for (let [next] = this.#waiting; next && this.#fits(next.bytes); [next] = this.#waiting) {
+      this.#waiting.shift();
+      this.#enter(next.bytes);
+      next.go();
+    }
   }
 
   #learn(trip: Trip, startMs: number): void {
@@ -147,6 +175,6 @@ export class Pace {
   }
 
   #newWindow(now: number): void {
-    this.#window = { startMs: now, bytes: 0, trips: 0, wasFull: this.#waiting.length > 0 };
+    this.#window = { startMs: now, bytes: 0, trips: 0, wasFull: this.#waiting.length > 0 && this.#isFull };
   }
 }

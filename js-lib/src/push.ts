@@ -14,11 +14,12 @@ import type { Canister, CallOptions } from "./canister.js";
 import type { _SERVICE as Bucket, PushChunkError, UploadStatus } from "./candid/data_bucket.did.js";
 import { chunkAt, chunkCount, planChunks } from "./chunks.js";
 import type { OpenStorageError } from "./errors.js";
+import { POSSESSION_CHUNKS_MAX } from "./limits.js";
 import type { Pace, Slot } from "./pace.js";
 import type { Phase } from "./progress.js";
 import { caseOf, payloadOf, refusal, type Subject, uploadGone } from "./refusals.js";
 import { Patience } from "./retry.js";
-import type { Source } from "./source.js";
+import { readInto, type Source } from "./source.js";
 import { CallError } from "./transport.js";
 
 /** One blob on its way to one bucket. */
@@ -118,21 +119,23 @@ class Push {
   }
 
   /**
-   * The chunks to send at first: what an interrupted upload left, or all. Never none: the first push
-   * also names the accessors.
+   * The chunks to send at first: what an interrupted upload left, what the bucket wants to see of a blob that it has,
+   * or all. Never none: the first push also names the accessors.
    */
   async #firstPlan(): Promise<readonly number[]> {
-    // The last chunk may be short: the cheapest question for which chunks of a stored blob are wanted.
-    if (this.job.isStored) return [this.#count - 1];
-    const status = this.job.mayResume ? await this.#status() : undefined;
-    if (!status) return this.#all();
-    const state = caseOf(status.state);
-    if (state === "Stored" || state === "Verifying") return [0];
-    if (state === "Gone") return this.#all();
-    const wanted = this.#indexes(status);
-    const missingBytes = wanted.reduce((sum, index) => sum + this.#bytesOf(index), 0);
-    this.#tell("uploading", this.job.source.size - missingBytes);
-    return wanted.length > 0 ? wanted : [0];
+    const { isStored, mayResume, source } = this.job;
+    const status = mayResume ? await this.#status() : undefined;
+    const state = status && caseOf(status.state);
+    if (status && state === "Open") {
+      const wanted = this.#indexes(status);
+      const missingBytes = wanted.reduce((sum, index) => sum + this.#bytesOf(index), 0);
+      this.#tell("uploading", source.size - missingBytes);
+      return wanted.length > 0 ? wanted : [0];
+    }
+    // The last chunk may be short: the cheapest way to name the accessors, and to ask what is wanted.
+    const last = this.#count - 1;
+    if (state === "Stored" || state === "Verifying") return [last];
+    return isStored && this.#count > POSSESSION_CHUNKS_MAX ? [last] : this.#all();
   }
 
   #all(): readonly number[] {
@@ -153,7 +156,7 @@ class Push {
   /** The first alone, the others in parallel. Ends early when one of them says that the rest is not wanted. */
   async #pushAll(wanted: readonly number[]): Promise<Step> {
     const [first, ...others] = wanted;
-    const step = await this.#push(first ?? 0, await this.#slot(this.#signal), this.#signal);
+    const step = await this.#push(first ?? 0, await this.#slot(first ?? 0, this.#signal), this.#signal);
     if (step.what !== "open" || others.length === 0) return step;
     return this.#pushParallel(others);
   }
@@ -162,9 +165,9 @@ class Push {
     return this.job.options.signal;
   }
 
-  async #slot(signal: AbortSignal | undefined): Promise<Slot> {
+  async #slot(index: number, signal: AbortSignal | undefined): Promise<Slot> {
     await this.job.open();
-    return this.job.pace.slot(signal);
+    return this.job.pace.slot(this.#bytesOf(index), signal);
   }
 
   async #pushParallel(indexes: readonly number[]): Promise<Step> {
@@ -186,7 +189,7 @@ class Push {
       end();
     };
     for (const index of indexes) {
-      const slot = await this.#slot(signal).catch(fail);
+      const slot = await this.#slot(index, signal).catch(fail);
       if (!slot) break;
       const pushing = this.#push(index, slot, signal).then(take, fail);
       inFlight.add(pushing);
@@ -201,7 +204,7 @@ class Push {
   async #push(index: number, slot: Slot, signal: AbortSignal | undefined): Promise<Step> {
     const patience = new Patience(this.job.options.patienceMs);
     let registered = false;
-    for (let attempt = 0, held = slot; ; attempt++, held = await this.#slot(signal)) {
+    for (let attempt = 0, held = slot; ; attempt++, held = await this.#slot(index, signal)) {
       const met = await this.#try(index, attempt, held, signal);
       if (met.what === "unknown" && registered) throw met.error;
       if (met.what === "unknown") {
@@ -254,10 +257,11 @@ class Push {
       mime_type: mimeType,
       name: name === undefined ? ([] as []) : ([name] as [string]),
       chunk_index: index,
-      bytes: await source.slice(start, end),
+      bytes: new Uint8Array(0),
       accessor_ids: [...accessorIds],
     };
-    return bucket.attempt("push_chunk", [args], limitMs, signal);
+    const bytes = { field: "bytes", byteLength: end - start, read: (into: Uint8Array<ArrayBuffer>) => readInto(source, start, into) };
+    return bucket.attempt("push_chunk", [args], limitMs, signal, bytes);
   }
 
   #needed(indexes: Uint32Array | readonly number[]): readonly number[] {

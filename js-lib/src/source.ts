@@ -27,9 +27,17 @@ export interface Source extends StreamSource {
    * @throws `InvalidRange`; `SourceUnreadable`, `SourceChanged`
    */
   slice(start: number, end: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** The same into the caller's memory, as many bytes as have room there; for sources that read from elsewhere. */
+  read?(start: number, into: Uint8Array<ArrayBuffer>): Promise<void>;
 }
 
-/** Pieces in which a source in memory is streamed: 1 MB, a few milliseconds of hashing. */
+/** Fills `into` with the bytes of a source from `start` on. @throws as {@link Source.slice} */
+export async function readInto(source: Source, start: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
+  if (source.read) return source.read(start, into);
+  into.set(await source.slice(start, start + into.byteLength));
+}
+
+/** Pieces in which bytes are streamed: 1 MB, a few milliseconds of hashing. */
 const PIECE_BYTES = 1_000_000;
 
 /**
@@ -67,7 +75,8 @@ export function sourceOfStream(stream: ReadableStream<Uint8Array>, size: number)
 }
 
 /**
- * All bytes of a source, piece by piece, exactly `source.size` of them.
+ * All bytes of a source, piece by piece, exactly `source.size` of them. A piece is there until the next one is
+ * asked for: streams of bytes put all of theirs into one buffer, so that no collector has to run after them.
  *
  * Leaving the loop early, an error and an abort each cancel the stream. A read that hangs does not
  * outlive an abort.
@@ -79,7 +88,7 @@ export async function* readPieces(
   signal?: AbortSignal,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   signal?.throwIfAborted();
-  const reader = source.stream().getReader();
+  const reader = readerOf(source.stream());
   // Cancelling ends a pending read at once. What the stream says to being cancelled is of no use
   // to anyone any more.
   const cancel = () => void reader.cancel(signal?.reason).catch(() => {});
@@ -87,7 +96,7 @@ export async function* readPieces(
   try {
     let received = 0;
     for (;;) {
-      const piece = await read(reader, source.name);
+      const piece = await nextPiece(reader, source.name);
       signal?.throwIfAborted();
       if (!piece) break;
       received += piece.byteLength;
@@ -107,15 +116,46 @@ export function unreadable(name: string, cause: unknown): OpenStorageError<"Sour
   return new OpenStorageError("SourceUnreadable", `${name} cannot be read`, { name }, { cause });
 }
 
+/** Reads piece after piece, `undefined` at the end. */
+interface Reader {
+  read(): Promise<unknown>;
+  cancel(reason: unknown): Promise<void>;
+}
+
+function readerOf(stream: ReadableStream<Uint8Array>): Reader {
+  const reader = lendingReader(stream);
+  if (!reader) {
+    const plain = stream.getReader();
+    return { read: async () => (await plain.read()).value, cancel: (reason) => plain.cancel(reason) };
+  }
+  // Lent to the stream, and back with what it has read.
+  let buffer = new ArrayBuffer(PIECE_BYTES);
+  return {
+    async read() {
+      const { done, value } = await reader.read(new Uint8Array(buffer));
+      if (done || !value) return undefined;
+      buffer = value.buffer as ArrayBuffer;
+      return value;
+    },
+    cancel: (reason) => reader.cancel(reason),
+  };
+}
+
+/** Streams of bytes read into a buffer of the reader's; others have none of it. */
+function lendingReader(stream: ReadableStream<Uint8Array>): ReadableStreamBYOBReader | undefined {
+  try {
+    return stream.getReader({ mode: "byob" });
+  } catch {
+    return undefined;
+  }
+}
+
 /** The next piece; `undefined` at the end. */
-async function read(
-  reader: ReadableStreamDefaultReader<Uint8Array>,
-  name: string,
-): Promise<Uint8Array | undefined> {
-  const { done, value } = await reader.read().catch((cause: unknown) => {
+async function nextPiece(reader: Reader, name: string): Promise<Uint8Array | undefined> {
+  const value = await reader.read().catch((cause: unknown) => {
     throw isOpenStorageError(cause) ? cause : unreadable(name, cause);
   });
-  if (done) return undefined;
+  if (value === undefined) return undefined;
   // A stream is typed by its maker's word alone, and text would be hashed as something else.
   if (ArrayBuffer.isView(value)) {
     return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);

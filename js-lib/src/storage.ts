@@ -36,7 +36,10 @@ export interface OpenStorageOptions {
   readonly indexCanisterId: PrincipalLike;
   /** Where URLs point to. Without it: the agent's own host, or `https://icp0.io` on mainnet. */
   readonly gateway?: string | URL;
-  /** Chunks on their way at the same time, at most: 1 to 32. */
+  /**
+   * Chunks on their way at the same time, at most: 1 to 32, each with three times its size of memory. Without it 8,
+   * and of large chunks 4 in Node.
+   */
   readonly concurrencyMax?: number;
   /** How long something is tried again without any progress, in milliseconds. */
   readonly patienceMs?: number;
@@ -104,6 +107,7 @@ export class OpenStorageOn {
     const transport = options.transport ?? (options.agent && agentTransport(options.agent));
     if (!transport) throw invalidOption("agent", "pass an agent: await HttpAgent.create({ host, identity })");
     const concurrencyMax = options.concurrencyMax ?? CONCURRENCY_MAX;
+    const bytesMax = options.concurrencyMax === undefined ? platform.bytesInFlightMax : undefined;
     if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > 32) {
       throw invalidOption("concurrencyMax", "chunks in flight are 1 to 32");
     }
@@ -118,8 +122,8 @@ export class OpenStorageOn {
         platform,
         resumeStore: options.resumeStore ?? platform.resumeStore(),
         patienceMs: options.patienceMs ?? PATIENCE_MS,
-        pushPace: new Pace(concurrencyMax),
-        pullPace: new Pace(concurrencyMax),
+        pushPace: new Pace(concurrencyMax, bytesMax),
+        pullPace: new Pace(concurrencyMax, bytesMax),
         uploads: new Semaphore(UPLOADS_ACTIVE_MAX),
         hashes: new Semaphore(HASHES_ACTIVE_MAX),
         cache(principal) {

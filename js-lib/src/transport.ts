@@ -62,6 +62,9 @@ type Signals = WeakMap<Uint8Array, AbortSignal>;
 
 const signalsOfAgents = new WeakMap<object, Signals>();
 
+/** A request that cannot be redirected and asks nobody: `fetch` in Node needs no further copies of its body. */
+const LEAN: RequestInit = { redirect: "error", window: null };
+
 /**
  * The agent knows no signals, but spreads a transformed request into what it gives to `fetch`: so a
  * chunk that is not wanted any more leaves the wire. Without transforms the call just runs on unheard.
@@ -73,8 +76,10 @@ function signalsOf(agent: AgentLike): Signals {
   signalsOfAgents.set(agent, signals);
   for (const type of ["update", "query"] as const) {
     agent.addTransform?.(type, async (request) => {
+      const init = request.request as RequestInit;
       const signal = "arg" in request.body && signals.get(request.body.arg);
-      if (signal) (request.request as RequestInit).signal = signal;
+      if (signal) init.signal = signal;
+      Object.assign(init, LEAN);
       return request;
     });
   }

@@ -3,40 +3,41 @@ import { test } from "node:test";
 
 import { Pace, type Slot } from "../src/pace.js";
 
+const CHUNK = 2_000_000;
+
 /** A link on which `bytesPerMs` are shared by what is in flight, each trip with a latency of its own. */
 async function run(
   { bytesPerMs, latencyMs, limitMax, chunks = 600, lostEvery = 0 }: { bytesPerMs: number; latencyMs: number; limitMax: number; chunks?: number; lostEvery?: number },
 ): Promise<{ pace: Pace; limits: number[] }> {
   let now = 0;
-  const pace = new Pace(limitMax, () => now);
-  const flying: { slot: Slot; endMs: number; bytes: number }[] = [];
+  const pace = new Pace(limitMax, undefined, () => now);
+  const flying: { slot: Slot; endMs: number }[] = [];
   const limits: number[] = [];
-  const bytes = 2_000_000;
   for (let sent = 0; sent < chunks || flying.length > 0; ) {
     while (sent < chunks && flying.length < pace.limit) {
-      const slot = await pace.slot();
+      const slot = await pace.slot(CHUNK);
       sent++;
       const busyUntil = Math.max(now, ...flying.map(({ endMs }) => endMs - latencyMs));
-      flying.push({ slot, endMs: busyUntil + bytes / bytesPerMs + latencyMs, bytes });
+      flying.push({ slot, endMs: busyUntil + CHUNK / bytesPerMs + latencyMs });
     }
     // Somebody always waits, as an upload's loop does.
-    const waiting = sent < chunks ? pace.slot() : undefined;
+    const waiting = sent < chunks ? pace.slot(CHUNK) : undefined;
     flying.sort((a, b) => a.endMs - b.endMs);
     const next = flying.shift()!;
     now = next.endMs;
     const isLost = lostEvery > 0 && limits.length % lostEvery === lostEvery - 1;
-    next.slot.done(isLost ? { end: "lost" } : { end: "arrived", bytes });
+    next.slot.done(isLost ? { end: "lost" } : { end: "arrived", bytes: CHUNK });
     limits.push(pace.limit);
     if (waiting) {
       while (flying.length > 0 && flying.length >= pace.limit) {
         const other = flying.shift()!;
         now = other.endMs;
-        other.slot.done({ end: "arrived", bytes });
+        other.slot.done({ end: "arrived", bytes: CHUNK });
       }
       const slot = await waiting;
       sent++;
       const busyUntil = Math.max(now, ...flying.map(({ endMs }) => endMs - latencyMs));
-      flying.push({ slot, endMs: busyUntil + bytes / bytesPerMs + latencyMs, bytes });
+      flying.push({ slot, endMs: busyUntil + CHUNK / bytesPerMs + latencyMs });
     }
   }
   return { pace, limits };
@@ -62,21 +63,21 @@ test("losses halve the number, down to one, and never below", async () => {
 });
 
 test("chunks lost together count once", async () => {
-  const pace = new Pace(16, () => 0);
-  const slots = await Promise.all(Array.from({ length: 4 }, () => pace.slot()));
+  const pace = new Pace(16, undefined, () => 0);
+  const slots = await Promise.all(Array.from({ length: 4 }, () => pace.slot(CHUNK)));
   let now = 0;
-  const timed = new Pace(16, () => ++now);
-  const together = await Promise.all(Array.from({ length: 4 }, () => timed.slot()));
+  const timed = new Pace(16, undefined, () => ++now);
+  const together = await Promise.all(Array.from({ length: 4 }, () => timed.slot(CHUNK)));
   for (const slot of [...slots, ...together]) slot.done({ end: "lost" });
   assert.equal(timed.limit, 2);
 });
 
 test("slots are given in turn, and back once", async () => {
   const pace = new Pace(2);
-  const first = await pace.slot();
-  await pace.slot();
+  const first = await pace.slot(CHUNK);
+  await pace.slot(CHUNK);
   const order: string[] = [];
-  const waiters = ["a", "b"].map((name) => pace.slot().then((slot) => (order.push(name), slot)));
+  const waiters = ["a", "b"].map((name) => pace.slot(CHUNK).then((slot) => (order.push(name), slot)));
   first.done({ end: "other" });
   first.done({ end: "other" });
   const a = await waiters[0]!;
@@ -87,12 +88,28 @@ test("slots are given in turn, and back once", async () => {
   assert.deepEqual(order, ["a", "b"]);
 });
 
+test("bytes in flight are bounded too, in turn, and one chunk alone always goes", async () => {
+  const pace = new Pace(8, 5_000_000);
+  const order: string[] = [];
+  const ask = (name: string, bytes: number) => pace.slot(bytes).then((slot) => (order.push(name), slot));
+  const [large, second] = await Promise.all([ask("large", 2_000_000), ask("second", 2_000_000)]);
+  const third = ask("third", 2_000_000);
+  const small = ask("small", 1);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(order, ["large", "second"]);
+  large.done({ end: "arrived", bytes: 2_000_000 });
+  for (const slot of [second, await third, await small]) slot.done({ end: "other" });
+  assert.deepEqual(order, ["large", "second", "third", "small"]);
+  const huge = await ask("huge", 50_000_000);
+  huge.done({ end: "other" });
+});
+
 test("whoever gives up leaves the queue", async () => {
   const pace = new Pace(1);
-  const held = await pace.slot();
+  const held = await pace.slot(CHUNK);
   const controller = new AbortController();
-  const gone = pace.slot(controller.signal);
-  const next = pace.slot();
+  const gone = pace.slot(CHUNK, controller.signal);
+  const next = pace.slot(CHUNK);
   controller.abort();
   await assert.rejects(gone, { name: "AbortError" });
   held.done({ end: "other" });

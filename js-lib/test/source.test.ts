@@ -26,7 +26,7 @@ for (const [what, make] of SOURCES) {
     assert.equal(source.size, bytes.length);
     for (let round = 0; round < 2; round++) {
       const pieces: Uint8Array[] = [];
-      for await (const piece of readPieces(source)) pieces.push(piece);
+      for await (const piece of readPieces(source)) pieces.push(piece.slice());
       assert.ok(Buffer.concat(pieces).equals(bytes));
     }
   });

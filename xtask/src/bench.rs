@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use crate::canisters;
-use crate::layers::rust::WASM_DIR;
+use crate::layers::{browser, js, rust::WASM_DIR};
 use crate::tools::{self, SERVER_VARIABLE, Tools};
 use crate::workspace::Workspace;
 
@@ -23,7 +23,7 @@ pub struct Layer {
 }
 
 /// In the order of the run.
-pub const ALL: [Layer; 2] = [
+pub const ALL: [Layer; 3] = [
     Layer {
         name: "localnet",
         about: "the local network's messages a second, and 100 MB of chunks through its server",
@@ -33,6 +33,11 @@ pub const ALL: [Layer; 2] = [
         name: "storage",
         about: "instructions and bytes of the deployed canisters, up to a million blobs; writes docs/figures",
         command: storage,
+    },
+    Layer {
+        name: "js",
+        about: "the JavaScript library against the bare agent, its memory, the page's thread; writes docs/figures",
+        command: javascript,
     },
 ];
 
@@ -44,6 +49,21 @@ fn storage(workspace: &Workspace, _: &Tools) -> Result<Command> {
     command
         .arg("--out")
         .arg(workspace.root.join("docs/figures"));
+    Ok(command)
+}
+
+/// In Node and in Chromium: a figure that cannot be measured is no figure, so both must be there.
+fn javascript(workspace: &Workspace, _: &Tools) -> Result<Command> {
+    let browser = browser::find_or_install().with_context(|| {
+        let variable = browser::BROWSER_VARIABLE;
+        format!("the bench needs Chromium: install it, or set {variable} to one")
+    })?;
+    let canisters = canisters::build(workspace)?;
+    let words = ["run", "bench", "--", "--json", "--out"];
+    let mut command = js::command(workspace, "js-lib", &words)?;
+    command.arg(workspace.root.join("docs/figures"));
+    command.env(WASM_DIR, &canisters.dir);
+    command.env(browser::BROWSER_VARIABLE, browser);
     Ok(command)
 }
 

@@ -21,7 +21,7 @@ const code = outputFiles[0]?.text ?? "";
 /** @param stepMs how long a step on the page may take */
 export async function kitPage(context: BrowserContext, gateway: string, stepMs: number): Promise<Page> {
   await context.route(`${gateway}/kit.js`, (route) => route.fulfill({ contentType: "text/javascript", body: code }));
-  const body = '<!doctype html><title>kit</title><link rel="icon" href="data:,"><script type="module" src="kit.js"></script>';
+  const body = '<!doctype html><title>kit</title><link rel="icon" href="data:,"><input type="file"><script type="module" src="kit.js"></script>';
   await context.route(`${gateway}/kit.html`, (route) => route.fulfill({ contentType: "text/html", body }));
   const page = await context.newPage();
   page.setDefaultTimeout(stepMs);

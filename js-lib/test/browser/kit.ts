@@ -5,16 +5,33 @@ import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
 import { OpenStorage } from "@openstorage/client";
 import { type GetToken, useStorage } from "@openstorage/client/elements";
 
-/** Lets the elements of the page show what the user may see. */
-async function show(index: string, identity: string, getToken: GetToken): Promise<OpenStorage> {
-  const user = Ed25519KeyIdentity.fromJSON(identity);
-  const agent = await HttpAgent.create({ host: location.origin, identity: user, shouldFetchRootKey: true });
-  const storage = new OpenStorage({ agent, indexCanisterId: index });
-  useStorage(storage, getToken);
+let storage: OpenStorage | undefined;
+
+function opened(): OpenStorage {
+  if (!storage) throw new Error("the kit has not been opened");
   return storage;
 }
 
-const kit = { show };
+const kit = {
+  /** Makes the page that of a user; the identity is JSON. */
+  async open(index: string, identity: string): Promise<void> {
+    const user = Ed25519KeyIdentity.fromJSON(identity);
+    const agent = await HttpAgent.create({ host: location.origin, identity: user, shouldFetchRootKey: true });
+    storage = new OpenStorage({ agent, indexCanisterId: index });
+  },
+
+  /** Lets the elements of the page show what the user may see. */
+  show(getToken: GetToken): void {
+    useStorage(opened(), getToken);
+  },
+
+  /** Hashes the file that was chosen in an input, out of the page's way. */
+  async hash(input: string): Promise<string> {
+    const file = document.querySelector<HTMLInputElement>(input)?.files?.[0];
+    if (!file) throw new Error("no file was chosen");
+    return (await opened().estimate(file)).blobId;
+  },
+};
 export type Kit = typeof kit;
 
 declare global {

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use super::{Bench, js};
 
 /// Names the browser to the tests. Where it is not set, [`PLACES`] are looked through.
-const BROWSER_VARIABLE: &str = "CHROMIUM_BIN";
+pub const BROWSER_VARIABLE: &str = "CHROMIUM_BIN";
 
 /// Set by whatever must not go on without a browser.
 const CI: &str = "CI";
@@ -22,15 +22,20 @@ const PLACES: [&str; 4] = [
 
 /// Runs the tests in one worker: each page's network is its own, the processor is not.
 pub fn run(bench: &mut Bench) -> Result<()> {
-    let Some(browser) = find().or_else(|| {
-        install();
-        find()
-    }) else {
+    let Some(browser) = find_or_install() else {
         return without(bench);
     };
     let mut test = js::library(bench, &["run", "test:browser"])?;
     test.env(BROWSER_VARIABLE, browser);
     bench.count(test)
+}
+
+/// A Chromium that is there, or that could be had.
+pub fn find_or_install() -> Option<PathBuf> {
+    find().or_else(|| {
+        install();
+        find()
+    })
 }
 
 fn find() -> Option<PathBuf> {

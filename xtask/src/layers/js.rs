@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use super::Bench;
 use super::rust::WASM_DIR;
 use crate::tools::SERVER_VARIABLE;
+use crate::workspace::Workspace;
 
 /// The oldest major version of Node that the library supports.
 const NODE_MAJOR_MIN: u32 = 20;
@@ -21,18 +22,15 @@ const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 pub fn run(bench: &mut Bench) -> Result<()> {
     let test = library(bench, &["test"])?;
     bench.count(test)?;
-    let package = bench.workspace.root.join("web");
-    install(bench, &package)?;
-    bench.count(npm(&package, &["run", "same"]))
+    let same = command(bench.workspace, "web", &["run", "same"])?;
+    bench.count(same)
 }
 
 /// An npm command in the library's package, which finds the canisters and the network built.
 pub fn library(bench: &mut Bench, words: &[&str]) -> Result<Command> {
     let canisters = bench.canisters()?;
     let tools = bench.tools()?;
-    let package = bench.workspace.root.join("js-lib");
-    install(bench, &package)?;
-    let mut command = npm(&package, words);
+    let mut command = command(bench.workspace, "js-lib", words)?;
     command.env(WASM_DIR, &canisters.dir);
     command.env(SERVER_VARIABLE, tools.network());
     Ok(command)
@@ -41,20 +39,22 @@ pub fn library(bench: &mut Bench, words: &[&str]) -> Result<Command> {
 /// The official JavaScript agent against the local network.
 pub fn agents(bench: &mut Bench) -> Result<()> {
     let tools = bench.tools()?;
-    let package = bench.workspace.root.join("crates/localnet/tests/js");
-    install(bench, &package)?;
-    let mut test = npm(&package, &["test"]);
+    let mut test = command(bench.workspace, "crates/localnet/tests/js", &["test"])?;
     test.env(SERVER_VARIABLE, tools.network());
     bench.count(test)
 }
 
-/// The packages that a lock file names.
-fn install(bench: &mut Bench, package: &Path) -> Result<()> {
+/// An npm command in a package of ours, with the packages that its lock file names.
+pub fn command(workspace: &Workspace, package: &str, words: &[&str]) -> Result<Command> {
     require_node()?;
-    if packages_outdated(package) {
-        bench.count(npm(package, &["ci"]))?;
+    let package = workspace.root.join(package);
+    if packages_outdated(&package) {
+        let status = npm(&package, &["ci"]).status()?;
+        if !status.success() {
+            bail!("`npm ci` in {} failed ({status})", package.display());
+        }
     }
-    Ok(())
+    Ok(npm(&package, words))
 }
 
 fn npm(package: &Path, words: &[&str]) -> Command {

@@ -1,8 +1,8 @@
 //! The layers of the test run, one file each for those that take more than a line.
 
-mod browser;
+pub mod browser;
 mod demo;
-mod js;
+pub mod js;
 pub mod rust;
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
