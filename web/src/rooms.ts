@@ -150,9 +150,13 @@ export function keepAsking(): void {
       if (!(await isSignedIn())) return location.reload();
       // A round that fails is followed by another one.
       failed = await round(current).then(() => 0, () => failed + 1);
-      isAnswering.value = failed < PATIENT_ROUNDS;
+      judge();
     }
     setTimeout(ask, ASK_MS);
   };
+  // The browser may know sooner.
+  const judge = () => void (isAnswering.value = navigator.onLine && failed < PATIENT_ROUNDS);
+  addEventListener("offline", judge);
+  addEventListener("online", judge);
   setTimeout(ask, ASK_MS);
 }

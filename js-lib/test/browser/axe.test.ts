@@ -87,17 +87,20 @@ test("axe-core finds nothing serious in any state of the page", async () => {
 
   const identity = Ed25519KeyIdentity.fromJSON((await page.evaluate(() => localStorage.getItem("openstorage.identity"))) ?? "");
   await network.setLimit({ identity }, 20 * MB);
-  proxy.faults = { bytesPerSecond: 0.5 * MB };
+  proxy.faults = { bytesPerSecond: 3 * MB };
   const many = [["pilots-guide.pdf", noise(14 * MB)], ["storm.bmp", bitmap(1_200, 800)], ["whole-archive.zip", noise(40 * MB)]] as const;
   await page.setInputFiles("#files", await Promise.all(many.map(([name, bytes]) => scene.file(name, bytes))));
   await page.locator('[data-stage="failed"]').waitFor();
   await page.getByRole("button", { name: "Pause storm.bmp" }).click();
   // One chunk has arrived: there is something to go on with later.
   await page.waitForFunction(() => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > 0);
+  proxy.faults = { bytesPerSecond: 0.1 * MB };
   await look(page, "uploads");
-  await page.reload();
-  await page.getByRole("region", { name: "Unfinished uploads" }).waitFor();
+  const room = page.url();
+  await page.goto("about:blank");
   proxy.faults = {};
+  await page.goto(room);
+  await page.getByRole("region", { name: "Unfinished uploads" }).waitFor();
   await page.evaluate(axe.source);
   await context.setOffline(true);
   await page.getByText("The chat does not answer").waitFor();
