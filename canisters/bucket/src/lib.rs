@@ -55,6 +55,7 @@ use serde::{Deserialize, Serialize};
 
 use access::Access;
 use accounts::Accounts;
+pub use audit::{Contradiction, Inventory};
 use certify::Certify;
 pub use http::Answer;
 use memory::{Memories, Memory};

@@ -148,6 +148,14 @@ impl Users {
             .unwrap_or_default()
     }
 
+    /// (user, bucket), and the user's incarnation and counters there.
+    pub fn all_counters(&self) -> impl Iterator<Item = ((Principal, Principal), (u64, Counters))> {
+        self.leases.iter().map(|entry| {
+            let lease = entry.value();
+            (*entry.key(), (lease.incarnation, lease.counters))
+        })
+    }
+
     /// Takes what `bucket` says about a user.
     pub fn hear(&mut self, bucket: Principal, told: &UserCounters) -> Heard {
         let known = self.users.get(&told.user);
