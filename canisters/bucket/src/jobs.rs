@@ -39,12 +39,20 @@ pub fn forget() {
 
 /// Arms the timer for the next thing to do, if there is any. Cheap; called by every update.
 pub fn wake() {
-    let Some(at_ms) = next_ms() else { return };
-    if ARMED.get().is_some_and(|armed| armed <= at_ms) {
+    let now_ms = now().ms;
+    let Some(at_ms) = next_ms().map(|at_ms| at_ms.max(now_ms)) else {
+        return;
+    };
+    // A timer in the past does not go off any more: its message trapped, or was refused while the canister
+    // was stopping or out of cycles.
+    if ARMED
+        .get()
+        .is_some_and(|armed| (now_ms..=at_ms).contains(&armed))
+    {
         return;
     }
     ARMED.set(Some(at_ms));
-    let delay = Duration::from_millis(at_ms.saturating_sub(now().ms));
+    let delay = Duration::from_millis(at_ms - now_ms);
     ic_cdk_timers::set_timer(delay, turn());
 }
 

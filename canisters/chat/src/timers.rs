@@ -14,6 +14,10 @@ use serde::de::DeserializeOwned;
 
 use crate::with;
 
+/// Work without an end for so long after its time is taken for lost: the timer does not go off where the
+/// canister could not pay for it. Longer than any call of a lane lasts.
+const LOST_MS: u64 = 600_000;
+
 thread_local! {
     /// In the order of `Lane`. Lost in an upgrade, like the timers themselves.
     static STATES: RefCell<[State; Lane::ALL.len()]> = RefCell::default();
@@ -21,8 +25,8 @@ thread_local! {
 
 #[derive(Default)]
 struct State {
-    /// A timer is set, or its work is under way.
-    busy: bool,
+    /// A timer is set, or its work is under way; until then, in milliseconds since 1970.
+    busy_until_ms: Option<u64>,
     back_off: BackOff,
 }
 
@@ -36,27 +40,31 @@ pub fn arm() {
         if !with(|app| app.has_work(lane)) {
             continue;
         }
+        let now_ms = crate::now_ms();
         let wait_ms = state(lane, |state| {
-            let idle = !std::mem::replace(&mut state.busy, true);
-            idle.then(|| state.back_off.wait_ms())
+            let is_idle = state.busy_until_ms.is_none_or(|until| until < now_ms);
+            let wait_ms = is_idle.then(|| state.back_off.wait_ms())?;
+            state.busy_until_ms = Some(now_ms + wait_ms + LOST_MS);
+            Some(wait_ms)
         });
         if let Some(wait_ms) = wait_ms {
-            ic_cdk_timers::set_timer(Duration::from_millis(wait_ms), run(lane));
+            ic_cdk_timers::set_timer(Duration::from_millis(wait_ms), run(Busy(lane)));
         }
     }
 }
 
-/// Frees the lane, also when its work trapped: the next update then starts it again.
+/// Frees the lane, also when its work trapped, or was never begun because the canister was stopping: the
+/// next update then starts it again.
 struct Busy(Lane);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        state(self.0, |state| state.busy = false);
+        state(self.0, |state| state.busy_until_ms = None);
     }
 }
 
-async fn run(lane: Lane) {
-    let busy = Busy(lane);
+async fn run(busy: Busy) {
+    let lane = busy.0;
     let done = match with(|app| app.next_work(lane)) {
         Some(work) => perform(work).await,
         None => true,

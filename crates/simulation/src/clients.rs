@@ -148,7 +148,11 @@ impl Run<'_> {
         args: A,
         op: impl FnOnce(&mut Self) -> Op,
     ) {
-        let what = format!("{method} by {sender} at {canister}");
+        let what = format!(
+            "{method} by {} at {}",
+            self.name(&sender),
+            self.name(&canister)
+        );
         match self.stage.send(canister, sender, method, args) {
             Ok(id) => {
                 self.summary.calls += 1;
@@ -189,9 +193,10 @@ impl Run<'_> {
         let mut wanted: Vec<_> = (0..self.blobs[blob].chunks()).collect();
         let by = self.dice.below(wanted.len());
         wanted.rotate_left(by);
+        let names: Vec<_> = accessors.iter().map(|it| self.name(it)).collect();
+        let (by, to) = (self.name(&user), self.name(&bucket));
         self.note(format!(
-            "upload {number}: blob {blob} by {user} to {bucket} for {} accessors",
-            accessors.len()
+            "upload {number}: blob {blob} by {by} to {to} for {names:?}"
         ));
         self.uploads.push(Upload {
             number,

@@ -32,6 +32,9 @@ struct Flags {
     /// Steps of each run.
     #[arg(long, default_value_t = Options::default().steps)]
     steps: usize,
+    /// Go on where a seed fails.
+    #[arg(long)]
+    keep_going: bool,
     /// Runs at once [default: as many as there are cores].
     #[arg(long)]
     threads: Option<usize>,
@@ -98,7 +101,7 @@ fn main() -> ExitCode {
                         if seed >= last {
                             break;
                         }
-                        one(&base, seed, &options, &progress);
+                        one(&base, seed, &options, &progress, flags.keep_going);
                     }
                 })
             })
@@ -125,7 +128,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!failures.is_empty()))
 }
 
-fn one(base: &Base, seed: u64, options: &Options, progress: &Progress) {
+fn one(base: &Base, seed: u64, options: &Options, progress: &Progress, keep_going: bool) {
     let outcome = catch_unwind(AssertUnwindSafe(|| run(base, seed, options)));
     let outcome = outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -146,7 +149,7 @@ fn one(base: &Base, seed: u64, options: &Options, progress: &Progress) {
         Ok(summary) => so_far.0 = so_far.0.and(&summary),
         Err(failure) => {
             so_far.1.push(*failure);
-            progress.stop.store(true, Ordering::Relaxed);
+            progress.stop.store(!keep_going, Ordering::Relaxed);
         }
     }
 }

@@ -84,21 +84,9 @@ impl Model {
         self.epochs.get(bucket).copied().unwrap_or(0)
     }
 
-    pub fn fact(&self, it: &Ref) -> Option<Fact> {
-        self.rows.get(it).map(|row| row.fact)
-    }
-
-    pub fn is_dead(&self, accessor: &Principal) -> bool {
-        self.dead.contains_key(accessor)
-    }
-
     /// References of which something is certain, or nothing is.
     pub fn refs(&self) -> impl Iterator<Item = (&Ref, Fact)> {
         self.rows.iter().map(|(it, row)| (it, row.fact))
-    }
-
-    pub fn count(&self, fact: Fact) -> usize {
-        self.rows.values().filter(|row| row.fact == fact).count()
     }
 
     /// A call was sent that adds these references, all of one bucket, blob and owner. An upload that was begun
@@ -307,6 +295,13 @@ pub fn name((bucket, blob, owner, accessor): &Ref) -> String {
 mod tests {
     use super::*;
 
+    fn fact(model: &Model, of: Ref) -> Option<Fact> {
+        model
+            .refs()
+            .find(|(it, _)| **it == of)
+            .map(|(_, fact)| fact)
+    }
+
     fn it(accessor: u8) -> Ref {
         let id = |n| Principal::from_slice(&[n]);
         (id(1), 7, id(2), id(accessor))
@@ -318,15 +313,15 @@ mod tests {
         let add = model.add_sent(&[it(3)]);
         let remove = model.remove_sent(it(3));
         model.add_done(&add, true);
-        assert_eq!(model.fact(&it(3)), Some(Fact::Unknown));
+        assert_eq!(fact(&model, it(3)), Some(Fact::Unknown));
         model.remove_done(&remove, true);
-        assert_eq!(model.fact(&it(3)), Some(Fact::Unknown));
+        assert_eq!(fact(&model, it(3)), Some(Fact::Unknown));
         let remove = model.remove_sent(it(3));
         model.remove_done(&remove, true);
-        assert_eq!(model.fact(&it(3)), Some(Fact::Absent));
+        assert_eq!(fact(&model, it(3)), Some(Fact::Absent));
         // An upload for another accessor may finish one that was begun for this.
         model.add_sent(&[it(4)]);
-        assert_eq!(model.fact(&it(3)), Some(Fact::Unknown));
+        assert_eq!(fact(&model, it(3)), Some(Fact::Unknown));
     }
 
     #[test]

@@ -132,7 +132,8 @@ impl Run<'_> {
         let user = self.any_user();
         let byte_limit = LIMITS[self.dice.below(LIMITS.len())];
         let args = UserArgs { user, byte_limit };
-        self.note(format!("the limit of {user} is to be {byte_limit}"));
+        let name = self.name(&user);
+        self.note(format!("the limit of {name} is to be {byte_limit}"));
         self.send(
             self.stage.index,
             operator(),

@@ -49,7 +49,8 @@ impl Run<'_> {
         if self.procedures.iter().any(|it| it.canister == canister) {
             return;
         }
-        self.note(format!("operator: {what:?} of {canister}"));
+        let name = self.name(&canister);
+        self.note(format!("operator: {what:?} of {name}"));
         self.procedures.push(Procedure {
             canister,
             what,
@@ -74,10 +75,9 @@ impl Run<'_> {
             procedure.waits_for = None;
             let is_ok = answer.is_ok();
             if let Err(reject) = &answer {
-                self.note(format!(
-                    "operator: {:?} of {} failed: {}",
-                    procedure.now, procedure.canister, reject.message
-                ));
+                let name = self.name(&procedure.canister);
+                let (now, why) = (procedure.now, &reject.message);
+                self.note(format!("operator: {now:?} of {name} failed: {why}"));
             }
             self.done(&procedure, answer);
             procedure.now = match procedure.now {
@@ -166,7 +166,8 @@ impl Run<'_> {
                 } else {
                     self.model.restored(canister, &taken.then);
                 }
-                self.note(format!("{canister} is restored"));
+                let name = self.name(&canister);
+                self.note(format!("{name} is restored"));
             }
             Stage::Stop | Stage::Start => {}
         }

@@ -7,13 +7,21 @@ use data_bucket::Inventory;
 use openstorage_localnet::network::Plan;
 use openstorage_types::{
     BlobId,
-    bucket::BucketStatus,
+    bucket::{BucketStatus, UploadArgs},
     channel::{AuditedUser, Counters},
+    chat::{ChatError, RegisterOk},
     index::{BucketInfo, BucketState, IndexStatus},
 };
 
 use crate::{
-    Violation, ensure, model::Ref, procedures::Stage, pulse::users_of, run::Run, stage::operator,
+    Violation,
+    clients::Op,
+    ensure,
+    model::Ref,
+    procedures::Stage,
+    pulse::users_of,
+    run::Run,
+    stage::{USERS, operator, user},
 };
 
 /// Seconds, each a round, then minutes: longer than any wait, back-off or lost call lasts.
@@ -36,6 +44,7 @@ impl Run<'_> {
             if turn % LOOK_EVERY == 0 {
                 self.refill();
                 self.look_after();
+                self.nudge();
             }
             let ms = if turn < SECONDS { 1_000 } else { MINUTE_MS };
             self.stage.pass(ms);
@@ -97,6 +106,23 @@ impl Run<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// The next message of anybody: a canister that could not run its timer goes on with it.
+    fn nudge(&mut self) {
+        let (nobody, someone) = (user(USERS), user(0));
+        for bucket in self.known.clone() {
+            let blob_id = BlobId([0; 32]);
+            self.send(
+                bucket,
+                someone,
+                "abort_upload",
+                (UploadArgs { blob_id },),
+                |_| Op::Other,
+            );
+        }
+        self.order("delete_user", (nobody,));
+        self.send(self.stage.chat, someone, "register", (), |_| Op::Other);
     }
 
     /// What an operator does who sees that something stands still.
@@ -182,6 +208,14 @@ impl Run<'_> {
                 12,
                 || format!("bucket {}: {bucket:?}", info.bucket),
             )?;
+        }
+        for n in 0..USERS {
+            let me = self.stage.ask(self.stage.chat, user(n), "me", ());
+            let me: Result<RegisterOk, ChatError> =
+                me.map_err(|reject| Violation::new(12, format!("the chat: {}", reject.message)))?;
+            ensure(me.as_ref().is_ok_and(|me| me.confirmed), 12, || {
+                format!("the chat says of {}: {me:?}", user(n))
+            })?;
         }
         let roll = &status.roll;
         let is_done = roll.stopped.is_none() && roll.running == 0 && roll.waiting == 0;

@@ -16,7 +16,7 @@ use crate::{
     probes::Read,
     procedures::{Procedure, Taken},
     pulse::Pulse,
-    stage::{Room, Stage},
+    stage::{Room, Stage, USERS, operator, user},
     trouble,
 };
 
@@ -235,6 +235,22 @@ impl Run<'_> {
         self.decided = 0;
     }
 
+    /// What the log calls somebody.
+    pub fn name(&self, id: &Principal) -> String {
+        let user = (0..=USERS).find(|n| user(*n) == *id);
+        let room = self.rooms.iter().position(|room| room.accessor == *id);
+        let bucket = self.known.iter().position(|bucket| bucket == id);
+        match (user, room, bucket) {
+            _ if *id == self.stage.index => "index".into(),
+            _ if *id == self.stage.chat => "chat".into(),
+            _ if *id == operator() => "operator".into(),
+            (Some(n), ..) => format!("user {n}"),
+            (_, Some(n), _) => format!("room {n}"),
+            (.., Some(_)) => format!("bucket {}", &id.to_text()[..5]),
+            _ => id.to_text(),
+        }
+    }
+
     pub fn note(&mut self, line: impl fmt::Display) {
         let (step, ms) = (self.step, self.stage.now_ms());
         self.log.push(format!("{step:>4} {ms} {line}"));
@@ -243,7 +259,12 @@ impl Run<'_> {
     fn note_decisions(&mut self) {
         let new: Vec<_> = self.stage.network.fault_log()[self.decided..]
             .iter()
-            .map(|decision| format!("     fault {decision:?}"))
+            .map(|decision| {
+                let whose = decision.canister.map(|id| self.name(&id));
+                let (site, number, fault) = (decision.site, decision.number, &decision.fault);
+                let round = decision.round;
+                format!("     round {round}, {site:?} {number} of {whose:?}: {fault:?}")
+            })
             .collect();
         self.decided += new.len();
         self.log.extend(new);
