@@ -45,6 +45,7 @@ pub fn wake() {
     };
     // A timer in the past does not go off any more: its message trapped, or was refused while the canister
     // was stopping or out of cycles.
+    let is_lost = ARMED.get().is_some_and(|armed| armed < now_ms);
     if ARMED
         .get()
         .is_some_and(|armed| (now_ms..=at_ms).contains(&armed))
@@ -54,6 +55,10 @@ pub fn wake() {
     ARMED.set(Some(at_ms));
     let delay = Duration::from_millis(at_ms - now_ms);
     ic_cdk_timers::set_timer(delay, turn());
+    if is_lost {
+        // The library takes the system's timer for set as long as it has not gone off.
+        ic_cdk::api::global_timer_set(ic_cdk::api::time());
+    }
 }
 
 /// When there is something to do.

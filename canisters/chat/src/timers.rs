@@ -41,14 +41,22 @@ pub fn arm() {
             continue;
         }
         let now_ms = crate::now_ms();
-        let wait_ms = state(lane, |state| {
-            let is_idle = state.busy_until_ms.is_none_or(|until| until < now_ms);
-            let wait_ms = is_idle.then(|| state.back_off.wait_ms())?;
+        let begun = state(lane, |state| {
+            let is_lost = state.busy_until_ms.is_some_and(|until| until < now_ms);
+            if state.busy_until_ms.is_some() && !is_lost {
+                return None;
+            }
+            let wait_ms = state.back_off.wait_ms();
             state.busy_until_ms = Some(now_ms + wait_ms + LOST_MS);
-            Some(wait_ms)
+            Some((wait_ms, is_lost))
         });
-        if let Some(wait_ms) = wait_ms {
-            ic_cdk_timers::set_timer(Duration::from_millis(wait_ms), run(Busy(lane)));
+        let Some((wait_ms, is_lost)) = begun else {
+            continue;
+        };
+        ic_cdk_timers::set_timer(Duration::from_millis(wait_ms), run(Busy(lane)));
+        if is_lost {
+            // The library takes the system's timer for set as long as it has not gone off.
+            ic_cdk::api::global_timer_set(ic_cdk::api::time());
         }
     }
 }
