@@ -181,7 +181,23 @@ impl Accounts {
         if !self.is_newest(&user, incarnation) {
             return Learned::default();
         }
-        self.take(user, incarnation, byte_limit, Some(counters), now_ms, false)
+        let learned = self.take(user, incarnation, byte_limit, Some(counters), now_ms, false);
+        self.agreed(&user, &counters);
+        learned
+    }
+
+    /// The index is being asked. Should its answer get lost, with what it granted, the next batch brings the
+    /// counters to its mind again. True where no batch would have done so anyway.
+    pub fn asked(&mut self, user: &Principal) -> bool {
+        self.knows(user) && self.changed.insert(*user, ()).is_none()
+    }
+
+    /// The index has these counters: where they are what is here, it has nothing to hear.
+    pub fn agreed(&mut self, user: &Principal, counters: &Counters) {
+        let account = self.get(user);
+        if account.is_some_and(|account| account.escrow.counters == *counters) {
+            self.changed.remove(user);
+        }
     }
 
     /// What the index knows of a user, where that is more than is known here.
