@@ -44,6 +44,11 @@ impl Index {
             self.hear_back(context, bucket, told, &mut counters);
         }
         row.heard = new.stamp;
+        // It stands before where it has been told everything: an answer of it was faster than this, or it
+        // was restored from a snapshot.
+        if args.heard.seq <= row.cursor.at.seq && args.heard != row.cursor.at {
+            self.to_ask.insert(bucket);
+        }
         self.buckets.set(bucket, row);
         Ok(EventsOk {
             stamp: new.stamp,
