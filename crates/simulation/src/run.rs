@@ -20,6 +20,9 @@ use crate::{
     trouble,
 };
 
+/// Executions that a failure's log ends with.
+const EXECUTIONS_KEPT: usize = 1_000;
+
 /// How long a run is.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -171,6 +174,7 @@ pub fn run(base: &Base, seed: u64, options: &Options) -> Result<Summary, Box<Fai
         }
         Err(violation) => {
             run.note_decisions();
+            run.note_accounts();
             Err(Box::new(Failure {
                 seed,
                 step: run.step,
@@ -183,6 +187,7 @@ pub fn run(base: &Base, seed: u64, options: &Options) -> Result<Summary, Box<Fai
 
 impl Run<'_> {
     fn all(&mut self, options: &Options) -> Result<(), Violation> {
+        self.stage.network.keep_accounts(EXECUTIONS_KEPT);
         self.begin();
         while self.step < options.steps {
             let plan = trouble::plan(&mut self.dice, self.stage.index);
@@ -233,6 +238,34 @@ impl Run<'_> {
         let set = self.stage.network.set_faults(plan);
         set.expect("the simulation's plans can be followed");
         self.decided = 0;
+    }
+
+    /// The latest executions, and what canisters say of themselves.
+    fn note_accounts(&mut self) {
+        let lines: Vec<_> = self
+            .stage
+            .network
+            .accounts(0, EXECUTIONS_KEPT)
+            .accounts
+            .iter()
+            .map(|it| {
+                let (round, kind, method) = (it.round, it.kind, &it.method);
+                let (who, by) = (self.name(&it.canister), self.name(&it.caller));
+                let failure = it.failure.as_deref().unwrap_or("");
+                format!("round {round}: {who} runs {kind:?} {method} for {by} {failure}")
+            })
+            .collect();
+        self.log.extend(lines);
+        let own = [self.stage.index, self.stage.chat];
+        for canister in self.known.clone().into_iter().chain(own) {
+            let name = self.name(&canister);
+            for page in ["/status", "/logs"] {
+                let text = self.stage.page(canister, page).unwrap_or_else(|why| why);
+                self.log.push(format!("{page} of {name}:\n{text}"));
+            }
+            let printed = self.stage.printed(canister).join("\n");
+            self.log.push(format!("printed by {name}:\n{printed}"));
+        }
     }
 
     /// What the log calls somebody.

@@ -11,8 +11,8 @@ use candid::{
 use data_bucket::Bucket;
 use data_bucket_index::Index;
 use ic_management_canister_types::{
-    CanisterIdRecord, CanisterInstallMode, CanisterSettings, InstallCodeArgs,
-    ProvisionalCreateCanisterWithCyclesArgs,
+    CanisterIdRecord, CanisterInstallMode, CanisterSettings, FetchCanisterLogsArgs,
+    FetchCanisterLogsResult, InstallCodeArgs, ProvisionalCreateCanisterWithCyclesArgs,
 };
 use ic_stable_structures::VectorMemory;
 use openstorage_localnet::network::{
@@ -20,6 +20,7 @@ use openstorage_localnet::network::{
 };
 use openstorage_types::{
     chat::{ChatArgs, ChatError, ChatInfo, CreateChatArgs, InitArgs as ChatInit, RegisterOk},
+    http::{HttpRequest, HttpResponse},
     index::{BucketInfo, BucketState, FleetError, IndexStatus, InitArgs as IndexInit, Issuer},
 };
 use serde::de::DeserializeOwned;
@@ -326,6 +327,38 @@ impl Stage {
         let arg = encode_args(args).expect("arguments have a Candid form");
         let reply = self.network.query(sender, canister, method, arg)?;
         Ok(decode_one(&reply).unwrap_or_else(|error| panic!("{method}: {error}")))
+    }
+
+    /// A page that a canister shows to anybody.
+    pub fn page(&mut self, canister: Principal, url: &str) -> Result<String, String> {
+        let request = HttpRequest {
+            method: "GET".into(),
+            url: url.into(),
+            headers: vec![],
+            body: vec![].into(),
+            certificate_version: Some(2),
+        };
+        let anybody = Principal::anonymous();
+        let answer = self.ask(canister, anybody, "http_request", (request,));
+        let answer: HttpResponse = answer.map_err(|reject| reject.message)?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
+    /// The latest lines that a canister has printed.
+    pub fn printed(&mut self, canister: Principal) -> Vec<String> {
+        let args = FetchCanisterLogsArgs {
+            canister_id: canister,
+            filter: None,
+        };
+        let management = Principal::management_canister();
+        let answer: Result<FetchCanisterLogsResult, _> =
+            self.ask(management, operator(), "fetch_canister_logs", (args,));
+        let lines = answer.map(|logs| logs.canister_log_records);
+        lines
+            .unwrap_or_default()
+            .iter()
+            .map(|line| String::from_utf8_lossy(&line.content).into_owned())
+            .collect()
     }
 
     /// What the index says of itself; none while it cannot answer.
