@@ -23,6 +23,7 @@ cargo xtask simulate       run the canisters under random workloads and faults, 
             --seeds N      so many, from 1 or --seed on (20)
             --steps N      steps of each
             --minutes M    begin seeds for so long
+            --mutant N     with the N-th bug planted on purpose, which must be found
 cargo xtask server-path    build the local network's server and print its path as the last line
 
 Layers of the test run:

@@ -14,6 +14,9 @@ use crate::workspace::Workspace;
 pub fn run(workspace: &Workspace, words: &[OsString]) -> Result<ExitCode> {
     let canisters = canisters::build(workspace)?;
     canisters::build_next(workspace)?;
+    if words.iter().any(|word| word == "--mutant") {
+        canisters::build_mutant(workspace)?;
+    }
     let out = workspace.target.join("simulation");
     let cache = out.join("compiled");
     std::fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;

@@ -32,6 +32,9 @@ struct Flags {
     /// Steps of each run.
     #[arg(long, default_value_t = Options::default().steps)]
     steps: usize,
+    /// With this bug planted on purpose: see canisters/bucket/src/mutants.rs.
+    #[arg(long)]
+    mutant: Option<u32>,
     /// Go on where a seed fails.
     #[arg(long)]
     keep_going: bool,
@@ -59,7 +62,7 @@ struct Progress {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let base = match Base::deploy(&flags.wasm_dir, flags.compile_cache.clone()) {
+    let base = match Base::deploy(&flags.wasm_dir, flags.compile_cache.clone(), flags.mutant) {
         Ok(base) => base,
         Err(error) => {
             eprintln!("error: the canisters are not built: {error}");

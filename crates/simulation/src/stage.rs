@@ -46,15 +46,25 @@ pub struct Wasms {
     pub index_next: Option<Vec<u8>>,
 }
 
+/// The initial arguments of an index whose buckets have a bug on purpose.
+#[derive(CandidType)]
+struct MutantInit {
+    admins: Vec<Principal>,
+    bucket_bytes_max: Option<u64>,
+    mutant: Option<u32>,
+}
+
 impl Wasms {
     /// Of the folder that `cargo xtask build` fills.
-    fn read(folder: &Path) -> io::Result<Self> {
+    fn read(folder: &Path, is_mutant: bool) -> io::Result<Self> {
         let read = |name: &str| fs::read(folder.join(format!("{name}.wasm.gz")));
+        let kind = if is_mutant { "-mutant" } else { "" };
         Ok(Self {
-            index: read("index")?,
-            bucket: read("bucket")?,
+            index: read(&format!("index{kind}"))?,
+            bucket: read(&format!("bucket{kind}"))?,
             chat: read("chat")?,
-            index_next: read("index-next").ok(),
+            // It has no bugs on purpose.
+            index_next: read("index-next").ok().filter(|_| !is_mutant),
         })
     }
 }
@@ -96,15 +106,20 @@ pub fn user(n: usize) -> Principal {
 }
 
 impl Base {
-    /// Deploys the canisters of `folder`. Machine code is kept in `compile_cache` between processes.
+    /// Deploys the canisters of `folder`, with the bug of that number where one is named. Machine code is kept
+    /// in `compile_cache` between processes.
     ///
     /// # Errors
     /// When a canister is not built.
     ///
     /// # Panics
     /// When the canisters do not come up on a network without faults.
-    pub fn deploy(folder: &Path, compile_cache: Option<PathBuf>) -> io::Result<Self> {
-        let wasms = Wasms::read(folder)?;
+    pub fn deploy(
+        folder: &Path,
+        compile_cache: Option<PathBuf>,
+        mutant: Option<u32>,
+    ) -> io::Result<Self> {
+        let wasms = Wasms::read(folder, mutant.is_some())?;
         let mut stage = Stage {
             network: Network::new(Config {
                 subnets: vec![SubnetKind::Application; SUBNETS],
@@ -117,11 +132,19 @@ impl Base {
         stage.index = stage.create(0, vec![operator()]);
         stage.chat = stage.create(2, vec![operator()]);
         let (index, chat) = (stage.index, stage.chat);
-        let init = IndexInit {
-            bucket_bytes_max: Some(BUCKET_BYTES),
-            ..IndexInit::default()
+        let bucket_bytes_max = Some(BUCKET_BYTES);
+        let arg = match mutant {
+            None => encode_one(Some(IndexInit {
+                bucket_bytes_max,
+                ..IndexInit::default()
+            })),
+            Some(_) => encode_one(Some(MutantInit {
+                admins: vec![],
+                bucket_bytes_max,
+                mutant,
+            })),
         };
-        let arg = encode_one(Some(init)).expect("arguments have a Candid form");
+        let arg = arg.expect("arguments have a Candid form");
         stage.install(index, &wasms.index, arg);
         let arg = encode_one(ChatInit { index }).expect("arguments have a Candid form");
         stage.install(chat, &wasms.chat, arg);

@@ -20,10 +20,11 @@ fn in_full() -> bool {
     std::env::var_os("OPENSTORAGE_FULL").is_some_and(|value| value == "1")
 }
 
-fn base() -> Base {
+fn base(mutant: Option<u32>) -> Base {
     let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("simulation");
     std::fs::create_dir_all(&cache).expect("the build's folder can be written to");
-    Base::deploy(&wasm_dir(), Some(cache)).expect("`cargo xtask build` has built the canisters")
+    Base::deploy(&wasm_dir(), Some(cache), mutant)
+        .expect("`cargo xtask build` has built the canisters")
 }
 
 /// Every seed of the range, on two threads.
@@ -57,7 +58,7 @@ fn all(base: &Base, seeds: std::ops::Range<u64>) -> Summary {
 
 #[test]
 fn the_fixed_seeds_hold_and_a_seed_is_the_same_run_each_time() {
-    let base = base();
+    let base = base(None);
     let last = if in_full() { SEEDS_FULL } else { SEEDS };
     let summary = all(&base, 1..last + 1);
     println!("{summary}");
@@ -77,4 +78,28 @@ fn the_fixed_seeds_hold_and_a_seed_is_the_same_run_each_time() {
     let again = [0, 1].map(|_| run(&base, 1, &options).map(|summary| summary.digest));
     assert!(again[0].is_ok());
     assert_eq!(again[0].as_ref().ok(), again[1].as_ref().ok());
+}
+
+/// The bugs of `canisters/bucket/src/mutants.rs`, and the invariants one of which finds each.
+const MUTANTS: [(u32, &[u8]); 5] = [(1, &[6]), (2, &[7]), (3, &[4]), (4, &[13]), (5, &[6, 22])];
+/// Each is found in one of the first so many seeds.
+const MUTANT_SEEDS: u64 = 20;
+
+/// In a full run only: the canisters with these bugs are another build.
+#[test]
+fn every_bug_that_is_planted_on_purpose_is_found() {
+    if !in_full() {
+        return;
+    }
+    for (mutant, invariants) in MUTANTS {
+        let base = base(Some(mutant));
+        let options = Options::default();
+        let found = (1..=MUTANT_SEEDS).find_map(|seed| run(&base, seed, &options).err());
+        let violation = found.expect("some seed finds it").violation;
+        assert!(
+            invariants.contains(&violation.invariant),
+            "mutant {mutant}: {violation}"
+        );
+        println!("mutant {mutant}: {violation}");
+    }
 }

@@ -18,6 +18,9 @@ pub struct InitArgs {
     pub index: Principal,
     /// The largest number of bytes to take; none means [`crate::limits::BUCKET_BYTES_MAX`].
     pub bytes_max: Option<u64>,
+    /// The bug to have: see `canisters/bucket/src/mutants.rs`. In builds for the simulation only.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<u32>,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Clone, PartialEq, Eq)]
