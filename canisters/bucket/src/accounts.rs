@@ -7,7 +7,7 @@ use candid::Principal;
 use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
 use openstorage_escrow::{Account as Escrow, Counters};
 use openstorage_types::{
-    channel::{LeaseArgs, LeaseOk, UserCounters, UserUpserted},
+    channel::{LeaseArgs, LeaseOk, UserCounters, UserDeleted, UserUpserted},
     limits::LEASE_IDLE_MS,
 };
 
@@ -209,7 +209,23 @@ impl Accounts {
         if !self.is_newest(&user, incarnation) {
             return Learned::default();
         }
-        self.take(user, incarnation, byte_limit, Some(counters), now_ms, false)
+        let learned = self.take(user, incarnation, byte_limit, Some(counters), now_ms, false);
+        self.agreed(&user, &counters);
+        learned
+    }
+
+    /// The index is being asked. Should its answer get lost, with what it granted, the next batch brings the
+    /// counters to its mind again. True where no batch would have done so anyway.
+    pub fn asked(&mut self, user: &Principal) -> bool {
+        self.knows(user) && self.changed.insert(*user, ()).is_none()
+    }
+
+    /// The index has these counters: where they are what is here, it has nothing to hear.
+    pub fn agreed(&mut self, user: &Principal, counters: &Counters) {
+        let account = self.get(user);
+        if account.is_some_and(|account| account.escrow.counters == *counters) {
+            self.changed.remove(user);
+        }
     }
 
     /// What the index knows of a user, where that is more than is known here.
@@ -430,7 +446,12 @@ impl Accounts {
             account.is_noted = false;
             if account.used_ms + LEASE_IDLE_MS > now_ms {
                 self.note_idle(user, &mut account);
-            } else if account.confirmed == *self.doubts.get() && account.escrow.give_back() > 0 {
+            } else if account.confirmed != *self.doubts.get() {
+                // The next batch has the index confirm the lease: then it goes back.
+                self.changed.insert(user, ());
+                account.is_noted = true;
+                self.idle.insert((now_ms + LEASE_IDLE_MS, user), ());
+            } else if account.escrow.give_back() > 0 {
                 self.changed.insert(user, ());
             }
             self.rows.insert(user, account);
@@ -484,6 +505,19 @@ impl Accounts {
             .map(|entry| (*entry.key(), entry.value()))
             .filter(|(_, account)| account.life == Life::Living)
             .map(|(user, account)| told(user, &account))
+    }
+
+    /// Users that were deleted, in key order, from the first after `after`.
+    pub fn gone_after(&self, after: Principal) -> impl Iterator<Item = UserDeleted> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.rows
+            .range((Excluded(after), Unbounded))
+            .map(|entry| (*entry.key(), entry.value()))
+            .filter(|(_, account)| account.life != Life::Living)
+            .map(|(user, account)| UserDeleted {
+                user,
+                incarnation: account.incarnation,
+            })
     }
 }
 

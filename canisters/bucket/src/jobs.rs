@@ -39,15 +39,23 @@ pub fn forget() {
 
 /// Arms the timer for the next thing to do, if there is any. Cheap; called by every update.
 pub fn wake() {
-    let Some(at_ms) = next_ms() else { return };
-    let is_armed = ARMED.with_borrow(|armed| armed.as_ref().is_some_and(|(_, ms)| *ms <= at_ms));
-    if is_armed {
+    let now_ms = now().ms;
+    let Some(at_ms) = next_ms().map(|at_ms| at_ms.max(now_ms)) else {
+        return;
+    };
+    let armed = ARMED.with_borrow(|armed| armed.as_ref().map(|(_, at_ms)| *at_ms));
+    if armed.is_some_and(|armed| (now_ms..=at_ms).contains(&armed)) {
         return;
     }
     disarm();
-    let delay = Duration::from_millis(at_ms.saturating_sub(now().ms));
+    let delay = Duration::from_millis(at_ms - now_ms);
     let timer = ic_cdk_timers::set_timer(delay, turn());
     ARMED.set(Some((timer, at_ms)));
+    // A timer in the past does not go off any more: its message trapped, or was refused while the canister
+    // was stopping or out of cycles. The library takes the system's timer for set as long as it has not.
+    if armed.is_some_and(|armed| armed < now_ms) {
+        ic_cdk::api::global_timer_set(ic_cdk::api::time());
+    }
 }
 
 fn disarm() {

@@ -21,6 +21,7 @@
 //! | `audit` | the counters, counted anew |
 //! | `operation` | version, cycles, and whether the index has closed the bucket |
 //! | `memory` | where the tables lie |
+//! | `mutants` | bugs on purpose, in builds for the simulation only |
 
 mod access;
 mod accounts;
@@ -31,6 +32,7 @@ mod gateway;
 mod http;
 mod keys;
 mod memory;
+mod mutants;
 mod operation;
 mod push;
 mod read;
@@ -59,10 +61,12 @@ use serde::{Deserialize, Serialize};
 
 use access::Access;
 use accounts::Accounts;
+pub use audit::{Contradiction, Inventory};
 use certify::Certify;
 pub use gateway::Gateway;
 pub use http::Answer;
 use memory::{Memories, Memory};
+use mutants::Mutant;
 use openstorage_canister::{Row, lines::Lines};
 use operation::Operation;
 pub use push::Chunk;
@@ -100,6 +104,8 @@ impl<E> From<E> for Stop<E> {
 struct Config {
     index: Principal,
     bytes_max: u64,
+    #[cfg(feature = "mutants")]
+    mutant: Option<u32>,
 }
 
 /// Four numbers of 8 bytes, little-endian, in the order of the fields: written with almost every message.
@@ -214,10 +220,14 @@ impl Bucket {
         let config = args.map(|args| Config {
             index: args.index,
             bytes_max: args.bytes_max.unwrap_or(BUCKET_BYTES_MAX),
+            #[cfg(feature = "mutants")]
+            mutant: args.mutant,
         });
         let nobody = Config {
             index: Principal::anonymous(),
             bytes_max: 0,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         };
         let cell = |id| memories.get(id);
         // First, before anything is read that a newer version may have written.
@@ -319,7 +329,9 @@ impl Bucket {
 
     /// Gives the bytes of a slot back.
     fn drop_slot(&mut self, slot: u64) {
-        self.store.remove(slot);
+        if !self.is_mutant(Mutant::SlotKept) {
+            self.store.remove(slot);
+        }
         self.certify.drop_slot(slot);
     }
 

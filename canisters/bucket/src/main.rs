@@ -403,6 +403,7 @@ async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
         return Err(retry);
     };
     let index = with(|bucket| bucket.index());
+    let is_noted = update(|bucket| bucket.asks(&lease));
     let _outstanding = outstanding::begin();
     let reply = Call::bounded_wait(index, "c2c_lease")
         .with_arg(&lease)
@@ -411,6 +412,9 @@ async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
     let answer = reply
         .ok()
         .and_then(|reply| reply.candid::<Result<LeaseOk, LeaseError>>().ok());
+    if is_noted && matches!(answer, Some(Err(_))) {
+        update(|bucket| bucket.refused(&lease));
+    }
     match answer {
         Some(Ok(granted)) => {
             update(|bucket| bucket.leased(user, &granted, now()));

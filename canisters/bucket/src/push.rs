@@ -16,7 +16,10 @@ use openstorage_types::{
 };
 use serde_bytes::Bytes;
 
-use crate::{Bucket, Now, Stop, Stored, accounts::Account, references::Named, uploads::Session};
+use crate::{
+    Bucket, Now, Stop, Stored, accounts::Account, mutants::Mutant, references::Named,
+    uploads::Session,
+};
 
 /// Bytes hashed in one message, besides the chunk that it brought: about 8 billion instructions of the
 /// 40 that a message may take.
@@ -211,8 +214,8 @@ impl Bucket {
             return Err(PushChunkError::BucketFull { bytes_free }.into());
         }
         match account.shortage(user, size) {
-            Some(lease) => Err(Stop::Lease(lease)),
-            None => Ok(()),
+            Some(lease) if !self.is_mutant(Mutant::NotLeased) => Err(Stop::Lease(lease)),
+            _ => Ok(()),
         }
     }
 

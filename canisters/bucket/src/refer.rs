@@ -14,7 +14,7 @@ use openstorage_types::{
     limits::{ACCESSORS_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX},
 };
 
-use crate::{Bucket, Now, Stop, Stored, access::Wanted, references::Named};
+use crate::{Bucket, Now, Stop, Stored, access::Wanted, mutants::Mutant, references::Named};
 
 /// References removed in one turn of the deletion of an accessor.
 const REMOVED_PER_TURN: usize = 500;
@@ -101,6 +101,9 @@ impl Bucket {
         self.certify.set(accessor, blob, seen);
         if blob_gone || !self.references.owner_has(blob, owner) {
             self.accounts.free(owner, stored.size);
+            if self.is_mutant(Mutant::FreedTwice) {
+                self.accounts.free(owner, stored.size);
+            }
         }
         if blob_gone {
             self.blobs.remove(&blob.0);

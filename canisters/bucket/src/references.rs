@@ -232,6 +232,14 @@ impl References {
         blobs
     }
 
+    /// All of them: (blob, owner, accessor), in the order of owners.
+    pub fn all(&self) -> impl Iterator<Item = (BlobId, Principal, Principal)> {
+        self.rows.keys().map(|key| {
+            let blob = BlobId(blob_at(&key));
+            (blob, principal_at(&key), principal_at(&key[ACCESSOR_AT..]))
+        })
+    }
+
     /// References that an accessor sees: (blob, owner), at most `max`.
     pub fn of_accessor(&self, accessor: &Principal, max: usize) -> Vec<(BlobId, Principal)> {
         let range =

@@ -53,18 +53,24 @@ pub fn arm() {
         let Some(due_ms) = with(|app| app.due_ms(lane)) else {
             continue;
         };
-        state(lane, |state| {
+        let is_lost = state(lane, |state| {
             let at_ms = due_ms.max(now_ms + state.back_off.wait_ms());
-            let is_armed = state.timer.as_ref().is_some_and(|(_, ms)| *ms <= at_ms);
-            if state.busy || is_armed {
-                return;
+            let armed = state.timer.as_ref().map(|(_, ms)| *ms);
+            if state.busy || armed.is_some_and(|armed| (now_ms..=at_ms).contains(&armed)) {
+                return false;
             }
             if let Some((timer, _)) = state.timer.take() {
                 ic_cdk_timers::clear_timer(timer);
             }
             let delay = Duration::from_millis(at_ms - now_ms);
             state.timer = Some((ic_cdk_timers::set_timer(delay, run(lane)), at_ms));
+            armed.is_some_and(|armed| armed < now_ms)
         });
+        // A timer in the past does not go off any more: its message was refused while the canister was
+        // stopping or out of cycles. The library takes the system's timer for set as long as it has not.
+        if is_lost {
+            ic_cdk::api::global_timer_set(ic_cdk::api::time());
+        }
     }
 }
 

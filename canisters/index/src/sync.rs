@@ -91,6 +91,7 @@ impl Index {
             row.installed
                 && (row.report.key.is_none()
                     || row.doubt != Doubt::None
+                    || self.to_ask.contains(bucket)
                     || row.cursor.has_news(&self.log))
         })
     }
@@ -107,7 +108,8 @@ impl Index {
             |kind| kind::since(kind) <= peer,
             |after| self.state_after(bucket, after.copied()),
         );
-        let asks = row.report.key.is_none() || row.doubt != Doubt::None;
+        let asks =
+            row.report.key.is_none() || row.doubt != Doubt::None || self.to_ask.contains(&bucket);
         let heard = row.heard;
         self.buckets.set(bucket, row);
         (asks || !told.events.is_empty()).then(|| Sending {
@@ -184,6 +186,7 @@ impl Index {
         let Some(mut row) = self.buckets.get(&sending.bucket).cloned() else {
             return Sent::Refused;
         };
+        self.to_ask.remove(&sending.bucket);
         let sent = row.cursor.answered(&sending.told, answer.stamp);
         self.take_report(&mut row, answer.report);
         self.buckets.set(sending.bucket, row);

@@ -139,10 +139,16 @@ impl Index {
         if principal != context.caller {
             return Err(DeleteChatError::NotAuthorized);
         }
-        if self.issuers.delete_accessor(args.chat_id, context.now_ms) {
-            self.tell(context, deletion_event(args.chat_id));
-        }
+        self.forget_accessor(context, args.chat_id);
         Ok(())
+    }
+
+    /// For good, in every bucket. One of these may be the first to speak of it: the index may have been
+    /// restored from a snapshot of before.
+    pub(crate) fn forget_accessor(&mut self, context: &Context, accessor: Principal) {
+        if self.issuers.delete_accessor(accessor, context.now_ms) {
+            self.tell(context, deletion_event(accessor));
+        }
     }
 
     pub fn has_secret(&self) -> bool {

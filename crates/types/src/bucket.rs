@@ -18,6 +18,9 @@ pub struct InitArgs {
     pub index: Principal,
     /// The largest number of bytes to take; none means [`crate::limits::BUCKET_BYTES_MAX`].
     pub bytes_max: Option<u64>,
+    /// The bug to have: see `canisters/bucket/src/mutants.rs`. In builds for the simulation only.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<u32>,
 }
 
 /// `B` is who holds the bytes: whoever reads a chunk where it arrived takes `&serde_bytes::Bytes`.

@@ -39,9 +39,9 @@ pub mod kind {
     pub const ISSUER_UPSERTED: u16 = 2;
     /// Index → bucket: [`super::IssuerRemoved`].
     pub const ISSUER_REMOVED: u16 = 3;
-    /// Index → bucket: [`super::AccessorDeleted`].
+    /// Index → bucket: [`super::AccessorDeleted`]. Back in a state only: the index may have forgotten it.
     pub const ACCESSOR_DELETED: u16 = 4;
-    /// Index → bucket: [`super::UserDeleted`].
+    /// Index → bucket: [`super::UserDeleted`]. Back in a state only, as above.
     pub const USER_DELETED: u16 = 5;
     /// Index → bucket: [`super::Revoked`].
     pub const REVOKED: u16 = 6;

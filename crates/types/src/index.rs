@@ -30,6 +30,9 @@ pub struct InitArgs {
     pub cycles_floor: Option<u128>,
     /// Cycles that buckets may be topped up with in a day (UTC); none means 100 T.
     pub topup_budget_per_day: Option<u128>,
+    /// The bug that its buckets are to have. In builds for the simulation only.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<u32>,
 }
 
 /// A user's allowance, with the figures that a refusal needs.

@@ -43,6 +43,9 @@ pub fn integration(bench: &mut Bench) -> Result<()> {
 fn test(bench: &mut Bench, args: &[&str]) -> Result<()> {
     let canisters = bench.canisters()?;
     canisters::build_next(bench.workspace)?;
+    if bench.full {
+        canisters::build_mutant(bench.workspace)?;
+    }
     let tools = bench.tools()?;
     let mut command = bench
         .workspace

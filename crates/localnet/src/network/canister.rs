@@ -72,6 +72,7 @@ pub struct Canister {
     pub version: u64,
     /// Code and controllers changed so often; `history` holds the latest.
     pub changes: u64,
+    #[serde(with = "in_candid")]
     pub history: VecDeque<Change>,
     /// 0 where it is not set.
     pub timer_ns: u64,
@@ -90,6 +91,32 @@ pub struct Canister {
     pub snapshots: BTreeMap<Vec<u8>, Snapshot>,
     /// How many there ever were.
     pub snapshots_taken: u64,
+}
+
+/// The history's types are the management canister's, and have no binary form but Candid.
+mod in_candid {
+    use std::collections::VecDeque;
+
+    use candid::{decode_one, encode_one};
+    use ic_management_canister_types::Change;
+    use serde::{Deserializer, Serializer, de::Error as _, ser::Error as _};
+
+    pub fn serialize<S: Serializer>(
+        history: &VecDeque<Change>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let changes: Vec<_> = history.iter().collect();
+        let bytes = encode_one(changes).map_err(S::Error::custom)?;
+        serde_bytes::serialize(&bytes, serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<VecDeque<Change>, D::Error> {
+        let bytes: Vec<u8> = serde_bytes::deserialize(deserializer)?;
+        let changes: Vec<Change> = decode_one(&bytes).map_err(D::Error::custom)?;
+        Ok(changes.into())
+    }
 }
 
 impl Canister {
