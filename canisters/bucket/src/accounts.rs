@@ -510,8 +510,8 @@ impl Accounts {
     /// Users that were deleted, in key order, from the first after `after`.
     pub fn gone_after(&self, after: Principal) -> impl Iterator<Item = UserDeleted> {
         use std::ops::Bound::{Excluded, Unbounded};
-        self.rows
-            .range((Excluded(after), Unbounded))
+        let map = &self.rows.map;
+        map.range((Excluded(after), Unbounded))
             .map(|entry| (*entry.key(), entry.value()))
             .filter(|(_, account)| account.life != Life::Living)
             .map(|(user, account)| UserDeleted {

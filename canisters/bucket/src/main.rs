@@ -133,11 +133,10 @@ fn open(args: Option<InitArgs>) {
 
 /// What queries answer with: what a query keeps is lost. And the answer to a deletion.
 fn prepare_replies() {
-    let size = 0;
     openstorage_canister::encode(&ReadChunkAnswer::Ok(ReadChunkOk {
-        bytes: ByteBuf::new(),
+        bytes: vec![].into(),
         mime_type: String::new(),
-        size,
+        size: 0,
     }));
     openstorage_canister::encode(&Ok::<(), RemoveBlobReferenceError>(()));
 }
