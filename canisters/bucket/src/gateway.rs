@@ -55,8 +55,8 @@ impl Gateway {
         let mut headers = vec![];
         for _ in 0..rest.length()? {
             let (name, value) = (rest.bytes()?, rest.bytes()?);
-            let is_wanted = |wanted: &&str| wanted.as_bytes().eq_ignore_ascii_case(name);
-            if HEADERS.iter().any(|wanted| is_wanted(wanted)) {
+            let is_wanted = |wanted: &str| wanted.as_bytes().eq_ignore_ascii_case(name);
+            if HEADERS.into_iter().any(is_wanted) {
                 let text = |bytes: &[u8]| Some(std::str::from_utf8(bytes).ok()?.to_owned());
                 headers.push((text(name)?, text(value)?));
             }
@@ -110,9 +110,10 @@ impl<'a> Reader<'a> {
     fn length(&mut self) -> Option<usize> {
         let mut length = 0;
         for shift in [0, 7, 14, 21] {
-            let byte = self.take(1)?[0];
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
             length |= usize::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
+            if *byte < 0x80 {
                 return Some(length);
             }
         }
