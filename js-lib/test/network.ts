@@ -159,6 +159,15 @@ export class Network {
     if ("Err" in answer) throw new Error(JSON.stringify(answer.Err));
   }
 
+  /** Gives the buckets so many cycles more than the index does: what is stored is charged for the time to come, too. */
+  async topUp(cycles: bigint): Promise<void> {
+    const agent = await agentOf(this.url, operator);
+    for (const { bucket: canister_id } of (await this.status()).buckets) {
+      const arg = IDL.encode([TOP_UP], [{ canister_id, amount: cycles }]);
+      await agent.update("aaaaa-aa", { methodName: "provisional_top_up_canister", arg, effectiveTarget: { canisterId: canister_id } });
+    }
+  }
+
   async status(): Promise<IndexStatus> {
     const agent = await agentOf(this.url, operator);
     return Actor.createActor<Index>(indexFactory, { agent, canisterId: this.index }).status();
@@ -233,6 +242,7 @@ async function instance(server: string): Promise<{ url: string; rule: string }> 
 }
 
 const CREATE = IDL.Record({ amount: IDL.Opt(IDL.Nat), settings: IDL.Opt(IDL.Null), specified_id: IDL.Opt(IDL.Principal) });
+const TOP_UP = IDL.Record({ canister_id: IDL.Principal, amount: IDL.Nat });
 const MODE = IDL.Variant({ install: IDL.Null });
 const INSTALL = IDL.Record({ mode: MODE, canister_id: IDL.Principal, wasm_module: IDL.Vec(IDL.Nat8), arg: IDL.Vec(IDL.Nat8) });
 

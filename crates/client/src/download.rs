@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    ops::Range,
     time::Duration,
 };
 
@@ -11,6 +12,7 @@ use openstorage_types::{
     BlobId, BlobReference,
     bucket::{ReadChunkArgs, ReadChunkError, ReadChunkOk, TokenProblem},
     chunk_count, chunk_len,
+    limits::CHUNK_BYTES,
 };
 use sha2::{Digest, Sha256};
 
@@ -75,13 +77,50 @@ impl<T: Transport> Client<T> {
         Ok(())
     }
 
+    /// Some bytes of a blob, without the rest, in memory. They are what the bucket says: only the whole can be
+    /// checked against the blob's id.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRange`]; as [`Client::download`].
+    pub async fn read_range(&self, blob: &Blob, range: Range<u64>) -> Result<Vec<u8>, Error> {
+        let max = blob.reference.size;
+        let Range { start, end } = range;
+        if start > end || end > max {
+            return Err(Error::InvalidRange { start, end, max });
+        }
+        let mut indexes = start / CHUNK_BYTES..end.div_ceil(CHUNK_BYTES);
+        let mut chunks = FuturesOrdered::new();
+        let mut bytes = Vec::with_capacity((end - start) as usize);
+        let mut from = indexes.start * CHUNK_BYTES;
+        loop {
+            while chunks.len() < CHUNKS_IN_FLIGHT
+                && start < end
+                && let Some(index) = indexes.next()
+            {
+                chunks.push_back(self.read_chunk(blob, index));
+            }
+            let Some(chunk) = chunks.try_next().await? else {
+                return Ok(bytes);
+            };
+            let first = start.saturating_sub(from) as usize;
+            let last = chunk.len().min((end - from) as usize);
+            bytes.extend_from_slice(&chunk[first..last]);
+            from += CHUNK_BYTES;
+        }
+    }
+
     async fn read_chunk(&self, blob: &Blob, index: u64) -> Result<Vec<u8>, Error> {
-        let BlobReference { bucket, size, .. } = blob.reference;
+        let BlobReference {
+            bucket,
+            size,
+            blob_id,
+            ..
+        } = blob.reference;
         let chunk_index = u32::try_from(index).map_err(|_| wrong_bytes(blob))?;
         let mut patience = Patience::new(PATIENCE);
         loop {
             let args = ReadChunkArgs {
-                blob_id: blob.reference.blob_id,
+                blob_id,
                 accessor_id: blob.accessor_id,
                 token: blob.token.clone(),
                 chunk_index,
@@ -104,6 +143,7 @@ impl<T: Transport> Client<T> {
                 Ok(Err(error)) => {
                     return Err(Error::Read {
                         bucket,
+                        blob_id,
                         chunk_index,
                         error,
                     });

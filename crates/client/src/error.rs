@@ -3,7 +3,9 @@
 use candid::Principal;
 use openstorage_types::{
     BlobId,
-    bucket::{EnsureRegisteredError, GoneReason, PushChunkError, ReadChunkError},
+    bucket::{
+        EnsureRegisteredError, GoneReason, PushChunkError, ReadChunkError, RemoveBlobReferenceError,
+    },
     index::AllocatedBucketError,
 };
 use thiserror::Error;
@@ -53,6 +55,7 @@ pub enum Error {
     #[error("the bucket {bucket} refuses the upload: {}", push(.error))]
     Push {
         bucket: Principal,
+        blob_id: BlobId,
         error: PushChunkError,
     },
 
@@ -62,8 +65,19 @@ pub enum Error {
     #[error("the bucket {bucket} refuses chunk {chunk_index}: {error:?}")]
     Read {
         bucket: Principal,
+        blob_id: BlobId,
         chunk_index: u32,
         error: ReadChunkError,
+    },
+
+    /// Not `start ≤ end ≤ max`, in bytes of the blob.
+    #[error("{start} to {end} is not a range within 0 to {max}")]
+    InvalidRange { start: u64, end: u64, max: u64 },
+
+    #[error("the bucket {bucket} does not remove the reference: {error:?}")]
+    Remove {
+        bucket: Principal,
+        error: RemoveBlobReferenceError,
     },
 
     /// What a bucket sent is not the blob.
@@ -72,6 +86,71 @@ pub enum Error {
 
     #[error("gave up after {seconds} s without progress; the last answer was: {last}")]
     GaveUp { seconds: u64, last: String },
+}
+
+impl Error {
+    /// What went wrong, in one word: the same words as in the JavaScript library, for programs that compare.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "SourceUnreadable",
+            Self::SourceChanged => "SourceChanged",
+            Self::Call { .. } => "CallFailed",
+            Self::Candid { .. } => "InterfaceMismatch",
+            Self::Allocation(error) => match error {
+                AllocatedBucketError::NotRegistered => "NotRegistered",
+                AllocatedBucketError::AllowanceExceeded { .. } => "AllowanceExceeded",
+                AllocatedBucketError::BlobTooLarge { .. } => "BlobTooLarge",
+                AllocatedBucketError::NoActiveBucket
+                | AllocatedBucketError::InvalidExclude { .. } => "NoBucketWithRoom",
+            },
+            Self::Registration { error, .. } => match error {
+                EnsureRegisteredError::NotAuthorized => "NotAuthorized",
+                EnsureRegisteredError::NotRegistered => "NotRegistered",
+                EnsureRegisteredError::Retry { .. } => "CallFailed",
+            },
+            Self::Push { error, .. } => push_code(error),
+            Self::Gone(_) => "UploadGone",
+            Self::Read { error, .. } => match error {
+                ReadChunkError::NotAuthorized => "NotAuthorized",
+                ReadChunkError::InvalidToken(_) => "TokenRefused",
+                ReadChunkError::NotFound => "NotFound",
+                ReadChunkError::InvalidChunkIndex { .. } => "CallFailed",
+            },
+            Self::InvalidRange { .. } => "InvalidRange",
+            Self::Remove { error, .. } => match error {
+                RemoveBlobReferenceError::NotAuthorized => "NotAuthorized",
+                RemoveBlobReferenceError::InvalidToken(_) => "TokenRefused",
+                RemoveBlobReferenceError::TokenOlderThanReference => "TokenOlderThanReference",
+            },
+            Self::WrongBytes { .. } => "WrongBytes",
+            Self::GaveUp { .. } => "GaveUp",
+        }
+    }
+}
+
+fn push_code(error: &PushChunkError) -> &'static str {
+    match error {
+        PushChunkError::NotAuthorized => "NotAuthorized",
+        PushChunkError::NotRegistered => "NotRegistered",
+        PushChunkError::BlobTooLarge { .. } => "BlobTooLarge",
+        PushChunkError::InvalidAccessors { .. } => "InvalidAccessors",
+        PushChunkError::AccessorDeleted { .. } => "AccessorDeleted",
+        PushChunkError::InvalidMimeType { .. } => "InvalidMimeType",
+        PushChunkError::InvalidName { .. } => "InvalidName",
+        PushChunkError::SessionMismatch { .. } => "SessionMismatch",
+        PushChunkError::ChunkConflict => "ChunkConflict",
+        PushChunkError::HashMismatch { .. } => "HashMismatch",
+        PushChunkError::AllowanceExceeded(_) => "AllowanceExceeded",
+        PushChunkError::TooManyOpenUploads { .. } => "TooManyOpenUploads",
+        PushChunkError::ChunkMismatch { .. } => "ChunkMismatch",
+        // The client deals with these itself, or makes no such call.
+        PushChunkError::Retry { .. }
+        | PushChunkError::InvalidChunkIndex { .. }
+        | PushChunkError::InvalidChunkLength { .. }
+        | PushChunkError::BucketFull { .. }
+        | PushChunkError::StorageFull
+        | PushChunkError::ChunkNeeded { .. } => "CallFailed",
+    }
 }
 
 fn allocation(error: &AllocatedBucketError) -> String {

@@ -18,12 +18,12 @@ use futures_util::{TryStreamExt as _, stream::FuturesUnordered};
 use openstorage_types::{
     BlobId, BlobReference,
     bucket::{
-        EnsureRegisteredError, PushChunkArgs, PushChunkError, PushChunkOk, UploadArgs, UploadError,
-        UploadState, UploadStatus,
+        EnsureRegisteredError, PushChunkArgs, PushChunkError, PushChunkOk, RemoveBlobReferenceArgs,
+        RemoveBlobReferenceError, UploadArgs, UploadError, UploadState, UploadStatus,
     },
     chunk_count, chunk_len,
     index::{AllocatedBucketArgs, AllocatedBucketError, AllocatedBucketOk},
-    limits::{BLOB_BYTES_MAX, CHUNK_BYTES},
+    limits::{BLOB_BYTES_MAX, CHUNK_BYTES, POSSESSION_CHUNKS_MAX},
 };
 
 use crate::{
@@ -32,6 +32,10 @@ use crate::{
     source::{blocking, hash},
     transport::CallErrorKind,
 };
+
+/// How often an upload that is to go is looked for again: a chunk that was on its way may open it anew.
+const DISCARD_TRIES: usize = 3;
+const DISCARD_WAIT: Duration = Duration::from_millis(300);
 
 /// What to say about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +87,7 @@ impl<T: Transport> Client<T> {
         let blob_id = hash(source.clone(), on_progress).await?;
         let mut exclude = Vec::new();
         loop {
-            let bucket = self
+            let AllocatedBucketOk { bucket, stored, .. } = self
                 .allocate(blob_id, source.size(), &exclude, upload)
                 .await?;
             let work = Work {
@@ -92,6 +96,7 @@ impl<T: Transport> Client<T> {
                 upload,
                 blob_id,
                 bucket,
+                is_stored: stored,
                 on_progress,
                 bytes_done: AtomicU64::new(0),
             };
@@ -115,6 +120,45 @@ impl<T: Transport> Client<T> {
         }
     }
 
+    /// Makes a bucket drop the chunks of an unfinished upload of the caller's and give the allowance back. One that
+    /// is not there is no error.
+    ///
+    /// # Errors
+    /// [`Error::Call`], [`Error::Candid`].
+    pub async fn discard(&self, bucket: Principal, blob_id: BlobId) -> Result<(), Error> {
+        for _ in 0..DISCARD_TRIES {
+            let args = UploadArgs { blob_id };
+            let aborted: Result<(), UploadError> =
+                self.update(bucket, "abort_upload", (args,)).await?;
+            if aborted.is_err() {
+                return Ok(());
+            }
+            tokio::time::sleep(DISCARD_WAIT).await;
+            let args = UploadArgs { blob_id };
+            let status: Result<UploadStatus, UploadError> =
+                self.query(bucket, "upload_status", (args,)).await?;
+            let state = status.map(|status| status.state);
+            if !matches!(state, Ok(UploadState::Open | UploadState::Verifying)) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a reference; the last one takes the blob along. One that is not there is no error.
+    ///
+    /// # Errors
+    /// [`Error::Remove`]; [`Error::Call`], [`Error::Candid`].
+    pub async fn delete(
+        &self,
+        bucket: Principal,
+        args: RemoveBlobReferenceArgs,
+    ) -> Result<(), Error> {
+        let answer: Result<(), RemoveBlobReferenceError> =
+            self.update(bucket, "delete_blob", (args,)).await?;
+        answer.map_err(|error| Error::Remove { bucket, error })
+    }
+
     /// The bucket for the blob. Waits while the index makes one.
     async fn allocate(
         &self,
@@ -122,7 +166,7 @@ impl<T: Transport> Client<T> {
         size: u64,
         exclude: &[Principal],
         upload: &Upload,
-    ) -> Result<Principal, Error> {
+    ) -> Result<AllocatedBucketOk, Error> {
         let mut patience = Patience::new(upload.patience);
         loop {
             let args = AllocatedBucketArgs {
@@ -133,7 +177,7 @@ impl<T: Transport> Client<T> {
             let answer: Result<Result<AllocatedBucketOk, AllocatedBucketError>, Error> =
                 self.query(self.index, "allocated_bucket", (args,)).await;
             let last = match answer {
-                Ok(Ok(AllocatedBucketOk { bucket, .. })) => return Ok(bucket),
+                Ok(Ok(allocated)) => return Ok(allocated),
                 Ok(Err(error @ AllocatedBucketError::NoActiveBucket)) => Error::Allocation(error),
                 Ok(Err(error)) => return Err(Error::Allocation(error)),
                 Err(error) if error.is_transient() => error,
@@ -151,6 +195,8 @@ struct Work<'a, T, S> {
     upload: &'a Upload,
     blob_id: BlobId,
     bucket: Principal,
+    /// The index says that the bucket has the blob, the caller's or somebody else's.
+    is_stored: bool,
     on_progress: OnProgress<'a>,
     /// Bytes that the bucket has.
     bytes_done: AtomicU64,
@@ -169,6 +215,12 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
     async fn run(&self) -> Result<(), Error> {
         let mut patience = Patience::new(self.upload.patience);
         let mut wanted = self.first_plan().await?;
+        // The fewest chunks that were ever missing: only less than that is progress, so this ends.
+        let mut fewest = if self.is_stored {
+            usize::MAX
+        } else {
+            wanted.len()
+        };
         loop {
             let next = match self.push_all(&wanted).await? {
                 Step::Taken(UploadState::Stored) => return Ok(()),
@@ -181,7 +233,8 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
                     }
                 }
             };
-            if next.len() < wanted.len() {
+            if next.len() < fewest {
+                fewest = next.len();
                 patience.renew();
             } else {
                 let last = || format!("{} chunks are still missing", next.len());
@@ -197,9 +250,11 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
         self.tell(Phase::Uploading);
     }
 
-    /// The chunks to send at first: what an interrupted upload left, or all. Never none: the first push
-    /// also names the accessors.
+    /// The chunks to send at first: what an interrupted upload left, what the bucket wants to see of a blob that it
+    /// has, or all. Never none: the first push also names the accessors.
     async fn first_plan(&self) -> Result<Vec<u32>, Error> {
+        // The last chunk may be short: the cheapest way to name the accessors, and to ask what is wanted.
+        let last = vec![self.count().saturating_sub(1)];
         let wanted = match self.status().await? {
             Some(UploadStatus {
                 state: UploadState::Open,
@@ -209,7 +264,8 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
             Some(UploadStatus {
                 state: UploadState::Stored | UploadState::Verifying,
                 ..
-            }) => vec![0],
+            }) => last,
+            _ if self.is_stored && u64::from(self.count()) > POSSESSION_CHUNKS_MAX => last,
             _ => self.all(),
         };
         let missing_bytes: u64 = wanted.iter().map(|index| self.len(*index)).sum();
@@ -288,8 +344,11 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
                 // Other uploads' chunks may free or grow it.
                 Ok(Err(error @ PushChunkError::StorageFull)) => (None, format!("{error:?}")),
                 Ok(Err(error)) => {
-                    let bucket = self.bucket;
-                    return Err(Error::Push { bucket, error });
+                    return Err(Error::Push {
+                        bucket: self.bucket,
+                        blob_id: self.blob_id,
+                        error,
+                    });
                 }
                 // A bucket turns large messages of callers away whom it does not know.
                 Err(Error::Call { error, .. })

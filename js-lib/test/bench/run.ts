@@ -41,6 +41,8 @@ const MB = 1_000_000;
 const CHUNK = 2 * MB;
 const UPLOAD_ROUNDS = 3;
 const HASH_ROUNDS = 5;
+/** For the gigabytes that are stored. */
+const CYCLES = 100_000_000_000_000n;
 /** Files uploaded one at a time: enough for a rate, and done in a minute. */
 const APART = 30;
 
@@ -253,6 +255,7 @@ const FIGURES: readonly Figure[] = [
 const found: [Figure, number][] = [];
 const network = await Network.start();
 try {
+  await network.topUp(CYCLES);
   for (const figure of FIGURES) found.push([figure, Number((await figure.measure(network)).toFixed(2))]);
 } finally {
   await network.stop();

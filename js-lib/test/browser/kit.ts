@@ -5,11 +5,19 @@ import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
 import { OpenStorage } from "@openstorage/client";
 import { type GetToken, useStorage } from "@openstorage/client/elements";
 
-let storage: OpenStorage | undefined;
+import { type Given, type Outcome, perform, type Step } from "../conformance/perform.js";
 
-function opened(): OpenStorage {
-  if (!storage) throw new Error("the kit has not been opened");
-  return storage;
+interface Opened {
+  readonly agent: HttpAgent;
+  readonly index: string;
+  readonly storage: OpenStorage;
+}
+
+let current: Opened | undefined;
+
+function opened(): Opened {
+  if (!current) throw new Error("the kit has not been opened");
+  return current;
 }
 
 const kit = {
@@ -17,19 +25,25 @@ const kit = {
   async open(index: string, identity: string): Promise<void> {
     const user = Ed25519KeyIdentity.fromJSON(identity);
     const agent = await HttpAgent.create({ host: location.origin, identity: user, shouldFetchRootKey: true });
-    storage = new OpenStorage({ agent, indexCanisterId: index });
+    current = { agent, index, storage: new OpenStorage({ agent, indexCanisterId: index }) };
   },
 
   /** Lets the elements of the page show what the user may see. */
   show(getToken: GetToken): void {
-    useStorage(opened(), getToken);
+    useStorage(opened().storage, getToken);
   },
 
   /** Hashes the file that was chosen in an input, out of the page's way. */
   async hash(input: string): Promise<string> {
     const file = document.querySelector<HTMLInputElement>(input)?.files?.[0];
     if (!file) throw new Error("no file was chosen");
-    return (await opened().estimate(file)).blobId;
+    return (await opened().storage.estimate(file)).blobId;
+  },
+
+  /** A step of the conformance cases, as the user of the page. */
+  perform(step: Step, given: Given): Promise<Outcome> {
+    const { agent, index } = opened();
+    return perform(agent, index, step, given);
   },
 };
 export type Kit = typeof kit;
