@@ -56,7 +56,7 @@ pub use fault::{Decision, Fault, Plan, PlanError, Rule, Seeded, Site};
 pub use history::{Entry, Status as MessageStatus};
 pub use ingress::{Ingress, StillRunning};
 pub use input::{Input, Output};
-pub use money::{Consumed, Money};
+pub use money::Money;
 pub use reject::Reject;
 pub use save::{LoadError, Saved};
 pub use subnet::{Subnet, SubnetKind, fees_of};

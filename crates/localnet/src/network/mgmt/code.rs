@@ -137,8 +137,28 @@ impl Network {
             canister.log(outcome.logs);
             return Err(Reject::trapped(&id, &trap));
         }
+        let hash = module.hash();
+        self.modules.entry(hash).or_insert_with(|| wasm.to_vec());
+        let details = CodeDeploymentRecord {
+            mode,
+            module_hash: hash.to_vec(),
+        };
+        self.settle_install(request, &id, details, sender_version, outcome)
+    }
+
+    /// What new code did to its canister, besides its memories.
+    fn settle_install(
+        &mut self,
+        request: &Request,
+        id: &Principal,
+        details: CodeDeploymentRecord,
+        sender_version: Option<u64>,
+        outcome: Outcome,
+    ) -> Managed {
+        let time_ns = self.time_ns;
+        let canister = self.existing(id)?;
         // An upgrade keeps both.
-        if mode != CodeDeploymentMode::Upgrade {
+        if details.mode != CodeDeploymentMode::Upgrade {
             canister.clear_log();
             canister.certified_data.clear();
         }
@@ -148,23 +168,13 @@ impl Network {
             canister.certified_data = data;
         }
         canister.version += 1;
-        let module_hash = module.hash();
-        let details = CodeDeploymentRecord {
-            mode,
-            module_hash: module_hash.to_vec(),
-        };
-        let time_ns = self.time_ns;
         let details = ChangeDetails::CodeDeployment(details);
-        self.existing(&id)?
-            .record(time_ns, request, sender_version, details);
-        self.consume(&id, Use::Burned, outcome.cycles_burned);
+        canister.record(time_ns, request, sender_version, details);
+        self.consume(id, Use::Burned, outcome.cycles_burned);
         // A timer does not outlive the code that set it.
-        self.set_timer(&id, outcome.timer_ns.unwrap_or(0));
-        self.note_code(&id);
-        self.note_memory(&id);
-        self.modules
-            .entry(module_hash)
-            .or_insert_with(|| wasm.to_vec());
+        self.set_timer(id, outcome.timer_ns.unwrap_or(0));
+        self.note_code(id);
+        self.note_memory(id);
         nothing()
     }
 

@@ -145,57 +145,69 @@ impl Network {
         let work = SNAPSHOT_INSTRUCTIONS.saturating_add(bytes);
         self.charge_work(&id, work, bytes.saturating_sub(held))?;
 
-        let snapshot = &self.canisters[&owner].snapshots[&name];
-        let failed = |text: String| Reject::new(ErrorCode::InvalidManagementPayload, text);
-        let wasm = match &snapshot.uploaded {
-            Some(wasm) => Some(wasm.as_slice()),
-            None => self.modules.get(&snapshot.module).map(Vec::as_slice),
-        };
-        let wasm = wasm.ok_or_else(|| failed("the snapshot's module is gone".into()))?;
-        let module = self.compiler.compile(wasm).map_err(|error| {
-            let text = format!("Canister's Wasm module is not valid: {error}");
-            Reject::new(ErrorCode::CanisterInvalidWasm, text)
-        })?;
-        let machine = Machine::from_image(&module, &snapshot.image)
-            .map_err(|trap| failed(trap.to_string()))?
-            .ok_or_else(|| failed("the snapshot does not fit its module".into()))?;
-        let record = LoadSnapshotRecord {
-            canister_version: snapshot.version,
-            snapshot_id: name.clone(),
-            taken_at_timestamp: snapshot.taken_ns,
-            source: snapshot.source(),
-            from_canister_id: (owner != id).then_some(owner),
-        };
-        let (wasm, wasm_bytes) = (wasm.to_vec(), snapshot.wasm_bytes);
-        let (certified_data, chunks) = (snapshot.certified_data.clone(), snapshot.chunks.clone());
-        let told = snapshot.uploaded.is_some();
-        let timer_ns = snapshot.timer_ns.filter(|_| told);
-        let low_memory = snapshot.low_memory.filter(|_| told);
-
+        let loaded = self.instantiate(&owner, &name)?;
         let canister = self.existing(&id)?;
-        if let Some(status) = low_memory {
-            let low = canister.is_low(machine.heap_bytes());
+        if let Some(status) = loaded.low_memory {
+            let low = canister.is_low(loaded.machine.heap_bytes());
             if low != (status != LowMemory::Enough) {
-                return Err(failed(
-                    "the snapshot's state of the low memory hook is not that of its heap".into(),
+                return Err(unfit(
+                    "the snapshot's state of the low memory hook is not that of its heap",
                 ));
             }
             canister.low_memory = status;
         }
-        canister.wasm_bytes = wasm_bytes;
-        canister.certified_data = certified_data;
-        canister.chunks = chunks;
-        canister.machine = Some(machine);
+        canister.wasm_bytes = loaded.wasm.len() as u64;
+        canister.certified_data = loaded.certified_data;
+        canister.chunks = loaded.chunks;
+        let hash = loaded.machine.module().hash();
+        canister.machine = Some(loaded.machine);
         canister.version += 1;
+        let record = LoadSnapshotRecord {
+            from_canister_id: (owner != id).then_some(owner),
+            ..loaded.record
+        };
         let details = ChangeDetails::LoadSnapshot(record);
         canister.record(time_ns, request, args.sender_canister_version, details);
-        self.modules.entry(module.hash()).or_insert(wasm);
-        if let Some(timer_ns) = timer_ns {
+        self.modules.entry(hash).or_insert(loaded.wasm);
+        if let Some(timer_ns) = loaded.timer_ns {
             self.set_timer(&id, timer_ns);
         }
         self.note_code(&id);
         self.note_memory(&id);
         nothing()
+    }
+
+    /// What a snapshot makes of a canister.
+    fn instantiate(&self, owner: &Principal, name: &[u8]) -> Result<Loaded, Reject> {
+        let snapshot = &self.canisters[owner].snapshots[name];
+        let wasm = match &snapshot.uploaded {
+            Some(wasm) => Some(wasm.as_slice()),
+            None => self.modules.get(&snapshot.module).map(Vec::as_slice),
+        };
+        let wasm = wasm.ok_or_else(|| unfit("the snapshot's module is gone"))?;
+        let module = self.compiler.compile(wasm).map_err(|error| {
+            let text = format!("Canister's Wasm module is not valid: {error}");
+            Reject::new(ErrorCode::CanisterInvalidWasm, text)
+        })?;
+        let machine = Machine::from_image(&module, &snapshot.image)
+            .map_err(|trap| unfit(&trap.to_string()))?
+            .ok_or_else(|| unfit("the snapshot does not fit its module"))?;
+        let told = snapshot.uploaded.is_some();
+        Ok(Loaded {
+            machine,
+            wasm: wasm.to_vec(),
+            certified_data: snapshot.certified_data.clone(),
+            chunks: snapshot.chunks.clone(),
+            timer_ns: snapshot.timer_ns.filter(|_| told),
+            low_memory: snapshot.low_memory.filter(|_| told),
+            record: LoadSnapshotRecord {
+                canister_version: snapshot.version,
+                snapshot_id: name.to_vec(),
+                taken_at_timestamp: snapshot.taken_ns,
+                source: snapshot.source(),
+                from_canister_id: None,
+            },
+        })
     }
 
     pub(super) fn list_snapshots(&mut self, caller: &Principal, id: Principal) -> Managed {
@@ -250,6 +262,21 @@ fn listed(name: &[u8], snapshot: &Snapshot) -> Listed {
         taken_at_timestamp: snapshot.taken_ns,
         total_size: snapshot.bytes(),
     }
+}
+
+/// A snapshot, ready to become a canister. Timer and low memory are there where they are to be set.
+struct Loaded {
+    machine: Machine,
+    wasm: Vec<u8>,
+    certified_data: Vec<u8>,
+    chunks: BTreeMap<[u8; 32], Vec<u8>>,
+    timer_ns: Option<u64>,
+    low_memory: Option<LowMemory>,
+    record: LoadSnapshotRecord,
+}
+
+fn unfit(text: &str) -> Reject {
+    Reject::new(ErrorCode::InvalidManagementPayload, text)
 }
 
 /// The canister whose snapshot has that id.
