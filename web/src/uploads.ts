@@ -1,13 +1,13 @@
 /** Files on their way into a room: uploaded, then posted. */
 
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 import { isOpenStorageError, type Progress, referenceToCandid, type UnfinishedUpload, type Upload } from "@openstorage/client";
 import type { ChatInfo } from "@openstorage/client/candid/chat";
 
 import { explain, ok, Refused } from "./explain.js";
 import { patiently } from "./patience.js";
 import { previewOf } from "./preview.js";
-import { allowance, attempt, loadAllowance, loadNewest, notice, openId, openRoom, rooms, session } from "./rooms.js";
+import { allowance, attempt, loadAllowance, loadNewest, notice, openId, openRoom, rooms, say, session } from "./rooms.js";
 import { confirmed, type Session } from "./session.js";
 import { words } from "./words.js";
 
@@ -19,6 +19,8 @@ export interface Item {
   readonly room: ChatInfo;
   readonly stage: Stage;
   readonly progress: Progress | undefined;
+  /** The tiny picture that goes with the message, once it is made. */
+  readonly preview: Uint8Array | undefined;
   readonly error: string | undefined;
   /** More storage would help. */
   readonly isFull: boolean;
@@ -30,6 +32,21 @@ export const unfinished = signal<readonly UnfinishedUpload[]>([]);
 
 const running = new Map<number, Upload>();
 let lastKey = 0;
+/** What has been sent since nothing was on its way. */
+const sent = signal({ count: 0, bytes: 0 });
+
+/** What is on its way, together with what went before it without a break. In bytes. */
+export const batch = computed(() => {
+  let { count, bytes: bytesDone } = sent.value;
+  let bytesTotal = bytesDone;
+  for (const { file, progress, stage } of items.value) {
+    count++;
+    bytesTotal += file.size;
+    const isIn = stage === "posting";
+    if (isIn || progress?.phase !== "hashing") bytesDone += isIn ? file.size : (progress?.bytesDone ?? 0);
+  }
+  return { count, bytesDone, bytesTotal };
+});
 
 function change(key: number, what: Partial<Item>): void {
   items.value = items.value.map((item) => (item.key === key ? { ...item, ...what } : item));
@@ -38,6 +55,7 @@ function change(key: number, what: Partial<Item>): void {
 function remove(key: number): void {
   running.delete(key);
   items.value = items.value.filter((item) => item.key !== key);
+  if (items.value.length === 0) sent.value = { count: 0, bytes: 0 };
 }
 
 /** Sends files to the open room, all at once: the library keeps the pace. */
@@ -48,7 +66,7 @@ export function sendFiles(files: Iterable<File>): void {
 }
 
 function start(file: File, room: ChatInfo): void {
-  const item: Item = { key: ++lastKey, file, room, stage: "running", progress: undefined, error: undefined, isFull: false };
+  const item: Item = { key: ++lastKey, file, room, stage: "running", progress: undefined, preview: undefined, error: undefined, isFull: false };
   items.value = [...items.value, item];
   void run(item);
 }
@@ -61,7 +79,9 @@ async function run({ key, file, room }: Item): Promise<void> {
     const onProgress = (progress: Progress) => change(key, { progress });
     const upload = storage.upload(file, { accessorIds: [room.accessor_id], onProgress });
     running.set(key, upload);
-    const [reference, preview] = await Promise.all([upload.done, previewOf(file)]);
+    const shown = previewOf(file);
+    void shown.then((preview) => change(key, { preview }));
+    const [reference, preview] = await Promise.all([upload.done, shown]);
     running.delete(key);
     change(key, { stage: "posting" });
     const message = {
@@ -72,6 +92,9 @@ async function run({ key, file, room }: Item): Promise<void> {
       preview: (preview ? [preview] : []) as [] | [Uint8Array],
     };
     await post(current, message);
+    sent.value = { count: sent.value.count + 1, bytes: sent.value.bytes + file.size };
+    const isLast = items.value.length === 1;
+    if (isLast && sent.value.count > 1) say(words.allSent(sent.value.count));
     remove(key);
     await Promise.all([openId.value === room.chat_id ? loadNewest(current, false) : undefined, loadAllowance(current)]);
   } catch (error) {
@@ -79,6 +102,8 @@ async function run({ key, file, room }: Item): Promise<void> {
     if (error instanceof DOMException && error.name === "AbortError") return remove(key);
     const isFull = isOpenStorageError(error) && error.code === "AllowanceExceeded";
     change(key, { stage: "failed", error: explain(error), isFull });
+    // What the side shows is older than this refusal.
+    if (isFull) await loadAllowance(current).catch(() => {});
   }
 }
 
@@ -114,6 +139,27 @@ export async function cancel(key: number): Promise<void> {
     await upload?.abort();
     await loadAllowance(current);
   });
+}
+
+function ofStage(stage: Stage): readonly Item[] {
+  return items.value.filter((item) => item.stage === stage);
+}
+
+export function pauseAll(): void {
+  for (const { key } of ofStage("running")) pause(key);
+}
+
+export function resumeAll(): void {
+  for (const { key } of ofStage("paused")) resume(key);
+}
+
+export function retryAll(): void {
+  for (const item of ofStage("failed")) retry(item);
+}
+
+export async function cancelAll(): Promise<void> {
+  // What is being posted is stored, and seen a moment later.
+  await Promise.all(items.value.filter(({ stage }) => stage !== "posting").map(({ key }) => cancel(key)));
 }
 
 export function retry(item: Item): void {
