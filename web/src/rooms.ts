@@ -77,14 +77,18 @@ async function learnName(id: string, user: Message["sender"]): Promise<void> {
   if (name) names.value = new Map(names.value).set(id, name);
 }
 
+/** A room's newest page. */
+export async function newest(chat: Session["chat"], id: bigint): Promise<Message[]> {
+  return ok(await chat.messages({ chat_id: id, after: [], before: [LATEST], limit: PAGE_MESSAGES }));
+}
+
 /** Asks for the newest page, or only for what came after the last message. */
 export async function loadNewest({ chat }: Session, whole = true): Promise<void> {
   const id = openId.value;
   if (id === undefined) return;
   const last = messages.value.at(-1)?.message_id;
-  const after: [] | [bigint] = whole || last === undefined ? [] : [last];
-  const before: [] | [bigint] = after.length === 0 ? [LATEST] : [];
-  const page = ok(await chat.messages({ chat_id: id, after, before, limit: PAGE_MESSAGES }));
+  const isWhole = whole || last === undefined;
+  const page = isWhole ? await newest(chat, id) : ok(await chat.messages({ chat_id: id, after: [last], before: [], limit: PAGE_MESSAGES }));
   // Another room may have been opened meanwhile.
   if (openId.value !== id) return;
   if (messages.value.length === 0) hasOlder.value = (page[0]?.message_id ?? FIRST) > FIRST;

@@ -2,12 +2,12 @@
 
 import { computed, signal } from "@preact/signals";
 import { isOpenStorageError, type Progress, referenceToCandid, type UnfinishedUpload, type Upload } from "@openstorage/client";
-import type { ChatInfo } from "@openstorage/client/candid/chat";
+import type { ChatInfo, Message } from "@openstorage/client/candid/chat";
 
 import { explain, ok, Refused } from "./explain.js";
 import { patiently } from "./patience.js";
 import { previewOf } from "./preview.js";
-import { allowance, attempt, loadAllowance, loadNewest, notice, openId, openRoom, rooms, say, session } from "./rooms.js";
+import { allowance, attempt, loadAllowance, loadNewest, messages, newest, notice, openId, openRoom, rooms, say, session } from "./rooms.js";
 import { confirmed, type Session } from "./session.js";
 import { words } from "./words.js";
 
@@ -52,6 +52,29 @@ function change(key: number, what: Partial<Item>): void {
   items.value = items.value.map((item) => (item.key === key ? { ...item, ...what } : item));
 }
 
+/** How often progress is shown: a thousand files tell of theirs all the time. */
+const TELL_MS = 100;
+let news = new Map<number, Progress>();
+
+function tell(key: number, progress: Progress): void {
+  if (news.size === 0) setTimeout(show, TELL_MS);
+  news.set(key, progress);
+}
+
+function show(): void {
+  const now = news;
+  news = new Map();
+  items.value = items.value.map((item) => {
+    const progress = now.get(item.key);
+    return progress ? { ...item, progress } : item;
+  });
+}
+
+// What is on its way is lost with the page, though not what has been sent: the browser asks first.
+addEventListener("beforeunload", (event) => {
+  if (items.value.some(({ stage }) => stage !== "failed")) event.preventDefault();
+});
+
 function remove(key: number): void {
   running.delete(key);
   items.value = items.value.filter((item) => item.key !== key);
@@ -76,7 +99,7 @@ async function run({ key, file, room }: Item): Promise<void> {
   if (!current) return;
   const { storage } = current;
   try {
-    const onProgress = (progress: Progress) => change(key, { progress });
+    const onProgress = (progress: Progress) => tell(key, progress);
     const upload = storage.upload(file, { accessorIds: [room.accessor_id], onProgress });
     running.set(key, upload);
     const shown = previewOf(file);
@@ -91,12 +114,13 @@ async function run({ key, file, room }: Item): Promise<void> {
       name: [file.name] as [string],
       preview: (preview ? [preview] : []) as [] | [Uint8Array],
     };
-    await post(current, message);
+    await postOnce(current, message);
+    // The message takes the place of what was on its way.
+    await refreshed(current).catch(() => {});
     sent.value = { count: sent.value.count + 1, bytes: sent.value.bytes + file.size };
     const isLast = items.value.length === 1;
     if (isLast && sent.value.count > 1) say(words.allSent(sent.value.count));
     remove(key);
-    await Promise.all([openId.value === room.chat_id ? loadNewest(current, false) : undefined, loadAllowance(current)]);
   } catch (error) {
     running.delete(key);
     if (error instanceof DOMException && error.name === "AbortError") return remove(key);
@@ -105,6 +129,19 @@ async function run({ key, file, room }: Item): Promise<void> {
     // What the side shows is older than this refusal.
     if (isFull) await loadAllowance(current).catch(() => {});
   }
+}
+
+/** How long what is posted waits for others, to be asked for together with them. */
+const TOGETHER_MS = 100;
+let refreshing: Promise<void> | undefined;
+
+/** Resolves once the open room and the allowance have been asked for anew. */
+function refreshed(current: Session): Promise<void> {
+  refreshing ??= new Promise((resolve) => setTimeout(resolve, TOGETHER_MS)).then(async () => {
+    refreshing = undefined;
+    await Promise.all([loadNewest(current, false), loadAllowance(current)]);
+  });
+  return refreshing;
 }
 
 /** Posts a message; the chat may have to ask the index about a new bucket first. */
@@ -118,6 +155,38 @@ export function post({ chat }: Session, message: Parameters<Session["chat"]["sen
       throw error;
     }
   });
+}
+
+/** Tries to post what is uploaded, the second after a second, the third after two more. */
+const POST_TRIES = 4;
+
+/**
+ * Posts a message over a network that loses answers: what may be there already is looked for before it is
+ * posted again.
+ */
+async function postOnce(current: Session, message: Parameters<typeof post>[1]): Promise<void> {
+  const isOpen = openId.value === message.chat_id;
+  const after = (isOpen && messages.value.at(-1)?.message_id) || 0n;
+  for (let tries = 1; ; tries++) {
+    try {
+      await post(current, message);
+      return;
+    } catch (error) {
+      if (error instanceof Refused || tries === POST_TRIES) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, tries * 1000));
+    if (await isPosted(current, message, after).catch(() => false)) return;
+  }
+}
+
+async function isPosted({ chat, me }: Session, { chat_id, blob, name }: Parameters<typeof post>[1], after: bigint): Promise<boolean> {
+  const idOf = (bytes: Uint8Array | number[] | undefined) => bytes && String(Uint8Array.from(bytes));
+  const isSame = (other: Message) =>
+    other.message_id > after &&
+    other.sender.toText() === me &&
+    other.name[0] === name[0] &&
+    idOf(other.blob[0]?.reference.blob_id) === idOf(blob[0]?.blob_id);
+  return (await newest(chat, chat_id)).some(isSame);
 }
 
 export function pause(key: number): void {

@@ -30,7 +30,7 @@ const EXPIRED_PER_TURN: usize = 100;
 const SECRET_RETRY_MS: u64 = 1_000;
 
 /// The bytes stay where they arrived.
-pub type Chunk<'a> = bucket::PushChunkArgs<&'a Bytes>;
+pub type Chunk<'a> = bucket::PushChunk<&'a Bytes>;
 
 type Pushed = Result<PushChunkOk, PushChunkError>;
 

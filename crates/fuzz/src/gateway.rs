@@ -23,7 +23,8 @@ static TYPES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     bytes
 });
 
-/// The values of a request mean what they mean to Candid, of the headers that count the first of each name.
+/// The values of a request mean what they mean to Candid, of the headers that count the first of each name. (Inputs are
+/// too short for a header that is too long.)
 pub fn gateway(data: &[u8]) {
     let bytes = [&TYPES[..], data].concat();
     let read = GATEWAY.read(&bytes);

@@ -7,13 +7,13 @@ use std::time::Duration;
 use candid::{CandidType, Decode, Encode, Nat, Principal};
 use ic_management_canister_types::{
     CanisterIdRecord, CanisterInfoArgs, CanisterInfoResult, CanisterInstallMode,
-    CanisterMetricsResult, CanisterSettings, CanisterStatusResult, ChangeDetails, ChangeOrigin,
-    ChunkHash, EnvironmentVariable, InstallChunkedCodeArgs, InstallCodeArgs,
-    LoadCanisterSnapshotArgs, LogVisibility, ReadCanisterSnapshotDataArgs,
-    ReadCanisterSnapshotDataResult, ReadCanisterSnapshotMetadataArgs,
-    ReadCanisterSnapshotMetadataResult, SnapshotDataKind, SnapshotDataOffset, StatusVisibility,
-    UpdateSettingsArgs, UploadCanisterSnapshotDataArgs, UploadCanisterSnapshotMetadataArgs,
-    UploadCanisterSnapshotMetadataResult, UploadChunkArgs,
+    CanisterMetadataArgs, CanisterMetadataResult, CanisterMetricsResult, CanisterSettings,
+    CanisterStatusResult, ChangeDetails, ChangeOrigin, ChunkHash, EnvironmentVariable,
+    InstallChunkedCodeArgs, InstallCodeArgs, LoadCanisterSnapshotArgs, LogVisibility,
+    ReadCanisterSnapshotDataArgs, ReadCanisterSnapshotDataResult, ReadCanisterSnapshotMetadataArgs,
+    ReadCanisterSnapshotMetadataResult, SnapshotDataKind, SnapshotDataOffset, SnapshotVisibility,
+    StatusVisibility, UpdateSettingsArgs, UploadCanisterSnapshotDataArgs,
+    UploadCanisterSnapshotMetadataArgs, UploadCanisterSnapshotMetadataResult, UploadChunkArgs,
 };
 use openstorage_universal::{Call, Op, Program, WASM};
 use pic::*;
@@ -934,6 +934,19 @@ fn a_snapshot_can_be_carried_to_another_network() {
         &args,
     )
     .unwrap_err();
+    let snapshot_visibility = Some(SnapshotVisibility::Public);
+    let visible = CanisterSettings {
+        snapshot_visibility,
+        ..Default::default()
+    };
+    set(&pic, canister, visible).unwrap();
+    ok(manage(
+        &pic,
+        STRANGER,
+        canister,
+        "read_canister_snapshot_metadata",
+        &args,
+    ));
 }
 
 /// Composite queries may ask, too: of canisters of their own subnet.
@@ -1019,4 +1032,34 @@ fn a_canister_without_code_answers_its_callers_and_takes_no_answers() {
     assert_eq!(kept(&pic, canister), "");
     let back = pic.cycle_balance(canister) - waiting - 100 * TRILLION;
     assert!(back > 9 * TRILLION, "{back}");
+}
+
+#[test]
+fn custom_sections_are_read_by_canisters() {
+    let pic = network(1);
+    let reader = install(&pic);
+    let canister = pic.create_canister();
+    let module = r#"(module
+        (@custom "icp:public candid:service" "service : {}")
+        (@custom "icp:private secret" "for controllers"))"#;
+    let module = wat::parse_str(module).unwrap();
+    pic.install_canister(canister, module, vec![], None);
+    let args = |name: &str| CanisterMetadataArgs {
+        canister_id: canister,
+        name: name.into(),
+    };
+    let read = |name: &str| {
+        let arg = Encode!(&args(name)).unwrap();
+        let bytes = asked(&pic, reader, "canister_metadata", arg)?;
+        Ok(Decode!(&bytes, CanisterMetadataResult).unwrap().value)
+    };
+    assert_eq!(ok(read("candid:service")), b"service : {}");
+    read("secret").unwrap_err();
+    read("nothing").unwrap_err();
+    pic.set_controllers(canister, None, vec![USER, reader])
+        .unwrap();
+    assert_eq!(ok(read("secret")), b"for controllers");
+    // Not for users.
+    let args = args("candid:service");
+    manage(&pic, USER, canister, "canister_metadata", &args).unwrap_err();
 }

@@ -81,6 +81,8 @@ impl Run<'_> {
                 let canister = self.any_canister();
                 self.begin_procedure(canister, Stage::Stop);
             }
+            // A bucket that gets older code back with its memory has it until the index's daily look.
+            Some(Deed::Snapshot) if self.is_next => {}
             Some(Deed::Snapshot) => {
                 let canister = self.index_or_bucket();
                 self.begin_procedure(canister, Stage::Take);

@@ -148,6 +148,7 @@ impl Run<'_> {
                     self.snapshots.clear();
                 }
             }
+            Stage::Take if self.is_next => {}
             Stage::Take => {
                 let snapshot: Snapshot = decode_one(&reply).expect("a snapshot is described");
                 let then = self.model.remember(canister);

@@ -177,6 +177,8 @@ impl Run<'_> {
             let Some(bucket) = self.stage.bucket(id) else {
                 return Err(Violation::new(23, format!("bucket {id} has no code")));
             };
+            let is_deleting = bucket.is_deleting() || bucket.is_deleting_users();
+            ensure(!is_deleting, 12, || format!("bucket {id} still deletes"))?;
             let inventory = bucket.inventory();
             let inventory =
                 inventory.map_err(|error| Violation::new(4, format!("bucket {id}: {error}")))?;

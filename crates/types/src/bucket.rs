@@ -23,9 +23,11 @@ pub struct InitArgs {
     pub mutant: Option<u32>,
 }
 
-/// `B` is who holds the bytes: whoever reads a chunk where it arrived takes `&serde_bytes::Bytes`.
+pub type PushChunkArgs = PushChunk<ByteBuf>;
+
+/// `B` holds the bytes: whoever reads a chunk where it arrived takes `&serde_bytes::Bytes`.
 #[derive(CandidType, Serialize, Deserialize, Clone, PartialEq, Eq)]
-pub struct PushChunkArgs<B = ByteBuf> {
+pub struct PushChunk<B> {
     pub blob_id: BlobId,
     /// Bytes of the whole blob; the same in every chunk.
     pub size: u64,
@@ -42,8 +44,8 @@ pub struct PushChunkArgs<B = ByteBuf> {
 
 impl PushChunkArgs {
     /// The same, but for the bytes: they are borrowed.
-    pub fn borrowed(&self) -> PushChunkArgs<&Bytes> {
-        PushChunkArgs {
+    pub fn borrowed(&self) -> PushChunk<&Bytes> {
+        PushChunk {
             blob_id: self.blob_id,
             size: self.size,
             mime_type: self.mime_type.clone(),
@@ -55,7 +57,7 @@ impl PushChunkArgs {
     }
 }
 
-impl<B: AsRef<[u8]>> fmt::Debug for PushChunkArgs<B> {
+impl<B: AsRef<[u8]>> fmt::Debug for PushChunk<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PushChunkArgs")
             .field("blob_id", &self.blob_id)

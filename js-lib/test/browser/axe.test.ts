@@ -130,6 +130,8 @@ async function tabTo(page: Page, name: RegExp, key = "Tab"): Promise<void> {
 
 test("a room is made, a file sent, looked at, forwarded and deleted by keyboard alone", async () => {
   const { page, context, errors } = await scene.visit();
+  // From now on: a chooser that opens before anybody waits for one is lost.
+  const choosing = page.waitForEvent("filechooser");
   await tabTo(page, /^Your name/);
   await page.keyboard.type("Hedy");
   await page.keyboard.press("Enter");
@@ -142,7 +144,6 @@ test("a room is made, a file sent, looked at, forwarded and deleted by keyboard 
   }
 
   await tabTo(page, /^Attach files$/);
-  const choosing = page.waitForEvent("filechooser");
   await page.keyboard.press("Enter");
   await (await choosing).setFiles(await scene.file("beacon.bmp", bitmap(90, 60)));
   await page.waitForSelector('.post stored-image[state="ready"]');

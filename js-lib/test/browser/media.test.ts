@@ -6,11 +6,12 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import type { BrowserContext, Page, Request } from "playwright-core";
+import { Actor } from "@icp-sdk/core/agent";
 import { type BlobReference, referenceToCandid } from "@openstorage/client";
-import type { ChatInfo } from "@openstorage/client/candid/chat";
+import { type _SERVICE as Chat, type ChatInfo, idlFactory } from "@openstorage/client/candid/chat";
+import type { BrowserContext, Page, Request } from "playwright-core";
 
-import { Network, tokenFor, type User } from "../network.js";
+import { agentOf, eventually, Network, operator, tokenFor, type User } from "../network.js";
 import { mp4Film, secondSeen } from "./mp4.js";
 import { launch } from "./page.js";
 
@@ -289,6 +290,40 @@ async function jpegAgain(): Promise<Uint8Array> {
   return new Uint8Array(await blob.arrayBuffer());
 }
 
+test("revoking the key that the chat's tokens are sealed under closes their URLs; a new key opens again", async () => {
+  const agent = await agentOf(network.url, operator);
+  const chat = Actor.createActor<Chat>(idlFactory, { agent, canisterId: network.chat });
+  const version = async () => (await chat.public_key())[0]?.version ?? 0;
+  const old = await version();
+  assert.ok("Ok" in (await chat.rotate_key()));
+  await eventually("the chat has a new key", async () => (await version()) > old || undefined);
+  assert.ok("Ok" in (await chat.revoke_key(old)));
+  const opens = async (url: string) => {
+    const { page, context } = await visitor();
+    const width = await widthOf(page, url);
+    await context.close();
+    return width > 0;
+  };
+  await eventually("the bucket has heard of it", async () => !(await opens(picture.url)) || undefined);
+  await assertHidden(changed(picture.url, { route: "/m" }), "after the key was revoked");
+  await assertNotPlayed(movie.url, "after the key was revoked");
+  await eventually("a token under the new key opens", async () => {
+    picture = { ...picture, url: await urlNow(picture) };
+    return (await opens(picture.url)) || undefined;
+  });
+  movie = { ...movie, url: await urlNow(movie) };
+});
+
+/** The URL with the token that the chat gives at the moment. */
+function urlNow({ chat, messageId, url }: Posted): Promise<string> {
+  return eventually("the chat gives a token", async () => {
+    const answer = await user.chat.messages({ chat_id: chat.chat_id, after: [], before: [], limit: 10 });
+    const shown = "Ok" in answer ? answer.Ok.find(({ message_id }) => message_id === messageId) : undefined;
+    const token = shown?.blob[0]?.token[0];
+    return token === undefined ? undefined : changed(url, { token });
+  });
+}
+
 // The last: time does not go back.
 test("a day later the URL shows nothing, and one with a new token does", async () => {
   // The verifying gateway refuses certificates of tomorrow, whatever the token: here it is to be the token alone.
@@ -302,11 +337,9 @@ test("a day later the URL shows nothing, and one with a new token does", async (
     await assertNotPlayed(changed(raw(movie.url), { route }), `after expiry, ${route}`);
   }
   await user.agent.syncTime();
-  const { token } = await tokenFor(user, elsewhere.chat.chat_id);
-  assert.notEqual(token, tokenOf(elsewhere.url));
-  const fresh = await user.chat.messages({ chat_id: picture.chat.chat_id, after: [], before: [], limit: 10 });
-  const access = "Ok" in fresh ? fresh.Ok.find(({ message_id }) => message_id === picture.messageId)?.blob[0] : undefined;
+  const fresh = await urlNow(picture);
+  assert.notEqual(tokenOf(fresh), tokenOf(picture.url));
   const { page, context } = await visitor();
-  assert.equal(await widthOf(page, raw(changed(picture.url, { token: access?.token[0] ?? null }))), 321);
+  assert.equal(await widthOf(page, raw(fresh)), 321);
   await context.close();
 });

@@ -20,6 +20,8 @@ export interface Visit {
   readonly context: BrowserContext;
   readonly page: Page;
   readonly errors: string[];
+  /** What the browser asked, and was told yes: `beforeunload`. */
+  readonly asked: string[];
 }
 
 export class Scene {
@@ -56,9 +58,14 @@ export class Scene {
     const errors: string[] = [];
     page.on("pageerror", (error) => errors.push(String(error)));
     page.on("console", (line) => line.type() === "error" && errors.push(line.text()));
+    const asked: string[] = [];
+    page.on("dialog", (dialog) => {
+      asked.push(dialog.type());
+      void dialog.accept();
+    });
     await page.goto(this.url + hash);
     await page.getByLabel("Your name").waitFor();
-    return { context, page, errors };
+    return { context, page, errors, asked };
   }
 
   async enter(name: string, options: BrowserContextOptions = {}, hash = ""): Promise<Visit> {

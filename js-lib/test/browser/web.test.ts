@@ -125,7 +125,7 @@ test("a pasted picture is sent, and its preview is seen before its bytes have co
 });
 
 test("an upload pauses, goes on, outlives a reload, and sends only what is missing over a network that drops", async () => {
-  const { page, context } = await scene.enter("Lin");
+  const { page, context, asked } = await scene.enter("Lin");
   await newRoom(page, "Slow");
   const size = 24 * MB;
   const path = await scene.file("large.bin", noise(size));
@@ -138,6 +138,7 @@ test("an upload pauses, goes on, outlives a reload, and sends only what is missi
   await page.waitForFunction(sent, size * 0.4);
   await page.reload();
   await page.getByRole("region", { name: "Unfinished uploads" }).waitFor();
+  assert.deepEqual(asked, ["beforeunload"]);
 
   // Another file is recognised as another.
   await page.getByLabel("Choose file large.bin").setInputFiles(await scene.file("other.bin", noise(1_000)));
@@ -150,6 +151,28 @@ test("an upload pauses, goes on, outlives a reload, and sends only what is missi
   proxy.faults = {};
   assert.ok(proxy.bytesUp - before < 0.9 * size, `${proxy.bytesUp - before} of ${size} bytes went again`);
   assert.equal(await page.getByRole("region", { name: "Unfinished uploads" }).count(), 0);
+  await context.close();
+});
+
+test("a message whose answer is lost is looked for, and not posted twice", async () => {
+  const { page, context } = await scene.enter("Sofia");
+  await newRoom(page, "Echo");
+  // The chat does what it is asked, and nobody hears of it: neither the agent, which asks again, nor the page.
+  let lost = 0;
+  await context.route(/\/api\/v\d\/canister\/.*\/call$/, async (route) => {
+    const request = route.request();
+    if (!request.postDataBuffer()?.includes("send_message")) return route.continue();
+    await route.fetch({ url: network.url + new URL(request.url()).pathname });
+    lost++;
+    return route.abort();
+  });
+  await page.setInputFiles("#files", await scene.file("once.bin", noise(1_000)));
+  await page.waitForFunction(() => document.querySelector(".post") && !document.querySelector(".uploads"));
+  assert.ok(lost > 0);
+  await context.unrouteAll({ behavior: "ignoreErrors" });
+  await page.reload();
+  await post(page, "once.bin").waitFor();
+  assert.equal(await post(page, "once.bin").count(), 1);
   await context.close();
 });
 

@@ -13,7 +13,7 @@ pub const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 12] = [
+const INTEGRATION: [&str; 13] = [
     "accounts",
     "buckets",
     "client",
@@ -22,6 +22,7 @@ const INTEGRATION: [&str; 12] = [
     "http",
     "journey",
     "keys",
+    "large",
     "refusals",
     "secrets",
     "snapshots",
