@@ -23,7 +23,7 @@ export type ErrorKind =
   | "integrity";
 
 /** Every code with its kind and fields. */
-interface Catalogue {
+export interface ErrorCatalogue {
   /** Not 64 lower-case hex characters, or not 32 bytes. */
   InvalidBlobId: { kind: "argument"; fields: { expected: string } };
   /** Not a whole number of bytes from 0 up. */
@@ -107,12 +107,12 @@ interface Catalogue {
   WrongKey: { kind: "access"; fields: { provider: string } };
 }
 
-export type ErrorCode = keyof Catalogue;
+export type ErrorCode = keyof ErrorCatalogue;
 
 /** The figures that come with a code. */
-export type ErrorFields<C extends ErrorCode> = Readonly<Catalogue[C]["fields"]>;
+export type ErrorFields<C extends ErrorCode> = Readonly<ErrorCatalogue[C]["fields"]>;
 
-const KINDS: { readonly [C in ErrorCode]: Catalogue[C]["kind"] } = {
+const KINDS: { readonly [C in ErrorCode]: ErrorCatalogue[C]["kind"] } = {
   InvalidBlobId: "argument",
   InvalidSize: "argument",
   InvalidChunkIndex: "argument",
@@ -157,7 +157,7 @@ const KINDS: { readonly [C in ErrorCode]: Catalogue[C]["kind"] } = {
  */
 export class OpenStorageError<C extends ErrorCode = ErrorCode> extends Error {
   override readonly name = "OpenStorageError";
-  readonly kind: Catalogue[C]["kind"];
+  readonly kind: ErrorCatalogue[C]["kind"];
 
   constructor(
     readonly code: C,

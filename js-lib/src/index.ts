@@ -11,6 +11,7 @@ export {
 } from "./chunks.js";
 export {
   type AnyOpenStorageError,
+  type ErrorCatalogue,
   type ErrorCode,
   type ErrorFields,
   type ErrorKind,
@@ -19,7 +20,7 @@ export {
 } from "./errors.js";
 export type { ChangesMissed, EventsOptions, FileChange, StorageEvent } from "./events.js";
 export { type HashOptions, type HashProgress, hashSource } from "./hash.js";
-export { BLOB_BYTES_MAX, CHUNK_BYTES, TOKEN_CHARS_MAX } from "./limits.js";
+export { BLOB_BYTES_MAX, CHUNK_BYTES, POSSESSION_CHUNKS_MAX, TOKEN_CHARS_MAX } from "./limits.js";
 export { type Source, type StreamSource, sourceOf, sourceOfStream } from "./source.js";
 export {
   type BlobUrlOptions,
@@ -43,13 +44,15 @@ export { OpenStorage } from "./open-storage.js";
 export { type MakeWorker, setHashWorker } from "./platform/worker.js";
 export type { Phase, Progress } from "./progress.js";
 export { type BlobReference, referenceFromCandid, referenceToCandid } from "./reference.js";
-export { MemoryResumeStore, type ResumeRecord, type ResumeStore } from "./resume.js";
+export { MemoryResumeStore, type ResumeRecord, resumeKey, type ResumeStore } from "./resume.js";
 export type {
   DeleteOptions,
   Estimate,
   ForwardOptions,
+  OpenStorageOn,
   OpenStorageOptions,
   UnfinishedUpload,
+  UrlOptions,
   UserAllowance,
 } from "./storage.js";
 export {

@@ -95,6 +95,7 @@ export interface DeleteOptions {
 
 export interface UrlOptions extends Partial<BlobUrlOptions> {}
 
+/** `OpenStorage` without a platform: for one of your own. */
 export class OpenStorageOn {
   readonly #context: Context;
   readonly #gateway: string | URL;

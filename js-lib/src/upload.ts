@@ -65,6 +65,7 @@ export class Upload implements AsyncIterable<Progress> {
   #wake = () => {};
   #news: Promise<void>;
 
+  /** @internal Made by `OpenStorage.upload`. */
   constructor(
     work: (control: Control) => Promise<BlobReference>,
     /** Gives back what was sent. */

@@ -64,6 +64,8 @@ export class Network {
     private readonly dir: string,
     /** Where calls and HTTP go. */
     readonly url: string,
+    /** Where the instance itself is ruled, as PocketIC's clients do. */
+    private readonly rule: string,
     ids: { index: string; chat: string },
   ) {
     this.index = ids.index;
@@ -79,9 +81,9 @@ export class Network {
         const text = await readFile(portFile, "utf8").catch(() => "");
         return text.endsWith("\n") ? text.trim() : undefined;
       });
-      const url = await instance(`http://127.0.0.1:${port}`);
+      const { url, rule } = await instance(`http://127.0.0.1:${port}`);
       const ids = await deploy(url, init);
-      const network = new Network(server, dir, url, ids);
+      const network = new Network(server, dir, url, rule, ids);
       await network.#settled();
       return network;
     } catch (error) {
@@ -94,6 +96,20 @@ export class Network {
   async stop(): Promise<void> {
     this.server.kill();
     await rm(this.dir, { recursive: true, force: true });
+  }
+
+  /**
+   * Sets the network's clock so far ahead of the wall's. Agents that are to go on need `syncTime`; the gateway
+   * believes no certificate of the future, so that only its raw route serves from then on.
+   */
+  async skip(ms: number): Promise<void> {
+    const nanos = BigInt(Date.now() + ms) * 1_000_000n;
+    const response = await fetch(`${this.rule}/update/set_time`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: `{"nanos_since_epoch":${nanos}}`,
+    });
+    if (!response.ok) throw new Error(`the time was not set: ${response.status} ${await response.text()}`);
   }
 
   /** A user whom nobody has registered. */
@@ -136,7 +152,7 @@ export class Network {
   }
 
   /** Lets an admin of the index change what a user may store. */
-  async setLimit(user: User, byteLimit: number): Promise<void> {
+  async setLimit(user: Pick<User, "identity">, byteLimit: number): Promise<void> {
     const agent = await agentOf(this.url, operator);
     const index = Actor.createActor<Index>(indexFactory, { agent, canisterId: this.index });
     const answer = await index.update_user({ user: user.identity.getPrincipal(), byte_limit: BigInt(byteLimit) });
@@ -194,8 +210,8 @@ async function post(url: string, body: unknown): Promise<unknown> {
   return response.json();
 }
 
-/** An instance of one application subnet, live; the URL of its gateway. */
-async function instance(server: string): Promise<string> {
+/** An instance of one application subnet, live; the URLs of its gateway and of itself. */
+async function instance(server: string): Promise<{ url: string; rule: string }> {
   const spec = { state_config: "New", instruction_config: "Production", subnet_admins: null, cost_schedule: "Normal" };
   const none = { nns: null, sns: null, ii: null, fiduciary: null, bitcoin: null, test_threshold_keys: null };
   const subnets = { ...none, system: [], application: [spec], cloud_engine: [], verified_application: [] };
@@ -221,7 +237,8 @@ async function instance(server: string): Promise<string> {
     https_config: null,
     domain_custom_provider_local_file: null,
   })) as { Created: { port: number } };
-  return `http://127.0.0.1:${gateway.Created.port}`;
+  const rule = `${server}/instances/${created.Created.instance_id}`;
+  return { url: `http://127.0.0.1:${gateway.Created.port}`, rule };
 }
 
 const CREATE = IDL.Record({ amount: IDL.Opt(IDL.Nat), settings: IDL.Opt(IDL.Null), specified_id: IDL.Opt(IDL.Principal) });

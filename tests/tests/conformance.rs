@@ -360,10 +360,8 @@ fn fields(error: &Error) -> Value {
             json!({ "byte_limit": byte_limit })
         }
         Error::Allocation(AllocatedBucketError::BlobTooLarge { max }) => json!({ "max": max }),
-        Error::Push { blob_id, error, .. } => match error {
-            PushChunkError::HashMismatch { actual } => {
-                json!({ "expected": blob_id.to_string(), "actual": actual.to_string() })
-            }
+        Error::Push { error, .. } => match error {
+            PushChunkError::HashMismatch { actual } => json!({ "actual": actual.to_string() }),
             PushChunkError::AllowanceExceeded(allowance) => json!({
                 "byte_limit": allowance.byte_limit,
                 "bytes_used": allowance.bytes_used,

@@ -97,12 +97,15 @@ impl Shelf {
         let etag = format!("\"{film}\"");
         let range = |from| vec![("Range", from)];
         let known = vec![("If-None-Match", etag.as_str())];
+        let resumed = vec![("Range", "bytes=4000000-"), ("If-Range", "\"other\"")];
         let absent = BlobId([7; 32]);
         [
             ("GET", picture, vec![], 200, 5_000),
             ("HEAD", picture, vec![], 200, 0),
             ("GET", film, vec![], 206, 2_000_000),
             ("GET", film, range("bytes=0-"), 206, 2_000_000),
+            // The start of something else: everything anew.
+            ("GET", film, resumed, 206, 2_000_000),
             ("GET", film, range("bytes=2000000-"), 206, 2_000_000),
             ("GET", film, range("bytes=4000000-"), 206, 1_000_001),
             ("HEAD", film, vec![], 200, 0),
@@ -283,6 +286,10 @@ fn what_is_not_certified_says_so_or_fails() {
         (range.answer.status_code, range.answer.body.len()),
         (206, 10)
     );
+    let stale = [("Range", "bytes=9-18"), ("If-Range", "\"other\"")];
+    let whole = shelf.ask("GET", range.url.clone(), &stale);
+    let shown = whole.answer.header("content-range");
+    assert_eq!(shown, Some("bytes 0-1999999/5000001"));
     for url in [range.url.as_str(), "/status", "/metrics", "/logs"] {
         let exchange = shelf.ask("GET", url.into(), &[]);
         let info = shelf.verify(&exchange).unwrap();

@@ -32,9 +32,11 @@ export function explain(error: unknown): string {
   if (!isOpenStorageError(error)) return errors.network;
   if (error.code === "AllowanceExceeded") {
     const { byteLimit, bytesUsed } = error.fields;
-    return errors.AllowanceExceeded(bytesText(byteLimit), bytesUsed === undefined ? "" : errors.used(bytesText(bytesUsed)));
+    const limit = bytesText(byteLimit);
+    return bytesUsed === undefined ? errors.LargerThanAllowance(limit) : errors.AllowanceExceeded(limit, bytesText(bytesUsed));
   }
   if (error.code === "BlobTooLarge") return errors.BlobTooLarge(bytesText(error.fields.max));
   const text = (errors as Record<string, unknown>)[error.code];
+  if (typeof text === "function") return String(text((error.fields as { max?: number }).max));
   return typeof text === "string" ? text : `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}.`;
 }

@@ -1,5 +1,7 @@
 /** Figures as people read them. */
 
+import { words } from "./words.js";
+
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
 /** `1.5 MB`. */
@@ -7,7 +9,7 @@ export function bytesText(bytes: number): string {
   let unit = 0;
   let value = bytes;
   for (; value >= 999.5 && unit < UNITS.length - 1; unit++) value /= 1000;
-  return `${unit > 0 && value < 10 ? value.toFixed(1) : Math.round(value)} ${UNITS[unit]}`;
+  return `${value < 99.95 ? Number(value.toFixed(1)) : Math.round(value)} ${UNITS[unit]}`;
 }
 
 /** `12 s`, `3 min`, `2 h`. */
@@ -18,9 +20,16 @@ export function secondsText(seconds: number): string {
 }
 
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
+const DAY_MS = 86_400_000;
 
 export function timeText(ms: number): string {
-  const isToday = new Date(ms).toDateString() === new Date().toDateString();
-  return (isToday ? TIME : DAY).format(ms);
+  return TIME.format(ms);
+}
+
+/** `Today`, `Yesterday`, `Monday, 24 November`. */
+export function dayText(ms: number): string {
+  const day = new Date(ms).toDateString();
+  if (day === new Date().toDateString()) return words.today;
+  return day === new Date(Date.now() - DAY_MS).toDateString() ? words.yesterday : DAY.format(ms);
 }

@@ -16,7 +16,7 @@ export function keepName(name: string): void {
   localStorage.setItem(NAME, name);
 }
 
-/** The identity of an earlier visit, where there is one. */
+/** The identity of an earlier visit, where there is one that still counts. */
 export async function keptIdentity(): Promise<SignIdentity | undefined> {
   if (isLocal) {
     const kept = localStorage.getItem(KEY);
@@ -26,14 +26,27 @@ export async function keptIdentity(): Promise<SignIdentity | undefined> {
   return client.isAuthenticated() ? ((await client.getIdentity()) as SignIdentity) : undefined;
 }
 
-/** Makes a key here; elsewhere Internet Identity asks in a window of its own. */
-export async function newIdentity(): Promise<SignIdentity> {
-  if (!isLocal) return (await (await internetIdentity()).signIn()) as SignIdentity;
+/**
+ * Makes the sign-in ready. What it resolves with is to be called within a click: Internet Identity's window
+ * opens in the click itself, or not at all.
+ */
+export async function signInReady(): Promise<() => Promise<SignIdentity>> {
+  if (isLocal) return localIdentity;
+  const client = await internetIdentity();
+  return async () => (await client.signIn()) as SignIdentity;
+}
+
+async function localIdentity(): Promise<SignIdentity> {
   const kept = localStorage.getItem(KEY);
   if (kept) return Ed25519KeyIdentity.fromJSON(kept);
   const identity = Ed25519KeyIdentity.generate();
   localStorage.setItem(KEY, JSON.stringify(identity.toJSON()));
   return identity;
+}
+
+/** False once Internet Identity's delegation has ended, after eight hours. */
+export async function isSignedIn(): Promise<boolean> {
+  return isLocal || (await internetIdentity()).isAuthenticated();
 }
 
 /** Forgets the identity of this browser. A local key is gone for good. */
@@ -45,8 +58,8 @@ export async function signOut(): Promise<void> {
 
 let loading: Promise<InstanceType<(typeof import("@icp-sdk/auth/client"))["AuthClient"]>> | undefined;
 
-/** Loaded only where it is needed. */
+/** Loaded only where it is needed. Idle users stay signed in: a page that uploads is idle for long. */
 function internetIdentity() {
-  loading ??= import("@icp-sdk/auth/client").then(({ AuthClient }) => new AuthClient());
+  loading ??= import("@icp-sdk/auth/client").then(({ AuthClient }) => new AuthClient({ idleOptions: { disableIdle: true } }));
   return loading;
 }

@@ -1,12 +1,12 @@
 /** The page's beginning: who the user is, then the rooms. */
 
-import { signal } from "@preact/signals";
+import { signal, useSignal } from "@preact/signals";
 import { render } from "preact";
 import { useStorage } from "@openstorage/client/elements";
 
 import { App } from "./app.js";
 import { explain } from "./explain.js";
-import { keepName, keptIdentity, keptName, newIdentity } from "./identity.js";
+import { keepName, keptIdentity, keptName, signInReady } from "./identity.js";
 import { isLocal } from "./place.js";
 import { freshToken } from "./posts.js";
 import { follow, keepAsking, loadAllowance, loadRooms, session } from "./rooms.js";
@@ -14,8 +14,9 @@ import { open } from "./session.js";
 import { loadUnfinished } from "./uploads.js";
 import { words } from "./words.js";
 
-type Identity = Awaited<ReturnType<typeof newIdentity>>;
-type Step = { at: "loading" } | { at: "welcome" } | { at: "inside" } | { at: "failed"; why: string };
+type SignIn = Awaited<ReturnType<typeof signInReady>>;
+type Identity = Awaited<ReturnType<SignIn>>;
+type Step = { at: "loading" } | { at: "welcome"; signIn: SignIn } | { at: "inside" } | { at: "failed"; why: string };
 
 const step = signal<Step>({ at: "loading" });
 
@@ -35,30 +36,41 @@ async function enter(identity: Identity): Promise<void> {
 }
 
 async function begin(): Promise<void> {
-  const kept = await keptIdentity().catch(() => undefined);
-  if (kept) await enter(kept);
-  else step.value = { at: "welcome" };
+  try {
+    const kept = await keptIdentity().catch(() => undefined);
+    if (kept) await enter(kept);
+    else step.value = { at: "welcome", signIn: await signInReady() };
+  } catch (error) {
+    step.value = { at: "failed", why: explain(error) };
+  }
 }
 
-function Welcome() {
-  const submit = (event: SubmitEvent) => {
-    event.preventDefault();
-    keepName(String(new FormData(event.currentTarget as HTMLFormElement).get("name")).trim());
-    newIdentity().then(enter, (error) => (step.value = { at: "failed", why: explain(error) }));
+function Welcome({ signIn }: { signIn: SignIn }) {
+  const isRefused = useSignal(false);
+  // In the click itself, which Enter makes too: a form's submission would come too late for a window.
+  const click = (event: MouseEvent) => {
+    const { form } = event.currentTarget as HTMLButtonElement;
+    if (!form?.reportValidity()) return;
+    keepName(String(new FormData(form).get("name")).trim());
+    isRefused.value = false;
+    signIn().then(enter, () => (isRefused.value = true));
   };
   return (
     <main class="welcome">
-      <img src="/favicon.svg" alt="" width="56" height="56" />
-      <h1>{words.welcome}</h1>
-      <p>{words.welcomeText}</p>
-      <form onSubmit={submit}>
-        <label>
-          {words.yourName}
-          <input name="name" required maxLength={30} autocomplete="nickname" defaultValue={keptName()} />
-        </label>
-        <button class="main">{isLocal ? words.enter : words.signIn}</button>
-      </form>
-      {isLocal && <p class="quiet">{words.localNote}</p>}
+      <div>
+        <img src="/favicon.svg" alt="" width="56" height="56" />
+        <h1>{words.welcome}</h1>
+        <p>{words.welcomeText}</p>
+        <form onSubmit={(event) => event.preventDefault()}>
+          <label>
+            {words.yourName}
+            <input name="name" required maxLength={30} autocomplete="nickname" defaultValue={keptName()} />
+          </label>
+          <button class="main" onClick={click}>{isLocal ? words.enter : words.signIn}</button>
+        </form>
+        {isRefused.value && <p class="bad" role="alert">{words.notSignedIn}</p>}
+        {isLocal && <p class="quiet">{words.localNote}</p>}
+      </div>
     </main>
   );
 }
@@ -66,13 +78,21 @@ function Welcome() {
 function Page() {
   const now = step.value;
   if (now.at === "inside") return <App />;
-  if (now.at === "welcome") return <Welcome />;
-  if (now.at === "loading") return <main class="welcome"><h1>{words.title}</h1><p role="status">{words.loading}</p></main>;
+  if (now.at === "welcome") return <Welcome signIn={now.signIn} />;
   return (
     <main class="welcome">
-      <h1>{words.cannotOpen}</h1>
-      <p role="alert">{now.why}</p>
-      <button class="main" onClick={() => location.reload()}>{words.tryAgain}</button>
+      {now.at === "loading" ? (
+        <div>
+          <h1>{words.title}</h1>
+          <p role="status">{words.loading}</p>
+        </div>
+      ) : (
+        <div>
+          <h1>{words.cannotOpen}</h1>
+          <p role="alert">{now.why}</p>
+          <button class="main" onClick={() => location.reload()}>{words.tryAgain}</button>
+        </div>
+      )}
     </main>
   );
 }

@@ -2,7 +2,7 @@
 
 const { hostname, origin, port, protocol } = location;
 
-/** A network for development. Everything else is the Internet Computer. */
+/** A network for development. Everything else is the Internet Computer, under whatever name. */
 export const isLocal = /(^|\.)localhost$|^127\.|^\[::1\]$/.test(hostname);
 
 /** Where calls go: a local network takes them on the page's own origin. */

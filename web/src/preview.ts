@@ -2,13 +2,22 @@
 
 /** Bytes of a preview, as the chat takes them. */
 const BYTES_MAX = 1_024;
-const SIDES = [28, 20, 12];
+const SIDES = [48, 32, 24, 16];
+const QUALITY = 0.5;
 const SECONDS_MAX = 4;
 
-/** None where the browser cannot show the file. */
-export async function previewOf(file: Blob): Promise<Uint8Array | undefined> {
+let last: Promise<unknown> = Promise.resolve();
+
+/** None where the browser cannot show the file. One after the other: a large picture takes much memory. */
+export function previewOf(file: Blob): Promise<Uint8Array | undefined> {
+  if (file.size === 0 || !/^(image|video)\//.test(file.type)) return Promise.resolve(undefined);
+  const preview = last.then(() => make(file));
+  last = preview;
+  return preview;
+}
+
+async function make(file: Blob): Promise<Uint8Array | undefined> {
   const { type } = file;
-  if (file.size === 0 || !/^(image|video)\//.test(type)) return undefined;
   try {
     const source = type.startsWith("image/") ? await createImageBitmap(file) : await firstFrame(file);
     return await shrunk(source);
@@ -21,7 +30,7 @@ async function shrunk(source: ImageBitmap | HTMLVideoElement): Promise<Uint8Arra
   const [width, height] =
     source instanceof HTMLVideoElement ? [source.videoWidth, source.videoHeight] : [source.width, source.height];
   for (const side of SIDES) {
-    const scale = side / Math.max(width, height);
+    const scale = Math.min(1, side / Math.max(width, height));
     const canvas = document.createElement("canvas");
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
@@ -29,7 +38,7 @@ async function shrunk(source: ImageBitmap | HTMLVideoElement): Promise<Uint8Arra
     if (!context) return undefined;
     context.imageSmoothingQuality = "high";
     context.drawImage(source, 0, 0, canvas.width, canvas.height);
-    const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/webp", 0.5));
+    const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/webp", QUALITY));
     if (blob && blob.size <= BYTES_MAX) return new Uint8Array(await blob.arrayBuffer());
   }
   return undefined;
@@ -54,6 +63,32 @@ async function firstFrame(file: Blob): Promise<HTMLVideoElement> {
 }
 
 /** A URL for `<img>`. */
-export function previewUrl(bytes: Uint8Array | number[]): string {
+export function previewUrl(bytes: Uint8Array): string {
   return `data:image/webp;base64,${btoa(String.fromCharCode(...bytes))}`;
+}
+
+/**
+ * The sides of a WebP, from its first chunk (RFC 9649): what it previews has the same shape. Undefined for
+ * anything else: a preview is what its sender made it.
+ */
+export function previewSize(bytes: Uint8Array): { width: number; height: number } | undefined {
+  if (bytes.byteLength < 30 || !textAt(bytes, 0, "RIFF") || !textAt(bytes, 8, "WEBP")) return undefined;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const sides = sidesOf(bytes, view);
+  return sides && Math.min(sides.width, sides.height) > 0 ? sides : undefined;
+}
+
+function sidesOf(bytes: Uint8Array, view: DataView): { width: number; height: number } | undefined {
+  if (textAt(bytes, 12, "VP8 ")) return { width: view.getUint16(26, true) & 0x3fff, height: view.getUint16(28, true) & 0x3fff };
+  if (textAt(bytes, 12, "VP8L")) {
+    const sides = view.getUint32(21, true);
+    return { width: (sides & 0x3fff) + 1, height: ((sides >> 14) & 0x3fff) + 1 };
+  }
+  // 24 bits each, of which a preview needs 16.
+  if (textAt(bytes, 12, "VP8X")) return { width: view.getUint16(24, true) + 1, height: view.getUint16(27, true) + 1 };
+  return undefined;
+}
+
+function textAt(bytes: Uint8Array, at: number, text: string): boolean {
+  return [...text].every((char, i) => bytes[at + i] === char.charCodeAt(0));
 }

@@ -4,9 +4,12 @@ import { signal } from "@preact/signals";
 import type { ChatInfo, Message } from "@openstorage/client/candid/chat";
 
 import { explain, ok } from "./explain.js";
+import { isSignedIn } from "./identity.js";
 import type { Session } from "./session.js";
 
 const LATEST = 2n ** 64n - 1n;
+/** The number of a room's first message. */
+const FIRST = 1n;
 const PAGE_MESSAGES = 60;
 const ASK_MS = 2_000;
 /** Every so many times the whole newest page is asked for: what was deleted shows there alone. */
@@ -18,6 +21,10 @@ export const rooms = signal<readonly ChatInfo[]>([]);
 export const openId = signal<bigint | undefined>(undefined);
 export const messages = signal<readonly Message[]>([]);
 export const hasOlder = signal(false);
+/** The open room's messages are here, even if there are none. */
+export const isLoaded = signal(false);
+/** The chat has answered of late. */
+export const isAnswering = signal(true);
 /** The last thing that went wrong, or was done. */
 export const notice = signal<{ readonly text: string; readonly isError: boolean } | undefined>(undefined);
 export const allowance = signal<{ readonly used: number; readonly limit: number } | undefined>(undefined);
@@ -70,17 +77,22 @@ async function learnName(id: string, user: Message["sender"]): Promise<void> {
   if (name) names.value = new Map(names.value).set(id, name);
 }
 
+/** A room's newest page. */
+export async function newest(chat: Session["chat"], id: bigint): Promise<Message[]> {
+  return ok(await chat.messages({ chat_id: id, after: [], before: [LATEST], limit: PAGE_MESSAGES }));
+}
+
 /** Asks for the newest page, or only for what came after the last message. */
 export async function loadNewest({ chat }: Session, whole = true): Promise<void> {
   const id = openId.value;
   if (id === undefined) return;
   const last = messages.value.at(-1)?.message_id;
-  const after: [] | [bigint] = whole || last === undefined ? [] : [last];
-  const before: [] | [bigint] = after.length === 0 ? [LATEST] : [];
-  const page = ok(await chat.messages({ chat_id: id, after, before, limit: PAGE_MESSAGES }));
+  const isWhole = whole || last === undefined;
+  const page = isWhole ? await newest(chat, id) : ok(await chat.messages({ chat_id: id, after: [last], before: [], limit: PAGE_MESSAGES }));
   // Another room may have been opened meanwhile.
   if (openId.value !== id) return;
-  if (messages.value.length === 0) hasOlder.value = (page[0]?.message_id ?? 0n) > 0n;
+  if (messages.value.length === 0) hasOlder.value = (page[0]?.message_id ?? FIRST) > FIRST;
+  isLoaded.value = true;
   if (page.length > 0) merge(page);
 }
 
@@ -90,7 +102,7 @@ export async function loadOlder({ chat }: Session): Promise<void> {
   if (id === undefined || first === undefined) return;
   const page = ok(await chat.messages({ chat_id: id, after: [], before: [first], limit: PAGE_MESSAGES }));
   if (openId.value !== id) return;
-  hasOlder.value = (page[0]?.message_id ?? 0n) > 0n;
+  hasOlder.value = (page[0]?.message_id ?? FIRST) > FIRST;
   merge(page);
 }
 
@@ -102,19 +114,53 @@ export async function follow(): Promise<void> {
   openId.value = id;
   messages.value = [];
   hasOlder.value = false;
+  isLoaded.value = false;
   if (id !== undefined && openRoom()) await attempt((current) => loadNewest(current));
 }
+
+export async function joinRoom(id: bigint): Promise<void> {
+  await attempt(async (current) => {
+    ok(await current.chat.join_chat({ chat_id: id }));
+    await loadRooms(current);
+    openId.value = undefined;
+    location.hash = `#/room/${id}`;
+    await follow();
+  });
+}
+
+export async function leaveRoom({ chat_id }: ChatInfo): Promise<void> {
+  await attempt(async (current) => {
+    ok(await current.chat.leave_chat({ chat_id }));
+    location.hash = "";
+    await loadRooms(current);
+  });
+}
+
+/** Rounds in a row that failed before the user is told. */
+const PATIENT_ROUNDS = 2;
 
 /** Asks again and again while the page is seen. */
 export function keepAsking(): void {
   let turn = 0;
+  let failed = 0;
+  const round = async (current: Session) => {
+    const whole = ++turn % WHOLE_EVERY === 0;
+    if (openRoom()) await loadNewest(current, whole);
+    if (whole) await loadRooms(current);
+  };
   const ask = async () => {
     const current = session.value;
-    if (current && openRoom() && document.visibilityState === "visible") {
-      // A round that fails is followed by another one: nothing to tell.
-      await loadNewest(current, ++turn % WHOLE_EVERY === 0).catch(() => {});
+    if (current && document.visibilityState === "visible") {
+      if (!(await isSignedIn())) return location.reload();
+      // A round that fails is followed by another one.
+      failed = await round(current).then(() => 0, () => failed + 1);
+      judge();
     }
     setTimeout(ask, ASK_MS);
   };
+  // The browser may know sooner.
+  const judge = () => void (isAnswering.value = navigator.onLine && failed < PATIENT_ROUNDS);
+  addEventListener("offline", judge);
+  addEventListener("online", judge);
   setTimeout(ask, ASK_MS);
 }

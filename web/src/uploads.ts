@@ -1,13 +1,13 @@
 /** Files on their way into a room: uploaded, then posted. */
 
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 import { isOpenStorageError, type Progress, referenceToCandid, type UnfinishedUpload, type Upload } from "@openstorage/client";
-import type { ChatInfo } from "@openstorage/client/candid/chat";
+import type { ChatInfo, Message } from "@openstorage/client/candid/chat";
 
 import { explain, ok, Refused } from "./explain.js";
 import { patiently } from "./patience.js";
 import { previewOf } from "./preview.js";
-import { allowance, attempt, loadAllowance, loadNewest, notice, openId, openRoom, rooms, session } from "./rooms.js";
+import { allowance, attempt, loadAllowance, loadNewest, messages, newest, notice, openId, openRoom, rooms, say, session } from "./rooms.js";
 import { confirmed, type Session } from "./session.js";
 import { words } from "./words.js";
 
@@ -19,6 +19,8 @@ export interface Item {
   readonly room: ChatInfo;
   readonly stage: Stage;
   readonly progress: Progress | undefined;
+  /** The tiny picture that goes with the message, once it is made. */
+  readonly preview: Uint8Array | undefined;
   readonly error: string | undefined;
   /** More storage would help. */
   readonly isFull: boolean;
@@ -30,14 +32,53 @@ export const unfinished = signal<readonly UnfinishedUpload[]>([]);
 
 const running = new Map<number, Upload>();
 let lastKey = 0;
+/** What has been sent since nothing was on its way. */
+const sent = signal({ count: 0, bytes: 0 });
+
+/** What is on its way, together with what went before it without a break. In bytes. */
+export const batch = computed(() => {
+  let { count, bytes: bytesDone } = sent.value;
+  let bytesTotal = bytesDone;
+  for (const { file, progress, stage } of items.value) {
+    count++;
+    bytesTotal += file.size;
+    const isIn = stage === "posting";
+    if (isIn || progress?.phase !== "hashing") bytesDone += isIn ? file.size : (progress?.bytesDone ?? 0);
+  }
+  return { count, bytesDone, bytesTotal };
+});
 
 function change(key: number, what: Partial<Item>): void {
   items.value = items.value.map((item) => (item.key === key ? { ...item, ...what } : item));
 }
 
+/** How often progress is shown: a thousand files tell of theirs all the time. */
+const TELL_MS = 100;
+let news = new Map<number, Progress>();
+
+function tell(key: number, progress: Progress): void {
+  if (news.size === 0) setTimeout(show, TELL_MS);
+  news.set(key, progress);
+}
+
+function show(): void {
+  const now = news;
+  news = new Map();
+  items.value = items.value.map((item) => {
+    const progress = now.get(item.key);
+    return progress ? { ...item, progress } : item;
+  });
+}
+
+// What is on its way is lost with the page, though not what has been sent: the browser asks first.
+addEventListener("beforeunload", (event) => {
+  if (items.value.some(({ stage }) => stage !== "failed")) event.preventDefault();
+});
+
 function remove(key: number): void {
   running.delete(key);
   items.value = items.value.filter((item) => item.key !== key);
+  if (items.value.length === 0) sent.value = { count: 0, bytes: 0 };
 }
 
 /** Sends files to the open room, all at once: the library keeps the pace. */
@@ -48,7 +89,7 @@ export function sendFiles(files: Iterable<File>): void {
 }
 
 function start(file: File, room: ChatInfo): void {
-  const item: Item = { key: ++lastKey, file, room, stage: "running", progress: undefined, error: undefined, isFull: false };
+  const item: Item = { key: ++lastKey, file, room, stage: "running", progress: undefined, preview: undefined, error: undefined, isFull: false };
   items.value = [...items.value, item];
   void run(item);
 }
@@ -58,10 +99,12 @@ async function run({ key, file, room }: Item): Promise<void> {
   if (!current) return;
   const { storage } = current;
   try {
-    const onProgress = (progress: Progress) => change(key, { progress });
+    const onProgress = (progress: Progress) => tell(key, progress);
     const upload = storage.upload(file, { accessorIds: [room.accessor_id], onProgress });
     running.set(key, upload);
-    const [reference, preview] = await Promise.all([upload.done, previewOf(file)]);
+    const shown = previewOf(file);
+    void shown.then((preview) => change(key, { preview }));
+    const [reference, preview] = await Promise.all([upload.done, shown]);
     running.delete(key);
     change(key, { stage: "posting" });
     const message = {
@@ -71,15 +114,34 @@ async function run({ key, file, room }: Item): Promise<void> {
       name: [file.name] as [string],
       preview: (preview ? [preview] : []) as [] | [Uint8Array],
     };
-    await post(current, message);
+    await postOnce(current, message);
+    // The message takes the place of what was on its way.
+    await refreshed(current).catch(() => {});
+    sent.value = { count: sent.value.count + 1, bytes: sent.value.bytes + file.size };
+    const isLast = items.value.length === 1;
+    if (isLast && sent.value.count > 1) say(words.allSent(sent.value.count));
     remove(key);
-    await Promise.all([openId.value === room.chat_id ? loadNewest(current, false) : undefined, loadAllowance(current)]);
   } catch (error) {
     running.delete(key);
     if (error instanceof DOMException && error.name === "AbortError") return remove(key);
     const isFull = isOpenStorageError(error) && error.code === "AllowanceExceeded";
     change(key, { stage: "failed", error: explain(error), isFull });
+    // What the side shows is older than this refusal.
+    if (isFull) await loadAllowance(current).catch(() => {});
   }
+}
+
+/** How long what is posted waits for others, to be asked for together with them. */
+const TOGETHER_MS = 100;
+let refreshing: Promise<void> | undefined;
+
+/** Resolves once the open room and the allowance have been asked for anew. */
+function refreshed(current: Session): Promise<void> {
+  refreshing ??= new Promise((resolve) => setTimeout(resolve, TOGETHER_MS)).then(async () => {
+    refreshing = undefined;
+    await Promise.all([loadNewest(current, false), loadAllowance(current)]);
+  });
+  return refreshing;
 }
 
 /** Posts a message; the chat may have to ask the index about a new bucket first. */
@@ -93,6 +155,38 @@ export function post({ chat }: Session, message: Parameters<Session["chat"]["sen
       throw error;
     }
   });
+}
+
+/** Tries to post what is uploaded, the second after a second, the third after two more. */
+const POST_TRIES = 4;
+
+/**
+ * Posts a message over a network that loses answers: what may be there already is looked for before it is
+ * posted again.
+ */
+async function postOnce(current: Session, message: Parameters<typeof post>[1]): Promise<void> {
+  const isOpen = openId.value === message.chat_id;
+  const after = (isOpen && messages.value.at(-1)?.message_id) || 0n;
+  for (let tries = 1; ; tries++) {
+    try {
+      await post(current, message);
+      return;
+    } catch (error) {
+      if (error instanceof Refused || tries === POST_TRIES) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, tries * 1000));
+    if (await isPosted(current, message, after).catch(() => false)) return;
+  }
+}
+
+async function isPosted({ chat, me }: Session, { chat_id, blob, name }: Parameters<typeof post>[1], after: bigint): Promise<boolean> {
+  const idOf = (bytes: Uint8Array | number[] | undefined) => bytes && String(Uint8Array.from(bytes));
+  const isSame = (other: Message) =>
+    other.message_id > after &&
+    other.sender.toText() === me &&
+    other.name[0] === name[0] &&
+    idOf(other.blob[0]?.reference.blob_id) === idOf(blob[0]?.blob_id);
+  return (await newest(chat, chat_id)).some(isSame);
 }
 
 export function pause(key: number): void {
@@ -114,6 +208,27 @@ export async function cancel(key: number): Promise<void> {
     await upload?.abort();
     await loadAllowance(current);
   });
+}
+
+function ofStage(stage: Stage): readonly Item[] {
+  return items.value.filter((item) => item.stage === stage);
+}
+
+export function pauseAll(): void {
+  for (const { key } of ofStage("running")) pause(key);
+}
+
+export function resumeAll(): void {
+  for (const { key } of ofStage("paused")) resume(key);
+}
+
+export function retryAll(): void {
+  for (const item of ofStage("failed")) retry(item);
+}
+
+export async function cancelAll(): Promise<void> {
+  // What is being posted is stored, and seen a moment later.
+  await Promise.all(items.value.filter(({ stage }) => stage !== "posting").map(({ key }) => cancel(key)));
 }
 
 export function retry(item: Item): void {

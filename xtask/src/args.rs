@@ -30,6 +30,8 @@ pub enum Command {
         target: String,
         minutes: u32,
     },
+    /// The words that the simulation understands itself.
+    Simulate(Vec<OsString>),
 }
 
 /// `cargo xtask demo [FILE] [--once] [--json] [--port N] [--trace PAGE]`
@@ -61,6 +63,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Strin
         Some("test") => test(words),
         Some("bench") => bench(words),
         Some("fuzz") => fuzz(words),
+        Some("simulate") => Ok(Command::Simulate(words.collect())),
         _ => Err(format!("there is no command `{}`.", name.to_string_lossy())),
     }
 }
@@ -223,6 +226,11 @@ mod tests {
         let test = |full| Command::Test { only: vec![], full };
         assert_eq!(parse_line("test"), Ok(test(false)));
         assert_eq!(parse_line("test --full"), Ok(test(true)));
+        let words = vec!["--seed".into(), "7".into()];
+        assert_eq!(
+            parse_line("simulate --seed 7"),
+            Ok(Command::Simulate(words))
+        );
     }
 
     #[test]

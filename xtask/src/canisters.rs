@@ -77,6 +77,21 @@ const NEXT: [Canister; 2] = [
     },
 ];
 
+/// With bugs to choose from, for the simulation.
+const MUTANT: [Canister; 2] = [
+    Canister {
+        name: "bucket-mutant",
+        features: "mutants",
+        ..BUCKET
+    },
+    Canister {
+        name: "index-mutant",
+        features: "mutants",
+        embeds: "bucket-mutant",
+        ..INDEX
+    },
+];
+
 /// The canisters of one build.
 #[derive(Debug, Clone)]
 pub struct Canisters {
@@ -114,6 +129,11 @@ pub fn build(workspace: &Workspace) -> Result<Canisters> {
 /// `bucket-next.wasm.gz`.
 pub fn build_next(workspace: &Workspace) -> Result<Canisters> {
     make(workspace, &NEXT)
+}
+
+/// Builds bucket and index with the bugs that the simulation must find, beside the others.
+pub fn build_mutant(workspace: &Workspace) -> Result<Canisters> {
+    make(workspace, &MUTANT)
 }
 
 fn make(workspace: &Workspace, canisters: &[Canister]) -> Result<Canisters> {

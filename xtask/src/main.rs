@@ -11,6 +11,7 @@
 //! | `demo` | the demo of the README |
 //! | `bench` | the benches, in layers |
 //! | `fuzz` | the parsers that face strangers, under libFuzzer |
+//! | `simulate` | the canisters under random workloads and faults |
 //! | `layers` | the layers of the test run, one file each |
 //! | `report` | what a test run says at its end |
 
@@ -23,6 +24,7 @@ mod layers;
 mod menu;
 mod report;
 mod section;
+mod simulate;
 mod tools;
 mod workspace;
 
@@ -62,6 +64,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Demo(args) => return demo::run(&args),
         Command::Fuzz { target, minutes } => fuzz::run(&Workspace::find()?, &target, minutes)?,
+        Command::Simulate(words) => return simulate::run(&Workspace::find()?, &words),
         Command::Bench { only, json } => bench::run(&Workspace::find()?, &only, json)?,
         Command::Test { only, full } => return layers::run(&Workspace::find()?, &only, full),
     }

@@ -18,6 +18,12 @@ cargo xtask bench          measure, and print a table
             --json         say the figures as one JSON object, the last line
 cargo xtask fuzz NAME      look for inputs that break a promise of a parser
             --minutes N    for so long (1)
+cargo xtask simulate       run the canisters under random workloads and faults, and look at what must hold
+            --seed S       this seed, and no other
+            --seeds N      so many, from 1 or --seed on (20)
+            --steps N      steps of each
+            --minutes M    begin seeds for so long
+            --mutant N     with the N-th bug planted on purpose, which must be found
 cargo xtask server-path    build the local network's server and print its path as the last line
 
 Layers of the test run:

@@ -61,6 +61,14 @@ pub fn build(workspace: &Workspace) -> Result<Tools> {
     })
 }
 
+/// Builds the simulation, with the same features.
+pub fn build_simulation(workspace: &Workspace) -> Result<PathBuf> {
+    let args = [&WHOLE[..], &["--bin", "simulate", "--example", "speed"]].concat();
+    let mut programs = workspace.build(&args, &[])?;
+    let name = "simulate";
+    programs.remove(name).context("cargo named no simulation")
+}
+
 /// Builds the bench of the canisters, with the same features.
 pub fn build_storage_bench(workspace: &Workspace) -> Result<PathBuf> {
     let args = [&WHOLE[..], &["--example", "storage"]].concat();

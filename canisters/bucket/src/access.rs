@@ -1,37 +1,59 @@
-//! Who may do what with a token: the bucket's secret and the issuers that the index trusts.
+//! Who may do what with a token: the issuers that the index trusts, and what the bucket shares with each.
+
+use std::ops::Bound::{Excluded, Unbounded};
 
 use candid::{CandidType, Principal};
-use ic_stable_structures::{StableBTreeMap, StableCell};
-use openstorage_tokens::{Claims, Expect, Pair, PairKey, Scope, SecretKey, TokenError, parse};
+use ic_stable_structures::StableBTreeMap;
+use openstorage_tokens::{Claims, Expect, PAIR_KEY_BYTES, Pair, PairKey, Scope, TokenError, parse};
 use openstorage_types::{
     BlobId,
     bucket::TokenProblem,
-    channel::{PublicKey, Revoked},
+    channel::{IssuerUpserted, OldKey, PublicKey, Revoked},
     limits::REVOCATIONS_MAX,
 };
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 
-use crate::memory::{self, Memories, Memory};
+use crate::{
+    keys::{Keys, OwnKey},
+    memory::{self, Memories, Memory},
+};
 use openstorage_canister::Row;
 
-/// The only version of the bucket's own key.
-const KEY_VERSION: u16 = 1;
+/// Issuers whose shared keys are computed in one message: each costs some 4 M instructions for each version
+/// of the issuer's key.
+const ISSUERS_PER_SLICE: usize = 20;
 
+/// The keys of an issuer that are believed.
 #[derive(CandidType, Serialize, Deserialize)]
 struct Issuer {
+    /// The newest.
     key: PublicKey,
-    /// What this bucket shares with the issuer: the 64 bytes of a [`PairKey`]. None until the bucket has
-    /// a secret, and for a key with which none can be shared.
-    pair: Option<ByteBuf>,
+    older: Option<Vec<OldKey>>,
+}
+
+impl Issuer {
+    /// Each with the time from which it is refused.
+    fn keys(&self) -> impl Iterator<Item = (PublicKey, u64)> {
+        let older = self.older.iter().flatten();
+        let older = older.map(|old| (old.key, old.until_ms));
+        older.chain([(self.key, u64::MAX)])
+    }
+}
+
+/// The versions of an issuer's key and of the bucket's, as part of a key in stable memory.
+const fn versions(issuer: u16, own: u16) -> u32 {
+    (issuer as u32) << 16 | own as u32
 }
 
 pub struct Access {
     /// This bucket.
     own: Principal,
-    secret: StableCell<Option<[u8; 32]>, Memory>,
+    pub keys: Keys,
     issuers: StableBTreeMap<Principal, Row<Issuer>, Memory>,
+    /// (issuer, [`versions`]) → when the issuer's version lapses, milliseconds since 1970, and the
+    /// [`PairKey`]. None for a key with which none can be shared.
+    pairs: StableBTreeMap<(Principal, u32), (u64, [u8; PAIR_KEY_BYTES]), Memory>,
     /// (accessor, user or everybody) → the earliest issue time that is believed, and when that is
     /// forgotten, in milliseconds since 1970.
     revocations: StableBTreeMap<(Principal, Principal), (u64, u64), Memory>,
@@ -44,8 +66,9 @@ impl Access {
     pub fn open(memories: &Memories, own: Principal) -> Self {
         Self {
             own,
-            secret: StableCell::init(memories.get(memory::SECRET), None),
+            keys: Keys::open(memories.get(memory::KEYS)),
             issuers: StableBTreeMap::init(memories.get(memory::ISSUERS)),
+            pairs: StableBTreeMap::init(memories.get(memory::PAIRS)),
             revocations: StableBTreeMap::init(memories.get(memory::REVOCATIONS)),
         }
     }
@@ -54,49 +77,91 @@ impl Access {
         self.own
     }
 
-    pub fn has_secret(&self) -> bool {
-        self.secret.get().is_some()
-    }
-
-    /// The first secret stays: tokens and peers rely on it.
-    pub fn set_secret(&mut self, random: [u8; 32]) {
-        if self.has_secret() {
-            return;
+    /// Believes tokens of an issuer under the keys that are told, and under no other. Costs several million
+    /// instructions for each that is new.
+    pub fn trust(&mut self, told: IssuerUpserted) {
+        let IssuerUpserted { issuer, key, older } = told;
+        let row = Issuer { key, older };
+        // Another key may have come under the same version.
+        if let Some(known) = self.issuers.get(&issuer) {
+            for (key, _) in known.0.keys() {
+                if row.keys().all(|(new, _)| new != key) {
+                    self.forget_pairs(issuer, |version, _| version == key.version);
+                }
+            }
         }
-        self.secret.set(Some(random));
-        // Issuers that came before the secret. There are as many as there are apps on this storage.
-        let waiting: Vec<_> = self
-            .issuers
-            .iter()
-            .map(|entry| (*entry.key(), entry.value().0.key))
-            .collect();
-        for (issuer, key) in waiting {
-            self.trust(issuer, key);
-        }
-    }
-
-    /// None until the secret is drawn.
-    pub fn public(&self) -> Option<PublicKey> {
-        let secret = SecretKey::from_bytes((*self.secret.get())?);
-        Some(PublicKey {
-            version: KEY_VERSION,
-            bytes: BlobId(secret.public()),
-        })
-    }
-
-    pub fn trust(&mut self, issuer: Principal, key: PublicKey) {
-        let pair = self.secret.get().and_then(|secret| {
-            let pair = self.pair(issuer, key.version);
-            let shared = SecretKey::from_bytes(secret).pair(&key.bytes.0, &pair);
-            shared
-                .ok()
-                .map(|shared| ByteBuf::from(shared.to_bytes().to_vec()))
-        });
-        self.issuers.insert(issuer, Row(Issuer { key, pair }));
+        self.issuers.insert(issuer, Row(row));
+        self.derive(issuer);
     }
 
     pub fn distrust(&mut self, issuer: &Principal) {
         self.issuers.remove(issuer);
+        self.forget_pairs(*issuer, |_, _| true);
+    }
+
+    /// Computes what is missing of what the bucket shares with an issuer, and drops what is of no use.
+    fn derive(&mut self, issuer: Principal) {
+        let Some(Row(row)) = self.issuers.get(&issuer) else {
+            return;
+        };
+        let own: Vec<_> = self.keys.all().to_vec();
+        let is_own = |version: u16| own.iter().any(|key| key.version == version);
+        self.forget_pairs(issuer, |_, version| !is_own(version));
+        for (key, until_ms) in row.keys() {
+            for own_key in &own {
+                let at = (issuer, versions(key.version, own_key.version));
+                let known = self.pairs.get(&at).map(|(_, pair)| pair);
+                if let Some(pair) = known.or_else(|| self.shared(issuer, &key, own_key)) {
+                    self.pairs.insert(at, (until_ms, pair));
+                }
+            }
+        }
+    }
+
+    fn shared(
+        &self,
+        issuer: Principal,
+        key: &PublicKey,
+        own: &OwnKey,
+    ) -> Option<[u8; PAIR_KEY_BYTES]> {
+        let pair = Pair {
+            issuer,
+            issuer_key_version: key.version,
+            audience: self.own,
+            audience_key_version: own.version,
+        };
+        let shared = own.secret().pair(&key.bytes.0, &pair).ok()?;
+        Some(shared.to_bytes())
+    }
+
+    /// Drops pairs by the versions of the issuer's key and the bucket's.
+    fn forget_pairs(&mut self, issuer: Principal, is_useless: impl Fn(u16, u16) -> bool) {
+        let all = (issuer, 0)..=(issuer, u32::MAX);
+        let useless: Vec<_> = self
+            .pairs
+            .keys_range(all)
+            .filter(|(_, versions)| is_useless((versions >> 16) as u16, *versions as u16))
+            .collect();
+        for at in useless {
+            self.pairs.remove(&at);
+        }
+    }
+
+    /// Computes some of what the bucket's newest key shares with issuers. True when it has just become the key
+    /// that issuers are told.
+    pub fn derive_slice(&mut self) -> bool {
+        let Some(after) = self.keys.derived_until() else {
+            return false;
+        };
+        let next = self.issuers.keys_range((Excluded(after), Unbounded));
+        let next: Vec<_> = next.take(ISSUERS_PER_SLICE).collect();
+        for issuer in &next {
+            self.derive(*issuer);
+        }
+        let is_done = next.len() < ISSUERS_PER_SLICE;
+        self.keys
+            .set_derived_until(next.last().copied().filter(|_| !is_done));
+        is_done
     }
 
     /// Believes no token of before any more. The index keeps the list short; what has lapsed goes when it
@@ -127,36 +192,21 @@ impl Access {
         })
     }
 
-    fn pair(&self, issuer: Principal, issuer_key_version: u16) -> Pair {
-        Pair {
-            issuer,
-            issuer_key_version,
-            audience: self.own,
-            audience_key_version: KEY_VERSION,
-        }
-    }
-
     /// What a token says, if it gives `scope` on `blob` (and `owner`'s reference to it) as `accessor`
     /// sees it.
     pub fn check(&self, text: &str, wanted: &Wanted, now_ms: u64) -> Result<Claims, TokenProblem> {
-        if !self.has_secret() {
+        if self.keys.is_empty() {
             return Err(TokenProblem::KeysNotReady);
         }
         let token = parse(text).map_err(problem)?;
         let issuer = token.issuer_for(&wanted.accessor).map_err(problem)?;
-        let row = self
-            .issuers
-            .get(&issuer)
-            .ok_or(TokenProblem::UnknownIssuer)?
-            .0;
-        let versions = (token.issuer_key_version(), token.audience_key_version());
-        if versions != (row.key.version, KEY_VERSION) {
-            return Err(TokenProblem::UnknownIssuer);
-        }
-        let pair = row
-            .pair
-            .and_then(|bytes| <[u8; 64]>::try_from(bytes.as_slice()).ok());
-        let key = PairKey::from_bytes(&pair.ok_or(TokenProblem::UnknownIssuer)?);
+        let own_version = token.audience_key_version();
+        let at = (issuer, versions(token.issuer_key_version(), own_version));
+        let (_, pair) = Some(at)
+            .filter(|_| self.keys.is_living(own_version, now_ms))
+            .and_then(|at| self.pairs.get(&at))
+            .filter(|(until_ms, _)| now_ms < *until_ms)
+            .ok_or(TokenProblem::UnknownIssuer)?;
         let expect = Expect {
             audience: self.own,
             accessor: wanted.accessor,
@@ -165,7 +215,9 @@ impl Access {
             scope: wanted.scope,
             now_ms,
         };
-        let claims = token.check(&key, &expect).map_err(problem)?;
+        let claims = token
+            .check(&PairKey::from_bytes(&pair), &expect)
+            .map_err(problem)?;
         // Taken back: as good as lapsed.
         if !self.revocations.is_empty() && self.is_revoked(wanted.accessor, &claims) {
             return Err(TokenProblem::Expired);
@@ -175,7 +227,7 @@ impl Access {
 
     /// The chunks of a stored blob that `caller` must show to prove that it has the bytes: at most
     /// `max` different indexes below `count`, the same at each asking, unknown beforehand to anybody
-    /// without this bucket's secret. None until the secret is drawn.
+    /// without this bucket's newest secret. None until one is drawn.
     pub fn challenge(
         &self,
         blob: &BlobId,
@@ -183,7 +235,7 @@ impl Access {
         count: u64,
         max: u64,
     ) -> Option<Vec<u32>> {
-        let secret = self.secret.get().as_ref()?;
+        let secret = self.keys.all().last()?.secret_bytes();
         let mut indexes = std::collections::BTreeSet::new();
         let mut round = 0u64;
         while (indexes.len() as u64) < count.min(max) {

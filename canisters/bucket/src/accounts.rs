@@ -1,13 +1,13 @@
 //! What the bucket knows of its users: the bytes that the index has leased to it for each, and what of
 //! them is spent, freed, or promised to open uploads.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::Cell};
 
 use candid::Principal;
 use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
 use openstorage_escrow::{Account as Escrow, Counters};
 use openstorage_types::{
-    channel::{LeaseArgs, LeaseOk, UserCounters, UserUpserted},
+    channel::{LeaseArgs, LeaseOk, UserCounters, UserDeleted, UserUpserted},
     limits::LEASE_IDLE_MS,
 };
 
@@ -63,8 +63,33 @@ pub struct Learned {
     pub excess: u64,
 }
 
+/// The users' rows, the one that was used last at hand: a message looks at its caller's several times, and
+/// the next one is often the same user's.
+struct Rows {
+    map: StableBTreeMap<Principal, Account, Memory>,
+    latest: Cell<Option<(Principal, Account)>>,
+}
+
+impl Rows {
+    fn get(&self, user: &Principal) -> Option<Account> {
+        if let Some((latest, account)) = self.latest.get()
+            && latest == *user
+        {
+            return Some(account);
+        }
+        let account = self.map.get(user)?;
+        self.latest.set(Some((*user, account)));
+        Some(account)
+    }
+
+    fn insert(&mut self, user: Principal, account: Account) {
+        self.map.insert(user, account);
+        self.latest.set(Some((user, account)));
+    }
+}
+
 pub struct Accounts {
-    rows: StableBTreeMap<Principal, Account, Memory>,
+    rows: Rows,
     /// Users whose counters the index has not seen yet.
     changed: StableBTreeMap<Principal, (), Memory>,
     /// Users that are being removed.
@@ -100,7 +125,10 @@ impl Account {
 impl Accounts {
     pub fn open(memories: &Memories) -> Self {
         Self {
-            rows: StableBTreeMap::init(memories.get(memory::USERS)),
+            rows: Rows {
+                map: StableBTreeMap::init(memories.get(memory::USERS)),
+                latest: Cell::new(None),
+            },
             changed: StableBTreeMap::init(memories.get(memory::USERS_CHANGED)),
             dying: StableBTreeMap::init(memories.get(memory::USERS_DYING)),
             idle: StableBTreeMap::init(memories.get(memory::LEASES_IDLE)),
@@ -181,7 +209,23 @@ impl Accounts {
         if !self.is_newest(&user, incarnation) {
             return Learned::default();
         }
-        self.take(user, incarnation, byte_limit, Some(counters), now_ms, false)
+        let learned = self.take(user, incarnation, byte_limit, Some(counters), now_ms, false);
+        self.agreed(&user, &counters);
+        learned
+    }
+
+    /// The index is being asked. Should its answer get lost, with what it granted, the next batch brings the
+    /// counters to its mind again. True where no batch would have done so anyway.
+    pub fn asked(&mut self, user: &Principal) -> bool {
+        self.knows(user) && self.changed.insert(*user, ()).is_none()
+    }
+
+    /// The index has these counters: where they are what is here, it has nothing to hear.
+    pub fn agreed(&mut self, user: &Principal, counters: &Counters) {
+        let account = self.get(user);
+        if account.is_some_and(|account| account.escrow.counters == *counters) {
+            self.changed.remove(user);
+        }
     }
 
     /// What the index knows of a user, where that is more than is known here.
@@ -402,7 +446,12 @@ impl Accounts {
             account.is_noted = false;
             if account.used_ms + LEASE_IDLE_MS > now_ms {
                 self.note_idle(user, &mut account);
-            } else if account.confirmed == *self.doubts.get() && account.escrow.give_back() > 0 {
+            } else if account.confirmed != *self.doubts.get() {
+                // The next batch has the index confirm the lease: then it goes back.
+                self.changed.insert(user, ());
+                account.is_noted = true;
+                self.idle.insert((now_ms + LEASE_IDLE_MS, user), ());
+            } else if account.escrow.give_back() > 0 {
                 self.changed.insert(user, ());
             }
             self.rows.insert(user, account);
@@ -451,11 +500,24 @@ impl Accounts {
     /// Users in key order, from the first after `after`.
     pub fn after(&self, after: Principal) -> impl Iterator<Item = UserCounters> {
         use std::ops::Bound::{Excluded, Unbounded};
-        self.rows
-            .range((Excluded(after), Unbounded))
+        let map = &self.rows.map;
+        map.range((Excluded(after), Unbounded))
             .map(|entry| (*entry.key(), entry.value()))
             .filter(|(_, account)| account.life == Life::Living)
             .map(|(user, account)| told(user, &account))
+    }
+
+    /// Users that were deleted, in key order, from the first after `after`.
+    pub fn gone_after(&self, after: Principal) -> impl Iterator<Item = UserDeleted> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let map = &self.rows.map;
+        map.range((Excluded(after), Unbounded))
+            .map(|entry| (*entry.key(), entry.value()))
+            .filter(|(_, account)| account.life != Life::Living)
+            .map(|(user, account)| UserDeleted {
+                user,
+                incarnation: account.incarnation,
+            })
     }
 }
 

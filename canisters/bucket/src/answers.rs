@@ -5,10 +5,12 @@
 //! a blob, and HEAD, are certified together with the request's method: a node cannot serve the one for the
 //! other. Parts, 304 and 416 are the same under every reference to a blob, and carry nothing of it.
 
+use std::borrow::Cow;
+
 use openstorage_certtree::{Hash, fork, labeled, leaf};
+use openstorage_sha256::sha256;
 use openstorage_types::{BlobId, chunk_count, http::HttpResponse, limits::CHUNK_BYTES};
 use serde_bytes::ByteBuf;
-use sha2::{Digest, Sha256};
 
 use crate::{references::Reference, request::disposition};
 
@@ -52,65 +54,92 @@ const OF_BLOBS: [(&str, &str); 7] = [
     ),
 ];
 
+/// Those that an answer of 304 repeats (RFC 9110, section 15.4.5), and what lets a page of another origin
+/// read it.
+const OF_UNCHANGED: [(&str, &str); 3] = [OF_BLOBS[1], OF_BLOBS[2], OF_BLOBS[3]];
+
+/// Statuses of certified answers.
+const STATUSES: [u16; 5] = [200, 206, 304, 404, 416];
+
 const MISSING: &str = "The accessor has no such blob.\n";
 
 /// A header: the hashes of its name and its value.
 type Pair = [Hash; 2];
 
+/// A header of one answer.
+#[derive(Debug, Clone)]
+struct Field {
+    name: &'static str,
+    value: Cow<'static, str>,
+    name_hash: Hash,
+    /// None until somebody needs it.
+    value_hash: Option<Hash>,
+}
+
 /// An answer without its body.
 #[derive(Debug, Clone)]
 pub struct Head {
     pub status: u16,
-    pub headers: Vec<(String, String)>,
-    /// As the hash of a map wants them, not sorted yet.
-    pairs: Vec<Pair>,
+    status_pair: Pair,
+    fields: Vec<Field>,
 }
 
 impl Head {
     fn new(shapes: &Shapes, status: u16) -> Self {
-        let code = &[(status as u8) | 0x80, (status >> 7) as u8];
-        // A number is hashed as LEB128; status codes have two bytes.
-        let mut pairs = Vec::with_capacity(16);
-        pairs.push([shapes.status, sha256(code)]);
-        let headers = Vec::with_capacity(16);
+        let known = STATUSES.iter().position(|known| *known == status);
+        let known = known.expect("one of the statuses of certified answers");
         Self {
             status,
-            headers,
-            pairs,
+            status_pair: shapes.statuses[known],
+            fields: Vec::with_capacity(16),
         }
     }
 
-    fn with(mut self, name: &(&str, Hash), value: String) -> Self {
-        self.pairs.push([name.1, sha256(value.as_bytes())]);
-        self.headers.push((name.0.into(), value));
+    fn with(mut self, (name, name_hash): &(&'static str, Hash), value: String) -> Self {
+        self.fields.push(Field {
+            name,
+            value: value.into(),
+            name_hash: *name_hash,
+            value_hash: None,
+        });
         self
     }
 
     fn fixed(mut self, known: &[Known]) -> Self {
-        for Known { name, value, pair } in known {
-            self.pairs.push(*pair);
-            self.headers.push(((*name).into(), (*value).into()));
-        }
+        self.fields.extend(known.iter().map(|known| Field {
+            name: known.name,
+            value: known.value.into(),
+            name_hash: known.pair[0],
+            value_hash: Some(known.pair[1]),
+        }));
         self
     }
 
-    /// The hash under which a verifier looks for the answer with a body of this SHA-256.
-    fn hash(&self, body: &Hash) -> Hash {
-        let mut pairs = self.pairs.clone();
+    /// The hashes under which a verifier looks for the answer, one for each SHA-256 of a body.
+    fn hashes<const N: usize>(&self, bodies: [&Hash; N]) -> [Hash; N] {
+        let pairs = self.fields.iter().map(|field| {
+            let hash = || sha256(&[field.value.as_bytes()]);
+            [field.name_hash, field.value_hash.unwrap_or_else(hash)]
+        });
+        // As the hash of a map wants them.
+        let mut pairs: Vec<Pair> = pairs.chain([self.status_pair]).collect();
         pairs.sort_unstable();
-        let mut headers = Sha256::new();
-        for [name, value] in pairs {
-            headers.update(name);
-            headers.update(value);
-        }
-        let headers: Hash = headers.finalize().into();
-        sha256(&[headers, *body].concat())
+        let headers = sha256(&[pairs.as_flattened().as_flattened()]);
+        bodies.map(|body| sha256(&[&headers, body]))
+    }
+
+    fn hash(&self, body: &Hash) -> Hash {
+        let [hash] = self.hashes([body]);
+        hash
     }
 
     pub fn response(self, body: impl Into<Vec<u8>>) -> HttpResponse {
+        let fields = self.fields.into_iter();
         HttpResponse {
             status_code: self.status,
-            headers: self.headers,
+            headers: fields
+                .map(|field| (field.name.into(), field.value.into_owned()))
+                .collect(),
             body: ByteBuf::from(body.into()),
         }
     }
@@ -124,20 +153,22 @@ struct Known {
 
 impl Known {
     fn new(name: &'static str, value: &'static str) -> Self {
-        let pair = [header_name(name), sha256(value.as_bytes())];
+        let pair = [header_name(name), sha256(&[value.as_bytes()])];
         Self { name, value, pair }
     }
 }
 
 /// What never changes, hashed once after each upgrade.
 pub struct Shapes {
-    status: Hash,
+    /// Of the [`STATUSES`], in their order.
+    statuses: [Pair; STATUSES.len()],
     content_type: (&'static str, Hash),
     content_length: (&'static str, Hash),
     content_range: (&'static str, Hash),
     content_disposition: (&'static str, Hash),
     etag: (&'static str, Hash),
     of_blobs: Vec<Known>,
+    of_unchanged: Vec<Known>,
     of_missing: Vec<Known>,
     with_method: Known,
     answer_only: Known,
@@ -145,6 +176,10 @@ pub struct Shapes {
     head: Hash,
     leaf: Hash,
     nothing: Hash,
+    /// Of no bytes.
+    empty: Hash,
+    /// Of the answer of 404.
+    missing: Hash,
 }
 
 impl Shapes {
@@ -154,14 +189,18 @@ impl Shapes {
             let pairs = pairs.iter();
             pairs.map(|(name, value)| Known::new(name, value)).collect()
         };
-        Self {
-            status: sha256(b":ic-cert-status"),
+        let status = sha256(&[b":ic-cert-status"]);
+        let mut shapes = Self {
+            // A number is hashed as LEB128; these have two bytes.
+            statuses: STATUSES
+                .map(|code| [status, sha256(&[&[code as u8 | 0x80, (code >> 7) as u8]])]),
             content_type: name("Content-Type"),
             content_length: name("Content-Length"),
             content_range: name("Content-Range"),
             content_disposition: name("Content-Disposition"),
             etag: name("ETag"),
             of_blobs: fixed(&OF_BLOBS),
+            of_unchanged: fixed(&OF_UNCHANGED),
             of_missing: fixed(&[
                 ("Content-Type", "text/plain; charset=utf-8"),
                 ("Cache-Control", "no-store"),
@@ -175,8 +214,13 @@ impl Shapes {
             get: request_hash("GET"),
             head: request_hash("HEAD"),
             leaf: leaf(b""),
-            nothing: sha256(NOTHING.as_bytes()),
-        }
+            nothing: sha256(&[NOTHING.as_bytes()]),
+            empty: sha256(&[]),
+            missing: [0; 32],
+        };
+        let (head, body) = shapes.missing();
+        shapes.missing = head.hash(&sha256(&[body.as_bytes()]));
+        shapes
     }
 
     /// Above the answers that belong to one reference.
@@ -254,7 +298,9 @@ impl Shapes {
     }
 
     pub fn unchanged(&self, blob: &BlobId) -> Head {
-        self.of_blob(304, blob)
+        Head::new(self, 304)
+            .fixed(&self.of_unchanged)
+            .with(&self.etag, etag(blob))
             .fixed(std::slice::from_ref(&self.answer_only))
     }
 
@@ -281,13 +327,14 @@ impl Shapes {
         body: &Hash,
     ) -> [Hash; 2] {
         let first = self.first(blob, size, seen);
-        let empty = sha256(b"");
-        let head = match chunk_count(size) {
+        match chunk_count(size) {
             // The same headers.
-            1 => first.hash(&empty),
-            _ => self.head(blob, size, seen).hash(&empty),
-        };
-        [first.hash(body), head]
+            1 => first.hashes([body, &self.empty]),
+            _ => [
+                first.hash(body),
+                self.head(blob, size, seen).hash(&self.empty),
+            ],
+        }
     }
 
     pub fn part_hash(&self, blob: &BlobId, size: u64, index: u32, body: &Hash) -> Hash {
@@ -295,16 +342,15 @@ impl Shapes {
     }
 
     pub fn unchanged_hash(&self, blob: &BlobId) -> Hash {
-        self.unchanged(blob).hash(&sha256(b""))
+        self.unchanged(blob).hash(&self.empty)
     }
 
     pub fn unsatisfiable_hash(&self, blob: &BlobId, size: u64) -> Hash {
-        self.unsatisfiable(blob, size).hash(&sha256(b""))
+        self.unsatisfiable(blob, size).hash(&self.empty)
     }
 
     pub fn missing_hash(&self) -> Hash {
-        let (head, body) = self.missing();
-        head.hash(&sha256(body.as_bytes()))
+        self.missing
     }
 
     /// The digest of one answer under its hash.
@@ -327,15 +373,14 @@ pub fn etag(blob: &BlobId) -> String {
 }
 
 fn header_name(name: &str) -> Hash {
-    sha256(name.to_ascii_lowercase().as_bytes())
+    sha256(&[name.to_ascii_lowercase().as_bytes()])
 }
 
 /// Of a request of which only the method and the empty body count.
 fn request_hash(method: &str) -> Hash {
-    let map = sha256(&[sha256(b":ic-cert-method"), sha256(method.as_bytes())].concat());
-    sha256(&[map, sha256(b"")].concat())
-}
-
-pub fn sha256(bytes: &[u8]) -> Hash {
-    Sha256::digest(bytes).into()
+    let map = sha256(&[
+        &sha256(&[b":ic-cert-method"]),
+        &sha256(&[method.as_bytes()]),
+    ]);
+    sha256(&[&map, &sha256(&[])])
 }

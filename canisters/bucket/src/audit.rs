@@ -1,15 +1,126 @@
-//! Counts anew, from references and open uploads, what users' counters ought to say.
+//! Counts anew, from references and open uploads, what users' counters ought to say; and looks at all there
+//! is, for tests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use candid::Principal;
+use openstorage_blobstore::Damage;
 use openstorage_types::{
     BlobId,
     channel::{AuditArgs, AuditPage, AuditPageError, AuditPlace, AuditedUser, UserCounters},
     limits::AUDIT_ROWS_MAX,
 };
 
+use sha2::{Digest, Sha256};
+
 use crate::Bucket;
 
+/// All that a bucket holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// With their sizes.
+    pub blobs: BTreeMap<BlobId, u64>,
+    /// Blob, owner, accessor.
+    pub references: BTreeSet<(BlobId, Principal, Principal)>,
+    /// User, blob, and the size of the whole.
+    pub uploads: BTreeSet<(Principal, BlobId, u64)>,
+    /// No reference may name these any more.
+    pub accessors_deleted: BTreeSet<Principal>,
+}
+
+/// What in a bucket cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contradiction {
+    /// Bytes are lost, or taken twice.
+    Store(Damage),
+    /// Bytes that belong to neither a blob nor an upload.
+    Slots { used: u64, owned: u64 },
+    /// The bytes of a blob do not hash to its id, or are not as many as is said.
+    Bytes(BlobId),
+    /// A blob is said to have so many references, and has others: 0 where there is no such blob.
+    References {
+        blob: BlobId,
+        said: u64,
+        counted: u64,
+    },
+    /// So many bytes are said to be stored and reserved.
+    Totals {
+        said: (u64, u64),
+        counted: (u64, u64),
+    },
+}
+
 impl Bucket {
+    /// Looks at every byte, and lists what there is. No message could: for tests, on an image of the memory.
+    pub fn inventory(&self) -> Result<Inventory, Contradiction> {
+        self.store.audit().map_err(Contradiction::Store)?;
+        let references: BTreeSet<_> = self.references.all().collect();
+        let mut counted = BTreeMap::<BlobId, u64>::new();
+        for (blob, ..) in &references {
+            *counted.entry(*blob).or_default() += 1;
+        }
+        let mut blobs = BTreeMap::new();
+        for entry in self.blobs.iter() {
+            let (blob, stored) = (BlobId(*entry.key()), entry.value());
+            let mut hash = Sha256::new();
+            let read = self
+                .store
+                .read(stored.slot, 0, stored.size, |bytes| hash.update(bytes));
+            let is_whole = self.store.size(stored.slot) == Some(stored.size);
+            if read.is_none() || !is_whole || <[u8; 32]>::from(hash.finalize()) != blob.0 {
+                return Err(Contradiction::Bytes(blob));
+            }
+            let counted = counted.remove(&blob).unwrap_or(0);
+            let said = stored.references;
+            if counted == 0 || counted != said {
+                return Err(Contradiction::References {
+                    blob,
+                    said,
+                    counted,
+                });
+            }
+            blobs.insert(blob, stored.size);
+        }
+        if let Some((blob, counted)) = counted.pop_first() {
+            let said = 0;
+            return Err(Contradiction::References {
+                blob,
+                said,
+                counted,
+            });
+        }
+        let sessions: Vec<_> = self.uploads.all().collect();
+        let slots = sessions
+            .iter()
+            .filter(|(.., session)| session.slot.is_some());
+        let (used, owned) = (self.store.len(), blobs.len() as u64 + slots.count() as u64);
+        if used != owned {
+            return Err(Contradiction::Slots { used, owned });
+        }
+        let uploads: BTreeSet<_> = sessions
+            .iter()
+            .map(|(user, blob, session)| (*user, *blob, session.size))
+            .collect();
+        let totals = self.totals();
+        let said = (totals.bytes_stored, totals.bytes_reserved);
+        let counted = (
+            blobs.values().sum(),
+            uploads.iter().map(|(.., size)| *size).sum(),
+        );
+        if said != counted {
+            return Err(Contradiction::Totals { said, counted });
+        }
+        Ok(Inventory {
+            blobs,
+            references,
+            uploads,
+            accessors_deleted: self.accessors_deleted.iter().map(|it| *it.key()).collect(),
+        })
+    }
+
     /// One page: so many users, or so many of one user's blobs, as a message may count.
     pub fn audit(&self, caller: &Principal, args: &AuditArgs) -> Result<AuditPage, AuditPageError> {
         if *caller != self.index() {
@@ -84,3 +195,27 @@ impl Bucket {
         }
     }
 }
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(damage) => write!(f, "{damage}"),
+            Self::Slots { used, owned } => write!(
+                f,
+                "{used} slots are taken, and blobs and uploads have {owned}"
+            ),
+            Self::Bytes(blob) => write!(f, "the bytes of {blob} are not what its id says"),
+            Self::References {
+                blob,
+                said,
+                counted,
+            } => write!(f, "{blob} has {counted} references, and {said} are said"),
+            Self::Totals { said, counted } => write!(
+                f,
+                "{counted:?} bytes are stored and reserved, and {said:?} are said"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Contradiction {}

@@ -18,11 +18,12 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use candid::Principal;
 use ic_stable_structures::StableBTreeMap;
 use openstorage_certtree::{Content, Forest, Hash, NONE, Tree, Witness, labeled, path_to_cbor};
+use openstorage_sha256::sha256;
 use openstorage_types::{BlobId, chunk_count};
 
 use crate::{
     Stored,
-    answers::{Shapes, pair, sha256},
+    answers::{Shapes, pair},
     memory::{self, Memories, Memory},
     references::Reference,
 };
@@ -91,7 +92,7 @@ impl Certify {
         if self.parts.contains_key(&(slot, index)) {
             return;
         }
-        let body = sha256(bytes);
+        let body = sha256(&[bytes]);
         if index == 0 {
             self.parts.insert((slot, index), body);
             return;
@@ -174,6 +175,13 @@ impl Certify {
                 .insert(top, name.as_bytes(), Content::Tree(tree)),
         };
         self.forest.set_top(top);
+    }
+
+    /// Whether an accessor sees a blob: the trees hold just those.
+    pub fn shows(&self, accessor: &Principal, blob: &BlobId) -> bool {
+        let tree = self.accessor(self.forest.top(), &accessor.to_text());
+        let label = blob.to_string();
+        self.forest.get(tree, label.as_bytes()).is_some()
     }
 
     fn accessor(&self, top: Tree, name: &str) -> Tree {

@@ -20,7 +20,10 @@ use crate::{
     answers::{EXPRESSION, Head, NOTHING, etag},
     certify::{OPERATORS, RANGES, Shown},
     references::Reference,
-    request::{ByteRange, byte_range, matches_etag, parse_path, parse_query, part_of},
+    request::{
+        ByteRange, URL_BYTES_MAX, byte_range, matches_etag, parse_path, parse_query, part_of,
+        wanted_range,
+    },
 };
 
 /// An answer; the bytes of a blob still lie where they are stored.
@@ -72,6 +75,10 @@ impl Bucket {
             response.headers.push(allowed);
             return response.into();
         }
+        // Before anything walks through it.
+        if request.url.len() > URL_BYTES_MAX {
+            return refusal().into();
+        }
         let (path, query) = match request.url.split_once('?') {
             Some((path, query)) => (path, query),
             None => (request.url.as_str(), ""),
@@ -97,11 +104,7 @@ impl Bucket {
                 let response = head.response(body);
                 self.uncertified(response, RANGES, certificate).into()
             }
-            Err(None) => text(
-                401,
-                "A blob is opened by /{accessor_id}/{blob_id}?token=… with a valid token.\n",
-            )
-            .into(),
+            Err(None) => refusal().into(),
         }
     }
 
@@ -143,7 +146,7 @@ impl Bucket {
         let shapes = &self.certify.shapes;
         let (blob, size) = (&sight.blob, sight.stored.size);
         let in_parts = chunk_count(size) > 1;
-        let range = request.header("Range").filter(|_| in_parts && !is_head);
+        let range = range_of(request, blob).filter(|_| in_parts && !is_head);
         // A blob of one part is served whole: a server may ignore ranges.
         let (shown, head) = if is_known(request, blob) {
             (Shown::Unchanged, shapes.unchanged(blob))
@@ -212,7 +215,7 @@ impl Bucket {
             return self.uncertified(response, RANGES, certificate).into();
         }
         let whole = |status| shapes.shown(status, blob, &sight.seen);
-        let range = request.header("Range").filter(|_| !is_head);
+        let range = range_of(request, blob).filter(|_| !is_head);
         let range = range.map_or(ByteRange::Ignored, |range| byte_range(range, size));
         let (head, bytes): (Head, _) = match range {
             ByteRange::Unsatisfiable => {
@@ -311,6 +314,19 @@ const CERTIFICATE: &str = "IC-Certificate";
 fn is_known(request: &HttpRequest, blob: &BlobId) -> bool {
     let tags = request.header("If-None-Match");
     tags.is_some_and(|tags| matches_etag(tags, &etag(blob)))
+}
+
+/// The same whatever is wrong.
+fn refusal() -> HttpResponse {
+    text(
+        401,
+        "A blob is opened by /{accessor_id}/{blob_id}?token=… with a valid token.\n",
+    )
+}
+
+fn range_of<'a>(request: &'a HttpRequest, blob: &BlobId) -> Option<&'a str> {
+    let [range, if_range] = ["Range", "If-Range"].map(|name| request.header(name));
+    wanted_range(range, if_range, &etag(blob))
 }
 
 fn text(status_code: u16, body: &str) -> HttpResponse {

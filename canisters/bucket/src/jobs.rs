@@ -1,11 +1,15 @@
 //! What the bucket does by itself. One timer, armed only while there is something to do; each turn does a
 //! bounded slice of each job.
 
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
 
 use candid::{CandidType, Principal};
 use data_bucket::Outgoing;
 use ic_cdk::call::{Call, Error};
+use ic_cdk_timers::TimerId;
 use openstorage_canister::outstanding;
 use openstorage_types::channel::{EventsError, EventsOk};
 
@@ -16,8 +20,8 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 thread_local! {
-    /// When the timer fires, in milliseconds since 1970; none where it is not armed.
-    static ARMED: Cell<Option<u64>> = const { Cell::new(None) };
+    /// The timer, and when it fires, in milliseconds since 1970; none where it is not armed.
+    static ARMED: RefCell<Option<(TimerId, u64)>> = const { RefCell::new(None) };
     /// A call of the jobs is under way; its end wakes them again.
     static CALLING: Cell<bool> = const { Cell::new(false) };
     static RETRY: Cell<Duration> = const { Cell::new(RETRY_MIN) };
@@ -25,27 +29,39 @@ thread_local! {
     static CALM_UNTIL: Cell<u64> = const { Cell::new(0) };
 }
 
-/// After an installation or an upgrade: no timer and no call has outlived it.
-pub fn start() {
-    forget();
-    wake();
-}
-
-/// Whatever was armed or under way is over.
+/// After a restored snapshot: whatever was armed or under way is over. The system has forgotten the timer, which the
+/// heap remembers; so it is told that one is due.
 pub fn forget() {
-    ARMED.set(None);
+    disarm();
     CALLING.set(false);
+    ic_cdk::api::global_timer_set(ic_cdk::api::time());
 }
 
 /// Arms the timer for the next thing to do, if there is any. Cheap; called by every update.
 pub fn wake() {
-    let Some(at_ms) = next_ms() else { return };
-    if ARMED.get().is_some_and(|armed| armed <= at_ms) {
+    let now_ms = now().ms;
+    let Some(at_ms) = next_ms().map(|at_ms| at_ms.max(now_ms)) else {
+        return;
+    };
+    let armed = ARMED.with_borrow(|armed| armed.as_ref().map(|(_, at_ms)| *at_ms));
+    if armed.is_some_and(|armed| (now_ms..=at_ms).contains(&armed)) {
         return;
     }
-    ARMED.set(Some(at_ms));
-    let delay = Duration::from_millis(at_ms.saturating_sub(now().ms));
-    ic_cdk_timers::set_timer(delay, turn());
+    disarm();
+    let delay = Duration::from_millis(at_ms - now_ms);
+    let timer = ic_cdk_timers::set_timer(delay, turn());
+    ARMED.set(Some((timer, at_ms)));
+    // A timer in the past does not go off any more: its message trapped, or was refused while the canister
+    // was stopping or out of cycles. The library takes the system's timer for set as long as it has not.
+    if armed.is_some_and(|armed| armed < now_ms) {
+        ic_cdk::api::global_timer_set(ic_cdk::api::time());
+    }
+}
+
+fn disarm() {
+    if let Some((timer, _)) = ARMED.take() {
+        ic_cdk_timers::clear_timer(timer);
+    }
 }
 
 /// When there is something to do.
@@ -54,9 +70,16 @@ fn next_ms() -> Option<u64> {
     let may_call = !CALLING.get();
     let call_ms = CALM_UNTIL.get().max(now_ms);
     with(|bucket| {
-        let slices = bucket.is_verifying() || bucket.is_deleting() || bucket.is_deleting_users();
+        let slices = bucket.is_verifying()
+            || bucket.is_deriving()
+            || bucket.is_deleting()
+            || bucket.is_deleting_users();
         let slices = slices.then_some(now_ms);
-        let calls = (may_call && (!bucket.has_secret() || bucket.has_news())).then_some(call_ms);
+        let call_for_ms = match bucket.has_news() {
+            true => 0,
+            false => bucket.secret_due_ms(),
+        };
+        let calls = may_call.then_some(call_ms.max(call_for_ms));
         let lapses = [bucket.next_expiry_ms(), bucket.next_idle_ms()];
         lapses.into_iter().chain([slices, calls]).flatten().min()
     })
@@ -67,6 +90,7 @@ async fn turn() {
     crate::observe_cycles();
     update(|bucket| {
         bucket.verify_slice(now());
+        bucket.derive_slice();
         bucket.delete_slice(now());
         bucket.delete_user_slice(now());
         bucket.expire(now());
@@ -88,15 +112,15 @@ async fn turn() {
     wake();
 }
 
-/// Draws the secret, else tells the index what is new. False when that failed.
+/// Draws the key that is due, else tells the index what is new. False when that failed.
 async fn call() -> bool {
-    if !with(|bucket| bucket.has_secret()) {
+    if with(|bucket| bucket.secret_due_ms()) <= now().ms {
         let random: Option<Vec<u8>> = ask(Principal::management_canister(), "raw_rand", &()).await;
         update(|_| ());
         let Some(secret) = random.and_then(|bytes| bytes.try_into().ok()) else {
             return false;
         };
-        with(|bucket| bucket.set_secret(secret));
+        update(|bucket| bucket.set_secret(secret, now()));
         return true;
     }
     let version = now().version;

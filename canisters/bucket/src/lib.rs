@@ -9,24 +9,30 @@
 //! | `refer` | references come and go; a blob lives as long as it has one |
 //! | `read` | what a caller or a token may see |
 //! | `http` | blobs, status and metrics for browsers |
+//! | `gateway` | the Candid of that, where it would cost more than all else |
 //! | `request` | what a browser asks for, read piece by piece |
 //! | `answers` | the answers that are certified: headers and hashes |
 //! | `certify` | the tree that a gateway verifies them with |
 //! | `sync` | events to and from the index |
 //! | `users` | leases, recalls, deletions of users |
-//! | `access` | the secret, the issuers, the check of tokens |
+//! | `access` | the issuers, what is shared with each, the check of tokens |
+//! | `keys` | the bucket's own keys and their versions |
 //! | `accounts`, `uploads`, `references` | the tables |
 //! | `audit` | the counters, counted anew |
 //! | `operation` | version, cycles, and whether the index has closed the bucket |
 //! | `memory` | where the tables lie |
+//! | `mutants` | bugs on purpose, in builds for the simulation only |
 
 mod access;
 mod accounts;
 mod answers;
 mod audit;
 mod certify;
+mod gateway;
 mod http;
+mod keys;
 mod memory;
+mod mutants;
 mod operation;
 mod push;
 mod read;
@@ -48,18 +54,22 @@ use openstorage_channel::{Log, Watch};
 use openstorage_types::{
     BlobId,
     bucket::{BucketStatus, InitArgs, VERSION},
-    channel::LeaseArgs,
+    channel::{LeaseArgs, RevokeKeyError, RotateKeyError},
     limits::BUCKET_BYTES_MAX,
 };
 use serde::{Deserialize, Serialize};
 
 use access::Access;
 use accounts::Accounts;
+pub use audit::{Contradiction, Inventory};
 use certify::Certify;
+pub use gateway::Gateway;
 pub use http::Answer;
 use memory::{Memories, Memory};
+use mutants::Mutant;
 use openstorage_canister::{Row, lines::Lines};
 use operation::Operation;
+pub use push::Chunk;
 pub use read::Part;
 use references::References;
 use sync::Cursors;
@@ -94,6 +104,8 @@ impl<E> From<E> for Stop<E> {
 struct Config {
     index: Principal,
     bytes_max: u64,
+    #[cfg(feature = "mutants")]
+    mutant: Option<u32>,
 }
 
 /// Four numbers of 8 bytes, little-endian, in the order of the fields: written with almost every message.
@@ -208,10 +220,14 @@ impl Bucket {
         let config = args.map(|args| Config {
             index: args.index,
             bytes_max: args.bytes_max.unwrap_or(BUCKET_BYTES_MAX),
+            #[cfg(feature = "mutants")]
+            mutant: args.mutant,
         });
         let nobody = Config {
             index: Principal::anonymous(),
             bytes_max: 0,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         };
         let cell = |id| memories.get(id);
         // First, before anything is read that a newer version may have written.
@@ -261,13 +277,48 @@ impl Bucket {
     }
 
     pub fn has_secret(&self) -> bool {
-        self.access.has_secret()
+        !self.access.keys.is_empty()
     }
 
-    /// 32 random bytes for the bucket's key, once.
-    pub fn set_secret(&mut self, random: [u8; 32]) {
-        self.access.set_secret(random);
+    /// When 32 random bytes are needed for a new key, in milliseconds since 1970; 0 for at once.
+    pub fn secret_due_ms(&self) -> u64 {
+        self.access.keys.due_ms()
+    }
+
+    /// 32 random bytes for the key that is due; later ones are of no use.
+    pub fn set_secret(&mut self, random: [u8; 32], now: Now) {
+        if self.access.keys.add(random, now.ms) {
+            self.derive_slice();
+        }
+    }
+
+    /// A new key is not told before all issuers share one with it.
+    pub fn is_deriving(&self) -> bool {
+        self.access.keys.derived_until().is_some()
+    }
+
+    /// Computes some of what a new key shares with issuers.
+    pub fn derive_slice(&mut self) {
+        self.report_due |= self.access.derive_slice();
+    }
+
+    /// A new key is drawn soon, by a controller's wish; tokens under the one before are believed until the last
+    /// of them has lapsed.
+    pub fn rotate_key(&mut self, is_controller: bool, now: Now) -> Result<(), RotateKeyError> {
+        if !is_controller {
+            return Err(RotateKeyError::NotAuthorized);
+        }
+        self.access.keys.want(now.ms)
+    }
+
+    /// Tokens under a replaced version of the key are believed no longer, by a controller's wish.
+    pub fn revoke_key(&mut self, is_controller: bool, version: u16) -> Result<(), RevokeKeyError> {
+        if !is_controller {
+            return Err(RevokeKeyError::NotAuthorized);
+        }
+        self.access.keys.revoke(version)?;
         self.report_due = true;
+        Ok(())
     }
 
     /// What the subnet is to certify: all that browsers are shown. It must be told after every change, and
@@ -276,17 +327,11 @@ impl Bucket {
         self.certify.root()
     }
 
-    /// An accessor may see a blob in another way than before, or no more.
-    fn recertify(&mut self, blob: &BlobId, accessor: &Principal) {
-        let seen = self.references.seen(blob, accessor);
-        let stored = self.stored(blob);
-        let seen = seen.as_ref().zip(stored.as_ref());
-        self.certify.set(accessor, blob, seen);
-    }
-
     /// Gives the bytes of a slot back.
     fn drop_slot(&mut self, slot: u64) {
-        self.store.remove(slot);
+        if !self.is_mutant(Mutant::SlotKept) {
+            self.store.remove(slot);
+        }
         self.certify.drop_slot(slot);
     }
 
@@ -324,7 +369,7 @@ impl Bucket {
             bytes_reserved: totals.bytes_reserved,
             bytes_free: self.bytes_free(),
             events_unsent: self.events_unsent(),
-            key: self.access.public(),
+            key: self.access.keys.public(),
             version: VERSION,
             closed: self.operation.is_closed(),
         }

@@ -9,8 +9,8 @@ use std::{
     marker::PhantomData,
 };
 
-use candid::{CandidType, Principal, candid_method, encode_one};
-use data_bucket::{Answer, Bucket, Now, Stop};
+use candid::{CandidType, Principal, candid_method};
+use data_bucket::{Answer, Bucket, Chunk, Gateway, Now, Stop};
 use ic_cdk::{
     api::{
         CanisterStatusCode, canister_self, canister_version, certified_data_set, data_certificate,
@@ -26,14 +26,13 @@ use openstorage_types::{
     bucket::*,
     channel::{
         AuditArgs, AuditPage, AuditPageError, EventsArgs, EventsError, EventsOk, LeaseArgs,
-        LeaseError, LeaseOk, RecallArgs, RecallError, UserCounters,
+        LeaseError, LeaseOk, RecallArgs, RecallError, RevokeKeyError, RotateKeyError, UserCounters,
     },
     http::{HttpRequest, HttpResponse},
     index::Allowance,
     limits::{INGRESS_BYTES_MAX, UNKNOWN_CALLER_BYTES_MAX},
 };
 use serde::de::DeserializeOwned;
-use serde_bytes::ByteBuf;
 
 /// Callers whose allowance may be asked for at the same time.
 const LEASES_IN_FLIGHT_MAX: usize = 100;
@@ -44,6 +43,7 @@ thread_local! {
     static BUCKET: RefCell<Option<Bucket>> = const { RefCell::new(None) };
     /// Users for whom the index is being asked. An upgrade forgets them together with the calls.
     static LEASES: RefCell<BTreeSet<Principal>> = const { RefCell::new(BTreeSet::new()) };
+    static GATEWAY: Gateway = Gateway::default();
     /// What the subnet was told to certify. An upgrade forgets it here and there.
     static CERTIFIED: Cell<Option<[u8; 32]>> = const { Cell::new(None) };
 }
@@ -78,9 +78,18 @@ pub(crate) fn now() -> Now {
     }
 }
 
-/// The bytes of a chunk come on top of the budget.
+/// Batches of events are as long as chunks.
 fn decode<T: CandidType + DeserializeOwned>(bytes: Vec<u8>) -> T {
     openstorage_canister::decode(&bytes, INGRESS_BYTES_MAX as usize)
+}
+
+fn encode<T: CandidType + 'static>(reply: T) -> Vec<u8> {
+    openstorage_canister::encode(&reply)
+}
+
+fn decode_request(bytes: Vec<u8>) -> HttpRequest {
+    let request = GATEWAY.with(|gateway| gateway.read(&bytes));
+    request.unwrap_or_else(|| decode(bytes))
 }
 
 /// Notes the cycles that reports tell of.
@@ -115,8 +124,21 @@ fn open(args: Option<InitArgs>) {
     let mut bucket = Bucket::open(DefaultMemoryImpl::default(), canister_self(), args);
     bucket.note(now().ms, &format!("version {VERSION} begins"));
     BUCKET.set(Some(bucket));
+    // Made here, and not in each query, which forgets it.
+    GATEWAY.with(|_| ());
     update(|_| ());
-    jobs::start();
+    prepare_replies();
+    jobs::wake();
+}
+
+/// What queries answer with: what a query keeps is lost. And the answer to a deletion.
+fn prepare_replies() {
+    openstorage_canister::encode(&ReadChunkAnswer::Ok(ReadChunkOk {
+        bytes: vec![].into(),
+        mime_type: String::new(),
+        size: 0,
+    }));
+    openstorage_canister::encode(&Ok::<(), RemoveBlobReferenceError>(()));
 }
 
 #[inspect_message]
@@ -124,7 +146,7 @@ fn inspect_message() {
     let caller = msg_caller();
     let method = ic_cdk::api::msg_method_name();
     let is_call_of_canisters = method.starts_with("c2c_");
-    let is_small = ic_cdk::api::msg_arg_data().len() <= UNKNOWN_CALLER_BYTES_MAX;
+    let is_small = ic0::msg_arg_data_size() <= UNKNOWN_CALLER_BYTES_MAX;
     let is_welcome = is_small || with(|bucket| bucket.knows(&caller));
     if caller != Principal::anonymous() && !is_call_of_canisters && is_welcome {
         ic_cdk::api::accept_message();
@@ -134,9 +156,11 @@ fn inspect_message() {
 // Where an argument is decoded within a budget, ic_cdk takes it for bytes: such a method is hidden from it
 // and shown to Candid here.
 
-#[update(decode_with = "decode", hidden = true)]
-#[candid_method(update)]
-async fn push_chunk(args: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> {
+/// The bytes of a chunk come on top of the budget; they are written to their place from where they arrived.
+#[update(encode_with = "encode", hidden = true)]
+async fn push_chunk() -> Result<PushChunkOk, PushChunkError> {
+    let argument = argument();
+    let args: Chunk = openstorage_canister::decode(&argument, INGRESS_BYTES_MAX as usize);
     let caller = msg_caller();
     let answer = with_allowance(caller, |bucket| bucket.push_chunk(caller, &args, now()));
     answer.await.unwrap_or_else(|failed| {
@@ -149,10 +173,20 @@ async fn push_chunk(args: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> 
 }
 
 /// Another name for `push_chunk`.
-#[update(decode_with = "decode", hidden = true)]
-#[candid_method(update)]
-async fn upload_chunk(args: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> {
-    push_chunk(args).await
+#[update(encode_with = "encode", hidden = true)]
+async fn upload_chunk() -> Result<PushChunkOk, PushChunkError> {
+    push_chunk().await
+}
+
+/// The message's argument. What `ic_cdk` reads it into is filled with zeros first: one instruction more for
+/// each byte.
+fn argument() -> Vec<u8> {
+    let len = ic0::msg_arg_data_size();
+    let mut bytes = Vec::with_capacity(len);
+    ic0::msg_arg_data_copy_uninit(&mut bytes.spare_capacity_mut()[..len], 0);
+    // SAFETY: so many were just written.
+    unsafe { bytes.set_len(len) };
+    bytes
 }
 
 #[query(decode_with = "decode", hidden = true)]
@@ -161,7 +195,7 @@ fn upload_status(args: UploadArgs) -> Result<UploadStatus, UploadError> {
     with(|bucket| bucket.upload_status(&msg_caller(), &args.blob_id))
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn abort_upload(args: UploadArgs) -> Result<(), UploadError> {
     let aborted = update(|bucket| bucket.abort_upload(&msg_caller(), &args.blob_id, now()));
@@ -183,7 +217,7 @@ async fn ensure_registered() -> Result<(), EnsureRegisteredError> {
     }
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 async fn add_blob_reference(
     args: AddBlobReferenceArgs,
@@ -201,7 +235,7 @@ async fn add_blob_reference(
     })
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
     let removed = update(|bucket| bucket.remove_blob_reference(msg_caller(), &args, now()));
@@ -210,7 +244,7 @@ fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlob
 }
 
 /// Another name for `remove_blob_reference`.
-#[update(decode_with = "decode", hidden = true)]
+#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn delete_blob(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
     remove_blob_reference(args)
@@ -242,8 +276,8 @@ fn read_chunk(args: ReadChunkArgs) -> PhantomData<ReadChunkAnswer> {
                 bucket.read_part(&part, ic0::msg_reply_data_append);
             }
             Err(error) => {
-                let answer = encode_one(ReadChunkAnswer::Err(error));
-                ic0::msg_reply_data_append(&answer.expect("an error has a Candid form"));
+                let answer = openstorage_canister::encode(&ReadChunkAnswer::Err(error));
+                ic0::msg_reply_data_append(&answer);
             }
         },
     );
@@ -252,7 +286,7 @@ fn read_chunk(args: ReadChunkArgs) -> PhantomData<ReadChunkAnswer> {
 }
 
 /// As [`read_chunk`], the bytes come straight from where they lie.
-#[query(manual_reply = true, decode_with = "decode", hidden = true)]
+#[query(manual_reply = true, decode_with = "decode_request", hidden = true)]
 #[candid_method(query)]
 fn http_request(request: HttpRequest) -> PhantomData<HttpResponse> {
     let certificate = data_certificate();
@@ -260,7 +294,7 @@ fn http_request(request: HttpRequest) -> PhantomData<HttpResponse> {
         let Answer { response, part } =
             bucket.http_request(&request, certificate.as_deref(), now());
         let len = part.map_or(0, |part| part.len);
-        let (head, tail) = around_body(&response, len);
+        let (head, tail) = GATEWAY.with(|gateway| gateway.write(&response, len));
         ic0::msg_reply_data_append(&head);
         if let Some(part) = part {
             bucket.read_part(&part, ic0::msg_reply_data_append);
@@ -271,39 +305,29 @@ fn http_request(request: HttpRequest) -> PhantomData<HttpResponse> {
     PhantomData
 }
 
-/// The Candid form of a response, before and after a body of `len` more bytes than it has. The body is the
-/// first of the fields, which come in the order of their hashes.
-fn around_body(response: &HttpResponse, len: u64) -> (Vec<u8>, Vec<u8>) {
-    if len == 0 {
-        return (
-            encode_one(response).expect("a response has a Candid form"),
-            vec![],
-        );
-    }
-    // Before the values stand the types, which are always the same.
-    let empty = HttpResponse {
-        status_code: 0,
-        headers: vec![],
-        body: ByteBuf::new(),
-    };
-    let encode = |response| encode_one(response).expect("a response has a Candid form");
-    let types = encode(&empty).len() - EMPTY_VALUES_BYTES;
-    let mut head = encode(response);
-    let tail = head.split_off(types + 1);
-    head.pop();
-    openstorage_canister::write_length(&mut head, len);
-    (head, tail)
-}
-
-/// Of a response without anything: two lengths, and a status code.
-const EMPTY_VALUES_BYTES: usize = 4;
-
 #[query]
 fn status() -> BucketStatus {
     with(|bucket| bucket.status())
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update]
+fn rotate_key() -> Result<(), RotateKeyError> {
+    let is_controller = ic_cdk::api::is_controller(&msg_caller());
+    let answer = update(|bucket| bucket.rotate_key(is_controller, now()));
+    jobs::wake();
+    answer
+}
+
+#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[candid_method(update)]
+fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
+    let is_controller = ic_cdk::api::is_controller(&msg_caller());
+    let answer = update(|bucket| bucket.revoke_key(is_controller, version));
+    jobs::wake();
+    answer
+}
+
+#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn c2c_set_closed(closed: bool) -> Result<(), SetClosedError> {
     let answer = update(|bucket| bucket.set_closed(&msg_caller(), closed, now()));
@@ -311,7 +335,7 @@ fn c2c_set_closed(closed: bool) -> Result<(), SetClosedError> {
     answer
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     observe_cycles();
@@ -320,7 +344,7 @@ fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     answer
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn c2c_recall(args: RecallArgs) -> Result<UserCounters, RecallError> {
     let answer = update(|bucket| bucket.recall(&msg_caller(), &args, now()));
@@ -328,7 +352,7 @@ fn c2c_recall(args: RecallArgs) -> Result<UserCounters, RecallError> {
     answer
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn c2c_audit(args: AuditArgs) -> Result<AuditPage, AuditPageError> {
     update(|bucket| bucket.audit(&msg_caller(), &args))
@@ -378,6 +402,7 @@ async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
         return Err(retry);
     };
     let index = with(|bucket| bucket.index());
+    let is_noted = update(|bucket| bucket.asks(&lease));
     let _outstanding = outstanding::begin();
     let reply = Call::bounded_wait(index, "c2c_lease")
         .with_arg(&lease)
@@ -386,6 +411,9 @@ async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
     let answer = reply
         .ok()
         .and_then(|reply| reply.candid::<Result<LeaseOk, LeaseError>>().ok());
+    if is_noted && matches!(answer, Some(Err(_))) {
+        update(|bucket| bucket.refused(&lease));
+    }
     match answer {
         Some(Ok(granted)) => {
             update(|bucket| bucket.leased(user, &granted, now()));
@@ -421,9 +449,26 @@ impl Drop for InFlight {
 
 fn main() {}
 
+/// As Candid sees the methods that read their argument themselves.
+#[cfg(test)]
+mod interface {
+    use super::*;
+
+    #[candid_method(update)]
+    fn push_chunk(_: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> {
+        unreachable!("nobody calls it")
+    }
+
+    #[candid_method(update)]
+    fn upload_chunk(_: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> {
+        unreachable!("nobody calls it")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candid::encode_one;
     use candid_parser::utils::{CandidSource, service_equal};
 
     #[test]
@@ -450,22 +495,6 @@ mod tests {
             let mut reply = before_blob(&answer(vec![]), len as u64);
             reply.extend_from_slice(&bytes);
             assert_eq!(reply, encode_one(answer(bytes)).unwrap());
-        }
-    }
-
-    #[test]
-    fn a_body_stands_between_the_types_and_the_headers() {
-        for len in [0, 1, 127, 128, 70_000] {
-            let response = |body: Vec<u8>| HttpResponse {
-                status_code: 206,
-                headers: vec![("A".into(), "b".into())],
-                body: body.into(),
-            };
-            let (mut reply, tail) = around_body(&response(vec![]), len as u64);
-            let bytes = vec![7; len];
-            reply.extend_from_slice(&bytes);
-            reply.extend_from_slice(&tail);
-            assert_eq!(reply, encode_one(response(bytes)).unwrap());
         }
     }
 }

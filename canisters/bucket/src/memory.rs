@@ -1,4 +1,5 @@
-//! Which part of stable memory holds what. A number is never used for something else later.
+//! Which part of stable memory holds what. A number is never used for something else later; 2 was the one secret
+//! of before there were versions of it.
 
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_segments::{SegmentMemory, Segments};
@@ -7,7 +8,6 @@ pub type Memory = SegmentMemory<DefaultMemoryImpl>;
 
 pub const CONFIG: u8 = 0;
 pub const TOTALS: u8 = 1;
-pub const SECRET: u8 = 2;
 pub const ISSUERS: u8 = 3;
 pub const USERS: u8 = 4;
 pub const USERS_CHANGED: u8 = 5;
@@ -38,6 +38,8 @@ pub const OPERATION: u8 = 30;
 pub const LINES: u8 = 31;
 pub const REVOCATIONS: u8 = 32;
 pub const INDEX_VERSION: u8 = 33;
+pub const KEYS: u8 = 34;
+pub const PAIRS: u8 = 35;
 pub const CERTIFIED: u8 = 40;
 pub const PARTS: u8 = 41;
 pub const PART_TREES: u8 = 42;

@@ -2,11 +2,11 @@
 
 use candid::Principal;
 use openstorage_blobstore::{Full, Progress, WriteError};
+use openstorage_sha256::sha256;
 use openstorage_types::{
     BlobId, ChunkRange, accessors_are_valid,
     bucket::{
-        GoneReason, PushChunkArgs, PushChunkError, PushChunkOk, UploadError, UploadState,
-        UploadStatus,
+        self, GoneReason, PushChunkError, PushChunkOk, UploadError, UploadState, UploadStatus,
     },
     chunk_count, chunk_len, is_file_name, is_mime_type,
     limits::{
@@ -14,9 +14,12 @@ use openstorage_types::{
         POSSESSION_CHUNKS_MAX,
     },
 };
-use sha2::{Digest, Sha256};
+use serde_bytes::Bytes;
 
-use crate::{Bucket, Now, Stop, Stored, accounts::Account, references::Named, uploads::Session};
+use crate::{
+    Bucket, Now, Stop, Stored, accounts::Account, mutants::Mutant, references::Named,
+    uploads::Session,
+};
 
 /// Bytes hashed in one message, besides the chunk that it brought: about 8 billion instructions of the
 /// 40 that a message may take.
@@ -26,6 +29,9 @@ const EXPIRED_PER_TURN: usize = 100;
 /// What a caller waits before it asks a bucket that has no secret yet.
 const SECRET_RETRY_MS: u64 = 1_000;
 
+/// The bytes stay where they arrived.
+pub type Chunk<'a> = bucket::PushChunk<&'a Bytes>;
+
 type Pushed = Result<PushChunkOk, PushChunkError>;
 
 impl Bucket {
@@ -34,7 +40,7 @@ impl Bucket {
     pub fn push_chunk(
         &mut self,
         caller: Principal,
-        args: &PushChunkArgs,
+        args: &Chunk,
         now: Now,
     ) -> Result<PushChunkOk, Stop<PushChunkError>> {
         if caller == Principal::anonymous() {
@@ -60,7 +66,7 @@ impl Bucket {
         &mut self,
         caller: Principal,
         account: &Account,
-        args: &PushChunkArgs,
+        args: &Chunk,
         now: Now,
     ) -> Result<PushChunkOk, Stop<PushChunkError>> {
         let known = self.uploads.get(&caller, &args.blob_id);
@@ -79,7 +85,7 @@ impl Bucket {
             }
         };
         session.slot = Some(slot);
-        let written = self.store.write(slot, args.chunk_index, &args.bytes);
+        let written = self.store.write(slot, args.chunk_index, args.bytes);
         if let Err(error) = written {
             if is_new {
                 self.store.remove(slot);
@@ -96,7 +102,7 @@ impl Bucket {
         }
         let (size, index) = (args.size, args.chunk_index);
         self.certify
-            .chunk(slot, &args.blob_id, size, index, &args.bytes);
+            .chunk(slot, &args.blob_id, size, index, args.bytes);
         if is_new {
             self.reserve(&caller, session.size, now);
         }
@@ -109,13 +115,13 @@ impl Bucket {
         &mut self,
         caller: Principal,
         account: &Account,
-        args: &PushChunkArgs,
+        args: &Chunk,
         known: Option<Session>,
         now: Now,
     ) -> Result<PushChunkOk, Stop<PushChunkError>> {
         let (blob, size) = (args.blob_id, args.size);
         let session = self.session(caller, account, args, known.clone(), now)?;
-        let digest = Sha256::digest(&args.bytes).into();
+        let digest = sha256(&[args.bytes]);
         if digest != blob.0 {
             match known {
                 Some(known) => {
@@ -129,7 +135,7 @@ impl Bucket {
             let actual = BlobId(digest);
             return Err(PushChunkError::HashMismatch { actual }.into());
         }
-        let put = self.store.put(&args.bytes, digest);
+        let put = self.store.put(args.bytes, digest);
         let slot = put.map_err(|Full| PushChunkError::StorageFull)?;
         if known.is_some() {
             self.uploads.remove(&caller, &blob);
@@ -141,7 +147,7 @@ impl Bucket {
             references: 0,
         };
         let accessors = self.living(&session);
-        self.refer(caller, &blob, stored, &accessors, now);
+        self.refer(caller, &blob, stored, false, &accessors, now);
         self.uploads.forget(&caller, &blob);
         Ok(STORED)
     }
@@ -152,7 +158,7 @@ impl Bucket {
         &self,
         caller: Principal,
         account: &Account,
-        args: &PushChunkArgs,
+        args: &Chunk,
         known: Option<Session>,
         now: Now,
     ) -> Result<Session, Stop<PushChunkError>> {
@@ -208,8 +214,8 @@ impl Bucket {
             return Err(PushChunkError::BucketFull { bytes_free }.into());
         }
         match account.shortage(user, size) {
-            Some(lease) => Err(Stop::Lease(lease)),
-            None => Ok(()),
+            Some(lease) if !self.is_mutant(Mutant::NotLeased) => Err(Stop::Lease(lease)),
+            _ => Ok(()),
         }
     }
 
@@ -282,7 +288,8 @@ impl Bucket {
                 }
             }
         };
-        self.refer(user, &blob, stored, &accessors, now);
+        let owner_has = stored.references > 0 && self.references.owner_has(&blob, &user);
+        self.refer(user, &blob, stored, owner_has, &accessors, now);
         Ok(STORED)
     }
 
@@ -291,7 +298,7 @@ impl Bucket {
         &mut self,
         caller: Principal,
         account: &Account,
-        args: &PushChunkArgs,
+        args: &Chunk,
         stored: Stored,
         now: Now,
     ) -> Result<PushChunkOk, Stop<PushChunkError>> {
@@ -305,7 +312,7 @@ impl Bucket {
                 self.drop_upload(&caller, &blob, session, GoneReason::Aborted, now);
             }
             let accessors: Vec<_> = named(args).collect();
-            self.refer(caller, &blob, stored, &accessors, now);
+            self.refer(caller, &blob, stored, true, &accessors, now);
             return Ok(STORED);
         }
         let needed = self.challenge(&blob, &caller, stored.size)?;
@@ -321,7 +328,7 @@ impl Bucket {
             self.uploads.remove(&caller, &blob);
             self.release(&caller, session.size);
             let accessors = self.living(&session);
-            self.refer(caller, &blob, stored, &accessors, now);
+            self.refer(caller, &blob, stored, false, &accessors, now);
             return Ok(STORED);
         }
         self.uploads.put(&caller, &blob, session);
@@ -336,7 +343,7 @@ impl Bucket {
     fn show(
         &mut self,
         caller: Principal,
-        args: &PushChunkArgs,
+        args: &Chunk,
         session: &mut Session,
         needed: &[u32],
         stored: Stored,
@@ -355,7 +362,7 @@ impl Bucket {
         if attempts_left == 0 {
             return Err(PushChunkError::ChunkMismatch { attempts_left });
         }
-        if !self.store.holds(stored.slot, index, &args.bytes) {
+        if !self.store.holds(stored.slot, index, args.bytes) {
             self.uploads.failed(&caller, &args.blob_id, now.ms);
             let attempts_left = attempts_left - 1;
             return Err(PushChunkError::ChunkMismatch { attempts_left });
@@ -553,7 +560,7 @@ fn left(needed: &[u32], shown: &[u32]) -> Vec<u32> {
     needed.filter(|index| !shown.contains(index)).collect()
 }
 
-fn named(args: &PushChunkArgs) -> impl Iterator<Item = Named> {
+fn named(args: &Chunk) -> impl Iterator<Item = Named> {
     args.accessor_ids.iter().map(|accessor_id| Named {
         accessor_id: *accessor_id,
         mime_type: args.mime_type.clone(),
@@ -562,7 +569,7 @@ fn named(args: &PushChunkArgs) -> impl Iterator<Item = Named> {
 }
 
 /// What can be said of a chunk without knowing anything else.
-fn check_form(args: &PushChunkArgs) -> Result<(), PushChunkError> {
+fn check_form(args: &Chunk) -> Result<(), PushChunkError> {
     if args.size > BLOB_BYTES_MAX {
         return Err(PushChunkError::BlobTooLarge {
             max: BLOB_BYTES_MAX,

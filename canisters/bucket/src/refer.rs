@@ -14,36 +14,44 @@ use openstorage_types::{
     limits::{ACCESSORS_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX},
 };
 
-use crate::{Bucket, Now, Stop, Stored, access::Wanted, references::Named};
+use crate::{Bucket, Now, Stop, Stored, access::Wanted, mutants::Mutant, references::Named};
 
 /// References removed in one turn of the deletion of an accessor.
 const REMOVED_PER_TURN: usize = 500;
 
 impl Bucket {
     /// Adds references of a user to a blob whose bytes are sealed; one that had none is stored from now on.
-    /// The user's allowance must be secured.
+    /// `owner_has` says whether the user has one already; if not, its allowance must be secured.
     pub(crate) fn refer(
         &mut self,
         owner: Principal,
         blob: &BlobId,
         stored: Stored,
+        owner_has: bool,
         accessors: &[Named],
         now: Now,
     ) {
         let mut stored = stored;
         let is_new = stored.references == 0;
-        if is_new || !self.references.owner_has(blob, &owner) {
+        if !owner_has {
             self.accounts.spend(&owner, stored.size);
         }
-        let mut number = self.totals().references_made;
-        let mut seen_by = Vec::new();
+        let first = self.totals().references_made;
+        let mut number = first;
+        // Accessors that see the blob for the first time; to others it looks as before.
+        let mut new_to = Vec::new();
         for named in accessors {
             let accessor_id = named.accessor_id;
-            // The first of a new blob is there under no key.
-            if stored.references > 0 && self.references.has(blob, &owner, &accessor_id) {
+            // The owner's first is not there; an accessor may be named twice.
+            let may_be_there = owner_has || number > first;
+            if may_be_there && self.references.has(blob, &owner, &accessor_id) {
                 continue;
             }
-            self.references.add(blob, owner, named, now.ms, number);
+            let is_new_to = stored.references == 0 || !self.certify.shows(&accessor_id, blob);
+            let reference = self.references.add(blob, owner, named, now.ms, number);
+            if is_new_to {
+                new_to.push((accessor_id, reference));
+            }
             let event = Reference {
                 blob_id: *blob,
                 size: stored.size,
@@ -54,9 +62,8 @@ impl Bucket {
             self.tell(kind::BLOB_REFERENCE_ADDED, &event, now);
             number += 1;
             stored.references += 1;
-            seen_by.push(accessor_id);
         }
-        if seen_by.is_empty() {
+        if number == first {
             return;
         }
         self.blobs.insert(blob.0, stored);
@@ -64,8 +71,9 @@ impl Bucket {
             totals.references_made = number;
             totals.bytes_stored += if is_new { stored.size } else { 0 };
         });
-        for accessor in &seen_by {
-            self.recertify(blob, accessor);
+        for (accessor, reference) in &new_to {
+            let seen = Some((reference, &stored));
+            self.certify.set(accessor, blob, seen);
         }
     }
 
@@ -80,14 +88,22 @@ impl Bucket {
         if !self.references.remove(blob, owner, accessor) {
             return;
         }
-        self.recertify(blob, accessor);
         let Some(mut stored) = self.stored(blob) else {
             return;
         };
         stored.references -= 1;
         let blob_gone = stored.references == 0;
+        let seen = match blob_gone {
+            true => None,
+            false => self.references.seen(blob, accessor),
+        };
+        let seen = seen.as_ref().map(|seen| (seen, &stored));
+        self.certify.set(accessor, blob, seen);
         if blob_gone || !self.references.owner_has(blob, owner) {
             self.accounts.free(owner, stored.size);
+            if self.is_mutant(Mutant::FreedTwice) {
+                self.accounts.free(owner, stored.size);
+            }
         }
         if blob_gone {
             self.blobs.remove(&blob.0);
@@ -145,12 +161,14 @@ impl Bucket {
             let accessor_id = *deleted;
             return Err(Error::AccessorDeleted { accessor_id }.into());
         }
-        let visible = self.references.seen(&args.blob_id, &args.from_accessor);
-        let stored = visible.and_then(|_| self.stored(&args.blob_id));
+        let blob = &args.blob_id;
+        let is_seen = self.certify.shows(&args.from_accessor, blob);
+        let stored = self.stored(blob).filter(|_| is_seen);
         let stored = stored.ok_or(Error::NotFound)?;
-        if !self.references.owner_has(&args.blob_id, &caller)
-            && let Some(lease) = self.accounts.shortage(&caller, stored.size)
-        {
+        // Mostly the caller forwards what is its own: that is found at once.
+        let owner_has = self.references.has(blob, &caller, &args.from_accessor)
+            || self.references.owner_has(blob, &caller);
+        if !owner_has && let Some(lease) = self.accounts.shortage(&caller, stored.size) {
             return Err(Stop::Lease(lease));
         }
         let named: Vec<_> = args
@@ -162,7 +180,7 @@ impl Bucket {
                 name: args.name.clone(),
             })
             .collect();
-        self.refer(caller, &args.blob_id, stored, &named, now);
+        self.refer(caller, blob, stored, owner_has, &named, now);
         Ok(BlobReference {
             blob_id: args.blob_id,
             bucket: self.access.own(),

@@ -147,7 +147,7 @@ impl References {
         self.rows.contains_key(&row(owner, &blob.0, accessor))
     }
 
-    /// Adds a reference that is not there, under a `number` that was never used before.
+    /// Adds a reference that is not there, under a `number` that was never used before, and returns it.
     pub fn add(
         &mut self,
         blob: &BlobId,
@@ -155,7 +155,7 @@ impl References {
         named: &Named,
         now_ms: u64,
         number: u64,
-    ) {
+    ) -> Reference {
         let reference = Reference {
             mime_type: named.mime_type.clone(),
             name: named.name.clone(),
@@ -163,9 +163,11 @@ impl References {
             number,
         };
         let accessor = &named.accessor_id;
-        self.rows.insert(row(&owner, &blob.0, accessor), reference);
+        let row = row(&owner, &blob.0, accessor);
+        self.rows.insert(row, reference.clone());
         self.by_accessor
             .insert(sight(accessor, &blob.0, number), owner);
+        reference
     }
 
     /// Whether there was such a reference.
@@ -228,6 +230,14 @@ impl References {
             blobs.push(BlobId(blob));
         }
         blobs
+    }
+
+    /// All of them: (blob, owner, accessor), in the order of owners.
+    pub fn all(&self) -> impl Iterator<Item = (BlobId, Principal, Principal)> {
+        self.rows.keys().map(|key| {
+            let blob = BlobId(blob_at(&key));
+            (blob, principal_at(&key), principal_at(&key[ACCESSOR_AT..]))
+        })
     }
 
     /// References that an accessor sees: (blob, owner), at most `max`.

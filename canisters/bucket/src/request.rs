@@ -3,12 +3,21 @@
 use candid::Principal;
 use openstorage_types::{BlobId, limits::CHUNK_BYTES};
 
+/// Bytes of a URL that is looked at: paths have 132, tokens 192, and gateways and caches add little.
+pub const URL_BYTES_MAX: usize = 1_024;
+
+/// Characters of the longest principal.
+const PRINCIPAL_CHARS_MAX: usize = 63;
+
 /// `/{accessor_id}/{blob_id}`, each in its one canonical form.
 pub fn parse_path(path: &str) -> Option<(Principal, BlobId)> {
     let (accessor, blob) = path.strip_prefix('/')?.split_once('/')?;
     let blob = blob.parse().ok()?;
-    let id = Principal::from_text(accessor).ok()?;
-    (id.to_text() == accessor).then_some((id, blob))
+    // Read in upper case too, but else in the canonical form only.
+    let is_short = accessor.len() <= PRINCIPAL_CHARS_MAX;
+    let is_canonical = is_short && !accessor.bytes().any(|byte| byte.is_ascii_uppercase());
+    let id = is_canonical.then(|| Principal::from_text(accessor))?;
+    Some((id.ok()?, blob))
 }
 
 /// The one token of a query.
@@ -58,6 +67,17 @@ pub fn byte_range(range: &str, size: u64) -> ByteRange {
         None | Some(0) => ByteRange::Unsatisfiable,
         Some(len) => ByteRange::Bytes { from, len },
     }
+}
+
+/// The range that a request asks for; none where its `If-Range` names other content than `etag` does, so that a
+/// client that has the start of something else gets all of it anew. The comparison is the strong one, and a date
+/// never matches: no answer has one.
+pub fn wanted_range<'a>(
+    range: Option<&'a str>,
+    if_range: Option<&str>,
+    etag: &str,
+) -> Option<&'a str> {
+    range.filter(|_| if_range.is_none_or(|tag| tag.trim() == etag))
 }
 
 /// Digits only. What is larger than any size reads as the largest number.
@@ -146,6 +166,19 @@ mod tests {
         for unknown in ["", "a", "\"b\"", "\"A\""] {
             assert!(!matches_etag(unknown, "\"a\""), "{unknown}");
         }
+    }
+
+    #[test]
+    fn a_range_of_other_content_is_not_wanted() {
+        let range = Some("bytes=0-1");
+        for matching in [None, Some("\"a\""), Some(" \"a\" ")] {
+            assert_eq!(wanted_range(range, matching, "\"a\""), range);
+        }
+        let date = "Wed, 21 Oct 2015 07:28:00 GMT";
+        for other in ["", "a", "\"b\"", "W/\"a\"", "*", "\"a\", \"b\"", date] {
+            assert_eq!(wanted_range(range, Some(other), "\"a\""), None, "{other}");
+        }
+        assert_eq!(wanted_range(None, None, "\"a\""), None);
     }
 
     #[test]

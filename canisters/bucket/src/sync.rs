@@ -6,8 +6,9 @@ use openstorage_types::{
     BlobId,
     bucket::VERSION,
     channel::{
-        BlobHeld, BucketReport, Event, EventsArgs, EventsError, EventsOk, IssuerRemoved,
-        IssuerUpserted, Reference, Revoked, Stamp, StatePage, StateRow, UserDeleted, kind,
+        AccessorDeleted, BlobHeld, BucketReport, Event, EventsArgs, EventsError, EventsOk,
+        IssuerRemoved, IssuerUpserted, Reference, Revoked, Stamp, StatePage, StateRow, UserDeleted,
+        kind,
     },
     limits::EVENTS_PER_BATCH_MAX,
 };
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use openstorage_canister::Row;
 
-use crate::{Bucket, Now};
+use crate::{Bucket, Now, mutants::Mutant};
 
 /// A row of this bucket's state, in the order in which the index is told.
 #[derive(
@@ -24,6 +25,9 @@ use crate::{Bucket, Now};
 pub enum StateKey {
     User(Principal),
     Blob(BlobId),
+    /// A user that is gone.
+    Gone(Principal),
+    DeletedAccessor(Principal),
 }
 
 /// Places in two streams.
@@ -40,6 +44,15 @@ pub struct Cursors {
 pub struct Outgoing {
     pub args: EventsArgs,
     told: Sending<StateKey>,
+}
+
+/// A row of a state, in Candid.
+fn row(kind: u16, event: &impl CandidType) -> StateRow {
+    let bytes = encode_one(event).expect("our own types encode");
+    StateRow {
+        kind,
+        bytes: bytes.into(),
+    }
 }
 
 impl Bucket {
@@ -128,13 +141,14 @@ impl Bucket {
                 let learned = self.accounts.learn(&event, now.ms);
                 self.settle(&event.user, learned, now);
             }
+            kind::USER_DELETED if self.is_mutant(Mutant::DeletionDropped) => {}
             kind::USER_DELETED => {
                 let UserDeleted { user, incarnation } = read(bytes)?;
                 self.accounts.delete(user, incarnation);
             }
             kind::ISSUER_UPSERTED => {
-                let IssuerUpserted { issuer, key } = read(bytes)?;
-                self.access.trust(issuer, key);
+                let told: IssuerUpserted = read(bytes)?;
+                self.access.trust(told);
             }
             kind::ISSUER_REMOVED => {
                 let IssuerRemoved { issuer } = read(bytes)?;
@@ -182,37 +196,65 @@ impl Bucket {
         Some(Outgoing { args, told })
     }
 
-    /// The state that the index has to know, from the first row after `after`: users' counters, and blobs.
+    /// The state that the index has to know, from the first row after `after`: users' counters, blobs, and
+    /// the deletions that an index restored from a snapshot has forgotten.
     fn state_after(&self, after: Option<StateKey>) -> impl Iterator<Item = (StateKey, StateRow)> {
+        use StateKey::*;
         use std::ops::Bound::{Excluded, Unbounded};
-        let (users, blobs) = match after {
-            None => (Some(Principal::management_canister()), Unbounded),
-            Some(StateKey::User(user)) => (Some(user), Unbounded),
-            Some(StateKey::Blob(blob)) => (None, Excluded(blob.0)),
+        let none = Principal::management_canister();
+        let users = match after {
+            None => Some(none),
+            Some(User(after)) => Some(after),
+            _ => None,
+        };
+        let blobs = match after {
+            None | Some(User(_)) => Some(Unbounded),
+            Some(Blob(after)) => Some(Excluded(after.0)),
+            _ => None,
+        };
+        let gone = match after {
+            Some(Gone(after)) => Some(after),
+            Some(DeletedAccessor(_)) => None,
+            _ => Some(none),
+        };
+        let deleted = match after {
+            Some(DeletedAccessor(after)) => after,
+            _ => none,
         };
         let users = users
             .into_iter()
             .flat_map(|after| self.accounts.after(after))
-            .map(|told| {
-                let bytes = encode_one(told).expect("counters have a Candid form");
-                let row = StateRow {
-                    kind: kind::USER_HELD,
-                    bytes: bytes.into(),
+            .map(|told| (User(told.user), row(kind::USER_HELD, &told)));
+        let blobs = blobs
+            .into_iter()
+            .flat_map(|after| self.blobs.range((after, Unbounded)))
+            .map(|entry| {
+                let held = BlobHeld {
+                    blob_id: BlobId(*entry.key()),
+                    size: entry.value().size,
                 };
-                (StateKey::User(told.user), row)
+                let row = StateRow {
+                    kind: kind::BLOB_HELD,
+                    bytes: held.to_bytes().into(),
+                };
+                (Blob(held.blob_id), row)
             });
-        let blobs = self.blobs.range((blobs, Unbounded)).map(|entry| {
-            let held = BlobHeld {
-                blob_id: BlobId(*entry.key()),
-                size: entry.value().size,
-            };
-            let row = StateRow {
-                kind: kind::BLOB_HELD,
-                bytes: held.to_bytes().into(),
-            };
-            (StateKey::Blob(held.blob_id), row)
-        });
-        users.chain(blobs)
+        let gone = gone
+            .into_iter()
+            .flat_map(|after| self.accounts.gone_after(after))
+            .map(|gone| (Gone(gone.user), row(kind::USER_DELETED, &gone)));
+        let deleted = self
+            .accessors_deleted
+            .range((Excluded(deleted), Unbounded))
+            .map(|entry| {
+                let accessor_id = *entry.key();
+                let event = AccessorDeleted { accessor_id };
+                (
+                    DeletedAccessor(accessor_id),
+                    row(kind::ACCESSOR_DELETED, &event),
+                )
+            });
+        users.chain(blobs).chain(gone).chain(deleted)
     }
 
     /// The index's answer to a batch.
@@ -222,9 +264,11 @@ impl Bucket {
         for known in &answer.counters {
             self.reconcile(known, now);
         }
-        // A key that came about while the batch was under way is still to be told.
-        let told = sent.args.report.as_ref().and_then(|report| report.key);
-        self.report_due = told != self.access.public();
+        // A key that came about or was revoked while the batch was under way is still to be told.
+        let report = sent.args.report.as_ref();
+        let told = report.map(|report| (report.key, report.oldest_key_version));
+        let keys = &self.access.keys;
+        self.report_due = told != Some((keys.public(), keys.oldest_version()));
         let mut cursors = self.cursors.get().0.clone();
         cursors.sent.answered(&sent.told, answer.stamp);
         if let Some(place) = cursors.sent.needs() {
@@ -237,7 +281,8 @@ impl Bucket {
         BucketReport {
             bytes_used: self.totals().bytes_stored + self.totals().bytes_reserved,
             bytes_free: self.bytes_free(),
-            key: self.access.public(),
+            key: self.access.keys.public(),
+            oldest_key_version: self.access.keys.oldest_version(),
             version: Some(VERSION),
             index_version: *self.index_version.get(),
             cycles: Some(self.cycles()),

@@ -77,6 +77,14 @@ impl Uploads {
         self.sessions.get(&(*user, blob.0)).map(|row| row.0)
     }
 
+    /// All of them: user, blob, session.
+    pub fn all(&self) -> impl Iterator<Item = (Principal, BlobId, Session)> {
+        self.sessions.iter().map(|entry| {
+            let (user, blob) = *entry.key();
+            (user, BlobId(blob), entry.value().0)
+        })
+    }
+
     /// Bytes of a user's uploads.
     pub fn bytes_of(&self, user: &Principal) -> u64 {
         let range = (*user, [0; 32])..=(*user, [u8::MAX; 32]);

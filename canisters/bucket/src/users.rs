@@ -67,6 +67,16 @@ impl Bucket {
         }
     }
 
+    /// The index is about to be asked. True where [`Bucket::refused`] has something to take back.
+    pub fn asks(&mut self, question: &LeaseArgs) -> bool {
+        self.accounts.asked(&question.user)
+    }
+
+    /// The index has heard the question and granted nothing.
+    pub fn refused(&mut self, question: &LeaseArgs) {
+        self.accounts.agreed(&question.user, &question.counters);
+    }
+
     /// The index has answered a [`LeaseArgs`].
     pub fn leased(&mut self, user: Principal, answer: &LeaseOk, now: Now) {
         self.saw_index(answer.version);

@@ -251,7 +251,7 @@ fn a_large_blob_is_verified_over_several_messages() {
 #[test]
 fn allowance_is_asked_for_before_anything_is_written() {
     let mut world = World::empty(None);
-    world.bucket.set_secret(SECRET);
+    world.bucket.set_secret(SECRET, world.now);
     world.lease(alice(), 100);
     let data = bytes(150, 3);
     let lease = world.shortage(alice(), &chunk(&data, 0));
@@ -270,7 +270,7 @@ fn allowance_is_asked_for_before_anything_is_written() {
 #[test]
 fn open_uploads_together_stay_within_the_lease() {
     let mut world = World::empty(None);
-    world.bucket.set_secret(SECRET);
+    world.bucket.set_secret(SECRET, world.now);
     world.lease(alice(), 5_000_000);
     world
         .push(alice(), &chunk(&bytes(3_000_000, 1), 0))
@@ -288,7 +288,7 @@ fn open_uploads_together_stay_within_the_lease() {
 #[test]
 fn a_full_bucket_says_how_much_is_free_and_finishes_what_it_began() {
     let mut world = World::empty(Some(4_000_000));
-    world.bucket.set_secret(SECRET);
+    world.bucket.set_secret(SECRET, world.now);
     world.lease(alice(), 1_000_000_000);
     let first = bytes(3_000_000, 1);
     world.push(alice(), &chunk(&first, 0)).unwrap();

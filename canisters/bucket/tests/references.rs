@@ -119,7 +119,7 @@ fn a_forward_that_breaks_a_rule_is_told_which() {
 #[test]
 fn a_forward_beyond_the_lease_asks_the_index_first() {
     let mut world = World::empty(None);
-    world.bucket.set_secret(SECRET);
+    world.bucket.set_secret(SECRET, world.now);
     world.lease(alice(), 1_000);
     world.lease(bob(), 10);
     world.tell(
@@ -127,6 +127,7 @@ fn a_forward_beyond_the_lease_asks_the_index_first() {
         &channel::IssuerUpserted {
             issuer: chat(),
             key: chat_key(),
+            older: None,
         },
     );
     let data = bytes(300, 3);

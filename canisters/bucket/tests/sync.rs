@@ -196,10 +196,10 @@ fn the_first_secret_stays_and_is_reported() {
         world.bucket.next_batch(2).unwrap().args.report.unwrap().key,
         None
     );
-    world.bucket.set_secret(SECRET);
+    world.bucket.set_secret(SECRET, world.now);
     let key = world.bucket.status().key;
     assert!(key.is_some());
-    world.bucket.set_secret([8; 32]);
+    world.bucket.set_secret([8; 32], world.now);
     world.upgrade();
     assert_eq!(world.bucket.status().key, key);
     assert_eq!(

@@ -3,13 +3,13 @@
 
 mod support;
 
-use candid::Principal;
+use candid::{Principal, decode_one};
 use data_bucket::{Bucket, Stop};
 use openstorage_types::{
-    bucket::{GoneReason, PushChunkError, UploadState},
+    bucket::{GoneReason, PushChunkArgs, PushChunkError, UploadState},
     channel::{
-        Counters, LeaseOk, RecallArgs, RecallError, Revoked, UserCounters, UserDeleted,
-        UserUpserted, kind,
+        AccessorDeleted, Counters, EventsOk, LeaseOk, RecallArgs, RecallError, Revoked, StatePage,
+        UserCounters, UserDeleted, UserUpserted, kind,
     },
     limits::{CHUNK_BYTES, LEASE_IDLE_MS},
 };
@@ -262,4 +262,85 @@ fn a_doubted_upload_is_verified_once_the_index_has_confirmed_the_counters() {
     };
     world.bucket.leased(alice(), &answer, world.now);
     world.upload(alice(), b"small");
+}
+
+#[test]
+fn a_lease_whose_answer_was_lost_is_heard_of_with_the_next_batch() {
+    let mut world = World::new();
+    world.drain();
+    let large = PushChunkArgs {
+        size: 2 * GRANTED,
+        ..chunk(&bytes(CHUNK_BYTES, 1), 0)
+    };
+    let question = world.shortage(alice(), &large);
+    assert!(world.bucket.asks(&question) && !world.bucket.asks(&question));
+    // The index has granted, and its answer was lost.
+    let batch = world.bucket.next_batch(world.now.version).unwrap();
+    let asked: Vec<_> = batch.args.counters.iter().map(|row| row.user).collect();
+    assert_eq!(asked, [alice()]);
+    let granted = UserCounters {
+        user: alice(),
+        incarnation: 1,
+        counters: Counters {
+            granted: 3 * GRANTED,
+            ..question.counters
+        },
+    };
+    let answer = EventsOk {
+        stamp: end(&batch.args),
+        report: None,
+        counters: vec![granted],
+        version: 5,
+    };
+    world.bucket.acknowledged(&batch, &answer, world.now);
+    assert!(world.push(alice(), &large).is_ok());
+
+    // Where the index has answered, there is nothing more to ask.
+    let mut world = World::new();
+    world.drain();
+    assert!(world.bucket.asks(&question));
+    world.bucket.refused(&question);
+    assert_eq!(world.bucket.next_batch(world.now.version), None);
+    assert!(world.bucket.asks(&question));
+    world.lease(alice(), GRANTED);
+    assert_eq!(world.bucket.next_batch(world.now.version), None);
+}
+
+#[test]
+fn an_idle_lease_in_doubt_goes_back_once_the_index_has_confirmed_it() {
+    let mut world = World::new();
+    world.drain();
+    // As after an upgrade.
+    world.bucket.observe(10);
+    world.bucket.observe(20);
+    for _ in 0..2 {
+        world.pass(LEASE_IDLE_MS);
+        world.bucket.give_back_idle(world.now);
+        let batch = world.bucket.next_batch(world.now.version).unwrap();
+        assert_eq!(batch.args.counters.len(), 2);
+        world.acknowledge(&batch);
+    }
+    assert_eq!(world.bucket.next_idle_ms(), None);
+    let question = world.shortage(alice(), &chunk(b"small", 0));
+    assert_eq!(question.counters.lease(), 0);
+}
+
+#[test]
+fn whoever_is_told_the_state_is_told_what_was_deleted() {
+    let mut world = World::new();
+    delete(&mut world, 1);
+    world.bucket.delete_user_slice(world.now);
+    assert!(!world.bucket.is_deleting_users());
+    let accessor_id = chat();
+    world.tell(kind::ACCESSOR_DELETED, &AccessorDeleted { accessor_id });
+    let batch = world.bucket.next_batch(world.now.version).unwrap();
+    let page: StatePage = decode_one(&batch.args.events[0].bytes).unwrap();
+    let kinds: Vec<_> = page.rows.iter().map(|row| row.kind).collect();
+    assert_eq!(
+        kinds,
+        [kind::USER_HELD, kind::USER_DELETED, kind::ACCESSOR_DELETED]
+    );
+    let gone: UserDeleted = decode_one(&page.rows[1].bytes).unwrap();
+    assert_eq!((gone.user, gone.incarnation), (alice(), 1));
+    assert!(page.last);
 }

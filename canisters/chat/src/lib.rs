@@ -29,12 +29,14 @@ mod answers;
 use candid::Principal;
 use ic_stable_structures::{DefaultMemoryImpl, StableCell};
 use openstorage_canister::lines::Lines;
+use openstorage_channel::Watch;
 use openstorage_types::{
     BlobReference,
-    channel::PublicKey,
+    channel::{PublicKey, RevokeKeyError, RotateKeyError},
     chat::*,
     index::{
-        BucketKeysError, IssuerError, RegisterIssuerArgs, RegisterIssuerOk, UserArgs, UserError,
+        BucketKey, BucketKeysError, IssuerError, RegisterIssuerArgs, RegisterIssuerOk,
+        RevokeIssuerKeyArgs, UserArgs, UserError,
     },
 };
 
@@ -61,6 +63,7 @@ pub struct App {
     chats: Chats,
     messages: Messages,
     lines: Lines<Memory>,
+    watch: Watch<Memory>,
     site: Site,
 }
 
@@ -95,6 +98,7 @@ impl App {
             chats: Chats::open(&manager),
             messages: Messages::open(&manager),
             lines: Lines::init(manager.get(memory::LINES)),
+            watch: Watch::init(manager.get(memory::WATCH)),
             site: Site::new(own, kept),
         })
     }
@@ -111,6 +115,11 @@ impl App {
     /// What the canister has certified, so that gateways believe its page.
     pub fn certified_data(&self) -> [u8; 32] {
         self.site.root_hash()
+    }
+
+    /// Notes the canister's version. True when a snapshot may have been restored.
+    pub fn observe(&mut self, version: u64) -> bool {
+        self.watch.note(version)
     }
 
     // Users.
@@ -285,52 +294,118 @@ impl App {
     pub fn learn_bucket(
         &mut self,
         bucket: Principal,
-        answer: Option<Result<PublicKey, BucketKeysError>>,
+        answer: Option<Result<BucketKey, BucketKeysError>>,
+        now_ms: u64,
     ) -> Result<(), ChatError> {
         match answer {
-            Some(Ok(key)) => self.keys.set_bucket_key(bucket, Some(&key)),
-            Some(Err(BucketKeysError::KeysNotReady)) => self.keys.set_bucket_key(bucket, None),
+            Some(Ok(key)) => self.keys.set_bucket_key(bucket, Some(&key), now_ms),
+            Some(Err(BucketKeysError::KeysNotReady)) => {
+                self.keys.set_bucket_key(bucket, None, now_ms)
+            }
             Some(Err(BucketKeysError::NotFound)) => return Err(ChatError::UnknownBucket),
             None => return Err(ChatError::Retry { ms: RETRY_MS }),
         };
         Ok(())
     }
 
-    /// The next step in `lane`, if there is one.
-    pub fn next_work(&mut self, lane: Lane) -> Option<Work> {
-        if !self.has_work(lane) {
-            return None;
-        }
+    /// The next step in `lane`, if it is time for one.
+    pub fn next_work(&self, lane: Lane, now_ms: u64) -> Option<Work> {
+        self.due_ms(lane).filter(|due_ms| *due_ms <= now_ms)?;
         match lane {
-            Lane::Setup => Some(match self.keys.public() {
-                None => Work::DrawSecret,
-                Some(key) => Work::RegisterIssuer(RegisterIssuerArgs { issuer: None, key }),
-            }),
+            Lane::Setup => self.next_setup(now_ms),
             Lane::Users => Some(Work::RegisterUsers(self.users.pending())),
-            Lane::Buckets => self.keys.next_awaited().map(Work::AskBucketKey),
+            Lane::Buckets => {
+                let (_, bucket) = self.keys.next_due()?;
+                Some(Work::AskBucketKey(bucket))
+            }
+            Lane::Derivation => Some(Work::DeriveKeys),
             Lane::Removal => self.chats.next_removal().map(Work::RemoveSlice),
         }
     }
 
-    /// Whether a timer is needed for `lane`. Before the index trusts the chat it takes no users.
-    pub fn has_work(&self, lane: Lane) -> bool {
+    fn next_setup(&self, now_ms: u64) -> Option<Work> {
+        let key = self
+            .keys
+            .public()
+            .filter(|_| now_ms < self.keys.draw_due_ms());
+        let Some(key) = key else {
+            return Some(Work::DrawSecret);
+        };
+        // A version can be revoked only once the index knows the one that has replaced it.
+        let revoked = self.keys.to_revoke();
+        let revoked = revoked.filter(|_| !self.keys.is_unconfirmed());
+        let issuer = None;
+        Some(match revoked {
+            Some(version) => Work::RevokeIssuerKey(RevokeIssuerKeyArgs { issuer, version }),
+            None => Work::RegisterIssuer(RegisterIssuerArgs { issuer, key }),
+        })
+    }
+
+    /// When there is something to do in `lane`, in milliseconds since 1970: 0 for at once. Before the index
+    /// trusts the chat it takes no users.
+    pub fn due_ms(&self, lane: Lane) -> Option<u64> {
+        let at_once = |is_due: bool| is_due.then_some(0);
         match lane {
-            Lane::Setup => !self.keys.has_index_key(),
-            Lane::Users => self.keys.has_index_key() && self.users.any_pending(),
-            Lane::Buckets => self.keys.has_secret() && self.keys.any_awaited(),
-            Lane::Removal => self.chats.next_removal().is_some(),
+            Lane::Setup if self.keys.to_revoke().is_some() => Some(0),
+            Lane::Setup => Some(self.keys.draw_due_ms().min(self.keys.confirm_due_ms())),
+            Lane::Users => at_once(self.keys.is_trusted() && self.users.any_pending()),
+            Lane::Buckets => {
+                let (due_ms, _) = self.keys.next_due()?;
+                self.keys.public().map(|_| due_ms)
+            }
+            Lane::Derivation => at_once(self.keys.is_deriving()),
+            Lane::Removal => at_once(self.chats.next_removal().is_some()),
         }
     }
 
-    pub fn secret_drawn(&mut self, random: [u8; 32]) {
-        self.keys.set_secret(random);
+    pub fn secret_drawn(&mut self, random: [u8; 32], now_ms: u64) {
+        self.keys.add(random, now_ms);
     }
 
-    /// Tells whether the chat is trusted now.
-    pub fn issuer_registered(&mut self, answer: &Result<RegisterIssuerOk, IssuerError>) -> bool {
-        answer
-            .as_ref()
-            .is_ok_and(|ok| self.keys.set_index_key(self.index, &ok.index_key))
+    /// What the index has said to `key`. Tells whether the chat is trusted under it, or need not be.
+    pub fn issuer_registered(
+        &mut self,
+        key: &PublicKey,
+        answer: &Result<RegisterIssuerOk, IssuerError>,
+        now_ms: u64,
+    ) -> bool {
+        match answer {
+            Ok(ok) => self.keys.confirmed(self.index, key, &ok.index_key, now_ms),
+            Err(IssuerError::InvalidKeyVersion { expected }) => {
+                self.keys.renumber(*expected);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// What the index has said to the revocation of a version. There is nothing left to do about one that it
+    /// does not know.
+    pub fn issuer_key_revoked(&mut self, version: u16, _answer: &Result<(), RevokeKeyError>) {
+        self.keys.revoked(version);
+    }
+
+    /// A new key of the chat is drawn soon, by a controller's wish. It is used from the next window of read
+    /// tokens; tokens under the one before are believed until the last of them has lapsed.
+    pub fn rotate_key(&mut self, is_controller: bool, now_ms: u64) -> Result<(), RotateKeyError> {
+        if !is_controller {
+            return Err(RotateKeyError::NotAuthorized);
+        }
+        self.keys.want(now_ms)
+    }
+
+    /// Tokens under a replaced version of the chat's key are believed no longer, by a controller's wish: as soon
+    /// as the buckets have heard of it.
+    pub fn revoke_key(&mut self, is_controller: bool, version: u16) -> Result<(), RevokeKeyError> {
+        if !is_controller {
+            return Err(RevokeKeyError::NotAuthorized);
+        }
+        self.keys.revoke(version)
+    }
+
+    /// Computes a bounded part of what a new key shares with buckets.
+    pub fn derive_keys(&mut self) {
+        self.keys.derive_slice();
     }
 
     /// Tells whether all were taken.
@@ -342,17 +417,18 @@ impl App {
         self.users.confirm(sent, answers)
     }
 
-    /// Tells whether the bucket need not be asked for again.
+    /// Tells whether there was a key in it, or there will be none.
     pub fn bucket_key_came(
         &mut self,
         bucket: Principal,
-        answer: &Result<PublicKey, BucketKeysError>,
+        answer: &Result<BucketKey, BucketKeysError>,
+        now_ms: u64,
     ) -> bool {
         match answer {
-            Ok(key) => self.keys.set_bucket_key(bucket, Some(key)),
-            Err(BucketKeysError::KeysNotReady) => false,
+            Ok(key) => self.keys.set_bucket_key(bucket, Some(key), now_ms),
+            Err(BucketKeysError::KeysNotReady) => self.keys.set_bucket_key(bucket, None, now_ms),
             Err(BucketKeysError::NotFound) => {
-                self.keys.forget_awaited(&bucket);
+                self.keys.not_found(bucket, now_ms);
                 true
             }
         }

@@ -12,7 +12,7 @@ use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_canister::outstanding;
 use openstorage_types::{
     BlobReference,
-    channel::PublicKey,
+    channel::{PublicKey, RevokeKeyError, RotateKeyError},
     chat::*,
     http::{HttpRequest, HttpResponse},
     limits::UNKNOWN_CALLER_BYTES_MAX,
@@ -30,6 +30,7 @@ fn with<T>(act: impl FnOnce(&mut App) -> T) -> T {
 
 /// An update: changes the state, then sees to the work that this made.
 fn change<T>(act: impl FnOnce(&mut App) -> T) -> T {
+    timers::observe();
     let answer = with(act);
     timers::arm();
     answer
@@ -83,7 +84,8 @@ fn inspect_message() {
     let may_register = caller != Principal::anonymous()
         && ic_cdk::api::msg_method_name() == "register"
         && ic_cdk::api::msg_arg_data().len() <= UNKNOWN_CALLER_BYTES_MAX;
-    if known || may_register {
+    let is_controller = ic_cdk::api::is_controller(&caller);
+    if known || may_register || is_controller {
         ic_cdk::api::accept_message();
     }
 }
@@ -183,6 +185,19 @@ fn public_key() -> Option<PublicKey> {
     with(|app| app.public_key())
 }
 
+#[update]
+fn rotate_key() -> Result<(), RotateKeyError> {
+    let is_controller = ic_cdk::api::is_controller(&msg_caller());
+    change(|app| app.rotate_key(is_controller, now_ms()))
+}
+
+#[update(decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
+    let is_controller = ic_cdk::api::is_controller(&msg_caller());
+    change(|app| app.revoke_key(is_controller, version))
+}
+
 #[query(decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn http_request(request: HttpRequest) -> HttpResponse {
@@ -196,8 +211,9 @@ async fn learn_bucket(blob: Option<&BlobReference>) -> Result<(), ChatError> {
     match with(|app| app.unknown_bucket(blob)) {
         None => Ok(()),
         Some(bucket) => {
+            timers::observe();
             let answer = timers::ask_bucket_key(bucket).await;
-            change(|app| app.learn_bucket(bucket, answer))
+            change(|app| app.learn_bucket(bucket, answer, now_ms()))
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Where each stable structure lives. A number is never used again for something else.
+//! Where each stable structure lives. A number is never used again for something else; 1 to 4 held
+//! keys before these had versions.
 
 use ic_stable_structures::{
     DefaultMemoryImpl,
@@ -9,10 +10,6 @@ pub type Memory = VirtualMemory<DefaultMemoryImpl>;
 pub type Manager = MemoryManager<DefaultMemoryImpl>;
 
 pub const INDEX: MemoryId = MemoryId::new(0);
-pub const SECRET: MemoryId = MemoryId::new(1);
-pub const INDEX_KEY: MemoryId = MemoryId::new(2);
-pub const BUCKET_KEYS: MemoryId = MemoryId::new(3);
-pub const BUCKETS_AWAITED: MemoryId = MemoryId::new(4);
 pub const USERS: MemoryId = MemoryId::new(5);
 pub const USERS_PENDING: MemoryId = MemoryId::new(6);
 pub const CHATS: MemoryId = MemoryId::new(7);
@@ -22,3 +19,8 @@ pub const CHATS_IN_REMOVAL: MemoryId = MemoryId::new(10);
 pub const MESSAGES: MemoryId = MemoryId::new(11);
 pub const BLOBS_SHOWN: MemoryId = MemoryId::new(12);
 pub const LINES: MemoryId = MemoryId::new(13);
+pub const OWN_KEYS: MemoryId = MemoryId::new(14);
+pub const BUCKETS: MemoryId = MemoryId::new(15);
+pub const SHARED_KEYS: MemoryId = MemoryId::new(16);
+pub const BUCKETS_DUE: MemoryId = MemoryId::new(17);
+pub const WATCH: MemoryId = MemoryId::new(18);

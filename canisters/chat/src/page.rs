@@ -4,7 +4,7 @@
 use openstorage_canister::metrics;
 use openstorage_types::http::{HttpRequest, HttpResponse};
 
-use crate::{App, site, work::Lane};
+use crate::{App, site};
 
 impl App {
     /// `GET /status` in JSON, `GET /metrics` as Prometheus reads it, `GET /logs` as lines; all else is the
@@ -39,7 +39,7 @@ impl App {
 
     /// The chat can issue tokens that buckets believe.
     fn is_ready(&self) -> bool {
-        self.public_key().is_some() && !self.has_work(Lane::Setup)
+        self.keys.is_trusted()
     }
 
     /// Its values need no escape.

@@ -1,18 +1,16 @@
-//! Timers for what the chat does by itself: one for each lane that has work, none otherwise.
+//! Timers for what the chat does by itself: one for each lane, armed for when its next work is due.
 
 use std::{cell::RefCell, time::Duration};
 
 use candid::{CandidType, Principal};
 use chat::work::{BackOff, Lane, Work};
 use ic_cdk::call::{Call, CallErrorExt, CallResult};
+use ic_cdk_timers::TimerId;
 use openstorage_canister::outstanding;
-use openstorage_types::{
-    channel::PublicKey,
-    index::{BucketKeysArgs, BucketKeysError},
-};
+use openstorage_types::index::{BucketKey, BucketKeysArgs, BucketKeysError};
 use serde::de::DeserializeOwned;
 
-use crate::with;
+use crate::{now_ms, with};
 
 thread_local! {
     /// In the order of `Lane`. Lost in an upgrade, like the timers themselves.
@@ -21,8 +19,10 @@ thread_local! {
 
 #[derive(Default)]
 struct State {
-    /// A timer is set, or its work is under way.
+    /// Work is under way.
     busy: bool,
+    /// The timer, and when it goes off, in milliseconds since 1970.
+    timer: Option<(TimerId, u64)>,
     back_off: BackOff,
 }
 
@@ -30,18 +30,46 @@ fn state<T>(lane: Lane, change: impl FnOnce(&mut State) -> T) -> T {
     STATES.with_borrow_mut(|states| change(&mut states[lane as usize]))
 }
 
-/// Sets the timers that are missing. To be called after whatever may have made work.
-pub fn arm() {
-    for lane in Lane::ALL {
-        if !with(|app| app.has_work(lane)) {
-            continue;
+/// To be called in every message that may change something. After a restored snapshot the records of timers and
+/// calls are of another time: what was under way is begun anew, and the system, which has forgotten the timer, is
+/// told that it is due.
+pub fn observe() {
+    let version = ic_cdk::api::canister_version();
+    if with(|app| app.observe(version)) {
+        for State { timer, .. } in STATES.take() {
+            timer
+                .into_iter()
+                .for_each(|(timer, _)| ic_cdk_timers::clear_timer(timer));
         }
-        let wait_ms = state(lane, |state| {
-            let idle = !std::mem::replace(&mut state.busy, true);
-            idle.then(|| state.back_off.wait_ms())
+        ic_cdk::api::global_timer_set(ic_cdk::api::time());
+    }
+}
+
+/// Sets the timers that are missing or late. To be called after whatever may have made work.
+pub fn arm() {
+    observe();
+    let now_ms = now_ms();
+    for lane in Lane::ALL {
+        let Some(due_ms) = with(|app| app.due_ms(lane)) else {
+            continue;
+        };
+        let is_lost = state(lane, |state| {
+            let at_ms = due_ms.max(now_ms + state.back_off.wait_ms());
+            let armed = state.timer.as_ref().map(|(_, ms)| *ms);
+            if state.busy || armed.is_some_and(|armed| (now_ms..=at_ms).contains(&armed)) {
+                return false;
+            }
+            if let Some((timer, _)) = state.timer.take() {
+                ic_cdk_timers::clear_timer(timer);
+            }
+            let delay = Duration::from_millis(at_ms - now_ms);
+            state.timer = Some((ic_cdk_timers::set_timer(delay, run(lane)), at_ms));
+            armed.is_some_and(|armed| armed < now_ms)
         });
-        if let Some(wait_ms) = wait_ms {
-            ic_cdk_timers::set_timer(Duration::from_millis(wait_ms), run(lane));
+        // A timer in the past does not go off any more: its message was refused while the canister was
+        // stopping or out of cycles. The library takes the system's timer for set as long as it has not.
+        if is_lost {
+            ic_cdk::api::global_timer_set(ic_cdk::api::time());
         }
     }
 }
@@ -56,8 +84,13 @@ impl Drop for Busy {
 }
 
 async fn run(lane: Lane) {
+    observe();
+    state(lane, |state| {
+        state.timer = None;
+        state.busy = true;
+    });
     let busy = Busy(lane);
-    let done = match with(|app| app.next_work(lane)) {
+    let done = match with(|app| app.next_work(lane, now_ms())) {
         Some(work) => perform(work).await,
         None => true,
     };
@@ -79,15 +112,22 @@ async fn perform(work: Work) -> bool {
         Work::DrawSecret => match random().await {
             Ok(random) => match random.try_into() {
                 Ok(secret) => {
-                    with(|app| app.secret_drawn(secret));
+                    with(|app| app.secret_drawn(secret, now_ms()));
                     true
                 }
                 Err(_) => false,
             },
             Err(_) => false,
         },
-        Work::RegisterIssuer(args) => match call(index, "register_issuer", args).await {
-            Some(answer) => with(|app| app.issuer_registered(&answer)),
+        Work::RegisterIssuer(args) => match call(index, "register_issuer", &args).await {
+            Some(answer) => with(|app| app.issuer_registered(&args.key, &answer, now_ms())),
+            None => false,
+        },
+        Work::RevokeIssuerKey(args) => match call(index, "revoke_issuer_key", &args).await {
+            Some(answer) => {
+                with(|app| app.issuer_key_revoked(args.version, &answer));
+                true
+            }
             None => false,
         },
         Work::RegisterUsers(users) => match call(index, "register_users", &users).await {
@@ -98,9 +138,13 @@ async fn perform(work: Work) -> bool {
             None => false,
         },
         Work::AskBucketKey(bucket) => match ask_bucket_key(bucket).await {
-            Some(answer) => with(|app| app.bucket_key_came(bucket, &answer)),
+            Some(answer) => with(|app| app.bucket_key_came(bucket, &answer, now_ms())),
             None => false,
         },
+        Work::DeriveKeys => {
+            with(|app| app.derive_keys());
+            true
+        }
         Work::RemoveSlice(chat_id) => {
             with(|app| app.remove_slice(chat_id));
             true
@@ -114,7 +158,7 @@ async fn random() -> CallResult<Vec<u8>> {
 }
 
 /// The public key of a bucket, from the index; none where the index could not be asked.
-pub async fn ask_bucket_key(bucket: Principal) -> Option<Result<PublicKey, BucketKeysError>> {
+pub async fn ask_bucket_key(bucket: Principal) -> Option<Result<BucketKey, BucketKeysError>> {
     let index = with(|app| app.index());
     call(index, "c2c_bucket_keys", BucketKeysArgs { bucket }).await
 }
@@ -132,7 +176,7 @@ async fn call<T: DeserializeOwned + CandidType>(
         Err(error) => {
             if !error.is_immediately_retryable() {
                 let text = format!("{method} at {canister}: {error}");
-                with(|app| app.note(crate::now_ms(), &text));
+                with(|app| app.note(now_ms(), &text));
             }
             None
         }

@@ -4,7 +4,7 @@
 //! at most. The work stands in lanes: one that fails holds up no other.
 
 use candid::Principal;
-use openstorage_types::index::{RegisterIssuerArgs, UserArgs};
+use openstorage_types::index::{RegisterIssuerArgs, RevokeIssuerKeyArgs, UserArgs};
 
 /// The first wait after a failure.
 const BACK_OFF_MIN_MS: u64 = 1_000;
@@ -15,18 +15,26 @@ pub const REMOVAL_ROWS_MAX: usize = 500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// A secret, then the index's trust.
+    /// A key, then the index's trust in it, now and then again.
     Setup,
     /// Tells the index of users and their limits.
     Users,
-    /// Asks the index for the keys of buckets.
+    /// Asks the index for the keys of buckets, now and then again.
     Buckets,
+    /// Computes what a new key shares with buckets.
+    Derivation,
     /// Removes what belonged to deleted chats.
     Removal,
 }
 
 impl Lane {
-    pub const ALL: [Self; 4] = [Self::Setup, Self::Users, Self::Buckets, Self::Removal];
+    pub const ALL: [Self; 5] = [
+        Self::Setup,
+        Self::Users,
+        Self::Buckets,
+        Self::Derivation,
+        Self::Removal,
+    ];
 }
 
 /// The next step of a lane.
@@ -35,8 +43,10 @@ pub enum Work {
     /// 32 random bytes.
     DrawSecret,
     RegisterIssuer(RegisterIssuerArgs),
+    RevokeIssuerKey(RevokeIssuerKeyArgs),
     RegisterUsers(Vec<UserArgs>),
     AskBucketKey(Principal),
+    DeriveKeys,
     /// The id of a deleted chat.
     RemoveSlice(u64),
 }

@@ -10,9 +10,9 @@ use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_tokens::{Expect, Pair, PairKey, Scope, SecretKey, TokenError, parse};
 use openstorage_types::{
     BlobId, BlobReference,
-    channel::PublicKey,
+    channel::{PublicKey, RevokeKeyError, RotateKeyError},
     chat::*,
-    index::{BucketKeysError, IssuerError, RegisterIssuerOk, UserArgs, UserError},
+    index::{BucketKey, BucketKeysError, IssuerError, RegisterIssuerOk, UserArgs, UserError},
     limits::*,
 };
 
@@ -46,6 +46,15 @@ fn key_of(peer: Principal) -> PublicKey {
     }
 }
 
+/// The same, as the index tells it of a bucket.
+fn told_of(peer: Principal) -> BucketKey {
+    BucketKey {
+        version: 1,
+        bytes: key_of(peer).bytes,
+        oldest_version: Some(1),
+    }
+}
+
 /// The key that `peer` computes from the chat's public key.
 fn shared(app: &App, peer: Principal) -> PairKey {
     let pair = Pair {
@@ -63,20 +72,25 @@ fn empty() -> App {
 }
 
 fn set_up(app: &mut App) {
-    assert_eq!(app.next_work(Lane::Setup), Some(Work::DrawSecret));
-    app.secret_drawn([7; 32]);
-    let answer = Ok(RegisterIssuerOk {
+    assert_eq!(app.next_work(Lane::Setup, NOW_MS), Some(Work::DrawSecret));
+    app.secret_drawn([7; 32], NOW_MS);
+    let key = app.public_key().unwrap();
+    assert!(app.issuer_registered(&key, &registered(), NOW_MS));
+    assert_eq!(app.next_work(Lane::Setup, NOW_MS), None);
+}
+
+/// What the index answers an issuer that it trusts.
+fn registered() -> Result<RegisterIssuerOk, IssuerError> {
+    Ok(RegisterIssuerOk {
         index_key: key_of(index()),
-    });
-    assert!(app.issuer_registered(&answer));
-    assert!(!app.has_work(Lane::Setup));
+    })
 }
 
 /// A chat of user 1, with user 2 in it, in an app that knows the bucket.
 fn with_chat() -> (App, ChatInfo) {
     let mut app = empty();
     set_up(&mut app);
-    app.learn_bucket(bucket(), Some(Ok(key_of(bucket()))))
+    app.learn_bucket(bucket(), Some(Ok(told_of(bucket()))), NOW_MS)
         .unwrap();
     for n in 1..=3 {
         app.register(principal(n)).unwrap();
@@ -221,7 +235,7 @@ fn what_was_left_during_a_call_is_left() {
     assert_eq!(app.unknown_bucket(args.blob.as_ref()), Some(blob.bucket));
     // While the index is asked, the member leaves.
     app.leave_chat(principal(2), ChatArgs { chat_id }).unwrap();
-    app.learn_bucket(blob.bucket, Some(Ok(key_of(blob.bucket))))
+    app.learn_bucket(blob.bucket, Some(Ok(told_of(blob.bucket))), NOW_MS)
         .unwrap();
     let sent = app.send_message(principal(2), args, NOW_MS);
     assert_eq!(sent, Err(ChatError::NotMember));
@@ -232,16 +246,16 @@ fn a_bucket_must_be_the_indexs() {
     let (mut app, room) = with_chat();
     let mut blob = reference();
     blob.bucket = principal(203);
-    let refused = app.learn_bucket(blob.bucket, Some(Err(BucketKeysError::NotFound)));
+    let refused = app.learn_bucket(blob.bucket, Some(Err(BucketKeysError::NotFound)), NOW_MS);
     assert_eq!(refused, Err(ChatError::UnknownBucket));
-    let unheard = app.learn_bucket(blob.bucket, None);
+    let unheard = app.learn_bucket(blob.bucket, None, NOW_MS);
     assert!(matches!(unheard, Err(ChatError::Retry { .. })));
     let sent = send(&mut app, 1, room.chat_id, Some(blob.clone()));
     assert_eq!(sent, Err(ChatError::UnknownBucket));
     let avatar = SetAvatarArgs { blob: Some(blob) };
     let refused = app.set_avatar(principal(1), avatar);
     assert_eq!(refused, Err(ChatError::UnknownBucket));
-    assert!(!app.has_work(Lane::Buckets));
+    assert!(app.next_work(Lane::Buckets, NOW_MS).is_none());
 }
 
 #[test]
@@ -249,7 +263,7 @@ fn a_key_that_is_late_holds_up_neither_the_message_nor_other_keys() {
     let (mut app, room) = with_chat();
     let late = [principal(203), principal(204)];
     for bucket in late {
-        app.learn_bucket(bucket, Some(Err(BucketKeysError::KeysNotReady)))
+        app.learn_bucket(bucket, Some(Err(BucketKeysError::KeysNotReady)), NOW_MS)
             .unwrap();
     }
     let mut blob = reference();
@@ -265,20 +279,21 @@ fn a_key_that_is_late_holds_up_neither_the_message_nor_other_keys() {
         Ok(DeleteMessageOk::Retry { .. })
     ));
 
-    for bucket in [late[0], late[1], late[0]] {
-        let work = app.next_work(Lane::Buckets);
+    for (bucket, seconds) in [(late[0], 1), (late[1], 1), (late[0], 2)] {
+        let now_ms = NOW_MS + 1_000 * seconds;
+        let work = app.next_work(Lane::Buckets, now_ms);
         assert_eq!(work, Some(Work::AskBucketKey(bucket)));
-        assert!(!app.bucket_key_came(bucket, &Err(BucketKeysError::KeysNotReady)));
+        assert!(!app.bucket_key_came(bucket, &Err(BucketKeysError::KeysNotReady), now_ms));
     }
     // A key with which nothing can be shared is none.
-    let weak = PublicKey {
-        version: 1,
+    let weak = BucketKey {
         bytes: BlobId([0; 32]),
+        ..told_of(late[1])
     };
-    assert!(!app.bucket_key_came(late[1], &Ok(weak)));
-    assert!(app.bucket_key_came(late[1], &Ok(key_of(late[1]))));
-    assert!(app.bucket_key_came(late[0], &Err(BucketKeysError::NotFound)));
-    assert!(!app.has_work(Lane::Buckets));
+    assert!(!app.bucket_key_came(late[1], &Ok(weak), NOW_MS));
+    assert!(app.bucket_key_came(late[1], &Ok(told_of(late[1])), NOW_MS));
+    assert!(app.bucket_key_came(late[0], &Err(BucketKeysError::NotFound), NOW_MS));
+    assert!(app.next_work(Lane::Buckets, NOW_MS).is_none());
     assert!(matches!(
         delete(&mut app, 2, room.chat_id, sent),
         Ok(DeleteMessageOk::Delete { .. })
@@ -362,7 +377,7 @@ fn a_deleted_chat_goes_in_slices_and_its_token_can_be_had_again() {
         let token = parse(&token).unwrap();
         let claims = token.check(&shared(&app, index()), &expected).unwrap();
         assert_eq!(claims.principal, principal(1));
-        while let Some(Work::RemoveSlice(chat)) = app.next_work(Lane::Removal) {
+        while let Some(Work::RemoveSlice(chat)) = app.next_work(Lane::Removal, NOW_MS) {
             app.remove_slice(chat);
             slices += 1;
         }
@@ -407,16 +422,16 @@ fn users_stay_pending_until_the_index_has_their_latest_limit() {
     let mut app = empty();
     app.register(principal(1)).unwrap();
     // The index takes users only from issuers.
-    assert!(!app.has_work(Lane::Users));
-    app.secret_drawn([7; 32]);
-    assert!(!app.issuer_registered(&Err(IssuerError::NotAuthorized)));
+    assert!(app.next_work(Lane::Users, NOW_MS).is_none());
+    app.secret_drawn([7; 32], NOW_MS);
+    let key = app.public_key().unwrap();
+    let refused = Err(IssuerError::NotAuthorized);
+    assert!(!app.issuer_registered(&key, &refused, NOW_MS));
     assert!(matches!(
-        app.next_work(Lane::Setup),
+        app.next_work(Lane::Setup, NOW_MS),
         Some(Work::RegisterIssuer(_))
     ));
-    assert!(app.issuer_registered(&Ok(RegisterIssuerOk {
-        index_key: key_of(index())
-    })));
+    assert!(app.issuer_registered(&key, &registered(), NOW_MS));
 
     let users = |byte_limit| {
         vec![UserArgs {
@@ -425,7 +440,7 @@ fn users_stay_pending_until_the_index_has_their_latest_limit() {
         }]
     };
     let small = users(CHAT_USER_BYTES);
-    let work = app.next_work(Lane::Users);
+    let work = app.next_work(Lane::Users, NOW_MS);
     assert_eq!(work, Some(Work::RegisterUsers(small.clone())));
     assert!(!app.users_registered(&small, &[Err(UserError::NotAuthorized)]));
     assert!(!app.users_registered(&small, &[]));
@@ -438,15 +453,15 @@ fn users_stay_pending_until_the_index_has_their_latest_limit() {
     assert!(app.users_registered(&small, &[Ok(())]));
     assert!(!app.me(principal(1)).unwrap().confirmed);
     let large = users(CHAT_PREMIUM_USER_BYTES);
-    let work = app.next_work(Lane::Users);
+    let work = app.next_work(Lane::Users, NOW_MS);
     assert_eq!(work, Some(Work::RegisterUsers(large.clone())));
     assert!(app.users_registered(&large, &[Ok(())]));
     assert!(app.me(principal(1)).unwrap().confirmed);
-    assert!(!app.has_work(Lane::Users));
+    assert!(app.next_work(Lane::Users, NOW_MS).is_none());
     // Registering again, and the same choice again, make no work.
     app.register(principal(1)).unwrap();
     app.set_premium(principal(1), true).unwrap();
-    assert!(!app.has_work(Lane::Users));
+    assert!(app.next_work(Lane::Users, NOW_MS).is_none());
 }
 
 #[test]
@@ -457,7 +472,7 @@ fn many_users_are_told_in_batches() {
         app.register(principal(n)).unwrap();
     }
     let mut batches = Vec::new();
-    while let Some(Work::RegisterUsers(users)) = app.next_work(Lane::Users) {
+    while let Some(Work::RegisterUsers(users)) = app.next_work(Lane::Users, NOW_MS) {
         assert!(app.users_registered(&users, &vec![Ok(()); users.len()]));
         batches.push(users.len());
     }
@@ -596,10 +611,10 @@ fn an_upgrade_forgets_nothing() {
     let memory = DefaultMemoryImpl::default();
     let mut app = App::open(memory.clone(), own(), Some(index())).unwrap();
     set_up(&mut app);
-    app.learn_bucket(bucket(), Some(Ok(key_of(bucket()))))
+    app.learn_bucket(bucket(), Some(Ok(told_of(bucket()))), NOW_MS)
         .unwrap();
     let late = principal(203);
-    app.learn_bucket(late, Some(Err(BucketKeysError::KeysNotReady)))
+    app.learn_bucket(late, Some(Err(BucketKeysError::KeysNotReady)), NOW_MS)
         .unwrap();
     app.register(principal(1)).unwrap();
     let ChatInfo { chat_id, .. } = app
@@ -626,10 +641,15 @@ fn an_upgrade_forgets_nothing() {
         (app.public_key(), read(&app, 1, chat_id, None, 10)),
         (key, seen)
     );
-    let lanes: Vec<_> = Lane::ALL.into_iter().filter(|l| app.has_work(*l)).collect();
-    assert_eq!(lanes, [Lane::Users, Lane::Buckets, Lane::Removal]);
+    let later_ms = NOW_MS + 1_000;
+    let lanes = Lane::ALL.into_iter();
+    let lanes: Vec<_> = lanes
+        .filter(|lane| app.next_work(*lane, later_ms).is_some())
+        .collect();
+    let expected = [Lane::Users, Lane::Buckets, Lane::Derivation, Lane::Removal];
+    assert_eq!(lanes, expected);
     // A secret drawn twice, by a call that was under way, does not replace the first.
-    app.secret_drawn([8; 32]);
+    app.secret_drawn([8; 32], NOW_MS);
     assert_eq!(app.public_key(), key);
     let other = App::open(memory, own(), Some(principal(5))).err();
     assert_eq!(other, Some(OpenError::OtherIndex { index: index() }));
@@ -648,4 +668,113 @@ fn waits_double_up_to_a_minute() {
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
     back_off.succeeded();
     assert_eq!(back_off.wait_ms(), 0);
+}
+
+/// What the bucket reads in the token of a message, if it was sealed under these versions.
+fn opened(app: &App, chat_id: u64, now_ms: u64, versions: (u16, u16)) -> Option<u64> {
+    let args = MessagesArgs {
+        chat_id,
+        after: None,
+        before: None,
+        limit: 1,
+    };
+    let seen = app.messages(principal(1), &args, now_ms).unwrap();
+    let token = parse(&seen[0].blob.clone()?.token?).unwrap();
+    let told = (token.issuer_key_version(), token.audience_key_version());
+    (told == versions).then_some(now_ms)
+}
+
+#[test]
+fn a_new_key_is_used_from_the_next_window_on_and_at_once_when_the_old_is_revoked() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    send(&mut app, 1, chat_id, Some(reference())).unwrap();
+    let refused = app.rotate_key(false, NOW_MS);
+    assert_eq!(refused, Err(RotateKeyError::NotAuthorized));
+    app.rotate_key(true, NOW_MS).unwrap();
+    assert_eq!(app.next_work(Lane::Setup, NOW_MS), Some(Work::DrawSecret));
+    app.secret_drawn([8; 32], NOW_MS);
+    let key = app.public_key().unwrap();
+    assert_eq!(key.version, 2);
+    // Until the index and the buckets know it, and the window is over, URLs stay as they are.
+    let window_ms = NOW_MS.next_multiple_of(READ_TOKEN_WINDOW_MS);
+    for now_ms in [NOW_MS, window_ms] {
+        assert_eq!(opened(&app, chat_id, now_ms, (1, 1)), Some(now_ms));
+    }
+    assert!(app.issuer_registered(&key, &registered(), NOW_MS));
+    assert_eq!(
+        app.next_work(Lane::Derivation, NOW_MS),
+        Some(Work::DeriveKeys)
+    );
+    app.derive_keys();
+    assert_eq!(app.next_work(Lane::Derivation, NOW_MS), None);
+    let last_ms = window_ms - 1;
+    assert_eq!(opened(&app, chat_id, last_ms, (1, 1)), Some(last_ms));
+    assert_eq!(opened(&app, chat_id, window_ms, (2, 1)), Some(window_ms));
+    let early = app.rotate_key(true, NOW_MS);
+    let max = 2;
+    let ms = window_ms;
+    assert_eq!(early, Err(RotateKeyError::TooManyKeyVersions { max, ms }));
+
+    let current = RevokeKeyError::CurrentKey { version: 2 };
+    assert_eq!(app.revoke_key(true, 2), Err(current));
+    assert_eq!(app.revoke_key(false, 1), Err(RevokeKeyError::NotAuthorized));
+    app.revoke_key(true, 1).unwrap();
+    assert_eq!(opened(&app, chat_id, NOW_MS, (2, 1)), Some(NOW_MS));
+    let work = app.next_work(Lane::Setup, NOW_MS);
+    assert!(matches!(work, Some(Work::RevokeIssuerKey(args)) if args.version == 1));
+    app.issuer_key_revoked(1, &Ok(()));
+    assert_eq!(app.next_work(Lane::Setup, NOW_MS), None);
+    // A month later there is a new one anyway.
+    let later_ms = NOW_MS + KEY_LIFE_MS;
+    assert_eq!(app.next_work(Lane::Setup, later_ms), Some(Work::DrawSecret));
+}
+
+#[test]
+fn a_buckets_new_key_is_used_from_the_next_window_on_and_at_once_when_the_old_is_refused() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    send(&mut app, 1, chat_id, Some(reference())).unwrap();
+    assert_eq!(app.next_work(Lane::Buckets, NOW_MS), None);
+    let later_ms = NOW_MS + KEY_REFRESH_MS;
+    let work = app.next_work(Lane::Buckets, later_ms);
+    assert_eq!(work, Some(Work::AskBucketKey(bucket())));
+    let told = |version, oldest| BucketKey {
+        version,
+        bytes: BlobId(SecretKey::from_bytes([version as u8; 32]).public()),
+        oldest_version: Some(oldest),
+    };
+    app.bucket_key_came(bucket(), &Ok(told(2, 1)), later_ms);
+    let window_ms = later_ms.next_multiple_of(READ_TOKEN_WINDOW_MS);
+    assert_eq!(opened(&app, chat_id, later_ms, (1, 1)), Some(later_ms));
+    assert_eq!(opened(&app, chat_id, window_ms, (1, 2)), Some(window_ms));
+    app.bucket_key_came(bucket(), &Ok(told(2, 2)), later_ms);
+    assert_eq!(opened(&app, chat_id, later_ms, (1, 2)), Some(later_ms));
+    // A bucket that was restored from a snapshot has its old key again.
+    app.bucket_key_came(bucket(), &Ok(told(1, 1)), later_ms);
+    assert_eq!(opened(&app, chat_id, later_ms, (1, 1)), Some(later_ms));
+    // One that the index does not know any more, or not yet again, is kept.
+    app.bucket_key_came(bucket(), &Err(BucketKeysError::NotFound), later_ms);
+    assert_eq!(opened(&app, chat_id, later_ms, (1, 1)), Some(later_ms));
+}
+
+#[test]
+fn a_chat_that_was_made_anew_takes_the_version_that_the_index_expects() {
+    let mut app = empty();
+    app.secret_drawn([7; 32], NOW_MS);
+    let first = app.public_key().unwrap();
+    let expected = IssuerError::InvalidKeyVersion { expected: 5 };
+    assert!(!app.issuer_registered(&first, &Err(expected.clone()), NOW_MS));
+    let key = app.public_key().unwrap();
+    assert_eq!((key.version, key.bytes), (5, first.bytes));
+    assert!(app.issuer_registered(&key, &registered(), NOW_MS));
+    // And one that was restored from a snapshot, which the index finds out when it confirms the key again.
+    let later_ms = NOW_MS + KEY_REFRESH_MS;
+    let work = app.next_work(Lane::Setup, later_ms);
+    assert!(matches!(work, Some(Work::RegisterIssuer(_))));
+    let expected = IssuerError::InvalidKeyVersion { expected: 8 };
+    assert!(!app.issuer_registered(&key, &Err(expected), later_ms));
+    assert_eq!(app.next_work(Lane::Setup, later_ms), Some(Work::DrawSecret));
+    app.secret_drawn([8; 32], later_ms);
+    assert_eq!(app.public_key().unwrap().version, 8);
 }

@@ -2,7 +2,7 @@
 
 use candid::Principal;
 use openstorage_types::{
-    channel::{LeaseArgs, LeaseError, LeaseOk, RecallArgs, RecallError, UserCounters},
+    channel::{LeaseArgs, LeaseError, LeaseOk, RecallArgs, RecallError, UserCounters, UserDeleted},
     index::{Allowance, UserArgs, UserError, UserInfo},
     limits::PAGE_ROWS_MAX,
 };
@@ -158,6 +158,16 @@ impl Index {
             self.users_adopted += 1;
             self.sweeps.leases_of(told.user);
             self.tell(context, user_event(told.user, &row, None));
+        }
+    }
+
+    /// A bucket has deleted a user. Only the index can have told it so: one that does not know was restored
+    /// from a snapshot of before, and deletes the user again.
+    pub(crate) fn hear_gone(&mut self, context: &Context, gone: &UserDeleted) {
+        if let Some(row) = self.users.bury(gone.user, gone.incarnation) {
+            self.recalls.forget(&gone.user);
+            self.sweeps.leases_of(gone.user);
+            self.tell(context, user_event(gone.user, &row, None));
         }
     }
 

@@ -1,13 +1,42 @@
-//! Compares a bucket's references with its counters, and those with the index's.
+//! Compares a bucket's references with its counters, and those with the index's; and lists all there is,
+//! for tests.
 
+use std::collections::BTreeMap;
+
+use candid::Principal;
 use openstorage_types::{
-    channel::AuditPage,
+    BlobId,
+    channel::{AuditPage, Counters},
     index::{AuditArgs, AuditDifference, AuditError, AuditOk},
 };
 
-use crate::{Context, Index};
+use crate::{Context, Index, users::User};
+
+/// All that an index knows of users and blobs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// Those that are deleted, too.
+    pub users: BTreeMap<Principal, User>,
+    /// (user, bucket) → the user's incarnation and its counters there.
+    pub counters: BTreeMap<(Principal, Principal), (u64, Counters)>,
+    /// (blob, bucket) → bytes.
+    pub homes: BTreeMap<(BlobId, Principal), u64>,
+    /// Blobs, and bytes of all copies, as they are kept.
+    pub totals: (u64, u64),
+}
 
 impl Index {
+    /// Lists what there is. No message could: for tests, on an image of the memory.
+    pub fn inventory(&self) -> Inventory {
+        let totals = self.blobs.totals();
+        Inventory {
+            users: self.users.after(Principal::management_canister()).collect(),
+            counters: self.users.all_counters().collect(),
+            homes: self.blobs.all().collect(),
+            totals: (totals.blobs, totals.bytes_stored),
+        }
+    }
+
     /// Whether the caller may have a bucket audited.
     pub fn may_audit(&self, context: &Context, args: &AuditArgs) -> Result<(), AuditError> {
         if !self.is_admin(context) {

@@ -41,6 +41,14 @@ impl Blobs {
         *self.totals.get()
     }
 
+    /// (blob, bucket) → bytes.
+    pub fn all(&self) -> impl Iterator<Item = ((BlobId, Principal), u64)> {
+        self.homes.iter().map(|entry| {
+            let (blob, bucket) = *entry.key();
+            ((BlobId(blob), bucket), entry.value())
+        })
+    }
+
     /// The buckets that hold a blob.
     pub fn homes(&self, blob: &BlobId) -> impl Iterator<Item = Principal> {
         self.homes.range(all_homes(blob)).map(|entry| entry.key().1)

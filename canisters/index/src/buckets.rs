@@ -66,6 +66,7 @@ impl Bucket {
                 bytes_used: 0,
                 bytes_free: bytes_max,
                 key: None,
+                oldest_key_version: None,
                 version: None,
                 index_version: 0,
                 cycles: None,
@@ -105,6 +106,7 @@ impl Bucket {
         self.take_version(report.version);
         self.report = BucketReport {
             key: report.key.or(self.report.key),
+            oldest_key_version: report.oldest_key_version.or(self.report.oldest_key_version),
             ..report
         };
     }

@@ -43,6 +43,8 @@ impl Index {
         bucket::InitArgs {
             index: own,
             bytes_max: Some(self.bucket_bytes_max()),
+            #[cfg(feature = "mutants")]
+            mutant: self.config().mutant,
         }
     }
 

@@ -60,6 +60,8 @@ impl Index {
         if there < VERSION {
             self.set_fleet(|fleet| fleet.version = VERSION);
         }
+        // Whom the code before was about to ask is forgotten with its heap.
+        self.to_ask = self.buckets.iter().map(|(bucket, _)| *bucket).collect();
     }
 
     pub(crate) fn set_fleet(&mut self, change: impl FnOnce(&mut Fleet)) {
@@ -291,6 +293,7 @@ impl Index {
         }
         self.forgetting.insert(bucket, Row(Forgetting::default()));
         self.buckets.remove(&bucket);
+        self.to_ask.remove(&bucket);
         for backoffs in [
             &mut self.send_backoffs,
             &mut self.upkeep_backoffs,

@@ -105,6 +105,8 @@ pub fn forget() {
     if let Some((timer, _)) = TIMER.take() {
         ic_cdk_timers::clear_timer(timer);
     }
+    // The system has forgotten the timer, which the heap remembers: it is told that one is due.
+    ic_cdk::api::global_timer_set(ic_cdk::api::time());
 }
 
 /// Each message must be seen ([`write`]), also one that has nothing to write.
@@ -139,11 +141,17 @@ pub fn wake() {
         if armed(timer, due_ms) {
             return;
         }
+        let is_lost = matches!(timer, Some((_, at_ms)) if *at_ms < now_ms);
         if let Some((id, _)) = timer.take() {
             ic_cdk_timers::clear_timer(id);
         }
         let delay = Duration::from_millis(due_ms - now_ms);
         *timer = Some((ic_cdk_timers::set_timer(delay, turn()), due_ms));
+        if is_lost {
+            // Its message trapped, or could not be paid for. The library takes the system's timer for set as
+            // long as it has not gone off.
+            ic_cdk::api::global_timer_set(ic_cdk::api::time());
+        }
     });
 }
 

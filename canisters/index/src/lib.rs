@@ -60,7 +60,7 @@ pub mod users;
 
 pub use fleet::Moment;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candid::Principal;
 use ic_stable_structures::{DefaultMemoryImpl, StableBTreeMap, StableCell};
@@ -118,6 +118,8 @@ pub struct Index {
     upkeep_backoffs: Backoffs,
     topup_backoffs: Backoffs,
     send_backoffs: Backoffs,
+    /// Buckets that may have been restored from a snapshot: they are asked how far they have heard.
+    to_ask: BTreeSet<Principal>,
     /// Who controls the index; none until it has asked.
     own_controllers: Option<Vec<Principal>>,
     recalls: Recalls,
@@ -174,6 +176,7 @@ impl Index {
             topup_backoffs: BTreeMap::new(),
             own_controllers: None,
             send_backoffs: BTreeMap::new(),
+            to_ask: BTreeSet::new(),
             recalls: Recalls::default(),
             answers: 0,
             events_skipped: 0,

@@ -4,8 +4,8 @@ use candid::{CandidType, Principal};
 use openstorage_channel::{check_size, unseen};
 use openstorage_types::{
     channel::{
-        BlobHeld, Event, EventsArgs, EventsError, EventsOk, Reference, StatePage, UserCounters,
-        kind,
+        AccessorDeleted, BlobHeld, Event, EventsArgs, EventsError, EventsOk, Reference, StatePage,
+        UserCounters, kind,
     },
     index::ChangeKind,
     limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX},
@@ -44,6 +44,11 @@ impl Index {
             self.hear_back(context, bucket, told, &mut counters);
         }
         row.heard = new.stamp;
+        // It stands before where it has been told everything: an answer of it was faster than this, or it
+        // was restored from a snapshot.
+        if args.heard.seq <= row.cursor.at.seq && args.heard != row.cursor.at {
+            self.to_ask.insert(bucket);
+        }
         self.buckets.set(bucket, row);
         Ok(EventsOk {
             stamp: new.stamp,
@@ -110,6 +115,16 @@ impl Index {
             match state.kind {
                 kind::USER_HELD => match decode(&state.bytes) {
                     Some(told) => self.hear_back(context, bucket, &told, counters),
+                    None => self.events_skipped += 1,
+                },
+                kind::USER_DELETED => match decode(&state.bytes) {
+                    Some(gone) => self.hear_gone(context, &gone),
+                    None => self.events_skipped += 1,
+                },
+                kind::ACCESSOR_DELETED => match decode(&state.bytes) {
+                    Some(AccessorDeleted { accessor_id }) => {
+                        self.forget_accessor(context, accessor_id);
+                    }
                     None => self.events_skipped += 1,
                 },
                 kind::BLOB_HELD => match BlobHeld::from_bytes(&state.bytes) {

@@ -5,8 +5,8 @@ use openstorage_channel::Log;
 pub use openstorage_channel::Sent;
 use openstorage_types::{
     channel::{
-        AccessorDeleted, Counters, EventsArgs, EventsOk, IssuerRemoved, IssuerUpserted, PublicKey,
-        Revoked, Stamp, StateRow, UserDeleted, UserUpserted, kind,
+        AccessorDeleted, Counters, EventsArgs, EventsOk, IssuerRemoved, IssuerUpserted, Revoked,
+        Stamp, StateRow, UserDeleted, UserUpserted, kind,
     },
     limits::{BEHIND_EVENTS_MAX, EVENTS_PER_BATCH_MAX},
 };
@@ -65,13 +65,10 @@ pub(crate) fn user_event(
     (kind::USER_UPSERTED, bytes(&event))
 }
 
-/// No key means that the issuer is removed.
-pub(crate) fn issuer_event(issuer: Principal, key: Option<PublicKey>) -> (u16, Vec<u8>) {
-    match key {
-        Some(key) => (
-            kind::ISSUER_UPSERTED,
-            bytes(&IssuerUpserted { issuer, key }),
-        ),
+/// Nothing told means that the issuer is removed.
+pub(crate) fn issuer_event(issuer: Principal, told: Option<IssuerUpserted>) -> (u16, Vec<u8>) {
+    match told {
+        Some(told) => (kind::ISSUER_UPSERTED, bytes(&told)),
         None => (kind::ISSUER_REMOVED, bytes(&IssuerRemoved { issuer })),
     }
 }
@@ -94,6 +91,7 @@ impl Index {
             row.installed
                 && (row.report.key.is_none()
                     || row.doubt != Doubt::None
+                    || self.to_ask.contains(bucket)
                     || row.cursor.has_news(&self.log))
         })
     }
@@ -110,7 +108,8 @@ impl Index {
             |kind| kind::since(kind) <= peer,
             |after| self.state_after(bucket, after.copied()),
         );
-        let asks = row.report.key.is_none() || row.doubt != Doubt::None;
+        let asks =
+            row.report.key.is_none() || row.doubt != Doubt::None || self.to_ask.contains(&bucket);
         let heard = row.heard;
         self.buckets.set(bucket, row);
         (asks || !told.events.is_empty()).then(|| Sending {
@@ -158,7 +157,7 @@ impl Index {
         let issuers = issuers
             .into_iter()
             .flat_map(|after| self.issuers.after(after))
-            .map(|(issuer, key)| (Issuer(issuer), issuer_event(issuer, key)));
+            .map(|(issuer, told)| (Issuer(issuer), issuer_event(issuer, told)));
         let deleted = deleted
             .into_iter()
             .flat_map(|after| self.issuers.deleted_after(after))
@@ -187,6 +186,7 @@ impl Index {
         let Some(mut row) = self.buckets.get(&sending.bucket).cloned() else {
             return Sent::Refused;
         };
+        self.to_ask.remove(&sending.bucket);
         let sent = row.cursor.answered(&sending.told, answer.stamp);
         self.take_report(&mut row, answer.report);
         self.buckets.set(sending.bucket, row);

@@ -2,17 +2,16 @@
 
 use candid::Principal;
 use openstorage_types::{
-    channel::PublicKey,
+    channel::{PublicKey, RevokeKeyError},
     index::{
-        BucketKeysArgs, BucketKeysError, DeleteChatArgs, DeleteChatError, Issuer, IssuerError,
-        RegisterIssuerArgs, RegisterIssuerOk,
+        BucketKey, BucketKeysArgs, BucketKeysError, DeleteChatArgs, DeleteChatError, Issuer,
+        IssuerError, RegisterIssuerArgs, RegisterIssuerOk, RevokeIssuerKeyArgs,
     },
     limits::PAGE_ROWS_MAX,
 };
 
 use crate::{
     Context, Index,
-    issuers::KEY_VERSION,
     sync::{deletion_event, issuer_event},
 };
 
@@ -27,7 +26,8 @@ pub enum Registration {
 }
 
 impl Index {
-    /// Registers the caller, or for an admin whomever it names.
+    /// Registers the caller, or for an admin whomever it names: under its first key, under the next version of
+    /// its key, or under another of the same version, where the canister has been made anew.
     pub fn register_issuer(
         &mut self,
         context: &Context,
@@ -39,15 +39,14 @@ impl Index {
             return Err(IssuerError::NotAuthorized);
         }
         let index_key = self.issuers.public_key().ok_or(IssuerError::KeysNotReady)?;
-        if args.key.version != KEY_VERSION {
-            return Err(IssuerError::InvalidKeyVersion {
-                expected: KEY_VERSION,
-            });
-        }
-        if self.issuers.key(&issuer) == Some(args.key) {
+        let known = self.issuers.key(&issuer);
+        if known == Some(args.key) {
             return Ok(Registration::Done(RegisterIssuerOk { index_key }));
         }
-        if is_admin {
+        self.issuers.check_version(&issuer, args.key.version)?;
+        // Who is trusted may rotate its key, whoever controls it by now.
+        let rotates = known.is_some_and(|known| known.version < args.key.version);
+        if is_admin || rotates {
             return self
                 .trust_issuer(context, issuer, args.key)
                 .map(Registration::Done);
@@ -65,9 +64,8 @@ impl Index {
         let index_key = self.issuers.public_key().ok_or(IssuerError::KeysNotReady)?;
         if self.issuers.key(&issuer) != Some(key) {
             self.issuers
-                .insert(context.own, issuer, key)
-                .map_err(|_| IssuerError::InvalidKey)?;
-            self.tell(context, issuer_event(issuer, Some(key)));
+                .insert(context.own, issuer, key, context.now_ms)?;
+            self.tell(context, issuer_event(issuer, self.issuers.told(&issuer)));
         }
         Ok(RegisterIssuerOk { index_key })
     }
@@ -87,23 +85,45 @@ impl Index {
         Ok(())
     }
 
+    /// Believes no token under a replaced version of an issuer's key any more. By an admin, or by the issuer
+    /// itself; revoking it again is no error.
+    pub fn revoke_issuer_key(
+        &mut self,
+        context: &Context,
+        args: &RevokeIssuerKeyArgs,
+    ) -> Result<(), RevokeKeyError> {
+        let issuer = args.issuer.unwrap_or(context.caller);
+        if !self.is_admin(context) && issuer != context.caller {
+            return Err(RevokeKeyError::NotAuthorized);
+        }
+        if self.issuers.revoke_key(issuer, args.version)? {
+            self.tell(context, issuer_event(issuer, self.issuers.told(&issuer)));
+        }
+        Ok(())
+    }
+
     /// The first 1,000.
     pub fn issuers(&self) -> Vec<Issuer> {
         self.issuers
             .after(Principal::management_canister())
-            .filter_map(|(issuer, key)| Some(Issuer { issuer, key: key? }))
+            .filter_map(|(issuer, told)| {
+                let key = told?.key;
+                Some(Issuer { issuer, key })
+            })
             .take(PAGE_ROWS_MAX as usize)
             .collect()
     }
 
     /// The key that a bucket has published. It is public: everybody may ask.
-    pub fn bucket_keys(&self, args: &BucketKeysArgs) -> Result<PublicKey, BucketKeysError> {
-        self.buckets
-            .get(&args.bucket)
-            .ok_or(BucketKeysError::NotFound)?
-            .report
-            .key
-            .ok_or(BucketKeysError::KeysNotReady)
+    pub fn bucket_keys(&self, args: &BucketKeysArgs) -> Result<BucketKey, BucketKeysError> {
+        let bucket = self.buckets.get(&args.bucket);
+        let report = &bucket.ok_or(BucketKeysError::NotFound)?.report;
+        let key = report.key.ok_or(BucketKeysError::KeysNotReady)?;
+        Ok(BucketKey {
+            version: key.version,
+            bytes: key.bytes,
+            oldest_version: report.oldest_key_version,
+        })
     }
 
     /// Deletes a chat's accessor in every bucket, for ever. Deleting it again is no error.
@@ -119,10 +139,16 @@ impl Index {
         if principal != context.caller {
             return Err(DeleteChatError::NotAuthorized);
         }
-        if self.issuers.delete_accessor(args.chat_id, context.now_ms) {
-            self.tell(context, deletion_event(args.chat_id));
-        }
+        self.forget_accessor(context, args.chat_id);
         Ok(())
+    }
+
+    /// For good, in every bucket. One of these may be the first to speak of it: the index may have been
+    /// restored from a snapshot of before.
+    pub(crate) fn forget_accessor(&mut self, context: &Context, accessor: Principal) {
+        if self.issuers.delete_accessor(accessor, context.now_ms) {
+            self.tell(context, deletion_event(accessor));
+        }
     }
 
     pub fn has_secret(&self) -> bool {

@@ -139,6 +139,24 @@ impl Users {
         Some(row)
     }
 
+    /// The user is gone with every incarnation up to this one. Its row; none where that is known, or a
+    /// higher one lives.
+    pub fn bury(&mut self, user: Principal, incarnation: u64) -> Option<User> {
+        let known = self.users.get(&user);
+        if known.is_some_and(|row| {
+            row.incarnation > incarnation || row.incarnation == incarnation && row.deleted
+        }) {
+            return None;
+        }
+        let row = User {
+            incarnation,
+            pool: Pool::default(),
+            deleted: true,
+        };
+        self.set(user, row);
+        Some(row)
+    }
+
     /// What the index knows of a user in a bucket.
     pub fn counters(&self, user: Principal, incarnation: u64, bucket: Principal) -> Counters {
         self.leases
@@ -146,6 +164,14 @@ impl Users {
             .filter(|lease| lease.incarnation == incarnation)
             .map(|lease| lease.counters)
             .unwrap_or_default()
+    }
+
+    /// (user, bucket), and the user's incarnation and counters there.
+    pub fn all_counters(&self) -> impl Iterator<Item = ((Principal, Principal), (u64, Counters))> {
+        self.leases.iter().map(|entry| {
+            let lease = entry.value();
+            (*entry.key(), (lease.incarnation, lease.counters))
+        })
     }
 
     /// Takes what `bucket` says about a user.

@@ -347,6 +347,7 @@ fn a_report_that_a_bucket_is_low_brings_the_look_forward() {
         bytes_used: 0,
         bytes_free: BUCKET_BYTES,
         key: None,
+        oldest_key_version: None,
         version: Some(bucket::VERSION),
         index_version: 0,
         cycles: Some(openstorage_types::channel::CyclesReport {

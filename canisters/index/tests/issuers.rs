@@ -8,12 +8,12 @@ use openstorage_tokens::derived_accessor;
 use openstorage_types::{
     BlobId,
     bucket::TokenProblem,
-    channel::{AccessorDeleted, PublicKey, kind},
+    channel::{AccessorDeleted, IssuerUpserted, OldKey, PublicKey, RevokeKeyError, kind},
     index::{
-        BucketKeysArgs, BucketKeysError, DeleteChatArgs, DeleteChatError, Issuer, IssuerError,
-        RegisterIssuerArgs,
+        BucketKey, BucketKeysArgs, BucketKeysError, DeleteChatArgs, DeleteChatError, Issuer,
+        IssuerError, RegisterIssuerArgs, RevokeIssuerKeyArgs,
     },
-    limits::HOUR_MS,
+    limits::{HOUR_MS, KEY_OVERLAP_MS},
 };
 use support::*;
 
@@ -203,5 +203,88 @@ fn a_buckets_key_is_told_once_it_has_reported_it() {
     assert_eq!(ask(&world, 1), Err(BucketKeysError::KeysNotReady));
     world.report(canister(1), 0, BUCKET_BYTES);
     world.upgrade();
-    assert_eq!(ask(&world, 1), Ok(chat_key()));
+    let expected = BucketKey {
+        version: 1,
+        bytes: chat_key().bytes,
+        oldest_version: Some(1),
+    };
+    assert_eq!(ask(&world, 1), Ok(expected));
+}
+
+/// Another key of the chat.
+fn chat_key_of(version: u16) -> RegisterIssuerArgs {
+    let secret = openstorage_tokens::SecretKey::from_bytes([version as u8; 32]);
+    let bytes = BlobId(secret.public());
+    let key = PublicKey { version, bytes };
+    RegisterIssuerArgs { issuer: None, key }
+}
+
+#[test]
+fn an_issuer_replaces_its_key_and_buckets_hear_of_all_that_count() {
+    let mut world = World::new(1);
+    world.drain(canister(1));
+    let itself = world.context(chat());
+    let second = chat_key_of(2);
+    // It is trusted: its controllers are not looked at again.
+    let done = world.index.register_issuer(&itself, &second);
+    assert!(matches!(done, Ok(Registration::Done(_))), "{done:?}");
+    world.upgrade();
+    let done = world.index.register_issuer(&itself, &second);
+    assert!(matches!(done, Ok(Registration::Done(_))), "{done:?}");
+    let old = OldKey {
+        key: chat_key(),
+        until_ms: itself.now_ms + KEY_OVERLAP_MS,
+    };
+    let told = IssuerUpserted {
+        issuer: chat(),
+        key: second.key,
+        older: Some(vec![old]),
+    };
+    let expected = flat(&[event(kind::ISSUER_UPSERTED, &told)]);
+    assert_eq!(world.drain(canister(1)), expected);
+    // The first key, and one that skips a version, are not taken.
+    for key in [registration(), chat_key_of(4)] {
+        assert_eq!(
+            world.index.register_issuer(&itself, &key),
+            Err(IssuerError::InvalidKeyVersion { expected: 3 })
+        );
+    }
+    // Another key of the newest version is of a canister that was made anew: its controllers count.
+    let mut other = chat_key_of(9);
+    other.key.version = 2;
+    assert_eq!(
+        world.index.register_issuer(&itself, &other),
+        Ok(Registration::CheckControllers(chat()))
+    );
+
+    let third = chat_key_of(3);
+    world.index.register_issuer(&itself, &third).unwrap();
+    let max = 3;
+    let ms = itself.now_ms + KEY_OVERLAP_MS;
+    assert_eq!(
+        world.index.register_issuer(&itself, &chat_key_of(4)),
+        Err(IssuerError::TooManyKeyVersions { max, ms })
+    );
+    world.drain(canister(1));
+    let revoke = |world: &mut World, caller, version| {
+        let context = world.context(caller);
+        let issuer = Some(chat());
+        let args = RevokeIssuerKeyArgs { issuer, version };
+        world.index.revoke_issuer_key(&context, &args)
+    };
+    let refused = revoke(&mut world, alice(), 1);
+    assert_eq!(refused, Err(RevokeKeyError::NotAuthorized));
+    let refused = revoke(&mut world, chat(), 3);
+    assert_eq!(refused, Err(RevokeKeyError::CurrentKey { version: 3 }));
+    for version in [1, 1, 2] {
+        assert_eq!(revoke(&mut world, admin(), version), Ok(()));
+    }
+    let events = world.drain(canister(1));
+    assert_eq!(events.len(), 2, "buckets hear of each once");
+    let told = IssuerUpserted {
+        issuer: chat(),
+        key: third.key,
+        older: None,
+    };
+    assert_eq!(events[1], flat(&[event(kind::ISSUER_UPSERTED, &told)])[0]);
 }

@@ -2,10 +2,12 @@
 
 mod support;
 
-use candid::{Principal, decode_one};
-use data_bucket_index::sync::Sent;
+use std::collections::BTreeSet;
+
+use candid::{Principal, decode_one, encode_one};
+use data_bucket_index::{agenda::Job, sync::Sent};
 use openstorage_types::{
-    channel::{Stamp, StateRow, UserDeleted, UserUpserted, kind},
+    channel::{AccessorDeleted, Stamp, StatePage, StateRow, UserDeleted, UserUpserted, kind},
     limits::{BEHIND_EVENTS_MAX, EVENTS_PER_BATCH_MAX},
 };
 use support::*;
@@ -155,4 +157,74 @@ fn a_deletion_is_told_to_new_buckets_too() {
         let deleted: UserDeleted = decode_one(&rows.last().unwrap().bytes).unwrap();
         assert_eq!((deleted.user, deleted.incarnation), (alice(), 1));
     }
+}
+
+#[test]
+fn a_bucket_that_has_heard_less_than_it_was_told_is_asked() {
+    let mut world = World::new(1);
+    let bucket = canister(1);
+    world.register(alice(), 7);
+    world.drain(bucket);
+    assert_eq!(world.index.next_batch(bucket, world.version), None);
+    // It was restored from a snapshot of before: it tells, and has heard nothing.
+    world.hear(bucket, Stamp::default(), vec![], None);
+    assert!(
+        world
+            .index
+            .agenda(world.now_ms, &BTreeSet::new())
+            .jobs
+            .contains(&Job::Send(bucket))
+    );
+    let asked = world.index.next_batch(bucket, world.version).unwrap();
+    assert!(asked.args.events.is_empty());
+    let answer = world.answer(Stamp::default());
+    world.index.batch_answered(&asked, answer);
+    assert_eq!(
+        kinds(&world.drain(bucket)),
+        [kind::ISSUER_UPSERTED, kind::USER_UPSERTED]
+    );
+    assert_eq!(world.index.next_batch(bucket, world.version), None);
+}
+
+#[test]
+fn deletions_that_a_restored_index_has_forgotten_are_learned_from_a_bucket() {
+    let mut world = World::new(2);
+    let (told, other) = (canister(1), canister(2));
+    world.register(alice(), 7);
+    world.drain(told);
+    let rows = world.drain(other);
+    let incarnation = upserted(rows.last().unwrap()).incarnation;
+    let row = |kind, bytes: Vec<u8>| StateRow {
+        kind,
+        bytes: bytes.into(),
+    };
+    let gone = UserDeleted {
+        user: alice(),
+        incarnation,
+    };
+    let accessor_id = chat();
+    let page = StatePage {
+        first: true,
+        rows: vec![
+            row(kind::USER_DELETED, encode_one(&gone).unwrap()),
+            row(
+                kind::ACCESSOR_DELETED,
+                encode_one(AccessorDeleted { accessor_id }).unwrap(),
+            ),
+        ],
+        last: true,
+    };
+    let page = event(kind::STATE_PAGE, &page);
+    world.hear(told, Stamp::default(), vec![page.clone()], None);
+    assert!(world.index.user(&world.context(alice()), None).is_err());
+    let deletions = [kind::USER_DELETED, kind::ACCESSOR_DELETED];
+    assert_eq!(kinds(&world.drain(other)), deletions);
+    // Who is registered again is another.
+    world.version += 1;
+    world.register(alice(), 8);
+    world.drain(other);
+    world.hear(canister(2), Stamp::default(), vec![page], None);
+    let info = world.index.user(&world.context(alice()), None).unwrap();
+    assert_eq!(info.byte_limit, 8);
+    assert_eq!(world.drain(other), []);
 }

@@ -3,14 +3,8 @@
 use std::borrow::Cow;
 
 use ic_stable_structures::{Storable, storable::Bound};
+use openstorage_sha256::{SAVED_BYTES, Sha256};
 use openstorage_types::{ChunkRange, chunk_count};
-use sha2::{
-    Sha256,
-    digest::{
-        Digest,
-        common::hazmat::{SerializableState, SerializedState},
-    },
-};
 
 /// Chunks that are in, and how far the hash has come.
 #[derive(Clone)]
@@ -67,10 +61,7 @@ impl Pending {
     }
 }
 
-/// Bytes of the state of a hash: 8 words of 4 bytes, the number of blocks (8), the block that is not full (64).
-const HASH_BYTES: usize = 104;
-const _: () = assert!(HASH_BYTES == size_of::<SerializedState<Sha256>>());
-const CHUNKS_AT: usize = 8 + HASH_BYTES;
+const CHUNKS_AT: usize = 8 + SAVED_BYTES;
 
 /// Chunks received and hashed (4 bytes each, little-endian), the hash's state (104), then the chunks' bits.
 impl Storable for Pending {
@@ -80,7 +71,7 @@ impl Storable for Pending {
         let mut bytes = Vec::with_capacity(CHUNKS_AT + self.chunks.len());
         bytes.extend_from_slice(&self.received.to_le_bytes());
         bytes.extend_from_slice(&self.hashed.to_le_bytes());
-        bytes.extend_from_slice(&self.hash.serialize());
+        bytes.extend_from_slice(&self.hash.to_bytes());
         bytes.extend_from_slice(&self.chunks);
         bytes.into()
     }
@@ -95,7 +86,7 @@ impl Storable for Pending {
         Self {
             received: number(0),
             hashed: number(4),
-            hash: Sha256::deserialize(state).expect("only this store writes states"),
+            hash: Sha256::from_bytes(state).expect("only this store writes states"),
             chunks: bytes[CHUNKS_AT..].to_vec(),
         }
     }

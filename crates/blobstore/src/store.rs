@@ -2,7 +2,6 @@
 
 use ic_stable_structures::{Memory, StableBTreeMap};
 use openstorage_types::{ChunkRange, chunk_count, chunk_len, limits::CHUNK_BYTES};
-use sha2::Digest;
 
 use crate::{
     OpenError,
@@ -252,7 +251,7 @@ impl<M: Memory> BlobStore<M> {
         }
         let progress = match (pending.hashed == count, pending.received == count) {
             (true, _) => Progress::Done {
-                digest: pending.hash.clone().finalize().into(),
+                digest: pending.hash.clone().finalize(),
             },
             (false, true) => Progress::Hashing,
             (false, false) => Progress::Waiting,

@@ -2,14 +2,14 @@
 
 use candid::{CandidType, de::DecoderConfig, utils::decode_args_with_config};
 use openstorage_types::limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 /// No arguments, in Candid.
 const NOTHING: &[u8] = b"DIDL\0\0";
 
 /// The one argument of a call. A small message that claims to hold a lot costs little: the decoder stops
 /// at [`DECODE_WORK_MAX`], and `blob_bytes_max` bytes of blob come on top of that. No argument at all
-/// reads as one that is optional and absent.
+/// reads as one that is optional and absent. What is read may borrow bytes.
 ///
 /// ```
 /// let arg = candid::encode_one(7_u64).unwrap();
@@ -20,7 +20,7 @@ const NOTHING: &[u8] = b"DIDL\0\0";
 /// # Panics
 /// When the argument cannot be decoded or costs more. In a canister that is a trap: nothing has been
 /// changed by then, and the caller reads the reason in the reject message.
-pub fn decode<T: CandidType + DeserializeOwned>(bytes: &[u8], blob_bytes_max: usize) -> T {
+pub fn decode<'a, T: CandidType + Deserialize<'a>>(bytes: &'a [u8], blob_bytes_max: usize) -> T {
     let mut config = DecoderConfig::new();
     config
         // Candid counts up to 4 for a byte.

@@ -3,7 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`argument`] | arguments decoded within a budget |
-//! | [`reply`] | replies that are appended from stable memory |
+//! | [`reply`] | replies, encoded at little cost or appended from stable memory |
 //! | [`row`] | values kept in stable memory as Candid |
 //! | [`outstanding`] | calls under way, counted for `pre_upgrade` |
 //! | [`lines`] | the last lines for operators, in stable memory |
@@ -17,5 +17,5 @@ pub mod reply;
 pub mod row;
 
 pub use argument::decode;
-pub use reply::{before_blob, write_length};
+pub use reply::{before_blob, encode, write_length};
 pub use row::Row;

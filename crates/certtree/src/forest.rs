@@ -34,6 +34,8 @@ pub enum Content {
 /// Trees in one memory.
 pub struct Forest<M: Memory> {
     nodes: Nodes<M>,
+    /// The tree that was changed last: what is asked next is mostly its digest.
+    latest: Option<Child>,
 }
 
 /// What is left of a tree without the label.
@@ -50,6 +52,7 @@ impl<M: Memory> Forest<M> {
     pub fn init(memory: M) -> Result<Self, OpenError> {
         Ok(Self {
             nodes: Nodes::open(memory)?,
+            latest: None,
         })
     }
 
@@ -74,7 +77,10 @@ impl<M: Memory> Forest<M> {
     pub fn digest(&self, tree: Tree) -> Hash {
         match tree {
             NONE => hash::empty(),
-            Tree(root) => self.child(root).digest,
+            Tree(root) => match self.latest {
+                Some(latest) if latest.node == root => latest.digest,
+                _ => self.child(root).digest,
+            },
         }
     }
 
@@ -97,8 +103,9 @@ impl<M: Memory> Forest<M> {
         };
         let top = match tree {
             NONE => self.plant(&label, leaf),
-            Tree(root) => self.put(root, &label, leaf),
+            Tree(root) => self.put(root, None, &label, leaf),
         };
+        self.latest = Some(top);
         Tree(top.node)
     }
 
@@ -108,15 +115,18 @@ impl<M: Memory> Forest<M> {
         leaf_child(node, label, &leaf)
     }
 
-    fn put(&mut self, at: u32, label: &Label, leaf: Node) -> Child {
-        match self.nodes.get(at) {
+    /// `known` is what the fork above knows of the node.
+    fn put(&mut self, at: u32, known: Option<Child>, label: &Label, leaf: Node) -> Child {
+        let node = self.nodes.get(at);
+        match node {
             Node::Leaf { label: found, .. } => {
                 let order = label.as_slice().cmp(found.as_slice());
                 if order == Ordering::Equal {
                     self.nodes.set(at, leaf);
                     return leaf_child(at, label, &leaf);
                 }
-                let (old, new) = (self.child(at), self.plant(label, leaf));
+                let old = known.unwrap_or_else(|| leaf_child(at, &found, &node));
+                let new = self.plant(label, leaf);
                 let (children, bound) = match order {
                     Ordering::Less => ([new, old], found),
                     _ => ([old, new], *label),
@@ -130,7 +140,8 @@ impl<M: Memory> Forest<M> {
                 bound,
             } => {
                 let side = side(label.as_slice(), &bound);
-                children[side] = self.put(children[side].node, label, leaf);
+                let child = children[side];
+                children[side] = self.put(child.node, Some(child), label, leaf);
                 self.balance(at, children, bound)
             }
         }
@@ -145,7 +156,10 @@ impl<M: Memory> Forest<M> {
         }
         match self.take(tree.0, label) {
             Taken::Nothing => tree,
-            Taken::Left(rest) => rest.map_or(NONE, |rest| Tree(rest.node)),
+            Taken::Left(rest) => {
+                self.latest = rest;
+                rest.map_or(NONE, |rest| Tree(rest.node))
+            }
         }
     }
 
@@ -225,6 +239,7 @@ impl<M: Memory> Forest<M> {
 
     /// Frees all nodes of a tree, but not those of trees under its labels.
     pub fn clear(&mut self, tree: Tree) {
+        self.latest = None;
         let mut left: Vec<u32> = (tree != NONE).then_some(tree.0).into_iter().collect();
         while let Some(node) = left.pop() {
             if let Node::Fork { children, .. } = self.nodes.get(node) {

@@ -1,7 +1,7 @@
 //! The hashes of a hash tree's nodes, as the interface specification defines them under "Certificate": each
 //! kind of node has a prefix of its own, so that none can be taken for another.
 
-use sha2::{Digest, Sha256};
+use openstorage_sha256::sha256;
 
 /// SHA-256.
 pub type Hash = [u8; 32];
@@ -13,28 +13,20 @@ const EMPTY: &[u8] = b"\x11ic-hashtree-empty";
 
 /// Of the node above two others.
 pub fn fork(left: &Hash, right: &Hash) -> Hash {
-    of(&[FORK, left, right])
+    sha256(&[FORK, left, right])
 }
 
 /// Of a label above a node.
 pub fn labeled(label: &[u8], content: &Hash) -> Hash {
-    of(&[LABELED, label, content])
+    sha256(&[LABELED, label, content])
 }
 
 /// Of a value.
 pub fn leaf(value: &[u8]) -> Hash {
-    of(&[LEAF, value])
+    sha256(&[LEAF, value])
 }
 
 /// Of a tree without nodes.
 pub fn empty() -> Hash {
-    of(&[EMPTY])
-}
-
-fn of(parts: &[&[u8]]) -> Hash {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part);
-    }
-    hash.finalize().into()
+    sha256(&[EMPTY])
 }

@@ -55,7 +55,6 @@ pub enum Error {
     #[error("the bucket {bucket} refuses the upload: {}", push(.error))]
     Push {
         bucket: Principal,
-        blob_id: BlobId,
         error: PushChunkError,
     },
 

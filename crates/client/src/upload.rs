@@ -348,11 +348,8 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
                 // Other uploads' chunks may free or grow it.
                 Ok(Err(error @ PushChunkError::StorageFull)) => (None, format!("{error:?}")),
                 Ok(Err(error)) => {
-                    return Err(Error::Push {
-                        bucket: self.bucket,
-                        blob_id: self.blob_id,
-                        error,
-                    });
+                    let bucket = self.bucket;
+                    return Err(Error::Push { bucket, error });
                 }
                 // A bucket turns large messages of callers away whom it does not know.
                 Err(Error::Call { error, .. })

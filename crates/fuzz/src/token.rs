@@ -122,5 +122,5 @@ fn pair() -> Pair {
 
 /// Computed once: a fuzzer asks millions of times.
 fn key() -> PairKey {
-    PairKey::from_bytes(&[5; 64])
+    PairKey::from_bytes(&[5; 96])
 }

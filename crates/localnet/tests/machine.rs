@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use candid::Principal;
 use openstorage_localnet::fees::{CostSchedule, Fees};
 use openstorage_localnet::machine::{
-    Compiler, Context, Entry, Machine, Module, ModuleError, Outcome, Response, StableMemory, Trap,
+    Compiler, Context, Entry, Keep, Machine, Module, ModuleError, Outcome, Response, StableMemory,
+    Trap,
 };
 
 fn compile(wat: &str) -> Module {
@@ -35,7 +36,7 @@ fn with_context<T>(work: impl FnOnce(&Context) -> T) -> T {
         canister_version: 1,
         status: 1,
         balance: 1_000,
-        liquid_balance: 1_000,
+        keep: Keep::default(),
         fees: &FREE,
         queues_full: false,
         growth_bytes_max: u64::MAX,

@@ -350,6 +350,49 @@ fn a_query_touches_a_gigabyte_of_stable_memory_at_most() {
     );
 }
 
+/// What is looked at before anything is written: so neither memory takes what the test asks for.
+#[test]
+fn an_update_writes_and_touches_two_gigabytes_of_stable_memory_at_most() {
+    const PAGES: u64 = 2 << 18;
+    let module = compile(
+        &Compiler::new(None),
+        &format!(
+            r#"(module {IMPORTS} (memory 32769)
+                (func (export "canister_init") (drop (call $grow (i64.const 100000))))
+                (func $touch (param $pages i32) (local $at i64)
+                    (loop
+                        (call $read (i64.const 0) (local.get $at) (i64.const 1))
+                        (local.set $at (i64.add (local.get $at) (i64.const 4096)))
+                        (br_if 0 (local.tee $pages (i32.sub (local.get $pages) (i32.const 1))))))
+                (func (export "canister_update write")
+                    (call $write (i64.const 0) (i64.const 0) (i64.const 2147483649)))
+                (func (export "canister_update write_more")
+                    (call $write (i64.const 4096) (i64.const 0) (i64.const 1))
+                    (call $write (i64.const 8192) (i64.const 0) (i64.const 2147483648)))
+                (func (export "canister_update touch") (call $touch (i32.const {PAGES})) (call $reply))
+                (func (export "canister_update touch_more")
+                    (call $touch (i32.const {PAGES}))
+                    (call $write (i64.const 4294967296) (i64.const 0) (i64.const 1))))"#
+        ),
+    );
+    let world = World::default();
+    let mut machine = world.install(&module, &[]);
+    let mut update = |method: &str| world.update(&mut machine, method, &[]);
+    let limit = |access| {
+        Err(Trap::StableAccessLimit {
+            access,
+            pages_max: PAGES,
+        })
+    };
+    assert_eq!(update("write").result, limit(StableAccess::Written));
+    assert_eq!(update("write_more").result, limit(StableAccess::Written));
+    let touched = update("touch");
+    assert_eq!(touched.result, Ok(()));
+    assert_eq!(touched.usage.stable_pages_accessed, PAGES);
+    assert_eq!(update("touch_more").result, limit(StableAccess::Read));
+    assert_eq!(machine.stable().bytes_written(), 0);
+}
+
 #[test]
 fn modules_beyond_the_specification_are_refused() {
     let compile = |wat: String| {

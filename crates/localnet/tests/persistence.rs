@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use candid::{Encode, Principal};
@@ -242,6 +242,20 @@ mod in_process {
     }
 }
 
+/// What does not happen within this time does not happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Looks again and again, for as long as there is patience; none where nothing came of it.
+fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            None if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(2)),
+            found => return found,
+        }
+    }
+}
+
 /// A server process, killed when this is dropped.
 struct Server {
     child: Child,
@@ -259,17 +273,22 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let port = loop {
-            match fs::read_to_string(&port_file) {
-                Ok(text) if text.ends_with('\n') => break text.trim().to_owned(),
-                _ => std::thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        Self {
+        // From here on the process ends with the test, whatever happens.
+        let mut server = Self {
             child,
-            url: format!("http://127.0.0.1:{port}/").parse().unwrap(),
+            url: "http://127.0.0.1/".parse().unwrap(),
             _files: files,
-        }
+        };
+        let port = wait_for(|| {
+            if let Some(status) = server.child.try_wait().unwrap() {
+                panic!("the server ended before it told its port: {status}");
+            }
+            let text = fs::read_to_string(&port_file).ok()?;
+            text.ends_with('\n').then(|| text.trim().parse().unwrap())
+        });
+        let port = port.expect("the server tells its port");
+        server.url.set_port(Some(port)).unwrap();
+        server
     }
 
     fn instance(&self, state: &Path) -> PocketIc {
@@ -356,16 +375,18 @@ fn killed_twenty_times_under_load_nothing_acknowledged_is_lost() {
             })
             .collect();
         let before = acknowledged.load(Ordering::SeqCst);
-        while acknowledged.load(Ordering::SeqCst) < before + 5 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_for(|| (acknowledged.load(Ordering::SeqCst) >= before + 5).then_some(()))
+            .unwrap_or_else(|| panic!("nothing is acknowledged before kill {kill}"));
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         std::thread::sleep(Duration::from_millis((random >> 33) % 150));
         server.kill();
         for client in clients {
-            runtime.block_on(client).unwrap();
+            runtime
+                .block_on(async { tokio::time::timeout(PATIENCE, client).await })
+                .expect("a client notices that the server is gone")
+                .unwrap();
         }
 
         server = Server::start();

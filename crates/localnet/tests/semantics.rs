@@ -1,91 +1,15 @@
 //! What is easy to get wrong in an Internet Computer, each under a test of its own: the official client
 //! drives the server's binary, and a canister does what the test says.
 
+mod pic;
+
 use std::time::{Duration, SystemTime};
 
 use candid::Principal;
+use ic_certification::{Certificate, LookupResult};
 use openstorage_universal::{Call, Op, Program, WASM, WASM_WITH_HEARTBEAT};
-use pocket_ic::{ErrorCode, PocketIc, PocketIcBuilder, RejectCode, RejectResponse, Time};
-
-const TRILLION: u128 = 1_000_000_000_000;
-
-fn network(subnets: usize) -> PocketIc {
-    (0..subnets)
-        .fold(PocketIcBuilder::new(), |builder, _| {
-            builder.with_application_subnet()
-        })
-        .with_server_binary(env!("CARGO_BIN_EXE_pocket-ic-server").into())
-        .build()
-}
-
-/// A universal canister with cycles.
-fn install(pic: &PocketIc) -> Principal {
-    let canister = pic.create_canister();
-    equip(pic, canister, WASM);
-    canister
-}
-
-fn equip(pic: &PocketIc, canister: Principal, wasm: &[u8]) {
-    pic.add_cycles(canister, 100 * TRILLION);
-    let init = Program::new().stable_grow(4);
-    pic.install_canister(canister, wasm.to_vec(), init.bytes().to_vec(), None);
-}
-
-/// A universal canister on the subnet of that number.
-fn install_on(pic: &PocketIc, subnet: usize) -> Principal {
-    let subnet = pic.topology().get_app_subnets()[subnet];
-    let canister = pic.create_canister_on_subnet(None, None, subnet);
-    equip(pic, canister, WASM);
-    canister
-}
-
-fn update(
-    pic: &PocketIc,
-    canister: Principal,
-    program: Program,
-) -> Result<Vec<u8>, RejectResponse> {
-    let arg = program.bytes().to_vec();
-    pic.update_call(canister, Principal::anonymous(), "update", arg)
-}
-
-fn query(pic: &PocketIc, canister: Principal, program: Program) -> Result<Vec<u8>, RejectResponse> {
-    let arg = program.bytes().to_vec();
-    pic.query_call(canister, Principal::anonymous(), "query", arg)
-}
-
-#[track_caller]
-fn ok(result: Result<Vec<u8>, RejectResponse>) -> Vec<u8> {
-    result.unwrap()
-}
-
-#[track_caller]
-fn failed(result: Result<Vec<u8>, RejectResponse>, code: ErrorCode) -> String {
-    let reject = result.unwrap_err();
-    assert_eq!(reject.error_code, code, "{}", reject.reject_message);
-    reject.reject_message
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(bytes.try_into().unwrap())
-}
-
-fn cycles(bytes: &[u8]) -> u128 {
-    u128::from_le_bytes(bytes.try_into().unwrap())
-}
-
-/// The byte string that the canister keeps.
-fn kept(pic: &PocketIc, canister: Principal) -> String {
-    String::from_utf8(ok(query(pic, canister, Program::new().reply_global()))).unwrap()
-}
-
-fn version(pic: &PocketIc, canister: Principal) -> u64 {
-    let program = Program::new().op(Op::Version).append().answer();
-    number(&ok(query(pic, canister, program)))
-}
-
-fn keep(text: &str) -> Program {
-    Program::new().global_append(text)
-}
+use pic::*;
+use pocket_ic::{ErrorCode, PocketIc, RejectCode, Time};
 
 /// 1. A timer of ic-cdk is an execution that makes a bounded-wait call to its own canister, and another.
 #[test]
@@ -415,6 +339,49 @@ fn an_upgrade_keeps_stable_memory_or_everything() {
     assert_eq!(number(&global[8..]), 0, "and no timer");
 }
 
+/// 8. What is certified stays as it was until somebody sets it, be it `canister_pre_upgrade`; what that burned
+///    is burned. A reinstallation begins with nothing.
+#[test]
+fn certified_data_outlives_an_upgrade() {
+    let pic = network(1);
+    let canister = install(&pic);
+    let certified = || {
+        let program = Program::new().op(Op::Certificate).append().answer();
+        let bytes = ok(query(&pic, canister, program));
+        let certificate: Certificate = serde_cbor::from_slice(&bytes).unwrap();
+        let path = [b"canister", canister.as_slice(), b"certified_data"];
+        match certificate.tree.lookup_path(path) {
+            LookupResult::Found(data) => String::from_utf8(data.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let certify = |text: &str| Program::new().push(text).op(Op::CertifiedDataSet);
+    let upgrade = |init: Program| {
+        pic.upgrade_canister(canister, WASM.to_vec(), init.bytes().to_vec(), None)
+            .unwrap();
+    };
+    assert_eq!(certified(), "");
+    ok(update(&pic, canister, certify("first").reply(b"")));
+    upgrade(Program::new());
+    assert_eq!(certified(), "first");
+    let burn = Program::new()
+        .amount(TRILLION)
+        .op(Op::Burn)
+        .op(Op::Drop)
+        .then(certify("second"));
+    let prepare = Program::new().on_pre_upgrade(burn).reply(b"");
+    ok(update(&pic, canister, prepare));
+    let before = pic.cycle_balance(canister);
+    upgrade(Program::new());
+    assert_eq!(certified(), "second");
+    assert!(before - pic.cycle_balance(canister) >= TRILLION);
+    upgrade(certify("third"));
+    assert_eq!(certified(), "third");
+    pic.reinstall_canister(canister, WASM.to_vec(), vec![], None)
+        .unwrap();
+    assert_eq!(certified(), "");
+}
+
 /// 8. Who stops takes no calls, and is stopped when everything it waits for has come.
 #[test]
 fn a_stopping_canister_waits_for_its_calls() {
@@ -474,6 +441,10 @@ fn the_version_rises_with_every_change() {
     let first = version(&pic, a);
     ok(query(&pic, a, Program::new().reply(b"")));
     assert_eq!(version(&pic, a), first, "a query");
+    let arg = Program::new().reply(b"").bytes().to_vec();
+    pic.update_call(a, Principal::anonymous(), "query", arg)
+        .unwrap();
+    assert_eq!(version(&pic, a), first, "a query called as an update");
     update(&pic, a, Program::new().trap("no")).unwrap_err();
     assert_eq!(version(&pic, a), first, "a trap");
     ok(update(&pic, a, Program::new().reply(b"")));
@@ -489,7 +460,7 @@ fn the_version_rises_with_every_change() {
     assert_eq!(version(&pic, a), first + 6, "settings");
     pic.stop_canister(a, None).unwrap();
     pic.start_canister(a, None).unwrap();
-    assert!(version(&pic, a) >= first + 8, "stop and start");
+    assert_eq!(version(&pic, a), first + 9, "stopping, stopped, started");
 }
 
 /// 10. A message from outside can be looked at first: within fewer instructions, without calls.

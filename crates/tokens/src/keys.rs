@@ -3,9 +3,10 @@
 
 use candid::Principal;
 use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use x25519_dalek::{PublicKey, StaticSecret};
+
+use crate::mac::Mac;
 
 /// An X25519 secret. It has no `Debug`, and is wiped from memory when it is dropped.
 pub struct SecretKey(StaticSecret);
@@ -55,9 +56,10 @@ impl SecretKey {
         Hkdf::<Sha256>::new(None, shared.as_bytes())
             .expand(&info, &mut root)
             .expect("32 bytes are one block");
+        let root = Mac::new(&root);
         Ok(PairKey {
-            seal: hmac(&root, &[b"enc"]),
-            nonce: hmac(&root, &[b"nonce"]),
+            seal: root.of(b"enc"),
+            nonce: Mac::new(&root.of(b"nonce")),
         })
     }
 }
@@ -66,35 +68,31 @@ impl SecretKey {
 #[derive(Clone, PartialEq, Eq)]
 pub struct PairKey {
     pub(crate) seal: [u8; 32],
-    pub(crate) nonce: [u8; 32],
+    pub(crate) nonce: Mac,
 }
+
+/// Bytes of a [`PairKey`]: the key that seals, and the nonce key as HMAC needs it.
+pub const PAIR_KEY_BYTES: usize = 96;
 
 impl PairKey {
     /// To be kept in the canister's own stable memory.
-    pub fn to_bytes(&self) -> [u8; 64] {
-        let mut bytes = [0; 64];
+    pub fn to_bytes(&self) -> [u8; PAIR_KEY_BYTES] {
+        let mut bytes = [0; PAIR_KEY_BYTES];
         bytes[..32].copy_from_slice(&self.seal);
-        bytes[32..].copy_from_slice(&self.nonce);
+        bytes[32..].copy_from_slice(&self.nonce.to_bytes());
         bytes
     }
 
-    pub fn from_bytes(bytes: &[u8; 64]) -> Self {
-        let half = |at: usize| bytes[at..at + 32].try_into().expect("32 bytes");
+    pub fn from_bytes(bytes: &[u8; PAIR_KEY_BYTES]) -> Self {
         Self {
-            seal: half(0),
-            nonce: half(32),
+            seal: bytes[..32].try_into().expect("32 bytes"),
+            nonce: Mac::from_bytes(bytes[32..].try_into().expect("64 bytes")),
         }
     }
 }
 
 impl std::fmt::Debug for PairKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PairKey(64 bytes)")
+        write!(f, "PairKey({PAIR_KEY_BYTES} bytes)")
     }
-}
-
-pub(crate) fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-    parts.iter().for_each(|part| mac.update(part));
-    mac.finalize().into_bytes().into()
 }

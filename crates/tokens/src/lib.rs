@@ -33,10 +33,11 @@
 
 pub mod accessor;
 pub mod keys;
+mod mac;
 pub mod token;
 
 pub use accessor::derived_accessor;
-pub use keys::{InvalidKey, Pair, PairKey, SecretKey};
+pub use keys::{InvalidKey, PAIR_KEY_BYTES, Pair, PairKey, SecretKey};
 pub use token::{
     Claims, Expect, Grant, InvalidGrant, Scope, Token, TokenError, issue, parse, read_times,
 };

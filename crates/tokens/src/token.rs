@@ -41,7 +41,7 @@ use openstorage_types::limits::{
 
 use crate::{
     accessor::derived_accessor,
-    keys::{Pair, PairKey, hmac},
+    keys::{Pair, PairKey},
 };
 
 const NONCE_BYTES: usize = 24;
@@ -145,8 +145,8 @@ pub struct Token {
     scope: Scope,
     issuer_key_version: u16,
     audience_key_version: u16,
-    /// Issuer and name of the derived accessor, in version 2.
-    derived: Option<(Principal, Vec<u8>)>,
+    /// In version 2: the issuer, and the accessor that is derived from it and the name.
+    derived: Option<(Principal, Principal)>,
     bytes: Vec<u8>,
     nonce_at: usize,
 }
@@ -203,7 +203,8 @@ pub fn issue(key: &PairKey, pair: &Pair, grant: &Grant) -> Result<String, Invali
         return Err(InvalidGrant::Times);
     }
 
-    let mut bytes = vec![if grant.dn.is_some() { 2 } else { 1 }, scope.0];
+    let mut bytes = Vec::with_capacity(TOKEN_CHARS_MAX / 4 * 3);
+    bytes.extend([if grant.dn.is_some() { 2 } else { 1 }, scope.0]);
     bytes.extend_from_slice(&pair.issuer_key_version.to_be_bytes());
     bytes.extend_from_slice(&pair.audience_key_version.to_be_bytes());
     let accessor = match grant.dn {
@@ -222,14 +223,14 @@ pub fn issue(key: &PairKey, pair: &Pair, grant: &Grant) -> Result<String, Invali
     claims.extend_from_slice(&grant.exp_ms.to_be_bytes()[2..]);
     claims.extend_from_slice(grant.principal.as_slice());
 
-    let aad = associated_data(
+    let mut aad = associated_data(
         &bytes,
         &pair.audience,
         &accessor,
         grant.blob.as_ref(),
         grant.owner.as_ref(),
     );
-    let nonce = nonce(key, &aad, &claims);
+    let nonce = nonce(key, &mut aad, &claims);
     let sealed = XChaCha20Poly1305::new(&key.seal.into())
         .encrypt(
             &XNonce::from(nonce),
@@ -267,7 +268,8 @@ fn parse_bytes(bytes: Vec<u8>) -> Option<Token> {
         2 => {
             let issuer = rest.with_length(PRINCIPAL_BYTES_MAX)?;
             let dn = rest.with_length(DERIVED_NAME_BYTES_MAX)?;
-            Some((Principal::from_slice(issuer), dn.to_vec()))
+            let issuer = Principal::from_slice(issuer);
+            Some((issuer, derived_accessor(&issuer, dn)))
         }
         _ => return None,
     };
@@ -306,7 +308,7 @@ impl Token {
     pub fn issuer_for(&self, accessor: &Principal) -> Result<Principal, TokenError> {
         match &self.derived {
             None => Ok(*accessor),
-            Some((issuer, dn)) if derived_accessor(issuer, dn) == *accessor => Ok(*issuer),
+            Some((issuer, derived)) if derived == accessor => Ok(*issuer),
             Some(_) => Err(TokenError::OtherAccessor),
         }
     }
@@ -330,7 +332,7 @@ impl Token {
         };
         let (clear, rest) = self.bytes.split_at(self.nonce_at);
         let (nonce_bytes, sealed) = rest.split_at(NONCE_BYTES);
-        let aad = associated_data(clear, &expect.audience, &expect.accessor, blob, owner);
+        let mut aad = associated_data(clear, &expect.audience, &expect.accessor, blob, owner);
         let sent = XNonce::try_from(nonce_bytes).expect("24 bytes");
         let claims = XChaCha20Poly1305::new(&key.seal.into())
             .decrypt(
@@ -342,7 +344,7 @@ impl Token {
             )
             .map_err(|_| TokenError::NotAuthentic)?;
         // Both are known to whoever could seal: nothing secret is compared here.
-        if nonce(key, &aad, &claims) != nonce_bytes {
+        if nonce(key, &mut aad, &claims) != nonce_bytes {
             return Err(TokenError::NotAuthentic);
         }
         let time = |at: usize| {
@@ -377,7 +379,9 @@ fn associated_data(
 ) -> Vec<u8> {
     let blob = blob.map_or(&[][..], |blob| blob);
     let owner = owner.map_or(&[][..], |owner| owner.as_slice());
-    let mut data = Vec::with_capacity(clear.len() + 4 * PRINCIPAL_BYTES_MAX + 64);
+    // The claims follow, when the nonce is computed.
+    let claims = TIMES_BYTES + PRINCIPAL_BYTES_MAX;
+    let mut data = Vec::with_capacity(clear.len() + 3 * PRINCIPAL_BYTES_MAX + 52 + claims);
     for part in [clear, audience.as_slice(), accessor.as_slice(), blob, owner] {
         data.extend_from_slice(&(part.len() as u32).to_be_bytes());
         data.extend_from_slice(part);
@@ -385,10 +389,13 @@ fn associated_data(
     data
 }
 
-fn nonce(key: &PairKey, aad: &[u8], claims: &[u8]) -> [u8; NONCE_BYTES] {
-    hmac(&key.nonce, &[aad, claims])[..NONCE_BYTES]
-        .try_into()
-        .expect("24 of 32 bytes")
+/// Leaves the associated data as it was.
+fn nonce(key: &PairKey, aad: &mut Vec<u8>, claims: &[u8]) -> [u8; NONCE_BYTES] {
+    let len = aad.len();
+    aad.extend_from_slice(claims);
+    let nonce = key.nonce.of(aad);
+    aad.truncate(len);
+    nonce[..NONCE_BYTES].try_into().expect("24 of 32 bytes")
 }
 
 /// Takes bytes from the front, never more than there are.

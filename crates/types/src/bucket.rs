@@ -4,7 +4,7 @@ use std::fmt;
 
 use candid::{CandidType, Principal};
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteBuf, Bytes};
 
 use crate::{BlobId, ChunkRange, channel::PublicKey, index::Allowance};
 
@@ -18,10 +18,16 @@ pub struct InitArgs {
     pub index: Principal,
     /// The largest number of bytes to take; none means [`crate::limits::BUCKET_BYTES_MAX`].
     pub bytes_max: Option<u64>,
+    /// The bug to have: see `canisters/bucket/src/mutants.rs`. In builds for the simulation only.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<u32>,
 }
 
+pub type PushChunkArgs = PushChunk<ByteBuf>;
+
+/// `B` holds the bytes: whoever reads a chunk where it arrived takes `&serde_bytes::Bytes`.
 #[derive(CandidType, Serialize, Deserialize, Clone, PartialEq, Eq)]
-pub struct PushChunkArgs {
+pub struct PushChunk<B> {
     pub blob_id: BlobId,
     /// Bytes of the whole blob; the same in every chunk.
     pub size: u64,
@@ -30,19 +36,37 @@ pub struct PushChunkArgs {
     pub name: Option<String>,
     pub chunk_index: u32,
     /// 2,000,000 bytes, fewer only in the last chunk.
-    pub bytes: ByteBuf,
+    pub bytes: B,
     /// Who may see the blob: 1 to 32 principals. They add up over an upload's chunks; each keeps the
     /// MIME type and name of the chunk that first named it.
     pub accessor_ids: Vec<Principal>,
 }
 
-impl fmt::Debug for PushChunkArgs {
+impl PushChunkArgs {
+    /// The same, but for the bytes: they are borrowed.
+    pub fn borrowed(&self) -> PushChunk<&Bytes> {
+        PushChunk {
+            blob_id: self.blob_id,
+            size: self.size,
+            mime_type: self.mime_type.clone(),
+            name: self.name.clone(),
+            chunk_index: self.chunk_index,
+            bytes: Bytes::new(&self.bytes),
+            accessor_ids: self.accessor_ids.clone(),
+        }
+    }
+}
+
+impl<B: AsRef<[u8]>> fmt::Debug for PushChunk<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PushChunkArgs")
             .field("blob_id", &self.blob_id)
             .field("size", &self.size)
             .field("chunk_index", &self.chunk_index)
-            .field("bytes", &format_args!("{} bytes", self.bytes.len()))
+            .field(
+                "bytes",
+                &format_args!("{} bytes", self.bytes.as_ref().len()),
+            )
             .finish_non_exhaustive()
     }
 }

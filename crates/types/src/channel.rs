@@ -39,9 +39,9 @@ pub mod kind {
     pub const ISSUER_UPSERTED: u16 = 2;
     /// Index → bucket: [`super::IssuerRemoved`].
     pub const ISSUER_REMOVED: u16 = 3;
-    /// Index → bucket: [`super::AccessorDeleted`].
+    /// Index → bucket: [`super::AccessorDeleted`]. Back in a state only: the index may have forgotten it.
     pub const ACCESSOR_DELETED: u16 = 4;
-    /// Index → bucket: [`super::UserDeleted`].
+    /// Index → bucket: [`super::UserDeleted`]. Back in a state only, as above.
     pub const USER_DELETED: u16 = 5;
     /// Index → bucket: [`super::Revoked`].
     pub const REVOKED: u16 = 6;
@@ -130,11 +130,22 @@ pub struct Revoked {
     pub until_ms: u64,
 }
 
-/// Tokens of this issuer are to be believed.
+/// Tokens of this issuer are to be believed, under these of its keys and no other.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct IssuerUpserted {
     pub issuer: Principal,
+    /// The newest.
     pub key: PublicKey,
+    /// Replaced keys that are not revoked; none and an empty list mean the same.
+    pub older: Option<Vec<OldKey>>,
+}
+
+/// A key that a newer one has replaced: its tokens are believed for a while.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OldKey {
+    pub key: PublicKey,
+    /// From then on its tokens are refused. Milliseconds since 1970.
+    pub until_ms: u64,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -227,6 +238,27 @@ pub struct PublicKey {
     pub bytes: Key,
 }
 
+/// Why a canister draws no new key.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum RotateKeyError {
+    /// Only a controller of the canister may.
+    NotAuthorized,
+    /// Tokens of `max` versions are believed already; at `ms` since 1970 there is room for another. Revoking one
+    /// makes room at once.
+    TooManyKeyVersions { max: u32, ms: u64 },
+}
+
+/// Why a version of a key is not revoked.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum RevokeKeyError {
+    /// Only a controller may; of an issuer's keys, the issuer or an admin of the index.
+    NotAuthorized,
+    /// There is no such issuer.
+    NotFound,
+    /// `version` is the newest there is: the key has to be rotated first.
+    CurrentKey { version: u16 },
+}
+
 /// 32 bytes of a public key; in Candid a `blob`, like a [`BlobId`].
 pub type Key = BlobId;
 
@@ -305,6 +337,8 @@ pub struct BucketReport {
     pub bytes_free: u64,
     /// The bucket's key; none until it has drawn its secret.
     pub key: Option<PublicKey>,
+    /// Tokens under older versions of its key than this are refused.
+    pub oldest_key_version: Option<u16>,
     /// The version of the bucket's code: [`crate::bucket::VERSION`].
     pub version: Option<u32>,
     /// The newest canister version of the index that the bucket has seen. An index that does not

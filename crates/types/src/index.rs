@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BlobId,
-    channel::{AuditPlace, AuditedUser, Counters, CyclesReport, PublicKey},
+    channel::{AuditPlace, AuditedUser, Counters, CyclesReport, Key, PublicKey},
 };
 
 /// The version of the index's code. Rises with every change of what an index keeps; an older one refuses
@@ -30,6 +30,9 @@ pub struct InitArgs {
     pub cycles_floor: Option<u128>,
     /// Cycles that buckets may be topped up with in a day (UTC); none means 100 T.
     pub topup_budget_per_day: Option<u128>,
+    /// The bug that its buckets are to have. In builds for the simulation only.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<u32>,
 }
 
 /// A user's allowance, with the figures that a refusal needs.
@@ -251,9 +254,14 @@ pub enum IssuerError {
     NotAuthorized,
     /// The index has not drawn its secret yet; try again.
     KeysNotReady,
-    /// Only version 1 of a key can be registered.
+    /// Versions begin with 1 and rise by one.
     InvalidKeyVersion {
         expected: u16,
+    },
+    /// Tokens of `max` versions are believed already; at `ms` since 1970 there is room for another.
+    TooManyKeyVersions {
+        max: u32,
+        ms: u64,
     },
     /// No secret can be shared under this key: its point is of small order.
     InvalidKey,
@@ -267,6 +275,33 @@ pub enum IssuerError {
 pub struct Issuer {
     pub issuer: Principal,
     pub key: PublicKey,
+}
+
+/// Tokens under one version of an issuer's key are believed no longer.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct RevokeIssuerKeyArgs {
+    /// None means the caller; an admin may name any.
+    pub issuer: Option<Principal>,
+    pub version: u16,
+}
+
+/// A bucket's public key: a [`PublicKey`], and which others count.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BucketKey {
+    pub version: u16,
+    /// 32 bytes.
+    pub bytes: Key,
+    /// Tokens under older versions than this are refused.
+    pub oldest_version: Option<u16>,
+}
+
+impl BucketKey {
+    pub fn public(&self) -> PublicKey {
+        PublicKey {
+            version: self.version,
+            bytes: self.bytes,
+        }
+    }
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]

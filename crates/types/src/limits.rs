@@ -120,6 +120,22 @@ pub const DELETE_TOKEN_LIFE_MS: u64 = HOUR_MS;
 /// How far in the future a token's issue time may lie: canisters on two subnets have two clocks.
 pub const CLOCK_SKEW_MS: u64 = 60_000;
 
+/// A canister draws a new key after so long, if nobody has it do so earlier.
+pub const KEY_LIFE_MS: u64 = 30 * 24 * HOUR_MS;
+
+/// How long tokens of a replaced key are believed: a day in which everybody hears of the new key and begins to
+/// use it, and the life of the last token of the old one.
+pub const KEY_OVERLAP_MS: u64 = 2 * READ_TOKEN_LIFE_MS;
+
+/// Versions of one canister's key whose tokens are believed at one time: the newest, and replaced ones.
+pub const KEY_VERSIONS_MAX: usize = 3;
+
+/// An issuer asks so often whether the keys of buckets, and what the index knows of its own, are as before.
+pub const KEY_REFRESH_MS: u64 = HOUR_MS;
+
+/// By then every bucket that can be reached has heard of an issuer's new key.
+pub const KEY_HEARD_MS: u64 = 10 * 60_000;
+
 /// Characters of a token.
 pub const TOKEN_CHARS_MAX: usize = 192;
 
@@ -149,6 +165,11 @@ const _: () = {
     assert!(LEASE_BYTES_MIN >= CHUNK_BYTES && LEASE_BYTES_MIN <= POOL_LOW_BYTES);
     // A cached page's URL outlives the window in which it stays the same.
     assert!(READ_TOKEN_LIFE_MS > READ_TOKEN_WINDOW_MS);
+    // The last token of a replaced key lapses before the key does: an issuer hears late, and goes on with the
+    // old key until the next window.
+    let heard_ms = KEY_REFRESH_MS + KEY_HEARD_MS + READ_TOKEN_WINDOW_MS;
+    assert!(heard_ms + READ_TOKEN_LIFE_MS + CLOCK_SKEW_MS <= KEY_OVERLAP_MS);
+    assert!(KEY_OVERLAP_MS < KEY_LIFE_MS && KEY_VERSIONS_MAX >= 2);
     // What an upload needs to know stays until its tokens have lapsed.
     assert!(GONE_KEPT_MS >= UPLOAD_IDLE_MS);
 };

@@ -219,6 +219,43 @@ export interface RegisterOk {
    */
   'confirmed' : boolean,
 }
+/**
+ * Why a version of a key is not revoked.
+ */
+export type RevokeKeyError = {
+    /**
+     * There is no such issuer.
+     */
+    'NotFound' : null
+  } |
+  {
+    /**
+     * Only a controller may; of an issuer's keys, the issuer or an admin of the index.
+     */
+    'NotAuthorized' : null
+  } |
+  {
+    /**
+     * version is the newest there is: the key has to be rotated first.
+     */
+    'CurrentKey' : { 'version' : number }
+  };
+/**
+ * Why a canister draws no new key.
+ */
+export type RotateKeyError = {
+    /**
+     * Only a controller of the canister may.
+     */
+    'NotAuthorized' : null
+  } |
+  {
+    /**
+     * Tokens of max versions are believed already; at ms since 1970 there is room for another. Revoking one makes
+     * room at once.
+     */
+    'TooManyKeyVersions' : { 'ms' : bigint, 'max' : number }
+  };
 export interface SendMessageArgs {
   /**
    * A tiny picture, of at most 1,024 bytes, that is seen until the blob's bytes have come.
@@ -293,6 +330,19 @@ export interface _SERVICE {
    * Users. The chat tells the index of them by itself.
    */
   'register' : ActorMethod<[], { 'Ok' : RegisterOk } | { 'Err' : ChatError }>,
+  /**
+   * Tokens under a replaced version of the key are believed no longer.
+   */
+  'revoke_key' : ActorMethod<
+    [number],
+    { 'Ok' : null } |
+      { 'Err' : RevokeKeyError }
+  >,
+  /**
+   * By controllers. A new key is drawn soon, used from the next window of read tokens on, and tokens under the one
+   * before are believed until the last of them has lapsed.
+   */
+  'rotate_key' : ActorMethod<[], { 'Ok' : null } | { 'Err' : RotateKeyError }>,
   /**
    * Messages. Members read and send; the author and the chat's owner delete.
    */
@@ -422,6 +472,15 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'version' : IDL.Nat16,
     'bytes' : IDL.Vec(IDL.Nat8),
   });
+  const RevokeKeyError = IDL.Variant({
+    'NotFound' : IDL.Null,
+    'NotAuthorized' : IDL.Null,
+    'CurrentKey' : IDL.Record({ 'version' : IDL.Nat16 }),
+  });
+  const RotateKeyError = IDL.Variant({
+    'NotAuthorized' : IDL.Null,
+    'TooManyKeyVersions' : IDL.Record({ 'ms' : IDL.Nat64, 'max' : IDL.Nat32 }),
+  });
   const SendMessageArgs = IDL.Record({
     'preview' : IDL.Opt(IDL.Vec(IDL.Nat8)),
     'blob' : IDL.Opt(BlobReference),
@@ -479,6 +538,16 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'register' : IDL.Func(
         [],
         [IDL.Variant({ 'Ok' : RegisterOk, 'Err' : ChatError })],
+        [],
+      ),
+    'revoke_key' : IDL.Func(
+        [IDL.Nat16],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RevokeKeyError })],
+        [],
+      ),
+    'rotate_key' : IDL.Func(
+        [],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RotateKeyError })],
         [],
       ),
     'send_message' : IDL.Func(

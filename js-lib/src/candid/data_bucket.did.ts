@@ -142,6 +142,10 @@ export interface BucketReport {
    */
   'key' : [] | [PublicKey],
   /**
+   * Tokens under older versions of its key than this are refused.
+   */
+  'oldest_key_version' : [] | [number],
+  /**
    * The version of the bucket's code: bucket::VERSION.
    */
   'version' : [] | [number],
@@ -595,6 +599,43 @@ export type RemoveBlobReferenceError = {
   } |
   { 'InvalidToken' : TokenProblem };
 /**
+ * Why a version of a key is not revoked.
+ */
+export type RevokeKeyError = {
+    /**
+     * There is no such issuer.
+     */
+    'NotFound' : null
+  } |
+  {
+    /**
+     * Only a controller may; of an issuer's keys, the issuer or an admin of the index.
+     */
+    'NotAuthorized' : null
+  } |
+  {
+    /**
+     * version is the newest there is: the key has to be rotated first.
+     */
+    'CurrentKey' : { 'version' : number }
+  };
+/**
+ * Why a canister draws no new key.
+ */
+export type RotateKeyError = {
+    /**
+     * Only a controller of the canister may.
+     */
+    'NotAuthorized' : null
+  } |
+  {
+    /**
+     * Tokens of max versions are believed already; at ms since 1970 there is room for another. Revoking one makes
+     * room at once.
+     */
+    'TooManyKeyVersions' : { 'ms' : bigint, 'max' : number }
+  };
+/**
  * Why the index's word was not taken.
  */
 export type SetClosedError = {
@@ -774,6 +815,16 @@ export interface _SERVICE {
     { 'Ok' : null } |
       { 'Err' : RemoveBlobReferenceError }
   >,
+  'revoke_key' : ActorMethod<
+    [number],
+    { 'Ok' : null } |
+      { 'Err' : RevokeKeyError }
+  >,
+  /**
+   * The bucket's key, by its controllers: a new one is drawn soon, and tokens under the one before are believed
+   * until the last of them has lapsed; tokens under a replaced version are believed no longer.
+   */
+  'rotate_key' : ActorMethod<[], { 'Ok' : null } | { 'Err' : RotateKeyError }>,
   'status' : ActorMethod<[], BucketStatus>,
   /**
    * Another name for push_chunk.
@@ -886,6 +937,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const BucketReport = IDL.Record({
     'key' : IDL.Opt(PublicKey),
+    'oldest_key_version' : IDL.Opt(IDL.Nat16),
     'version' : IDL.Opt(IDL.Nat32),
     'cycles' : IDL.Opt(CyclesReport),
     'bytes_free' : IDL.Nat64,
@@ -1025,6 +1077,15 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'NotAuthorized' : IDL.Null,
     'InvalidToken' : TokenProblem,
   });
+  const RevokeKeyError = IDL.Variant({
+    'NotFound' : IDL.Null,
+    'NotAuthorized' : IDL.Null,
+    'CurrentKey' : IDL.Record({ 'version' : IDL.Nat16 }),
+  });
+  const RotateKeyError = IDL.Variant({
+    'NotAuthorized' : IDL.Null,
+    'TooManyKeyVersions' : IDL.Record({ 'ms' : IDL.Nat64, 'max' : IDL.Nat32 }),
+  });
   const BucketStatus = IDL.Record({
     'key' : IDL.Opt(PublicKey),
     'closed' : IDL.Bool,
@@ -1106,6 +1167,16 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'remove_blob_reference' : IDL.Func(
         [RemoveBlobReferenceArgs],
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RemoveBlobReferenceError })],
+        [],
+      ),
+    'revoke_key' : IDL.Func(
+        [IDL.Nat16],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RevokeKeyError })],
+        [],
+      ),
+    'rotate_key' : IDL.Func(
+        [],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RotateKeyError })],
         [],
       ),
     'status' : IDL.Func([], [BucketStatus], ['query']),

@@ -171,6 +171,20 @@ export interface BucketInfo {
   'module_hash' : [] | [Uint8Array],
   'bucket' : Principal,
 }
+/**
+ * A bucket's public key, and which others count.
+ */
+export interface BucketKey {
+  /**
+   * Tokens under older versions than this are refused.
+   */
+  'oldest_version' : [] | [number],
+  'version' : number,
+  /**
+   * 32 bytes.
+   */
+  'bytes' : Uint8Array,
+}
 export interface BucketKeysArgs { 'bucket' : Principal }
 export type BucketKeysError = { 'KeysNotReady' : null } |
   {
@@ -187,6 +201,10 @@ export interface BucketReport {
    * The bucket's key; none until it has drawn its secret.
    */
   'key' : [] | [PublicKey],
+  /**
+   * Tokens under older versions of its key than this are refused.
+   */
+  'oldest_key_version' : [] | [number],
   /**
    * The version of the bucket's code: bucket::VERSION.
    */
@@ -599,7 +617,13 @@ export type IssuerError = {
   } |
   {
     /**
-     * Only version 1 of a key can be registered.
+     * Tokens of max versions are believed already; at ms since 1970 there is room for another.
+     */
+    'TooManyKeyVersions' : { 'ms' : bigint, 'max' : number }
+  } |
+  {
+    /**
+     * Versions begin with 1 and rise by one.
      */
     'InvalidKeyVersion' : { 'expected' : number }
   };
@@ -715,6 +739,37 @@ export type RevokeError = {
      * Too many are in force; the first lapses at ms since 1970.
      */
     'TooManyRevocations' : { 'ms' : bigint, 'max' : number }
+  };
+/**
+ * Tokens under one version of an issuer's key are believed no longer.
+ */
+export interface RevokeIssuerKeyArgs {
+  'version' : number,
+  /**
+   * None means the caller; an admin may name any.
+   */
+  'issuer' : [] | [Principal],
+}
+/**
+ * Why a version of a key is not revoked.
+ */
+export type RevokeKeyError = {
+    /**
+     * There is no such issuer.
+     */
+    'NotFound' : null
+  } |
+  {
+    /**
+     * Only a controller may; of an issuer's keys, the issuer or an admin of the index.
+     */
+    'NotAuthorized' : null
+  } |
+  {
+    /**
+     * version is the newest there is: the key has to be rotated first.
+     */
+    'CurrentKey' : { 'version' : number }
   };
 /**
  * How far the buckets are with the code that the index embeds.
@@ -877,7 +932,7 @@ export interface _SERVICE {
   >,
   'c2c_bucket_keys' : ActorMethod<
     [BucketKeysArgs],
-    { 'Ok' : PublicKey } |
+    { 'Ok' : BucketKey } |
       { 'Err' : BucketKeysError }
   >,
   /**
@@ -971,6 +1026,14 @@ export interface _SERVICE {
     [Principal],
     { 'Ok' : BucketInfo } |
       { 'Err' : FleetError }
+  >,
+  /**
+   * Tokens under a replaced version of an issuer's key are believed no longer.
+   */
+  'revoke_issuer_key' : ActorMethod<
+    [RevokeIssuerKeyArgs],
+    { 'Ok' : null } |
+      { 'Err' : RevokeKeyError }
   >,
   /**
    * It takes no new blobs, until it is set not full.
@@ -1114,7 +1177,8 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'NotAuthorized' : IDL.Null,
   });
   const BucketKeysArgs = IDL.Record({ 'bucket' : IDL.Principal });
-  const PublicKey = IDL.Record({
+  const BucketKey = IDL.Record({
+    'oldest_version' : IDL.Opt(IDL.Nat16),
     'version' : IDL.Nat16,
     'bytes' : IDL.Vec(IDL.Nat8),
   });
@@ -1122,8 +1186,13 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'KeysNotReady' : IDL.Null,
     'NotFound' : IDL.Null,
   });
+  const PublicKey = IDL.Record({
+    'version' : IDL.Nat16,
+    'bytes' : IDL.Vec(IDL.Nat8),
+  });
   const BucketReport = IDL.Record({
     'key' : IDL.Opt(PublicKey),
+    'oldest_key_version' : IDL.Opt(IDL.Nat16),
     'version' : IDL.Opt(IDL.Nat32),
     'cycles' : IDL.Opt(CyclesReport),
     'bytes_free' : IDL.Nat64,
@@ -1265,11 +1334,21 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'Retry' : IDL.Record({ 'ms' : IDL.Nat64 }),
     'NotAuthorized' : IDL.Null,
     'InvalidKey' : IDL.Null,
+    'TooManyKeyVersions' : IDL.Record({ 'ms' : IDL.Nat64, 'max' : IDL.Nat32 }),
     'InvalidKeyVersion' : IDL.Record({ 'expected' : IDL.Nat16 }),
   });
   const UserArgs = IDL.Record({
     'byte_limit' : IDL.Nat64,
     'user' : IDL.Principal,
+  });
+  const RevokeIssuerKeyArgs = IDL.Record({
+    'version' : IDL.Nat16,
+    'issuer' : IDL.Opt(IDL.Principal),
+  });
+  const RevokeKeyError = IDL.Variant({
+    'NotFound' : IDL.Null,
+    'NotAuthorized' : IDL.Null,
+    'CurrentKey' : IDL.Record({ 'version' : IDL.Nat16 }),
   });
   const SetBucketFullArgs = IDL.Record({
     'full' : IDL.Bool,
@@ -1334,7 +1413,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
       ),
     'c2c_bucket_keys' : IDL.Func(
         [BucketKeysArgs],
-        [IDL.Variant({ 'Ok' : PublicKey, 'Err' : BucketKeysError })],
+        [IDL.Variant({ 'Ok' : BucketKey, 'Err' : BucketKeysError })],
         [],
       ),
     'c2c_events' : IDL.Func(
@@ -1402,6 +1481,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'retire_bucket' : IDL.Func(
         [IDL.Principal],
         [IDL.Variant({ 'Ok' : BucketInfo, 'Err' : FleetError })],
+        [],
+      ),
+    'revoke_issuer_key' : IDL.Func(
+        [RevokeIssuerKeyArgs],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RevokeKeyError })],
         [],
       ),
     'set_bucket_full' : IDL.Func(

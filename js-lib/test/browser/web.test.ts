@@ -1,151 +1,227 @@
 /** The chat's page, as the deployed chat serves it through the verifying gateway. */
 
 import assert from "node:assert/strict";
-import { randomFillSync } from "node:crypto";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { after, test } from "node:test";
 
-import type { BrowserContext, Page } from "playwright-core";
+import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
+import type { Page } from "playwright-core";
 
-import { Network } from "../network.js";
-import { Proxy } from "../proxy.js";
-import { launch } from "./page.js";
+import { mp4Film, secondSeen } from "./mp4.js";
+import { bitmap, dropFiles, MB, newRoom, noise, openRoom, post, Scene } from "./scene.js";
 
-const MB = 1_000_000;
-const STEP_MS = 60_000;
+const scene = await Scene.start();
+const { network, proxy } = scene;
+after(() => scene.stop());
 
-const network = await Network.start();
-const proxy = await Proxy.to(network.url);
-const browser = await launch();
-const dir = await mkdtemp(join(tmpdir(), "openstorage-web-"));
-after(async () => {
-  await browser.close();
-  await proxy.stop();
-  await network.stop();
-  await rm(dir, { recursive: true });
-});
+const WIDE = { viewport: { width: 1440, height: 900 } };
+const NARROW = { viewport: { width: 360, height: 780 } };
 
-/** The page's address, through the proxy. */
-const url = `http://${network.chat}.localhost:${new URL(proxy.url).port}/`;
-
-async function enter(context: BrowserContext, name: string, hash = ""): Promise<{ page: Page; errors: string[] }> {
-  const page = await context.newPage();
-  page.setDefaultTimeout(STEP_MS);
-  const errors: string[] = [];
-  page.on("pageerror", (error) => errors.push(String(error)));
-  page.on("console", (line) => line.type() === "error" && errors.push(line.text()));
-  await page.goto(url + hash);
-  await page.getByLabel("Your name").fill(name);
-  await page.getByRole("button", { name: "Enter" }).click();
-  await page.waitForSelector(".app");
-  return { page, errors };
-}
-
-async function newRoom(page: Page, name: string): Promise<void> {
-  await page.getByLabel("Name of the room").fill(name);
-  await page.getByRole("button", { name: "Create" }).click();
-  await page.getByRole("heading", { name, level: 2 }).waitFor();
-}
-
-/** A picture that a browser draws: `side` × `side` pixels in random colours, as a bitmap. */
-function bitmap(side: number): Buffer {
-  const row = Math.ceil((side * 3) / 4) * 4;
-  const bytes = randomFillSync(Buffer.alloc(54 + row * side), 54);
-  bytes.write("BM");
-  bytes.writeUInt32LE(bytes.byteLength, 2);
-  bytes.writeUInt32LE(54, 10);
-  bytes.writeUInt32LE(40, 14);
-  bytes.writeInt32LE(side, 18);
-  bytes.writeInt32LE(side, 22);
-  bytes.writeUInt16LE(1, 26);
-  bytes.writeUInt16LE(24, 28);
-  return bytes;
-}
-
-async function file(name: string, bytes: Buffer): Promise<string> {
-  const path = join(dir, name);
-  await writeFile(path, bytes);
-  return path;
+async function assertNotWide(page: Page): Promise<void> {
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+  assert.equal(wide, false, "the page scrolls sideways");
 }
 
 test("the page is certified, and looks for files only where it may", async () => {
-  const answer = await browser.newContext().then(async (context) => (await context.newPage()).goto(url));
+  const context = await scene.browser.newContext();
+  const answer = await (await context.newPage()).goto(scene.url);
   assert.equal(answer?.status(), 200);
   const headers = (await answer?.allHeaders()) ?? {};
   assert.equal(headers["x-ic-verified"], "true");
   assert.match(headers["content-security-policy"] ?? "", /default-src 'none'/);
+  await context.close();
 });
 
-test("ten files at once arrive with previews; another user sees them, and a deleted one goes", async () => {
-  const one = await browser.newContext({ viewport: { width: 1440, height: 900 } });
-  const { page, errors } = await enter(one, "Ada");
-  await newRoom(page, "Lighthouses");
+test("ten mixed files dropped at once arrive; another user sees them, a forwarded one stays, a deleted one goes", async () => {
+  const { page, context, errors } = await scene.enter("Ada", WIDE);
   await newRoom(page, "Archive");
-  await page.getByRole("link", { name: /Lighthouses/ }).click();
-  await page.getByRole("heading", { name: "Lighthouses", level: 2 }).waitFor();
-  const sizes = [0, 1, 999, 10_000, 500_000, 2 * MB, 2 * MB + 1, 9 * MB, 25 * MB];
-  const paths = await Promise.all(sizes.map((size, i) => file(`file-${i}.bin`, randomFillSync(Buffer.alloc(size)))));
-  paths.push(await file("light.bmp", bitmap(60)));
-  await page.setInputFiles("#files", paths);
+  await newRoom(page, "Lighthouses");
+  const sizes = [0, 1, 999, 10_000, 500_000, 2 * MB, 2 * MB + 1, 25 * MB];
+  const paths = await Promise.all(sizes.map((size, i) => scene.file(`file-${i}.bin`, noise(size))));
+  paths.push(await scene.file("light.bmp", bitmap(900, 600)), await scene.file("film.mp4", await mp4Film(context, 20)));
+  await dropFiles(page, ".scroll", paths);
   await page.getByRole("list", { name: "Uploads" }).waitFor();
+  await page.getByText(/of 10 files sent/).waitFor();
   await page.waitForFunction(() => document.querySelectorAll(".post").length === 10 && !document.querySelector(".uploads"));
   await page.waitForSelector('stored-image[state="ready"]');
-  assert.equal(await page.locator(".preview").count(), 1);
+  assert.equal(await page.locator(".preview").count(), 2);
 
-  const two = await browser.newContext({ viewport: { width: 360, height: 780 } });
-  const other = await enter(two, "Grace", new URL(page.url()).hash);
+  const other = await scene.enter("Grace", NARROW, new URL(page.url()).hash);
   await other.page.getByRole("main").getByRole("button", { name: "Join" }).click();
   await other.page.waitForSelector('stored-image[state="ready"]');
-  for (const seen of [page, other.page]) {
-    const wide = await seen.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-    assert.equal(wide, false, "the page scrolls sideways");
-  }
-  const shots = process.env["SCREENSHOT_DIR"];
-  if (shots) {
-    await page.screenshot({ path: join(shots, "wide.png") });
-    await other.page.screenshot({ path: join(shots, "narrow.png") });
-    await page.emulateMedia({ colorScheme: "dark" });
-    await page.screenshot({ path: join(shots, "dark.png") });
+  await assertNotWide(page);
+  await assertNotWide(other.page);
+
+  // The film is sought in where it stands, by the user who did not send it.
+  await other.page.waitForSelector('stored-video[state="ready"]');
+  for (const second of [17, 4]) {
+    await other.page.evaluate(async (time) => {
+      const film = document.querySelector("stored-video")?.shadowRoot?.querySelector("video");
+      if (!film) throw new Error("no film");
+      const seeked = new Promise((resolve) => film.addEventListener("seeked", resolve, { once: true }));
+      film.currentTime = time;
+      await seeked;
+    }, second + 0.5);
+    assert.equal(await secondSeen(other.page), second);
   }
 
-  const picture = page.locator(".post", { has: page.locator("stored-image") });
+  const picture = post(page, "light.bmp");
+  await picture.hover();
   await picture.getByRole("button", { name: "Forward" }).click();
-  await picture.getByRole("group").getByRole("button", { name: "Archive" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Archive" }).click();
   await page.getByText("Forwarded to Archive").waitFor();
 
   await picture.getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
   await page.waitForSelector(".gone");
   await other.page.waitForSelector(".gone");
   assert.equal(await other.page.locator("stored-image").count(), 0);
 
-  await page.getByRole("link", { name: /Archive/ }).click();
+  await openRoom(page, "Archive");
   await page.waitForSelector('stored-image[state="ready"]');
   assert.deepEqual([...errors, ...other.errors], []);
-  await one.close();
-  await two.close();
+  await context.close();
+  await other.context.close();
 });
 
-test("an upload pauses, goes on, outlives a reload, and sends only what is missing", async () => {
-  const context = await browser.newContext();
-  const { page } = await enter(context, "Lin");
+test("a pasted picture is sent, and its preview is seen before its bytes have come", async () => {
+  const { page, context, errors } = await scene.enter("Hedy", WIDE);
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await newRoom(page, "Clips");
+  await page.evaluate(async () => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [640, 320];
+    const paint = canvas.getContext("2d");
+    if (!paint) throw new Error("no canvas");
+    paint.fillStyle = "teal";
+    paint.fillRect(0, 0, 320, 320);
+    const png = await new Promise<Blob>((resolve) => canvas.toBlob((blob) => resolve(blob as Blob), "image/png"));
+    await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
+  });
+  await page.getByRole("textbox", { name: "Message" }).press("Control+V");
+  await page.waitForSelector('.post stored-image[state="ready"]');
+
+  // Whoever looks later, over a network that brings no blob, sees the preview in the picture's shape.
+  const other = await scene.visit(WIDE);
+  await other.context.route(/\/api\/v\d\/canister\/.*\/query$/, async (route) => {
+    const isRead = route.request().postDataBuffer()?.includes("read_chunk");
+    await (isRead ? new Promise(() => {}) : route.continue());
+  });
+  await other.page.getByLabel("Your name").fill("Lise");
+  await other.page.getByRole("button", { name: "Enter" }).click();
+  await other.page.waitForSelector(".app");
+  await other.page.evaluate((hash) => void (location.hash = hash), new URL(page.url()).hash);
+  await other.page.getByRole("main").getByRole("button", { name: "Join" }).click();
+  await other.page.waitForSelector('stored-image[state="loading"]');
+  const { seen, box } = await other.page.evaluate(() => {
+    const preview = document.querySelector<HTMLImageElement>(".preview");
+    const { width = 0, height = 1 } = document.querySelector(".media")?.getBoundingClientRect() ?? {};
+    return { seen: preview?.naturalWidth ?? 0, box: width / height };
+  });
+  assert.ok(seen > 10, `a preview ${seen} pixels wide`);
+  assert.ok(Math.abs(box - 2) < 0.1, `a box of ${box}`);
+  assert.deepEqual(errors, []);
+  await context.close();
+  await other.context.close();
+});
+
+test("an upload pauses, goes on, outlives a reload, and sends only what is missing over a network that drops", async () => {
+  const { page, context, asked } = await scene.enter("Lin");
   await newRoom(page, "Slow");
   const size = 24 * MB;
-  const path = await file("large.bin", randomFillSync(Buffer.alloc(size)));
+  const path = await scene.file("large.bin", noise(size));
   proxy.faults = { bytesPerSecond: 6 * MB };
   await page.setInputFiles("#files", path);
-  await page.getByRole("button", { name: "Pause" }).click();
+  await page.getByRole("button", { name: "Pause large.bin" }).click();
   await page.locator('[data-stage="paused"]').waitFor();
-  await page.getByRole("button", { name: "Resume" }).click();
-  await page.waitForFunction((enough) => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > enough, size * 0.4);
+  await page.getByRole("button", { name: "Resume large.bin" }).click();
+  const sent = (enough: number) => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > enough;
+  await page.waitForFunction(sent, size * 0.4);
   await page.reload();
   await page.getByRole("region", { name: "Unfinished uploads" }).waitFor();
+  assert.deepEqual(asked, ["beforeunload"]);
+
+  // Another file is recognised as another.
+  await page.getByLabel("Choose file large.bin").setInputFiles(await scene.file("other.bin", noise(1_000)));
+  await page.getByRole("alert").getByText("Choose the same file again").waitFor();
+
   proxy.faults = { dropRate: 0.2 };
   const before = proxy.bytesUp;
   await page.getByLabel("Choose file large.bin").setInputFiles(path);
-  await page.locator(".post", { hasText: "large.bin" }).waitFor();
+  await post(page, "large.bin").waitFor();
   proxy.faults = {};
   assert.ok(proxy.bytesUp - before < 0.9 * size, `${proxy.bytesUp - before} of ${size} bytes went again`);
+  assert.equal(await page.getByRole("region", { name: "Unfinished uploads" }).count(), 0);
+  await context.close();
+});
+
+test("a message whose answer is lost is looked for, and not posted twice", async () => {
+  const { page, context } = await scene.enter("Sofia");
+  await newRoom(page, "Echo");
+  // The chat does what it is asked, and nobody hears of it: neither the agent, which asks again, nor the page.
+  let lost = 0;
+  await context.route(/\/api\/v\d\/canister\/.*\/call$/, async (route) => {
+    const request = route.request();
+    if (!request.postDataBuffer()?.includes("send_message")) return route.continue();
+    await route.fetch({ url: network.url + new URL(request.url()).pathname });
+    lost++;
+    return route.abort();
+  });
+  await page.setInputFiles("#files", await scene.file("once.bin", noise(1_000)));
+  await page.waitForFunction(() => document.querySelector(".post") && !document.querySelector(".uploads"));
+  assert.ok(lost > 0);
+  await context.unrouteAll({ behavior: "ignoreErrors" });
+  await page.reload();
+  await post(page, "once.bin").waitFor();
+  assert.equal(await post(page, "once.bin").count(), 1);
+  await context.close();
+});
+
+test("a full allowance says what is full and what to do, and gives way to more", async () => {
+  const { page, context } = await scene.enter("Rosa");
+  await newRoom(page, "Full");
+  await page.setInputFiles("#files", await scene.file("first.bin", noise(3 * MB)));
+  await post(page, "first.bin").waitFor();
+  const identity = Ed25519KeyIdentity.fromJSON((await page.evaluate(() => localStorage.getItem("openstorage.identity"))) ?? "");
+  await network.setLimit({ identity }, 5 * MB);
+  await page.setInputFiles("#files", [await scene.file("second.bin", noise(4 * MB)), await scene.file("third.bin", noise(9 * MB))]);
+  for (const [name, said] of [["second.bin", /full: 3 MB of 5 MB are used/], ["third.bin", /larger than your whole storage of 5 MB/]] as const) {
+    const failed = page.locator('[data-stage="failed"]', { hasText: name });
+    const words = await failed.getByRole("alert").textContent();
+    assert.match(words ?? "", said);
+    assert.match(words ?? "", /or get 10 GB/);
+  }
+  // The side shows what is true now.
+  await page.getByRole("meter", { name: "3 MB of 5 MB used" }).waitFor();
+  // The operator gives more, and Retry is enough; then the user takes more.
+  await network.setLimit({ identity }, 14 * MB);
+  await page.locator('[data-stage="failed"]', { hasText: "third.bin" }).getByRole("button", { name: "Retry" }).click();
+  await post(page, "third.bin").waitFor();
+  await page.locator('[data-stage="failed"]').getByRole("button", { name: "Get 10 GB" }).click();
+  await post(page, "second.bin").waitFor();
+  await page.getByRole("meter", { name: "16 MB of 10.7 GB used" }).waitFor();
+  await context.close();
+});
+
+test("what was cancelled is given back, the rest goes on, and a network that is gone is told of", async () => {
+  const { page, context } = await scene.enter("Emmy");
+  await newRoom(page, "Patience");
+  proxy.faults = { bytesPerSecond: 4 * MB };
+  const names = ["one.bin", "two.bin", "three.bin"];
+  await page.setInputFiles("#files", await Promise.all(names.map((name) => scene.file(name, noise(5 * MB)))));
+  const all = page.getByRole("group", { name: "All uploads" });
+  await all.getByRole("button", { name: "Pause all" }).click();
+  await page.waitForFunction(() => document.querySelectorAll('[data-stage="paused"]').length === 3);
+  await page.getByRole("button", { name: "Cancel two.bin" }).click();
+  await page.waitForFunction(() => document.querySelectorAll(".uploads li").length === 2);
+  proxy.faults = {};
+  await all.getByRole("button", { name: "Resume all" }).click();
+  await page.waitForFunction(() => document.querySelectorAll(".post").length === 2 && !document.querySelector(".uploads"));
+  await page.getByRole("meter", { name: /^10 MB of/ }).waitFor();
+
+  // A network that takes no calls is told of, until it does.
+  await context.route(/\/api\//, (route) => route.abort());
+  await page.getByText("The chat does not answer").waitFor();
+  await context.unroute(/\/api\//);
+  await page.getByText("The chat does not answer").waitFor({ state: "hidden" });
   await context.close();
 });

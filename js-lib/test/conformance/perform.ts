@@ -194,7 +194,15 @@ class Made implements Source {
   #bytes(start: number, end: number): Uint8Array<ArrayBuffer> {
     const seed = this.step.blob?.seed ?? 0;
     const bytes = new Uint8Array(end - start);
-    for (let i = start; i < end; i++) bytes[i - start] = (i % 251) ^ (31 * seed + 37 * Math.floor(i / CHUNK_BYTES));
+    let chunk = -1;
+    let salt = 0;
+    for (let i = start, rest = start % 251; i < end; i++, rest = rest === 250 ? 0 : rest + 1) {
+      if (chunk !== Math.floor(i / CHUNK_BYTES)) {
+        chunk = Math.floor(i / CHUNK_BYTES);
+        salt = 31 * seed + 37 * chunk;
+      }
+      bytes[i - start] = rest ^ salt;
+    }
     return bytes;
   }
 }

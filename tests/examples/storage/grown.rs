@@ -128,7 +128,7 @@ impl Grown {
         for n in from..to {
             let args = whole(&small(n), accessor);
             loop {
-                match self.bucket.push_chunk(owner, &args, self.now) {
+                match self.bucket.push_chunk(owner, &args.borrowed(), self.now) {
                     Ok(_) => break,
                     Err(Stop::Lease(wanted)) => {
                         let context = self.context(self.bucket_id);

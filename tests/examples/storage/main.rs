@@ -8,6 +8,7 @@
 //! the plots there, and says what has changed since they were written last. `--blobs N` stops the growth
 //! there; it is a million otherwise.
 
+mod access;
 mod figures;
 mod grown;
 mod meter;
@@ -26,6 +27,7 @@ fn main() {
     let (out, blobs_max) = arguments();
     let mut report = Report::default();
     single::measure(&mut report);
+    access::measure(&mut report);
     let sizes = SIZES.into_iter().filter(|size| *size <= blobs_max);
     scale::measure(&mut report, sizes.collect());
     print!("{}", report.tables(out.as_deref()));

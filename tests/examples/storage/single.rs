@@ -164,7 +164,7 @@ impl Bench {
         );
     }
 
-    /// What bucket and index grow by while `count` blobs come in.
+    /// What bucket and index grow by while `count` blobs come in, after the first one.
     fn growth(
         &mut self,
         report: &mut Report,
@@ -173,6 +173,9 @@ impl Bench {
         key: &'static str,
         goal: Goal,
     ) {
+        // The heap is as large as the largest message needs, once, whatever is stored.
+        self.upload(size);
+        self.rest();
         let before = [
             self.memory(self.setup.bucket),
             self.memory(self.setup.index),

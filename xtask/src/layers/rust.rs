@@ -13,14 +13,18 @@ pub const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 9] = [
+const INTEGRATION: [&str; 13] = [
     "accounts",
     "buckets",
     "client",
     "conformance",
+    "hash",
     "http",
     "journey",
+    "keys",
+    "large",
     "refusals",
+    "secrets",
     "snapshots",
     "upgrades",
 ];
@@ -40,6 +44,9 @@ pub fn integration(bench: &mut Bench) -> Result<()> {
 fn test(bench: &mut Bench, args: &[&str]) -> Result<()> {
     let canisters = bench.canisters()?;
     canisters::build_next(bench.workspace)?;
+    if bench.full {
+        canisters::build_mutant(bench.workspace)?;
+    }
     let tools = bench.tools()?;
     let mut command = bench
         .workspace

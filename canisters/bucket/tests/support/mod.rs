@@ -114,7 +114,7 @@ impl World {
     /// With a secret, users 1 and 2 (each with a lease of 1 GB) and a trusted chat.
     pub fn new() -> Self {
         let mut world = Self::empty(None);
-        world.bucket.set_secret(SECRET);
+        world.bucket.set_secret(SECRET, world.now);
         world.tell_user(alice());
         world.tell_user(bob());
         world.lease(alice(), 1_000_000_000);
@@ -124,6 +124,7 @@ impl World {
             &IssuerUpserted {
                 issuer: chat(),
                 key: chat_key(),
+                older: None,
             },
         );
         world
@@ -210,7 +211,7 @@ impl World {
         caller: Principal,
         args: &PushChunkArgs,
     ) -> Result<PushChunkOk, Stop<PushChunkError>> {
-        self.bucket.push_chunk(caller, args, self.now)
+        self.bucket.push_chunk(caller, &args.borrowed(), self.now)
     }
 
     /// A whole answer, as its parts are put together for a gateway.

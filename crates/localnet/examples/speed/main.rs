@@ -6,6 +6,7 @@
 //! slower.
 
 mod chunks;
+mod idle;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +20,7 @@ use ic_management_canister_types::{
 };
 use openstorage_localnet::{
     fees::Fees,
-    machine::{Compiler, Context, Entry, HeapKind, Machine},
+    machine::{Compiler, Context, Entry, HeapKind, Keep, Machine},
     network::{Config, Ingress, Network},
 };
 use openstorage_universal::{Program, WASM};
@@ -76,6 +77,8 @@ fn main() {
     let (updates, queries) = network();
     keep("updates_per_s", updates);
     keep("queries_per_s", queries);
+    println!("networks of idle canisters");
+    idle::measure(&mut report);
     match std::env::var_os("POCKET_IC_BIN") {
         Some(server) => {
             println!("100 MB in chunks of 1.9 MB through the pocket-ic crate");
@@ -126,7 +129,7 @@ fn machine(heaps: HeapKind) {
         canister_version: 1,
         status: 1,
         balance: 1 << 60,
-        liquid_balance: 1 << 60,
+        keep: Keep::default(),
         fees: &fees,
         queues_full: false,
         growth_bytes_max: u64::MAX,
@@ -191,9 +194,8 @@ fn machine(heaps: HeapKind) {
     );
 }
 
-/// Updates and queries a second.
-fn network() -> (f64, f64) {
-    let mut network = Network::new(Config::default());
+/// A canister of the small module, with cycles.
+fn canister(network: &mut Network) -> Principal {
     let management = Principal::management_canister();
     let create = ProvisionalCreateCanisterWithCyclesArgs {
         amount: Some(1_000_000_000_000_000u64.into()),
@@ -201,7 +203,7 @@ fn network() -> (f64, f64) {
     };
     let arg = Encode!(&create).expect("it can be encoded");
     let bytes = update(
-        &mut network,
+        network,
         management,
         None,
         "provisional_create_canister_with_cycles",
@@ -218,14 +220,14 @@ fn network() -> (f64, f64) {
         sender_canister_version: None,
     };
     let arg = Encode!(&install).expect("it can be encoded");
-    update(
-        &mut network,
-        management,
-        Some(canister),
-        "install_code",
-        arg,
-    );
+    update(network, management, Some(canister), "install_code", arg);
+    canister
+}
 
+/// Updates and queries a second.
+fn network() -> (f64, f64) {
+    let mut network = Network::new(Config::default());
+    let canister = canister(&mut network);
     let updates = rate("small updates", 5_000, || {
         update(&mut network, canister, None, "bump", vec![]);
     });

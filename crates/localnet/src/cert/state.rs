@@ -88,10 +88,6 @@ impl State {
         self.canisters.get(id.as_slice()).map(|known| &known.facts)
     }
 
-    pub fn canisters(&self) -> impl Iterator<Item = &Principal> {
-        self.canisters.iter().map(|(id, _)| id)
-    }
-
     /// Replaces what is known of a canister. `node` is its whole tree.
     pub fn put_canister(&mut self, id: Principal, facts: Facts, node: &Node) {
         let digest = node.root_hash();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use candid::Principal;
 use wasmtime::{Error, Memory, ResourceLimiter, Result};
 
-use super::{Call, Context, LogLine, Response, StableMemory, Trap, run::within};
+use super::{Call, Context, Keep, LogLine, Response, StableMemory, Trap, run::within};
 use crate::fees::Fees;
 
 /// A table of functions is kept within what a host can afford.
@@ -100,12 +100,13 @@ impl ResourceLimiter for Host {
             self.run.trap = Some(trap.clone());
             return Err(Error::new(trap));
         }
-        let growth = (desired - current) as u64;
-        if growth > self.run.growth_bytes_max || maximum.is_some_and(|max| desired > max) {
+        if maximum.is_some_and(|max| desired > max) {
             return Ok(false);
         }
-        self.run.growth_bytes_max -= growth;
-        Ok(true)
+        self.run.grow((desired - current) as u64).map_err(|trap| {
+            self.run.trap = Some(trap.clone());
+            Error::new(trap)
+        })
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
@@ -145,8 +146,9 @@ pub struct Run {
     pub growth_bytes_max: u64,
     pub heap_bytes_max: u64,
     pub balance: u128,
-    /// What of the balance is kept for storage.
-    pub frozen: u128,
+    pub keep: Keep,
+    /// Heap and stable memory as they are now.
+    pub memory_bytes: u64,
     pub cycles_accepted: u128,
     pub cycles_burned: u128,
     pub reply: Vec<u8>,
@@ -167,7 +169,40 @@ pub struct Run {
 impl Run {
     /// What may be spent now.
     pub fn liquid(&self) -> u128 {
-        self.balance.saturating_sub(self.frozen)
+        let kept = self.keep.cycles(self.memory_bytes, &self.fees);
+        self.balance.saturating_sub(kept)
+    }
+
+    /// Heap or stable memory is to grow. False where there is no room; a trap where the canister would be
+    /// frozen by it, in updates and tasks (interface specification: callbacks are let through; installations
+    /// are looked at when they are done; what queries do is discarded).
+    pub fn grow(&mut self, bytes: u64) -> Result<bool, Trap> {
+        const LOOKED_AT: Kind = Kind::UPDATE
+            .or(Kind::HEARTBEAT)
+            .or(Kind::TIMER)
+            .or(Kind::LOW_WASM_MEMORY);
+        let Some(left) = self.growth_bytes_max.checked_sub(bytes) else {
+            return Ok(false);
+        };
+        let grown = self.memory_bytes + bytes;
+        let paid_more = self.keep.paid_bytes(grown) > self.keep.paid_bytes(self.memory_bytes);
+        if paid_more && self.kind.among(LOOKED_AT) {
+            self.afford(bytes, grown, self.balance)?;
+        }
+        (self.growth_bytes_max, self.memory_bytes) = (left, grown);
+        Ok(true)
+    }
+
+    /// Whether so many cycles are enough to keep with so much memory; `bytes` of it are new.
+    pub fn afford(&self, bytes: u64, memory_bytes: u64, balance: u128) -> Result<(), Trap> {
+        match self
+            .keep
+            .cycles(memory_bytes, &self.fees)
+            .checked_sub(balance)
+        {
+            None | Some(0) => Ok(()),
+            Some(missing) => Err(Trap::MemoryGrowth { bytes, missing }),
+        }
     }
 
     pub fn new(kind: Kind, context: &Context) -> Self {
@@ -202,7 +237,8 @@ impl Run {
             growth_bytes_max: context.growth_bytes_max,
             heap_bytes_max: context.heap_bytes_max,
             balance: context.balance,
-            frozen: context.balance.saturating_sub(context.liquid_balance),
+            keep: context.keep,
+            memory_bytes: 0,
             cycles_accepted: 0,
             cycles_burned: 0,
             reply: vec![],
@@ -261,7 +297,7 @@ impl Run {
                 canister_version: 0,
                 status: 1,
                 balance: 0,
-                liquid_balance: 0,
+                keep: Keep::default(),
                 fees: &Fees::default(),
                 queues_full: false,
                 growth_bytes_max: u64::MAX,

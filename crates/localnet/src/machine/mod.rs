@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fees::Fees;
 
-pub use image::Image;
-pub use module::{Compiler, MetadataVisibility, Module, ModuleError};
+pub use image::{Global, Image};
+pub use module::{Compiler, MetadataVisibility, Module, ModuleError, WASM_BYTES_MAX};
 pub use run::{Machine, Scratch};
 pub use stable::{STABLE_PAGE_BYTES, StableMemory};
 
@@ -115,6 +115,32 @@ pub struct CallerInfo<'a> {
     pub signer: Principal,
 }
 
+/// What a canister must keep of its cycles: what its memory and its compute allocation take for as long as
+/// the freezing threshold says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Bytes that storage is paid for besides heap and stable memory: code, chunks, snapshots.
+    pub other_bytes: u64,
+    /// The setting `memory_allocation`: at least so much is paid for.
+    pub allocated_bytes: u64,
+    pub compute_percent: u64,
+    pub threshold_s: u64,
+}
+
+impl Keep {
+    /// What storage is paid for, with so many bytes of heap and stable memory.
+    pub fn paid_bytes(&self, memory_bytes: u64) -> u64 {
+        let used = self.other_bytes.saturating_add(memory_bytes);
+        used.max(self.allocated_bytes)
+    }
+
+    /// In cycles, with so many bytes of heap and stable memory.
+    pub fn cycles(&self, memory_bytes: u64, fees: &Fees) -> u128 {
+        let idle = fees.idle_per_day(self.paid_bytes(memory_bytes), self.compute_percent);
+        fees.freezing_limit(idle, self.threshold_s, 0)
+    }
+}
+
 /// What an execution may see of the world around it.
 pub struct Context<'a> {
     pub canister_id: Principal,
@@ -135,9 +161,8 @@ pub struct Context<'a> {
     pub status: u32,
     /// What the canister has, less what was prepaid for this execution.
     pub balance: u128,
-    /// What of the balance may be spent on calls or burnt: the rest is kept for storage (the freezing
-    /// threshold).
-    pub liquid_balance: u128,
+    /// What of it cannot be spent on calls or burnt.
+    pub keep: Keep,
     /// The prices of the canister's subnet.
     pub fees: &'a Fees,
     /// Every call is refused, as if the queue to its callee were full.
@@ -191,6 +216,11 @@ pub enum Trap {
     MethodNotFound {
         method: String,
     },
+    /// With so many bytes more, the canister would have to keep more cycles than it has.
+    MemoryGrowth {
+        bytes: u64,
+        missing: u128,
+    },
     /// The heap is larger than [`Context::heap_bytes_max`].
     WasmMemoryLimit {
         bytes: u64,
@@ -225,6 +255,10 @@ impl fmt::Display for Trap {
                     "Canister exceeded the limit of {max} instructions for single message execution."
                 )
             }
+            Self::MemoryGrowth { bytes, missing } => write!(
+                f,
+                "Canister cannot grow memory by {bytes} bytes due to insufficient cycles. At least {missing} additional cycles are required."
+            ),
             Self::WasmMemoryLimit { bytes, max } => write!(
                 f,
                 "Canister exceeded its current Wasm memory limit of {max} bytes. The peak Wasm memory usage was {bytes} bytes."
@@ -280,6 +314,7 @@ pub struct Outcome {
     pub cycles_accepted: u128,
     /// By `cycles_burn128`.
     pub cycles_burned: u128,
+    /// Where it was set; an upgrade keeps what it was else.
     pub certified_data: Option<Vec<u8>>,
     /// A new value of the global timer; 0 disables it.
     pub timer_ns: Option<u64>,

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The Internet Computer's limit on a module, uncompressed.
-const WASM_BYTES_MAX: u64 = 100 << 20;
+pub const WASM_BYTES_MAX: u64 = 100 << 20;
 
 /// Stack of Wasm code. A thread that runs a machine needs that much and a little more.
 const STACK_BYTES: usize = 1 << 20;

@@ -7,6 +7,7 @@ use super::{
     host::{Kind, Run},
     instance::{Change, Live},
     shape,
+    stable::STABLE_PAGE_BYTES,
 };
 
 /// Instructions for each page of the heap or of stable memory that a message writes to.
@@ -32,7 +33,8 @@ impl Machine {
         machine.begin(context.instructions_max);
         let result = machine
             .start(context)
-            .and_then(|()| machine.enter_init("canister_init", arg, context));
+            .and_then(|()| machine.enter_init("canister_init", arg, context))
+            .and_then(|()| machine.afford(0));
         let outcome = machine.outcome(result, context);
         machine.end(outcome.result.is_ok());
         (outcome.result.is_ok().then_some(machine), outcome)
@@ -47,44 +49,48 @@ impl Machine {
         context: &Context,
         skip_pre_upgrade: bool,
     ) -> Outcome {
-        let mut before = Usage::default();
-        let mut logs = vec![];
+        let mut before = nothing_done(Ok(()), context);
+        let memory_bytes = self.memory_bytes();
         self.begin(context.instructions_max);
         if !skip_pre_upgrade {
-            self.live.host_mut().run = Run::new(Kind::PRE_UPGRADE, context);
+            let run = self.run_of(Kind::PRE_UPGRADE, context);
+            self.live.host_mut().run = run;
             let result = self.call_optional("canister_pre_upgrade");
-            let outcome = self.outcome(result, context);
-            if outcome.result.is_err() {
+            before = self.outcome(result, context);
+            if before.result.is_err() {
                 self.end(false);
-                return outcome;
+                return before;
             }
-            before = outcome.usage;
-            logs = outcome.logs;
         }
         let mut new = match Live::new(module) {
             Ok(live) => Self { live },
             Err(trap) => {
                 self.end(false);
-                return failed(trap, context);
+                before.result = Err(trap);
+                return before;
             }
         };
         // What pre_upgrade wrote is still in the undo log: the new machine goes on in that transaction.
         new.live.host_mut().stable = std::mem::take(&mut self.live.host_mut().stable);
         let rest = Context {
-            instructions_max: context.instructions_max - before.instructions,
+            instructions_max: context.instructions_max - before.usage.instructions,
+            balance: before.balance,
             ..*context
         };
         new.live.set_fuel(rest.instructions_max);
         let result = new
             .start(&rest)
-            .and_then(|()| new.enter_init("canister_post_upgrade", arg, &rest));
+            .and_then(|()| new.enter_init("canister_post_upgrade", arg, &rest))
+            .and_then(|()| new.afford(memory_bytes));
         let mut outcome = new.outcome(result, &rest);
-        outcome.usage.instructions += before.instructions;
-        outcome.usage.heap_pages_dirtied += before.heap_pages_dirtied;
-        outcome.usage.stable_bytes_read += before.stable_bytes_read;
-        outcome.usage.stable_bytes_written += before.stable_bytes_written;
-        logs.append(&mut outcome.logs);
-        outcome.logs = logs;
+        outcome.usage.instructions += before.usage.instructions;
+        outcome.usage.heap_pages_dirtied += before.usage.heap_pages_dirtied;
+        outcome.usage.stable_bytes_read += before.usage.stable_bytes_read;
+        outcome.usage.stable_bytes_written += before.usage.stable_bytes_written;
+        outcome.cycles_burned += before.cycles_burned;
+        outcome.certified_data = outcome.certified_data.or(before.certified_data);
+        before.logs.append(&mut outcome.logs);
+        outcome.logs = before.logs;
         if outcome.result.is_ok() {
             new.end(true);
             *self = new;
@@ -196,6 +202,30 @@ impl Machine {
         hash.finalize().into()
     }
 
+    /// Heap and stable memory as they are now.
+    fn memory_bytes(&self) -> u64 {
+        self.live.live_heap_bytes() + self.stable().size_pages() * STABLE_PAGE_BYTES
+    }
+
+    fn run_of(&self, kind: Kind, context: &Context) -> Run {
+        Run {
+            memory_bytes: self.memory_bytes(),
+            ..Run::new(kind, context)
+        }
+    }
+
+    /// Whether the canister has what it must keep after an installation, once it is paid back what was not
+    /// run. Before, it had so many bytes of heap and stable memory.
+    fn afford(&self, bytes_before: u64) -> Result<(), Trap> {
+        let (run, bytes) = (&self.live.host().run, self.memory_bytes());
+        let left = run.fees.instructions(self.live.fuel());
+        run.afford(
+            bytes.saturating_sub(bytes_before),
+            bytes,
+            run.balance + left,
+        )
+    }
+
     fn begin(&mut self, instructions_max: u64) {
         self.live.begin();
         self.live.set_fuel(instructions_max);
@@ -213,23 +243,21 @@ impl Machine {
         if !self.module().has_start() {
             return Ok(());
         }
-        self.live.host_mut().run = Run::new(Kind::START, &fresh(context));
+        let run = self.run_of(Kind::START, &fresh(context));
+        self.live.host_mut().run = run;
         self.live.call_export(shape::START)
     }
 
     fn enter_init(&mut self, name: &str, arg: Vec<u8>, context: &Context) -> Result<(), Trap> {
         let logs = std::mem::take(&mut self.live.host_mut().run.logs);
-        self.live.host_mut().run = Run {
-            arg,
-            logs,
-            ..Run::new(Kind::INIT, &fresh(context))
-        };
+        let run = self.run_of(Kind::INIT, &fresh(context));
+        self.live.host_mut().run = Run { arg, logs, ..run };
         self.initialise(name, context)
     }
 
     fn enter(&mut self, entry: Entry, context: &Context) -> Result<(), Trap> {
         let (kind, export) = kind_and_export(&entry);
-        let mut run = Run::new(kind, context);
+        let mut run = self.run_of(kind, context);
         let closure = match entry {
             Entry::Callback {
                 closure,
@@ -309,7 +337,10 @@ impl Machine {
             .saturating_add(heap_pages_dirtied * DIRTY_PAGE_COST)
             .min(max);
         let host = self.live.host_mut();
-        let run = std::mem::replace(&mut host.run, Run::idle());
+        let mut run = std::mem::replace(&mut host.run, Run::idle());
+        if let Err(Trap::Wasm(text)) = &result {
+            run.log(format!("[TRAP]: {text}").into_bytes());
+        }
         Outcome {
             usage: Usage {
                 instructions,
@@ -381,8 +412,12 @@ pub fn within(bytes: u64, max: u64) -> Result<(), Trap> {
 }
 
 fn failed(trap: Trap, context: &Context) -> Outcome {
+    nothing_done(Err(trap), context)
+}
+
+fn nothing_done(result: Result<(), Trap>, context: &Context) -> Outcome {
     Outcome {
-        result: Err(trap),
+        result,
         response: None,
         calls: vec![],
         balance: context.balance,

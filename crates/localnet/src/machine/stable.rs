@@ -1,6 +1,6 @@
 //! Stable memory: outside Wasm, sparse, with an undo log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use sha2::{Digest, Sha256};
 
@@ -81,10 +81,13 @@ impl StableMemory {
         self.pages.len() as u64 * DIRTY_PAGE_BYTES
     }
 
-    /// All of it. For images that a test takes or puts; a large memory is copied whole.
+    /// All of it. For images that a test takes or puts; what was never written is not touched.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; (self.size_pages * STABLE_PAGE_BYTES) as usize];
-        self.read(0, &mut bytes).expect("the memory has that size");
+        for (page, written) in self.pages() {
+            let start = (page * DIRTY_PAGE_BYTES) as usize;
+            bytes[start..start + written.len()].copy_from_slice(written);
+        }
         bytes
     }
 
@@ -93,14 +96,18 @@ impl StableMemory {
         self.size_pages
     }
 
+    /// Whether the memory can grow by so many pages.
+    pub fn has_room(&self, pages: u64) -> bool {
+        pages <= STABLE_PAGES_MAX - self.size_pages
+    }
+
     /// The size before, or none where the memory cannot grow so far.
     pub fn grow(&mut self, pages: u64) -> Option<u64> {
         let old = self.size_pages;
-        let new = old
-            .checked_add(pages)
-            .filter(|new| *new <= STABLE_PAGES_MAX)?;
-        self.size_pages = new;
-        Some(old)
+        self.has_room(pages).then(|| {
+            self.size_pages += pages;
+            old
+        })
     }
 
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
@@ -124,20 +131,27 @@ impl StableMemory {
         while done < from.len() {
             let (page, at, len) = span(offset + done as u64, from.len() - done);
             let part = &from[done..done + len];
-            match &mut self.undo {
-                Some(undo) if !undo.pages.contains_key(&page) => {
-                    let before = self.pages.remove(&page);
-                    let mut new = match &before {
-                        Some(bytes) if len < bytes.len() => bytes.clone(),
-                        _ => empty_page(),
-                    };
-                    new[at..at + len].copy_from_slice(part);
-                    self.pages.insert(page, new);
-                    undo.pages.insert(page, before);
+            let first = match &mut self.undo {
+                None => None,
+                Some(undo) => match undo.pages.entry(page) {
+                    Entry::Vacant(first) => Some(first),
+                    Entry::Occupied(_) => None,
+                },
+            };
+            match (first, self.pages.entry(page)) {
+                (None, Entry::Occupied(mut bytes)) => {
+                    bytes.get_mut()[at..at + len].copy_from_slice(part);
                 }
-                _ => {
-                    let bytes = self.pages.entry(page).or_insert_with(empty_page);
-                    bytes[at..at + len].copy_from_slice(part);
+                (None, Entry::Vacant(place)) => {
+                    place.insert(page_with(None, at, part));
+                }
+                (Some(undo), Entry::Occupied(mut bytes)) => {
+                    let new = page_with(Some(bytes.get()), at, part);
+                    undo.insert(Some(bytes.insert(new)));
+                }
+                (Some(undo), Entry::Vacant(place)) => {
+                    place.insert(page_with(None, at, part));
+                    undo.insert(None);
                 }
             }
             done += len;
@@ -235,8 +249,18 @@ pub fn pages_of(offset: u64, len: u64) -> std::ops::Range<u64> {
     }
 }
 
-fn empty_page() -> Page {
-    Box::new([0; DIRTY_PAGE_BYTES as usize])
+/// A page as it was, or of zeros, with `part` at that place. A whole page is copied once and nothing else.
+fn page_with(before: Option<&Page>, at: usize, part: &[u8]) -> Page {
+    if part.len() == DIRTY_PAGE_BYTES as usize {
+        let whole = Page::try_from(part.to_vec().into_boxed_slice());
+        return whole.expect("it has that length");
+    }
+    let mut page = match before {
+        Some(before) => before.clone(),
+        None => Box::new([0; DIRTY_PAGE_BYTES as usize]),
+    };
+    page[at..at + part.len()].copy_from_slice(part);
+    page
 }
 
 /// The page of `offset`, the place in it, and how many of `len` bytes it holds from there.

@@ -24,6 +24,8 @@ pub enum Kind {
     Cleanup,
     Timer,
     Heartbeat,
+    /// `canister_on_low_wasm_memory`.
+    LowWasmMemory,
     /// Not part of any round; free.
     Query,
     CompositeQuery,

@@ -73,6 +73,8 @@ pub struct Answer {
     pub call: u64,
     pub response: Response,
     pub cycles_refunded: u128,
+    /// The subnet that answers; none where nobody does.
+    pub from: Option<Principal>,
     /// 0 where no execution answered.
     pub parent: u64,
 }

@@ -11,14 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     call::{Delivery, Origin, Request},
+    money::Consumed,
+    settings::Settings,
     snapshot::Snapshot,
 };
 use crate::machine::{LogLine, Machine};
 
-/// Log lines kept for each canister; older ones are dropped.
-const LOG_LINES_MAX: usize = 1_000;
+/// What a log line takes besides its text: number and time.
+const LOG_LINE_BYTES: u64 = 16;
 /// Changes of code and controllers kept for each canister, as on the Internet Computer.
 const HISTORY_MAX: usize = 20;
+/// What 32-bit addresses reach.
+const HEAP_BYTES_MAX: u64 = 1 << 32;
 
 /// Whether a canister takes messages.
 #[derive(Serialize, Deserialize)]
@@ -37,32 +41,16 @@ pub struct Waiting {
     pub since_ns: u64,
 }
 
-/// Settings, as the Internet Computer has them. Nothing is ever reserved, so its limit is only shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
-    pub compute_allocation: u128,
-    pub memory_allocation: u128,
-    pub freezing_threshold: u128,
-    pub reserved_cycles_limit: u128,
-    pub wasm_memory_limit: u128,
-    pub wasm_memory_threshold: u128,
-    /// Whether everybody may read the logs; controllers always may.
-    pub logs_public: bool,
-}
-
-impl Default for Settings {
-    /// The Internet Computer's defaults.
-    fn default() -> Self {
-        Self {
-            compute_allocation: 0,
-            memory_allocation: 0,
-            freezing_threshold: 2_592_000,
-            reserved_cycles_limit: 5_000_000_000_000,
-            wasm_memory_limit: 3_221_225_472,
-            wasm_memory_threshold: 0,
-            logs_public: false,
-        }
-    }
+/// Where `canister_on_low_wasm_memory` stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LowMemory {
+    /// There is as much of the heap left as the setting `wasm_memory_threshold` asks for.
+    #[default]
+    Enough,
+    /// There is less: it runs before any other message.
+    Ready,
+    /// It has run. It does again when there was enough in between.
+    Executed,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,6 +58,7 @@ pub struct Canister {
     pub subnet: Principal,
     pub controllers: BTreeSet<Principal>,
     pub balance: u128,
+    pub consumed: Consumed,
     /// Kept apart: see `save`.
     #[serde(skip)]
     pub machine: Option<Machine>,
@@ -77,29 +66,57 @@ pub struct Canister {
     pub wasm_bytes: u64,
     /// Until when storage is paid.
     pub charged_ns: u64,
-    pub environment: BTreeMap<String, String>,
     pub settings: Settings,
     pub status: Status,
+    pub low_memory: LowMemory,
     pub version: u64,
     /// Code and controllers changed so often; `history` holds the latest.
     pub changes: u64,
+    #[serde(with = "in_candid")]
     pub history: VecDeque<Change>,
     /// 0 where it is not set.
     pub timer_ns: u64,
     pub certified_data: Vec<u8>,
     pub logs: VecDeque<(u64, LogLine)>,
     pub logs_seen: u64,
+    logs_bytes: u64,
     pub chunks: BTreeMap<[u8; 32], Vec<u8>>,
     pub responses: VecDeque<Delivery>,
     pub requests: VecDeque<Request>,
     /// Calls this canister waits for, by callee.
     pub outstanding: BTreeMap<Principal, usize>,
-    /// Call contexts that are open.
-    pub contexts: usize,
+    /// Call contexts that are open, by their numbers.
+    pub contexts: BTreeSet<u64>,
     /// By their ids.
     pub snapshots: BTreeMap<Vec<u8>, Snapshot>,
     /// How many there ever were.
     pub snapshots_taken: u64,
+}
+
+/// The history's types are the management canister's, and have no binary form but Candid.
+mod in_candid {
+    use std::collections::VecDeque;
+
+    use candid::{decode_one, encode_one};
+    use ic_management_canister_types::Change;
+    use serde::{Deserializer, Serializer, de::Error as _, ser::Error as _};
+
+    pub fn serialize<S: Serializer>(
+        history: &VecDeque<Change>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let changes: Vec<_> = history.iter().collect();
+        let bytes = encode_one(changes).map_err(S::Error::custom)?;
+        serde_bytes::serialize(&bytes, serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<VecDeque<Change>, D::Error> {
+        let bytes: Vec<u8> = serde_bytes::deserialize(deserializer)?;
+        let changes: Vec<Change> = decode_one(&bytes).map_err(D::Error::custom)?;
+        Ok(changes.into())
+    }
 }
 
 impl Canister {
@@ -113,12 +130,13 @@ impl Canister {
             subnet,
             controllers,
             balance,
+            consumed: Consumed::default(),
             machine: None,
             wasm_bytes: 0,
             charged_ns: now_ns,
-            environment: BTreeMap::new(),
             settings: Settings::default(),
             status: Status::Running,
+            low_memory: LowMemory::default(),
             version: 0,
             changes: 0,
             history: VecDeque::new(),
@@ -126,11 +144,12 @@ impl Canister {
             certified_data: vec![],
             logs: VecDeque::new(),
             logs_seen: 0,
+            logs_bytes: 0,
             chunks: BTreeMap::new(),
             responses: VecDeque::new(),
             requests: VecDeque::new(),
             outstanding: BTreeMap::new(),
-            contexts: 0,
+            contexts: BTreeSet::new(),
             snapshots: BTreeMap::new(),
             snapshots_taken: 0,
         }
@@ -145,23 +164,48 @@ impl Canister {
         }
     }
 
+    /// Keeps the latest lines, within the setting `log_memory_limit`.
     pub fn log(&mut self, lines: Vec<LogLine>) {
-        for line in lines {
+        let max = self.settings.log_memory_limit;
+        for mut line in lines {
+            let room = usize::try_from(max.saturating_sub(LOG_LINE_BYTES)).unwrap_or(usize::MAX);
+            line.text.truncate(room);
+            self.logs_bytes += LOG_LINE_BYTES + line.text.len() as u64;
             self.logs.push_back((self.logs_seen, line));
             self.logs_seen += 1;
-            if self.logs.len() > LOG_LINES_MAX {
-                self.logs.pop_front();
-            }
+        }
+        self.bound_log();
+    }
+
+    /// Drops the oldest lines until the rest is within the setting `log_memory_limit`.
+    pub fn bound_log(&mut self) {
+        while self.logs_bytes > self.settings.log_memory_limit {
+            let Some((_, line)) = self.logs.pop_front() else {
+                return;
+            };
+            self.logs_bytes -= LOG_LINE_BYTES + line.text.len() as u64;
         }
     }
 
-    /// Notes who changed code or controllers.
-    pub fn record(&mut self, time_ns: u64, by: &Request, details: ChangeDetails) {
+    /// The log goes with the code.
+    pub fn clear_log(&mut self) {
+        self.logs.clear();
+        self.logs_bytes = 0;
+    }
+
+    /// Notes who changed code or controllers; a canister may say which version of itself did.
+    pub fn record(
+        &mut self,
+        time_ns: u64,
+        by: &Request,
+        sender_version: Option<u64>,
+        details: ChangeDetails,
+    ) {
         let origin = match by.origin {
             Origin::Ingress(_) => ChangeOrigin::FromUser(FromUserRecord { user_id: by.caller }),
             Origin::Call(_) => ChangeOrigin::FromCanister(FromCanisterRecord {
                 canister_id: by.caller,
-                canister_version: None,
+                canister_version: sender_version,
             }),
         };
         self.changes += 1;
@@ -174,6 +218,27 @@ impl Canister {
         if self.history.len() > HISTORY_MAX {
             self.history.pop_front();
         }
+    }
+
+    /// Whether a heap of so many bytes leaves less than the setting `wasm_memory_threshold` asks for. Source:
+    /// interface specification, "Scheduling on low wasm memory hook"; no limit is 4 GiB.
+    pub fn is_low(&self, heap_bytes: u64) -> bool {
+        let limit = match self.settings.wasm_memory_limit {
+            0 => HEAP_BYTES_MAX,
+            limit => limit,
+        };
+        // Both are far below 2^64.
+        limit < heap_bytes + self.settings.wasm_memory_threshold
+    }
+
+    /// Looks how much of the heap is left, after anything that may have changed that.
+    pub fn look_at_memory(&mut self) {
+        let heap_bytes = self.machine.as_ref().map_or(0, Machine::heap_bytes);
+        self.low_memory = match self.low_memory {
+            _ if !self.is_low(heap_bytes) => LowMemory::Enough,
+            LowMemory::Enough => LowMemory::Ready,
+            same => same,
+        };
     }
 
     /// Whether a message waits.

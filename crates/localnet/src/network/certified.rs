@@ -1,6 +1,9 @@
 //! The network's state as it is certified. Nothing is hashed or signed before somebody asks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use candid::Principal;
 use ic_certification::{AsHashTree, Label};
@@ -18,21 +21,51 @@ const RANGES_PER_SHARD: usize = 5;
 
 pub struct Certified {
     certifier: Certifier,
-    /// The round and time that the certified states show; none until somebody asks.
-    shown: Option<(u64, u64)>,
+    /// The round, the time and the cycles burned that the certified states show; none until somebody asks.
+    shown: Option<(u64, u64, u128)>,
     /// The digest of the custom sections, by the module's hash.
     metadata: BTreeMap<[u8; 32], [u8; 32]>,
     /// Certificates of canisters' data in this round.
     data: BTreeMap<Principal, Vec<u8>>,
+    /// Canisters that may be other than what is shown of them.
+    touched: BTreeSet<Principal>,
+    /// Of the canisters that are shown: the place of their subnet, and their bytes.
+    held: BTreeMap<Principal, (usize, u64)>,
+    /// Of each subnet: how many canisters are shown, and their bytes.
+    totals: Vec<(u64, u64)>,
 }
 
 impl Certified {
     pub fn new(keys: Arc<[SubnetKeys]>) -> Self {
         Self {
+            totals: vec![(0, 0); keys.len()],
             certifier: Certifier::new(keys),
             shown: None,
             metadata: BTreeMap::new(),
             data: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// A canister came, changed or went: it is looked at again when somebody asks.
+    pub fn touch(&mut self, id: &Principal) {
+        self.touched.insert(*id);
+    }
+
+    /// Notes where a canister is and how large, or that it is gone.
+    fn hold(&mut self, id: Principal, now: Option<(usize, u64)>) {
+        let before = match now {
+            Some(now) => self.held.insert(id, now),
+            None => self.held.remove(&id),
+        };
+        if let Some((subnet, bytes)) = before {
+            let (count, total) = &mut self.totals[subnet];
+            (*count, *total) = (*count - 1, *total - bytes);
+        }
+        if let Some((subnet, bytes)) = now {
+            let (count, total) = &mut self.totals[subnet];
+            (*count, *total) = (*count + 1, *total + bytes);
         }
     }
 
@@ -93,8 +126,8 @@ impl Network {
     /// Brings the certified states up to now.
     fn show_present(&mut self) {
         self.show_messages();
-        let now = (self.round, self.time_ns);
-        if self.certified.shown == Some(now) {
+        let now = (self.round, self.time_ns, self.burned);
+        if self.certified.shown == Some(now) && self.certified.touched.is_empty() {
             return;
         }
         self.certified.shown = Some(now);
@@ -130,33 +163,35 @@ impl Network {
         self.certified.data.clear();
     }
 
+    /// Looks at the canisters that were touched, and at no others.
     fn show_canisters(&mut self) {
-        let Self {
-            certified,
-            canisters,
-            subnets,
-            ..
-        } = self;
-        for (subnet, state) in subnets.iter().zip(certified.certifier.states()) {
-            let gone: Vec<_> = state
-                .canisters()
-                .filter(|id| canisters.get(id).is_none_or(|it| it.subnet != subnet.id))
-                .copied()
-                .collect();
-            for id in gone {
-                state.drop_canister(&id);
+        for id in std::mem::take(&mut self.certified.touched) {
+            let Self {
+                certified,
+                canisters,
+                subnets,
+                ..
+            } = self;
+            let now = canisters.get(&id).and_then(|canister| {
+                let mut places = subnets.iter();
+                let place = places.position(|subnet| subnet.id == canister.subnet)?;
+                Some((place, state_bytes(canister)))
+            });
+            let before = certified.held.get(&id).map(|(place, _)| *place);
+            if let Some(place) = before.filter(|place| now.map(|(now, _)| now) != Some(*place)) {
+                certified.certifier.states()[place].drop_canister(&id);
             }
-            let here = canisters
-                .iter()
-                .filter(|(_, canister)| canister.subnet == subnet.id);
-            for (id, canister) in here {
-                let facts = facts(canister);
-                if state.canister(id) != Some(&facts) {
-                    let sealed =
-                        |canister: &Canister| sealed_metadata(&mut certified.metadata, canister);
-                    let node = canister_node(canister, sealed);
-                    state.put_canister(*id, facts, &node);
-                }
+            certified.hold(id, now);
+            let (Some((place, _)), Some(canister)) = (now, canisters.get(&id)) else {
+                continue;
+            };
+            let facts = facts(canister);
+            let state = &mut certified.certifier.states()[place];
+            if state.canister(&id) != Some(&facts) {
+                let sealed =
+                    |canister: &Canister| sealed_metadata(&mut certified.metadata, canister);
+                let node = canister_node(canister, sealed);
+                state.put_canister(id, facts, &node);
             }
         }
     }
@@ -177,7 +212,7 @@ impl Network {
                 ("type", Node::leaf(kind_name(subnet.kind))),
             ];
             if index == own {
-                children.push(("metrics", Node::Leaf(self.metrics(subnet))));
+                children.push(("metrics", Node::Leaf(self.metrics(index))));
             }
             (subnet.id.as_slice().to_vec(), Node::branch(children))
         };
@@ -197,17 +232,14 @@ impl Network {
     }
 
     /// In CBOR, with numbers for names, as the Internet Computer has it.
-    fn metrics(&self, subnet: &Subnet) -> Vec<u8> {
-        let here = || {
-            self.canisters
-                .values()
-                .filter(|canister| canister.subnet == subnet.id)
-        };
+    fn metrics(&self, index: usize) -> Vec<u8> {
+        let (canisters, bytes) = self.certified.totals[index];
+        let subnet = &self.subnets[index];
         let metrics = SubnetMetrics {
-            num_canisters: here().count() as u64,
-            canister_state_bytes: here().map(state_bytes).sum(),
-            consumed_cycles_total: 0,
-            update_transactions_total: 0,
+            num_canisters: canisters,
+            canister_state_bytes: bytes,
+            consumed_cycles_total: subnet.consumed,
+            update_transactions_total: subnet.executions,
         };
         serde_cbor::ser::to_vec_packed(&metrics).expect("figures have a CBOR form")
     }

@@ -8,6 +8,7 @@ use super::{
     call::{Answer, Delivery, Origin, Request},
     canister::Context,
     execute::{Run, UPDATE_INSTRUCTIONS},
+    money::Use,
 };
 use crate::machine::{self, Entry, Outcome, Response};
 
@@ -66,13 +67,14 @@ impl Network {
         };
         let refund = std::mem::take(&mut context.cycles_available);
         let id = context.canister;
-        match context.origin.take() {
+        let origin = context.origin.take();
+        let subnet = self.subnet_of(&id);
+        match origin {
             Some(origin) => {
-                let subnet = self.subnet_of(&id);
                 self.answer(origin, subnet, result, refund, account);
             }
             // Nobody can have attached cycles to a task, and an answered context has given them back.
-            None => self.burn(refund),
+            None => self.lose(subnet, refund),
         }
     }
 
@@ -88,10 +90,11 @@ impl Network {
         let fees = self.fees_of(&id);
         let bytes_in = response.bytes();
         let carried = fees.response(bytes_in).min(call.response_prepaid);
-        self.burn(carried);
+        self.consume(&id, Use::Transmission, carried);
         let Some(canister) = self.canisters.get_mut(&id) else {
-            return self
-                .burn(cycles_refunded + call.callback_prepaid + call.response_prepaid - carried);
+            let lost = cycles_refunded + call.callback_prepaid + call.response_prepaid - carried;
+            let subnet = self.route(Some(&id)).id;
+            return self.lose(Some(subnet), lost);
         };
         canister.balance += cycles_refunded + call.response_prepaid - carried;
         canister.forget_call(&call.callee);
@@ -100,7 +103,7 @@ impl Network {
             // Uninstalled in the meantime: nothing runs, the base fee is due.
             let due = fees.execution(0).min(call.callback_prepaid);
             canister.balance += call.callback_prepaid - due;
-            return self.burn(due);
+            return self.consume(&id, Use::Instructions, due);
         };
         context.calls_outstanding -= 1;
         let (closure, reject_code, kind) = match response {
@@ -163,7 +166,7 @@ impl Network {
         match origin {
             Origin::Ingress(id) => {
                 self.history.answer(id, result, self.time_ns);
-                self.burn(refund);
+                self.lose(from_subnet, refund);
             }
             Origin::Call(call) => {
                 let response = match result {
@@ -174,9 +177,10 @@ impl Network {
                     call,
                     response,
                     cycles_refunded: refund,
+                    from: from_subnet,
                     parent: account,
                 };
-                self.send_answer(answer, from_subnet);
+                self.send_answer(answer);
             }
         }
     }

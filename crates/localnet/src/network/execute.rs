@@ -8,6 +8,7 @@ use super::{
     call::{Origin, Request},
     canister::{Canister, Context, Status},
     fault::{Event, Fault, Site},
+    money::Use,
 };
 use crate::{
     fees::Fees,
@@ -89,38 +90,31 @@ pub(super) fn with_machine<T>(
     work: impl FnOnce(&mut machine::Machine, &machine::Context) -> T,
 ) -> Option<T> {
     let mut machine = canister.machine.take()?;
-    // What a canister must keep depends on its memory, which is in the machine.
-    let memory = machine.heap_bytes() + machine.stable().size_pages() * machine::STABLE_PAGE_BYTES;
-    let frozen = canister.frozen_with(memory, circumstances.fees);
-    let result = work(&mut machine, &view(canister, circumstances, frozen));
+    let result = work(&mut machine, &view(canister, circumstances));
     canister.machine = Some(machine);
     Some(result)
 }
 
-/// The world as the canister may see it. It keeps `frozen` cycles.
-pub(super) fn view<'a>(
-    canister: &'a Canister,
-    of: Circumstances<'a>,
-    frozen: u128,
-) -> machine::Context<'a> {
+/// The world as the canister may see it.
+pub(super) fn view<'a>(canister: &'a Canister, of: Circumstances<'a>) -> machine::Context<'a> {
     machine::Context {
         canister_id: of.id,
         subnet_id: canister.subnet,
         caller: of.caller,
         caller_info: None,
         controllers: &canister.controllers,
-        environment: &canister.environment,
+        environment: &canister.settings.environment,
         root_key: of.root_key,
         time_ns: of.time_ns,
         timer_ns: canister.timer_ns,
         canister_version: canister.version,
         status: canister.status_code(),
         balance: canister.balance,
-        liquid_balance: canister.balance.saturating_sub(frozen),
+        keep: canister.keep(),
         fees: of.fees,
         queues_full: of.queues_full,
         growth_bytes_max: of.growth_bytes_max,
-        heap_bytes_max: u64::try_from(canister.settings.wasm_memory_limit).unwrap_or(u64::MAX),
+        heap_bytes_max: canister.settings.wasm_memory_limit,
         cycles_available: of.cycles_available,
         deadline_ns: of.deadline_ns,
         answered: of.answered,
@@ -150,7 +144,8 @@ impl Network {
         let id = request.callee;
         if request.deadline_ns != 0 && request.deadline_ns <= self.time_ns {
             // The caller has been told that nobody knows; its cycles are lost.
-            return self.burn(request.cycles);
+            let subnet = self.route(Some(&id)).id;
+            return self.lose(Some(subnet), request.cycles);
         }
         let Some(canister) = self.canisters.get_mut(&id) else {
             return self.refuse(request, Reject::not_found(&id));
@@ -161,7 +156,11 @@ impl Network {
             Status::Running if canister.machine.is_none() => Some(Reject::no_module(&id)),
             Status::Running => None,
         };
-        if let Some(reject) = refusal {
+        let too_few = matches!(request.origin, Origin::Call(_))
+            && request.caller != id
+            && request.cycles < canister.settings.call_cycles_min;
+        let too_few = too_few.then(|| Reject::too_few_cycles(&id, &canister.settings));
+        if let Some(reject) = refusal.or(too_few) {
             return self.refuse(request, reject);
         }
         let fault = self.strike_execution(&id, &request.method);
@@ -265,11 +264,12 @@ impl Network {
                 &fees,
             )
         };
+        let is_query = matches!(entry, Entry::ReplicatedQuery { .. });
         let ran = with_machine(canister, circumstances.under(fault), |machine, view| {
             machine.run(entry, view)
         });
         let Some(mut outcome) = ran else {
-            self.burn(run.prepaid);
+            self.consume(&id, Use::Instructions, run.prepaid);
             return None;
         };
         let used = outcome.usage.instructions;
@@ -278,27 +278,44 @@ impl Network {
         let refund = fees
             .instructions(run.instructions.saturating_sub(used))
             .min(run.prepaid);
-        let mut burned = run.prepaid - refund;
+        let mut burned = 0;
         let mut timer_ns = None;
         if outcome.result.is_ok() {
-            canister.version += 1;
+            canister.version += u64::from(!is_query);
             canister.balance = outcome.balance;
-            burned += outcome.cycles_burned;
+            burned = outcome.cycles_burned;
             context.cycles_available -= outcome.cycles_accepted;
             if let Some(data) = outcome.certified_data.take() {
                 canister.certified_data = data;
             }
+            self.certified.touch(&id);
             timer_ns = outcome.timer_ns;
         }
         canister.balance += refund;
         let caller = context.caller;
-        self.burn(burned);
+        self.consume(&id, Use::Instructions, run.prepaid - refund);
+        self.consume(&id, Use::Burned, burned);
+        // A clean-up is a part of its callback.
+        if run.kind != Kind::Cleanup {
+            self.count_execution(&id);
+        }
+        self.note_memory(&id);
         self.spent += used;
         if let Some(timer_ns) = timer_ns {
             self.set_timer(&id, timer_ns);
         }
         let account = self.keep_account(id, caller, run, &outcome, refund);
         Some((outcome, account))
+    }
+
+    /// A message was executed on the subnet of a canister, or on that subnet.
+    pub(super) fn count_execution(&mut self, id: &Principal) {
+        let subnet = self.subnet_of(id);
+        let subnet = subnet.unwrap_or_else(|| self.route(Some(id)).id);
+        let place = self.subnets.iter_mut().find(|other| other.id == subnet);
+        if let Some(subnet) = place {
+            subnet.executions += 1;
+        }
     }
 
     fn keep_account(
@@ -336,7 +353,8 @@ impl Network {
         {
             let drained = canister.balance.saturating_sub(*leave);
             canister.balance -= drained;
-            self.burn(drained);
+            let subnet = canister.subnet;
+            self.lose(Some(subnet), drained);
         }
         fault
     }

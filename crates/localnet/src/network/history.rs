@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candid::Principal;
+use pocket_ic::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 use super::{MessageId, Reject};
@@ -17,6 +18,9 @@ const KEPT_NS: u64 = 300_000_000_000;
 const KEPT_BYTES_MAX: usize = 1 << 30;
 /// What an entry takes besides its answer, about.
 const ENTRY_BYTES: usize = 256;
+/// Messages that wait to be executed, and their bytes, altogether; more are not taken.
+const WAITING_MAX: u64 = 100_000;
+const WAITING_BYTES_MAX: u64 = 1 << 30;
 
 /// Where a message stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +48,8 @@ pub struct Entry {
     sealed: bool,
     /// Its place in the order of answers; 0 until it is answered.
     order: u64,
+    /// Of its method and argument.
+    bytes: u64,
 }
 
 /// Messages by their ids.
@@ -53,6 +59,9 @@ pub struct History {
     /// Those whose answer is kept, in the order in which they were answered.
     answered: BTreeMap<u64, MessageId>,
     answered_bytes: usize,
+    /// Messages that nobody began to execute, and their bytes.
+    waiting: u64,
+    waiting_bytes: u64,
     last_order: u64,
     /// When which message is forgotten.
     forgotten_ns: BTreeSet<(u64, MessageId)>,
@@ -74,7 +83,23 @@ impl History {
         }
     }
 
-    /// A message that is not known yet.
+    /// Whether there is room for one more message of so many bytes.
+    pub(super) fn check_room(&self, bytes: u64) -> Result<(), Reject> {
+        let full = self.waiting >= WAITING_MAX
+            || self.waiting_bytes.saturating_add(bytes) > WAITING_BYTES_MAX;
+        if full {
+            let (count, waiting_bytes) = (self.waiting, self.waiting_bytes);
+            return Err(Reject::new(
+                ErrorCode::IngressHistoryFull,
+                format!(
+                    "{count} messages of {waiting_bytes} bytes wait to be executed; at most {WAITING_MAX} of {WAITING_BYTES_MAX} bytes may"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A message that is not known yet, of so many bytes.
     pub(super) fn receive(
         &mut self,
         id: MessageId,
@@ -82,7 +107,10 @@ impl History {
         canister: Principal,
         subnet: Principal,
         expiry_ns: Option<u64>,
+        bytes: u64,
     ) {
+        self.waiting += 1;
+        self.waiting_bytes += bytes;
         let entry = Entry {
             sender,
             canister,
@@ -91,6 +119,7 @@ impl History {
             expiry_ns,
             sealed: false,
             order: 0,
+            bytes,
         };
         self.entries.insert(id, entry);
         self.changed.insert(id);
@@ -101,6 +130,8 @@ impl History {
         if let Some(entry) = self.entries.get_mut(id)
             && entry.status == Status::Received
         {
+            self.waiting -= 1;
+            self.waiting_bytes -= entry.bytes;
             entry.status = Status::Processing;
             self.changed.insert(*id);
         }
@@ -110,6 +141,10 @@ impl History {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
+        if entry.status == Status::Received {
+            self.waiting -= 1;
+            self.waiting_bytes -= entry.bytes;
+        }
         self.answered_bytes += bytes(&result);
         entry.status = Status::Answered(result);
         self.last_order += 1;
@@ -196,7 +231,7 @@ mod tests {
     const ANYBODY: Principal = Principal::anonymous();
 
     fn receive(history: &mut History, id: u8, expiry_ns: Option<u64>) {
-        history.receive([id; 32], ANYBODY, ANYBODY, ANYBODY, expiry_ns);
+        history.receive([id; 32], ANYBODY, ANYBODY, ANYBODY, expiry_ns, 1);
     }
 
     #[test]
@@ -214,6 +249,22 @@ mod tests {
         assert!(history.get(&[1; 32]).is_none() && history.get(&[2; 32]).is_some());
         history.forget(u64::MAX);
         assert!(history.get(&[2; 32]).is_none() && history.get(&[3; 32]).is_some());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_number_and_in_bytes() {
+        let mut history = History::default();
+        assert!(history.check_room(WAITING_BYTES_MAX).is_ok());
+        assert!(history.check_room(WAITING_BYTES_MAX + 1).is_err());
+        receive(&mut history, 1, None);
+        let full = history.check_room(WAITING_BYTES_MAX).unwrap_err();
+        assert_eq!(full.error_code, ErrorCode::IngressHistoryFull);
+        history.begin(&[1; 32]);
+        assert!(history.check_room(WAITING_BYTES_MAX).is_ok());
+        history.answer([1; 32], Ok(vec![]), 0);
+        assert_eq!((history.waiting, history.waiting_bytes), (0, 0));
+        history.waiting = WAITING_MAX;
+        assert!(history.check_room(0).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use candid::Principal;
 
 use super::{
     Network,
-    canister::{Context, Status},
+    canister::{Context, LowMemory, Status},
 };
 
 impl Network {
@@ -19,6 +19,7 @@ impl Network {
             || !self.streams.is_empty()
             || !self.active.is_empty()
             || !self.heartbeats.is_empty()
+            || self.low_memory.iter().any(|id| self.may_run_hook(id))
             || self
                 .timers
                 .iter()
@@ -40,11 +41,25 @@ impl Network {
 
     /// A canister has other code than before.
     pub(super) fn note_code(&mut self, id: &Principal) {
+        self.certified.touch(id);
         let beats = |canister: &super::Canister| canister.exports("canister_heartbeat");
         if self.canisters.get(id).is_some_and(beats) {
             self.heartbeats.insert(*id);
         } else {
             self.heartbeats.remove(id);
+        }
+    }
+
+    /// A canister's heap, or a setting of it, may have changed.
+    pub(super) fn note_memory(&mut self, id: &Principal) {
+        let Some(canister) = self.canisters.get_mut(id) else {
+            return;
+        };
+        canister.look_at_memory();
+        if canister.low_memory == LowMemory::Ready {
+            self.low_memory.insert(*id);
+        } else {
+            self.low_memory.remove(id);
         }
     }
 
@@ -54,13 +69,15 @@ impl Network {
         self.heartbeats.remove(id);
         self.active.remove(id);
         self.stopping.remove(id);
+        self.low_memory.remove(id);
+        self.certified.touch(id);
     }
 
     pub(super) fn open_context(&mut self, context: Context) -> u64 {
-        if let Some(canister) = self.canisters.get_mut(&context.canister) {
-            canister.contexts += 1;
-        }
         let number = self.new_id();
+        if let Some(canister) = self.canisters.get_mut(&context.canister) {
+            canister.contexts.insert(number);
+        }
         self.contexts.insert(number, context);
         number
     }
@@ -69,10 +86,12 @@ impl Network {
         let Some(context) = self.contexts.remove(&number) else {
             return;
         };
-        self.burn(context.cycles_available);
-        if let Some(canister) = self.canisters.get_mut(&context.canister) {
-            canister.contexts -= 1;
-        }
+        let canister = self.canisters.get_mut(&context.canister);
+        let subnet = canister.map(|canister| {
+            canister.contexts.remove(&number);
+            canister.subnet
+        });
+        self.lose(subnet, context.cycles_available);
     }
 
     /// Makes all of it anew, after loading.
@@ -80,6 +99,9 @@ impl Network {
         let ids: Vec<_> = self.canisters.keys().copied().collect();
         for id in ids {
             self.note_code(&id);
+            if self.canisters[&id].low_memory == LowMemory::Ready {
+                self.low_memory.insert(id);
+            }
             let canister = &self.canisters[&id];
             if canister.timer_ns != 0 {
                 self.timers.insert((canister.timer_ns, id));

@@ -10,6 +10,7 @@ use super::{
     canister::Status as CanisterStatus,
     execute::{Circumstances, INSPECT_INSTRUCTIONS, with_machine},
     history::{Entry, Status},
+    money::Use,
 };
 use crate::machine;
 
@@ -95,10 +96,11 @@ impl Network {
             Some(canister)
         };
         let bytes = (method.len() + arg.len()) as u64;
+        self.history.check_room(bytes)?;
         self.charge_ingress(canister, &method, addressed, bytes)?;
         let subnet = self.route(addressed.as_ref()).id;
         self.history
-            .receive(id, sender, canister, subnet, expiry_ns);
+            .receive(id, sender, canister, subnet, expiry_ns, bytes);
         self.enqueue(Request {
             origin: Origin::Ingress(id),
             caller: sender,
@@ -132,7 +134,7 @@ impl Network {
         let price = fees.ingress(bytes);
         if let Some(canister) = self.canisters.get_mut(&id) {
             canister.pay(&id, price, &fees)?;
-            self.burn(price);
+            self.consume(&id, Use::Ingress, price);
         }
         Ok(())
     }

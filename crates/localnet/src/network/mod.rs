@@ -15,6 +15,7 @@
 //! | `save` | the whole network as bytes, and its digest |
 //! | `removal` | code, canisters and subnets go |
 //! | `view`, `certified` | what others may look at; the state as it is certified |
+//! | `settings` | what controllers set, within bounds |
 //! | `mgmt` | the management canister |
 
 mod account;
@@ -36,6 +37,7 @@ mod removal;
 mod round;
 mod save;
 mod send;
+mod settings;
 mod snapshot;
 mod subnet;
 mod view;
@@ -54,7 +56,7 @@ pub use fault::{Decision, Fault, Plan, PlanError, Rule, Seeded, Site};
 pub use history::{Entry, Status as MessageStatus};
 pub use ingress::{Ingress, StillRunning};
 pub use input::{Input, Output};
-pub use money::Money;
+pub use money::{Consumed, Money};
 pub use reject::Reject;
 pub use save::{LoadError, Saved};
 pub use subnet::{Subnet, SubnetKind, fees_of};
@@ -146,6 +148,8 @@ pub struct Network {
     timers: BTreeSet<(u64, Principal)>,
     heartbeats: BTreeSet<Principal>,
     stopping: BTreeSet<Principal>,
+    /// Canisters whose `canister_on_low_wasm_memory` is to run.
+    low_memory: BTreeSet<Principal>,
     /// Of calls that wait with a bound.
     deadlines: BTreeSet<(u64, u64)>,
     /// Instructions of the message that runs.
@@ -204,6 +208,7 @@ impl Network {
             timers: BTreeSet::new(),
             heartbeats: BTreeSet::new(),
             stopping: BTreeSet::new(),
+            low_memory: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             spent: 0,
             root_key: keys[0].public.as_slice().into(),
@@ -284,9 +289,12 @@ impl Network {
             .canisters
             .get_mut(canister)
             .and_then(|canister| canister.machine.as_mut());
-        machine
-            .map(|machine| machine.set_stable(StableMemory::from_bytes(bytes)))
-            .is_some()
+        let Some(machine) = machine else {
+            return false;
+        };
+        machine.set_stable(StableMemory::from_bytes(bytes));
+        self.certified.touch(canister);
+        true
     }
 
     fn new_id(&mut self) -> u64 {

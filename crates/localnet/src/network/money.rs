@@ -10,11 +10,60 @@ use candid::Principal;
 use serde::{Deserialize, Serialize};
 
 use super::{Network, Reject, call::Stream, canister::Canister};
-use crate::{fees::Fees, machine::STABLE_PAGE_BYTES};
+use crate::{
+    fees::Fees,
+    machine::{Keep, STABLE_PAGE_BYTES},
+};
 
 /// Storage is charged so often, as on the Internet Computer.
 const CHARGE_EVERY_NS: u64 = 10_000_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
+/// What a chunk of code is paid for as.
+pub const CHUNK_BYTES: u64 = 1 << 20;
+
+/// What cycles are gone for, as `canister_metrics` tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    Memory,
+    ComputeAllocation,
+    Ingress,
+    Instructions,
+    Transmission,
+    /// Taken with the code of a canister that could not pay its storage.
+    Uninstall,
+    Creation,
+    /// By the canister's own `cycles_burn128`.
+    Burned,
+}
+
+/// What a canister's cycles were consumed for, since it was created.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consumed {
+    pub memory: u128,
+    pub compute_allocation: u128,
+    pub ingress: u128,
+    pub instructions: u128,
+    pub transmission: u128,
+    pub uninstall: u128,
+    pub creation: u128,
+    pub burned: u128,
+}
+
+impl Consumed {
+    fn add(&mut self, what: Use, amount: u128) {
+        let total = match what {
+            Use::Memory => &mut self.memory,
+            Use::ComputeAllocation => &mut self.compute_allocation,
+            Use::Ingress => &mut self.ingress,
+            Use::Instructions => &mut self.instructions,
+            Use::Transmission => &mut self.transmission,
+            Use::Uninstall => &mut self.uninstall,
+            Use::Creation => &mut self.creation,
+            Use::Burned => &mut self.burned,
+        };
+        *total = total.saturating_add(amount);
+    }
+}
 
 /// Where all cycles are. `minted = burned + balances + in_flight` holds between any two inputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,78 +78,84 @@ pub struct Money {
 }
 
 impl Canister {
-    /// Everything that storage is paid for.
-    pub fn memory_bytes(&self) -> u64 {
-        self.bytes_with(self.machine.as_ref().map_or(0, |machine| {
+    /// Heap and stable memory.
+    pub fn machine_bytes(&self) -> u64 {
+        self.machine.as_ref().map_or(0, |machine| {
             machine.heap_bytes() + machine.stable().size_pages() * STABLE_PAGE_BYTES
-        }))
+        })
     }
 
-    /// The same with so many bytes of heap and stable memory.
-    fn bytes_with(&self, machine_bytes: u64) -> u64 {
-        let chunks: usize = self.chunks.values().map(Vec::len).sum();
-        machine_bytes + self.wasm_bytes + chunks as u64 + self.snapshot_bytes()
+    fn other_bytes(&self) -> u64 {
+        self.wasm_bytes + self.chunk_bytes() + self.snapshot_bytes()
     }
 
-    /// What storage takes: the memory used, or the memory set aside if that is more.
-    fn paid_bytes(&self) -> u64 {
-        self.memory_bytes().max(self.allocated())
+    /// A stored chunk takes as much as the largest, as on the Internet Computer.
+    pub fn chunk_bytes(&self) -> u64 {
+        self.chunks.len() as u64 * CHUNK_BYTES
     }
 
-    fn allocated(&self) -> u64 {
-        u64::try_from(self.settings.memory_allocation).unwrap_or(u64::MAX)
-    }
-
-    fn compute_percent(&self) -> u64 {
-        u64::try_from(self.settings.compute_allocation).unwrap_or(u64::MAX)
+    /// What it must keep of its cycles.
+    pub fn keep(&self) -> Keep {
+        Keep {
+            other_bytes: self.other_bytes(),
+            allocated_bytes: self.settings.memory_allocation,
+            compute_percent: self.settings.compute_percent,
+            threshold_s: self.settings.freezing_threshold_s,
+        }
     }
 
     pub fn idle_per_day(&self, fees: &Fees) -> u128 {
-        fees.idle_per_day(self.paid_bytes(), self.compute_percent())
+        let bytes = self.keep().paid_bytes(self.machine_bytes());
+        fees.idle_per_day(bytes, self.settings.compute_percent)
     }
 
-    /// What is kept for storage and may not be spent otherwise.
+    /// Cycles that may not be spent.
     pub fn frozen(&self, fees: &Fees) -> u128 {
-        self.frozen_of(self.idle_per_day(fees), fees)
+        self.keep().cycles(self.machine_bytes(), fees)
     }
 
-    /// The same with so many bytes of heap and stable memory.
-    pub fn frozen_with(&self, machine_bytes: u64, fees: &Fees) -> u128 {
-        let bytes = self.bytes_with(machine_bytes).max(self.allocated());
-        self.frozen_of(fees.idle_per_day(bytes, self.compute_percent()), fees)
+    /// Whether so many bytes more, and so many cycles less, leave it what it must keep then.
+    pub fn afford(&self, bytes: u64, price: u128, fees: &Fees) -> Result<(), Reject> {
+        let memory = self.machine_bytes().saturating_add(bytes);
+        let needed = self.keep().cycles(memory, fees).saturating_add(price);
+        match needed.checked_sub(self.balance) {
+            None | Some(0) => Ok(()),
+            Some(missing) => Err(Reject::growth(bytes, missing)),
+        }
     }
 
-    fn frozen_of(&self, idle_per_day: u128, fees: &Fees) -> u128 {
-        let threshold = u64::try_from(self.settings.freezing_threshold).unwrap_or(u64::MAX);
-        fees.freezing_limit(idle_per_day, threshold, 0)
+    /// Whether so many cycles can be taken and enough is kept. Nothing can always be paid: on a free
+    /// subnet, nobody is out of cycles.
+    pub fn can_pay(&self, amount: u128, fees: &Fees) -> bool {
+        amount == 0 || amount.saturating_add(self.frozen(fees)) <= self.balance
     }
 
     /// Takes cycles that must be liquid.
     pub fn pay(&mut self, id: &Principal, amount: u128, fees: &Fees) -> Result<(), Reject> {
-        let frozen = self.frozen(fees);
-        let needed = amount.saturating_add(frozen);
-        // Nothing can always be paid: on a free subnet, nobody is out of cycles.
-        if amount > 0 && needed > self.balance {
+        if !self.can_pay(amount, fees) {
+            let needed = amount.saturating_add(self.frozen(fees));
             return Err(Reject::out_of_cycles(id, needed - self.balance));
         }
         self.balance -= amount;
         Ok(())
     }
 
-    /// Storage and compute since the last charge, in whole seconds. Err where the balance is not enough.
-    fn pay_rent(&mut self, fees: &Fees, now_ns: u64) -> Result<u128, ()> {
+    /// Storage and compute since the last charge, in whole seconds; what was paid for each. Err where the
+    /// balance is not enough.
+    fn pay_rent(&mut self, fees: &Fees, now_ns: u64) -> Result<(u128, u128), ()> {
         let seconds = now_ns.saturating_sub(self.charged_ns) / SECOND_NS;
         self.charged_ns += seconds * SECOND_NS;
         let day = u128::from(crate::fees::SECONDS_PER_DAY);
         let of_days = |rate: u128| rate.saturating_mul(u128::from(seconds)) / day;
-        let storage = of_days(fees.idle_per_day(self.paid_bytes(), 0));
-        let compute = of_days(fees.idle_per_day(0, self.compute_percent()));
+        let bytes = self.keep().paid_bytes(self.machine_bytes());
+        let storage = of_days(fees.idle_per_day(bytes, 0));
+        let compute = of_days(fees.idle_per_day(0, self.settings.compute_percent));
         let rent = storage.saturating_add(compute);
         if rent > self.balance {
             return Err(());
         }
         self.balance -= rent;
-        Ok(rent)
+        Ok((storage, compute))
     }
 }
 
@@ -123,8 +178,29 @@ impl Network {
         self.minted = self.minted.saturating_add(amount);
     }
 
-    pub(super) fn burn(&mut self, amount: u128) {
+    /// A canister's cycles are consumed: for something that it gets, on its subnet.
+    pub(super) fn consume(&mut self, id: &Principal, what: Use, amount: u128) {
+        let subnet = self.canisters.get_mut(id).map(|canister| {
+            canister.consumed.add(what, amount);
+            canister.subnet
+        });
+        // What a canister that is gone still pays is its subnet's.
+        let subnet = subnet.unwrap_or_else(|| self.route(Some(id)).id);
+        self.lose(Some(subnet), amount);
+    }
+
+    /// Cycles are gone for nothing, on that subnet: with a late answer, with a deleted canister. Where no
+    /// subnet is known, on the default one: every cycle that is burned is so on one subnet.
+    pub(super) fn lose(&mut self, subnet: Option<Principal>, amount: u128) {
+        if amount == 0 {
+            return;
+        }
+        let subnet = self.route(subnet.as_ref()).id;
         self.burned = self.burned.saturating_add(amount);
+        let place = self.subnets.iter_mut().find(|other| other.id == subnet);
+        if let Some(subnet) = place {
+            subnet.consumed = subnet.consumed.saturating_add(amount);
+        }
     }
 
     /// Where all cycles are. Looks at every canister and every message.
@@ -181,27 +257,31 @@ impl Network {
             return;
         }
         self.rent_ns = self.time_ns;
-        let mut burned = 0;
         let mut broke = vec![];
         for (id, canister) in &mut self.canisters {
-            let mut subnets = self.subnets.iter();
+            let mut subnets = self.subnets.iter_mut();
             let Some(subnet) = subnets.find(|subnet| subnet.id == canister.subnet) else {
                 continue;
             };
             match canister.pay_rent(&subnet.fees, self.time_ns) {
-                Ok(rent) => burned += rent,
+                Ok((storage, compute)) => {
+                    canister.consumed.add(Use::Memory, storage);
+                    canister.consumed.add(Use::ComputeAllocation, compute);
+                    self.burned += storage + compute;
+                    subnet.consumed += storage + compute;
+                }
                 Err(()) => broke.push(*id),
             }
         }
         for id in broke {
             if let Some(canister) = self.canisters.get_mut(&id) {
-                burned += std::mem::take(&mut canister.balance);
-                canister.settings.compute_allocation = 0;
+                let left = std::mem::take(&mut canister.balance);
+                canister.settings.compute_percent = 0;
                 canister.settings.memory_allocation = 0;
                 canister.snapshots.clear();
+                self.consume(&id, Use::Uninstall, left);
             }
             self.uninstall(id, None);
         }
-        self.burn(burned);
     }
 }

@@ -72,6 +72,9 @@ impl Network {
                 format!("composite queries call others at most {DEPTH_MAX} deep"),
             ));
         }
+        if id == Principal::management_canister() {
+            return self.manage_query_on(&graph.subnet, query.caller, &query.method, &query.arg);
+        }
         let canister = self
             .canisters
             .get(&id)

@@ -4,6 +4,7 @@ use candid::Principal;
 use pocket_ic::{ErrorCode, RejectCode};
 use serde::{Deserialize, Serialize};
 
+use super::settings::Settings;
 use crate::machine::Trap;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,11 +93,28 @@ impl Reject {
         )
     }
 
+    /// The management canister's work would take `bytes`; with `missing` cycles more, they could be kept.
+    pub fn growth(bytes: u64, missing: u128) -> Self {
+        let trap = Trap::MemoryGrowth { bytes, missing };
+        Self::new(ErrorCode::InsufficientCyclesInMemoryGrow, trap.to_string())
+    }
+
     pub fn frozen(canister: &Principal) -> Self {
         Self::new(
             ErrorCode::CanisterOutOfCycles,
             format!(
                 "Canister {canister} is unable to process query calls because it's frozen. Please top up the canister with cycles and try again."
+            ),
+        )
+    }
+
+    /// A call brings fewer cycles than the callee's setting asks for.
+    pub fn too_few_cycles(callee: &Principal, settings: &Settings) -> Self {
+        Self::new(
+            ErrorCode::InsufficientCyclesInCall,
+            format!(
+                "Canister {callee} takes calls of other canisters with at least {} cycles",
+                settings.call_cycles_min
             ),
         )
     }
@@ -151,6 +169,7 @@ impl Reject {
             Trap::InstructionLimit { .. } => ErrorCode::CanisterInstructionLimitExceeded,
             Trap::MethodNotFound { .. } => ErrorCode::CanisterMethodNotFound,
             Trap::StableAccessLimit { .. } => ErrorCode::CanisterMemoryAccessLimitExceeded,
+            Trap::MemoryGrowth { .. } => ErrorCode::InsufficientCyclesInMemoryGrow,
             Trap::WasmMemoryLimit { .. } => ErrorCode::CanisterWasmMemoryLimitExceeded,
         };
         Self::new(

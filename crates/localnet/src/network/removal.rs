@@ -9,11 +9,13 @@ use super::{
     call::Request,
     canister::{Status, Waiting},
     execute::{Circumstances, INSTALL_INSTRUCTIONS, with_machine},
+    money::Use,
 };
 
 impl Network {
-    /// Takes a canister's code and memories. `by` asked for it; nobody, where its cycles ran out.
-    pub(super) fn uninstall(&mut self, id: Principal, by: Option<&Request>) {
+    /// Takes a canister's code and memories. `by` asked for it, with the version that it says it has; nobody,
+    /// where its cycles ran out: then its history goes too.
+    pub(super) fn uninstall(&mut self, id: Principal, by: Option<(&Request, Option<u64>)>) {
         let time_ns = self.time_ns;
         let Some(canister) = self.canisters.get_mut(&id) else {
             return;
@@ -22,12 +24,17 @@ impl Network {
         canister.wasm_bytes = 0;
         canister.certified_data.clear();
         canister.chunks.clear();
+        canister.clear_log();
         canister.version += 1;
-        if let Some(by) = by {
-            canister.record(time_ns, by, ChangeDetails::CodeUninstall);
+        match by {
+            Some((by, version)) => {
+                canister.record(time_ns, by, version, ChangeDetails::CodeUninstall);
+            }
+            None => canister.history.clear(),
         }
         self.set_timer(&id, 0);
         self.note_code(&id);
+        self.note_memory(&id);
         let reject = Reject::new(
             ErrorCode::CanisterRejectedMessage,
             "Canister has been uninstalled.",
@@ -36,13 +43,9 @@ impl Network {
     }
 
     fn reject_contexts(&mut self, id: &Principal, reject: &Reject) {
-        let open: Vec<_> = self
-            .contexts
-            .iter()
-            .filter(|(_, context)| context.canister == *id)
-            .map(|(number, _)| *number)
-            .collect();
-        for number in open {
+        let canister = self.canisters.get(id);
+        let open = canister.map(|canister| canister.contexts.clone());
+        for number in open.into_iter().flatten() {
             self.reject_context(number, reject.clone(), 0);
             self.close_context(number);
         }
@@ -56,22 +59,24 @@ impl Network {
             return;
         };
         self.forget_canister(id, canister.timer_ns);
-        self.burn(canister.balance);
+        let subnet = Some(canister.subnet);
+        self.lose(subnet, canister.balance);
         for delivery in canister.responses {
             let call = delivery.call;
-            self.burn(delivery.cycles_refunded + call.callback_prepaid + call.response_prepaid);
+            let paid = call.callback_prepaid + call.response_prepaid;
+            self.lose(subnet, delivery.cycles_refunded + paid);
         }
         for request in canister.requests {
             self.answer(
                 request.origin,
-                Some(canister.subnet),
+                subnet,
                 Err(reject.clone()),
                 request.cycles,
                 0,
             );
         }
         if let Status::Stopping(waiting) = canister.status {
-            self.answer_stops(waiting, Some(canister.subnet), &Err(reject));
+            self.answer_stops(waiting, subnet, &Err(reject));
         }
     }
 
@@ -139,11 +144,15 @@ impl Network {
         let Some(outcome) = outcome else { return };
         canister.log(outcome.logs);
         if outcome.result.is_ok() {
-            canister.certified_data = outcome.certified_data.unwrap_or_default();
+            if let Some(data) = outcome.certified_data {
+                canister.certified_data = data;
+            }
             canister.version += 1;
             let burned = outcome.cycles_burned;
             canister.balance = canister.balance.saturating_sub(burned);
-            self.burn(burned);
+            self.certified.touch(id);
+            self.note_memory(id);
+            self.consume(id, Use::Burned, burned);
             self.set_timer(id, outcome.timer_ns.unwrap_or(0));
         }
     }

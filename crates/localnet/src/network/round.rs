@@ -9,7 +9,8 @@ use super::{
     Network, Reject,
     account::Kind,
     call::Request,
-    canister::{Status, Waiting},
+    canister::{LowMemory, Status, Waiting},
+    execute::UPDATE_INSTRUCTIONS,
     fault::{Event, Fault, Site},
 };
 use crate::machine::Entry;
@@ -43,7 +44,8 @@ impl Network {
         let mut management_left = MANAGEMENT_MAX;
         loop {
             let mut worked = self.run_management(&mut management_left);
-            for id in self.in_turn(self.active.iter().copied().collect()) {
+            let busy = self.active.union(&self.low_memory);
+            for id in self.in_turn(busy.copied().collect()) {
                 let Some(subnet) = self.running(&id).filter(|subnet| left[*subnet] > 0) else {
                     continue;
                 };
@@ -107,11 +109,12 @@ impl Network {
             let Some(subnet) = self.running(&id).filter(|subnet| left[*subnet] > 0) else {
                 continue;
             };
+            self.spent = 0;
+            self.run_hook(&id);
             let canister = &self.canisters[&id];
             if !matches!(canister.status, Status::Running) {
                 continue;
             }
-            self.spent = 0;
             let due = canister.timer_ns != 0 && canister.timer_ns <= self.time_ns;
             if due {
                 // A timer fires once; who wants more sets it again.
@@ -133,8 +136,38 @@ impl Network {
         self.timers.range(..=due).map(|(_, id)| *id)
     }
 
-    /// One answer, else one request. Whether there was any.
+    /// Whether `canister_on_low_wasm_memory` of a canister would be run if it were its turn.
+    pub(super) fn may_run_hook(&self, id: &Principal) -> bool {
+        let fees = self.fees_of(id);
+        self.canisters.get(id).is_some_and(|canister| {
+            canister.low_memory == LowMemory::Ready
+                && matches!(canister.status, Status::Running)
+                && canister.machine.is_some()
+                && canister.can_pay(fees.execution(UPDATE_INSTRUCTIONS), &fees)
+        })
+    }
+
+    /// `canister_on_low_wasm_memory`, if it is to run; whether it was. A canister that is frozen or stopped
+    /// runs it when it is so no more, if there is still less memory than there should be.
+    fn run_hook(&mut self, id: &Principal) -> bool {
+        if !self.low_memory.contains(id) || !self.may_run_hook(id) {
+            return false;
+        }
+        self.low_memory.remove(id);
+        if let Some(canister) = self.canisters.get_mut(id) {
+            canister.low_memory = LowMemory::Executed;
+            if canister.exports("canister_on_low_wasm_memory") {
+                self.run_task(id, Entry::LowWasmMemory, Kind::LowWasmMemory);
+            }
+        }
+        true
+    }
+
+    /// What is to run on low memory, else one answer, else one request. Whether there was any.
     fn step(&mut self, id: &Principal) -> bool {
+        if self.run_hook(id) {
+            return true;
+        }
         let Some(canister) = self.canisters.get_mut(id) else {
             self.active.remove(id);
             return false;
@@ -168,7 +201,7 @@ impl Network {
                 self.stopping.remove(&id);
                 continue;
             };
-            if canister.contexts == 0 {
+            if canister.contexts.is_empty() {
                 let waiting = std::mem::take(waiting);
                 canister.status = Status::Stopped;
                 canister.version += 1;

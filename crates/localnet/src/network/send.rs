@@ -8,6 +8,7 @@ use super::{
     Network, Reject,
     call::{Answer, Delivery, Origin, Outstanding, Request, Stream},
     fault::{Event, Fault, Site},
+    money::Use,
 };
 use crate::machine::{self, Response};
 
@@ -58,7 +59,7 @@ impl Network {
             subnet: Some(subnet),
             parent,
         };
-        self.burn(fees.request(request.bytes()));
+        self.consume(&caller, Use::Transmission, fees.request(request.bytes()));
         let outstanding = Outstanding {
             context,
             caller,
@@ -106,9 +107,9 @@ impl Network {
                     },
                     Reject::deadline(),
                 );
-                return self.burn(cycles);
+                return self.lose(Some(from), cycles);
             }
-            Some(Fault::Lose) => return self.burn(request.cycles),
+            Some(Fault::Lose) => return self.lose(Some(from), request.cycles),
             Some(Fault::Delay { rounds }) => delay = rounds,
             _ => {}
         }
@@ -126,10 +127,11 @@ impl Network {
         }
     }
 
-    pub(super) fn send_answer(&mut self, mut answer: Answer, from: Option<Principal>) {
+    pub(super) fn send_answer(&mut self, mut answer: Answer) {
+        let from = answer.from;
         // The caller of a bounded wait may have given up; then nobody gets answer or cycles.
         let Some(call) = self.calls.get(&answer.call) else {
-            return self.burn(answer.cycles_refunded);
+            return self.lose(from, answer.cycles_refunded);
         };
         let (caller, callee, bounded) = (call.caller, call.callee, call.deadline_ns != 0);
         let to = self.subnet_of(&caller);
@@ -147,7 +149,7 @@ impl Network {
         let mut delay = 0;
         match fault {
             Some(Fault::TimeOutAfter) => {
-                self.burn(std::mem::take(&mut answer.cycles_refunded));
+                self.lose(from, std::mem::take(&mut answer.cycles_refunded));
                 answer.response = Reject::deadline().into();
             }
             Some(Fault::Delay { rounds }) => delay = rounds,
@@ -202,10 +204,11 @@ impl Network {
             call,
             response,
             cycles_refunded,
+            from,
             parent,
         } = answer;
         let Some(call) = self.take_call(call) else {
-            return self.burn(cycles_refunded);
+            return self.lose(from, cycles_refunded);
         };
         let caller = call.caller;
         match self.canisters.get_mut(&caller) {
@@ -219,7 +222,10 @@ impl Network {
                 });
                 self.active.insert(caller);
             }
-            None => self.burn(cycles_refunded + call.callback_prepaid + call.response_prepaid),
+            None => {
+                let paid = call.callback_prepaid + call.response_prepaid;
+                self.lose(from, cycles_refunded + paid);
+            }
         }
     }
 
@@ -232,7 +238,8 @@ impl Network {
     /// A call whose caller is gone.
     pub(super) fn give_up_call(&mut self, number: u64) {
         if let Some(call) = self.take_call(number) {
-            self.burn(call.callback_prepaid + call.response_prepaid);
+            let subnet = self.route(Some(&call.caller)).id;
+            self.lose(Some(subnet), call.callback_prepaid + call.response_prepaid);
         }
     }
 
@@ -247,6 +254,7 @@ impl Network {
                 call,
                 response,
                 cycles_refunded: 0,
+                from: None,
                 parent: 0,
             });
         }

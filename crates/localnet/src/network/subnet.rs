@@ -24,6 +24,11 @@ pub struct Subnet {
     pub(super) halted_until: u64,
     /// It was deleted, with everything on it.
     pub deleted: bool,
+    /// Cycles that are gone on it, ever. The sum over all subnets is [`super::Money::burned`].
+    pub consumed: u128,
+    /// Messages that were executed on it, ever: calls, callbacks, tasks, and what the management canister
+    /// did.
+    pub executions: u64,
     first: u64,
     next: u64,
 }
@@ -41,6 +46,8 @@ impl Subnet {
             fees: fees_of(kind),
             halted_until: 0,
             deleted: false,
+            consumed: 0,
+            executions: 0,
             first,
             next: first,
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! offset  bytes  what
-//! 0       8      "OSRECS\0\1": magic and layout version
+//! 0       8      "OSRECS\0\2": magic and layout version
 //! then, for each record:
 //! +0      4      length of the record, little-endian
 //! +4      4      CRC-32 of the length and the record
@@ -18,7 +18,7 @@ use std::{
     path::Path,
 };
 
-const MAGIC: [u8; 8] = *b"OSRECS\0\x01";
+const MAGIC: [u8; 8] = *b"OSRECS\0\x02";
 const HEAD_BYTES: u64 = 8;
 /// The longest record: an ingress message or a blob of the server, with room to spare.
 const RECORD_BYTES_MAX: u32 = u32::MAX >> 1;
@@ -214,7 +214,7 @@ mod tests {
     fn another_layout_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records");
-        fs::write(&path, b"OSRECS\0\x02").unwrap();
+        fs::write(&path, b"OSRECS\0\x01").unwrap();
         let error = read(&path, |_| Ok(())).unwrap_err();
         assert!(error.to_string().contains("another layout"), "{error}");
     }

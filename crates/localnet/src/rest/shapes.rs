@@ -14,7 +14,7 @@ use pocket_ic::{
 };
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{DeserializeOwned, Error, Visitor},
+    de::{DeserializeOwned, Error, IgnoredAny, Visitor},
 };
 use std::{fmt, sync::Arc};
 
@@ -61,6 +61,19 @@ pub struct Call {
     pub method: String,
     #[serde(deserialize_with = "base64")]
     pub payload: Vec<u8>,
+    /// What a canister says of the sender; a canister that was promised it must not run without it.
+    #[serde(default, rename = "sender_info", deserialize_with = "unserved")]
+    _sender_info: (),
+}
+
+/// Takes nothing but null.
+fn unserved<'de, D: Deserializer<'de>>(json: D) -> Result<(), D::Error> {
+    match Option::<IgnoredAny>::deserialize(json)? {
+        None => Ok(()),
+        Some(_) => Err(D::Error::custom(
+            "sender_info is not served by this network",
+        )),
+    }
 }
 
 /// Asks for bytes and not for text, which would be checked as UTF-8 and copied first.
@@ -187,7 +200,7 @@ pub fn canister_result(answer: Answer, certified: bool) -> RawCanisterResult {
 
 #[cfg(test)]
 mod tests {
-    use pocket_ic::common::rest::RawCanisterCall;
+    use pocket_ic::common::rest::{RawCanisterCall, RawSenderInfo};
 
     use super::*;
 
@@ -209,6 +222,25 @@ mod tests {
             assert_eq!((read.sender, read.canister_id), (vec![4], vec![]));
             assert_eq!(read.method, written.method);
         }
+    }
+
+    #[test]
+    fn a_call_with_what_is_not_served_is_refused() {
+        let written = RawCanisterCall {
+            sender: vec![4],
+            canister_id: vec![],
+            effective_principal: RawEffectivePrincipal::None,
+            method: "go".into(),
+            payload: vec![],
+            sender_info: Some(RawSenderInfo {
+                info: vec![1],
+                signer: vec![2],
+            }),
+        };
+        let json = serde_json::to_vec(&written).expect("it is plain data");
+        let refused = serde_json::from_slice::<Call>(&json).err();
+        let text = refused.expect("it is refused").to_string();
+        assert!(text.contains("sender_info"), "{text}");
     }
 
     #[test]

@@ -115,6 +115,26 @@ async fn subnets_answer_for_every_canister_id() {
 }
 
 #[tokio::test]
+async fn a_subnet_certifies_what_it_executed_and_what_that_cost() {
+    let bench = Bench::start().await;
+    let agent = bench.anonymous().await;
+    let subnet = bench.pic.get_subnet(bench.canister).await.unwrap();
+    let before = agent.read_state_subnet_metrics(subnet).await.unwrap();
+    let bump = agent.update(&bench.canister, "bump");
+    bump.call_and_wait().await.unwrap();
+    let after = agent.read_state_subnet_metrics(subnet).await.unwrap();
+    assert_eq!(
+        after.update_transactions_total,
+        before.update_transactions_total + 1
+    );
+    // At least the message from outside and the execution's base.
+    let cost = after.consumed_cycles_total - before.consumed_cycles_total;
+    assert!((6_200_000..60_000_000).contains(&cost), "{cost}");
+    assert_eq!(after.num_canisters, 1);
+    assert!(after.canister_state_bytes >= 65_536);
+}
+
+#[tokio::test]
 async fn the_status_of_a_message_is_for_its_sender() {
     let bench = Bench::start().await;
     let agent = bench.agent(controller()).await;

@@ -1,5 +1,7 @@
 //! An account for every execution, with where it came from.
 
+use candid::Nat;
+use ic_management_canister_types::{CanisterInstallMode, CanisterSettings, UpdateSettingsArgs};
 use openstorage_localnet::network::AccountKind::{
     self, Call, Cleanup, Ingress, Query, ReplyCallback,
 };
@@ -56,4 +58,39 @@ fn a_cursor_goes_on_and_tells_what_it_missed() {
     assert_eq!(bench.0.accounts(rest.next, 10).next, rest.next);
     bench.0.keep_accounts(0);
     assert!(bench.0.accounts(0, 10).accounts.is_empty());
+}
+
+#[test]
+fn what_runs_on_low_memory_has_an_account() {
+    let mut bench = Bench::paid();
+    let id = bench.create(0);
+    let hook = r#"(module (memory 1) (func (export "canister_on_low_wasm_memory")))"#;
+    let code = wat::parse_str(hook).unwrap();
+    bench
+        .install(id, CanisterInstallMode::Install, code)
+        .unwrap();
+    bench.0.keep_accounts(10);
+    let settings = CanisterSettings {
+        wasm_memory_threshold: Some(Nat::from(1u64 << 40)),
+        ..Default::default()
+    };
+    let args = UpdateSettingsArgs {
+        canister_id: id,
+        settings,
+        sender_canister_version: None,
+    };
+    bench.manage("update_settings", &args).unwrap();
+    for _ in 0..3 {
+        bench.0.tick();
+    }
+    let accounts = bench.0.accounts(0, 10).accounts;
+    let [account] = accounts.as_slice() else {
+        panic!("{accounts:?}");
+    };
+    assert_eq!(account.kind, AccountKind::LowWasmMemory);
+    assert_eq!((account.canister, &account.failure), (id, &None));
+    // As the page of a trace knows it.
+    let kind = serde_json::to_value(account.kind).unwrap();
+    assert_eq!(kind, "low_wasm_memory");
+    assert!(!bench.0.has_work());
 }

@@ -234,8 +234,8 @@ fn only_controllers_manage_a_canister() {
     let arg = Encode!(&CanisterIdRecord { canister_id: id }).unwrap();
     for method in [
         "stop_canister",
-        "canister_status",
         "clear_chunk_store",
+        "canister_metrics",
         "delete_canister",
     ] {
         let management = Principal::management_canister();
@@ -254,6 +254,18 @@ fn only_controllers_manage_a_canister() {
             "{method}"
         );
     }
+    let management = Principal::management_canister();
+    let status = bench.call_as(
+        Principal::anonymous(),
+        management,
+        "canister_status",
+        arg,
+        None,
+    );
+    assert_eq!(
+        status.unwrap_err().error_code,
+        ErrorCode::CanisterStatusAccessDenied
+    );
     let unknown = bench
         .manage("sign_with_ecdsa", &CanisterIdRecord { canister_id: id })
         .unwrap_err();

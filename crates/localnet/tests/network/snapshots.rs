@@ -5,6 +5,7 @@ use ic_management_canister_types::{
     CanisterIdRecord, DeleteCanisterSnapshotArgs, LoadCanisterSnapshotArgs, Snapshot,
     TakeCanisterSnapshotArgs,
 };
+use openstorage_localnet::network::Network;
 use pocket_ic::ErrorCode;
 
 use crate::bench::{Bench, OWNER};
@@ -35,6 +36,10 @@ fn a_snapshot_brings_everything_back_but_the_version() {
     assert_eq!(bench.count(id), 1);
     assert_eq!(bench.0.query(OWNER, id, "kept", vec![]).unwrap(), [42]);
     assert_eq!(bench.status(id).version, version + 1);
+
+    let saved = bench.0.save();
+    let loaded = Network::load(saved, None).unwrap();
+    assert_eq!(loaded.digest(), bench.0.digest());
 
     let record = CanisterIdRecord { canister_id: id };
     let list = bench.manage("list_canister_snapshots", &record).unwrap();

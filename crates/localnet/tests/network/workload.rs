@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use candid::{Encode, Principal};
+use ic_certification::{Certificate, Label, LookupResult};
 use ic_management_canister_types::{
     CanisterIdRecord, CanisterInstallMode, InstallCodeArgs, TakeCanisterSnapshotArgs,
 };
@@ -139,6 +140,8 @@ pub fn balanced(network: &Network) {
         money.burned + money.balances + money.in_flight,
         "{money:?}"
     );
+    let consumed = network.subnets().iter().map(|subnet| subnet.consumed);
+    assert_eq!(consumed.sum::<u128>(), money.burned);
 }
 
 fn run(seed: u64) -> Bench {
@@ -181,6 +184,59 @@ fn cycles_add_up_after_every_input() {
     let money = bench.0.money();
     let parked: u128 = money.in_flight;
     assert!(money.burned > 0 && parked < money.minted);
+}
+
+/// What is certified of each subnet: its metrics, as they are shown. What is shown of every canister has
+/// the digest that is certified of it.
+fn certified(network: &mut Network, canisters: &[Principal]) -> Vec<Vec<u8>> {
+    let subnets: Vec<_> = network.subnets().iter().map(|subnet| subnet.id).collect();
+    let mut tree = |subnet: &Principal, paths: &[Vec<Label>]| {
+        let bytes = network.certificate(subnet, paths);
+        let certificate: Certificate = serde_cbor::from_slice(&bytes).unwrap();
+        certificate.tree
+    };
+    let metrics = subnets.iter().map(|subnet| {
+        let metrics = [b"subnet", subnet.as_slice(), b"metrics"];
+        let mut paths: Vec<Vec<Label>> = vec![metrics.map(Label::from_bytes).to_vec()];
+        for canister in canisters {
+            for what in [b"module_hash".as_slice(), b"controllers"] {
+                let path = [b"canister", canister.as_slice(), what];
+                paths.push(path.map(Label::from_bytes).to_vec());
+            }
+        }
+        let shown = tree(subnet, &paths);
+        assert_eq!(shown.digest(), tree(subnet, &[]).digest());
+        match shown.lookup_path(metrics) {
+            LookupResult::Found(bytes) => bytes.to_vec(),
+            other => panic!("{other:?}"),
+        }
+    });
+    metrics.collect()
+}
+
+/// A network that looks at what changed since it was asked last shows what one shows that looks at all.
+#[test]
+fn a_certified_state_that_grew_is_the_one_that_is_made_anew() {
+    let mut bench = Bench::paid();
+    let canisters = canisters(&mut bench);
+    let compare = |network: &mut Network, when: &str| {
+        let grown = certified(network, &canisters);
+        let mut anew = Network::load(network.save(), None).unwrap();
+        assert_eq!(grown, certified(&mut anew, &canisters), "{when}");
+    };
+    let inputs = inputs(9, &canisters, bench.0.time_ns());
+    for (step, input) in inputs.into_iter().enumerate() {
+        bench.0.apply(input);
+        if step % 7 == 0 {
+            certified(&mut bench.0, &canisters);
+        }
+        if step % 70 == 0 {
+            compare(&mut bench.0, &format!("step {step}"));
+        }
+    }
+    let lost = bench.0.subnets()[1].id;
+    assert!(bench.0.delete_subnet(&lost));
+    compare(&mut bench.0, "without a subnet");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use candid::Principal;
 use openstorage_localnet::{
     fees::Fees,
-    machine::{Compiler, Context, Entry, Machine, Module, Outcome, Response},
+    machine::{Compiler, Context, Entry, Keep, Machine, Module, Outcome, Response},
 };
 
 /// What a [`Context`] borrows, and the rest of it.
@@ -18,7 +18,7 @@ pub struct World {
     pub fees: Fees,
     pub certificate: Option<Vec<u8>>,
     pub balance: u128,
-    pub frozen: u128,
+    pub keep: Keep,
     pub cycles_available: u128,
     pub growth_bytes_max: u64,
     pub heap_bytes_max: u64,
@@ -36,7 +36,7 @@ impl Default for World {
             fees: Fees::default(),
             certificate: Some(b"certificate".to_vec()),
             balance: 1 << 60,
-            frozen: 0,
+            keep: Keep::default(),
             cycles_available: 100,
             growth_bytes_max: u64::MAX,
             heap_bytes_max: 0,
@@ -62,7 +62,7 @@ impl World {
             canister_version: 1,
             status: 1,
             balance: self.balance,
-            liquid_balance: self.balance - self.frozen,
+            keep: self.keep,
             fees: &self.fees,
             queues_full: false,
             growth_bytes_max: self.growth_bytes_max,

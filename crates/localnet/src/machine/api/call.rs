@@ -170,10 +170,10 @@ fn call_perform(mut c: Caller<Host>) -> Result<u32> {
 
 fn add_cycles(c: &mut Caller<Host>, name: &str, amount: u128) -> Result<()> {
     let run = c.run();
+    let liquid = run.liquid();
     let Some(call) = &mut run.call else {
         return no_call(c, name);
     };
-    let liquid = run.balance.saturating_sub(run.frozen);
     if amount > liquid {
         return c.contract(format!(
             "ic0_{name}: {amount} cycles are more than the {liquid} that can be spent"

@@ -6,7 +6,7 @@ use super::{BASE_COST, EVERYWHERE, Ic0};
 use crate::machine::host::Host;
 
 /// Bytes of a name, as in the Internet Computer.
-const NAME_BYTES_MAX: u32 = 100;
+const NAME_BYTES_MAX: u32 = 128;
 
 pub fn define(linker: &mut Linker<Host>) -> Result<()> {
     linker.func_wrap("ic0", "env_var_count", |mut c: Caller<Host>| {

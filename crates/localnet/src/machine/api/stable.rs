@@ -32,7 +32,7 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
     })?;
     linker.func_wrap("ic0", "stable64_grow", |mut c: Caller<Host>, pages: u64| {
         c.enter("stable64_grow", AND_START, BASE_COST)?;
-        Ok(grow(&mut c, pages).unwrap_or(u64::MAX))
+        Ok(grow(&mut c, pages)?.unwrap_or(u64::MAX))
     })?;
     linker.func_wrap(
         "ic0",
@@ -69,7 +69,7 @@ fn define_32(linker: &mut Linker<Host>) -> Result<()> {
         if c.data().stable.size_pages() + u64::from(pages) > PAGES_32_MAX {
             return Ok(u32::MAX);
         }
-        Ok(grow(&mut c, u64::from(pages)).map_or(u32::MAX, |old| old as u32))
+        Ok(grow(&mut c, u64::from(pages))?.map_or(u32::MAX, |old| old as u32))
     })?;
     linker.func_wrap(
         "ic0",
@@ -102,13 +102,16 @@ fn within_32_bits(c: &mut Caller<Host>) -> Result<()> {
 }
 
 /// The size before, or none where memory cannot grow so far.
-fn grow(c: &mut Caller<Host>, pages: u64) -> Option<u64> {
+fn grow(c: &mut Caller<Host>, pages: u64) -> Result<Option<u64>> {
     let host = c.data_mut();
-    let bytes = pages.checked_mul(STABLE_PAGE_BYTES)?;
-    let left = host.run.growth_bytes_max.checked_sub(bytes)?;
-    let old = host.stable.grow(pages)?;
-    host.run.growth_bytes_max = left;
-    Some(old)
+    if !host.stable.has_room(pages) {
+        return Ok(None);
+    }
+    match host.run.grow(pages * STABLE_PAGE_BYTES) {
+        Ok(true) => Ok(host.stable.grow(pages)),
+        Ok(false) => Ok(None),
+        Err(trap) => c.trap(trap),
+    }
 }
 
 /// The place of `size` bytes at `at` in the heap.
@@ -137,6 +140,13 @@ fn touch(c: &mut Caller<Host>, access: StableAccess, offset: u64, size: u64) -> 
     } else {
         2 * GIB_PAGES
     };
+    let new = match access {
+        StableAccess::Written => host.stable.newly_dirty(offset, size),
+        StableAccess::Read => 0,
+    };
+    if host.stable.dirty_pages() + new > pages_max {
+        return c.trap(Trap::StableAccessLimit { access, pages_max });
+    }
     host.run.stable_access.note(pages_of(offset, size));
     if host.run.stable_access.pages() > pages_max {
         return c.trap(Trap::StableAccessLimit {
@@ -144,14 +154,7 @@ fn touch(c: &mut Caller<Host>, access: StableAccess, offset: u64, size: u64) -> 
             pages_max,
         });
     }
-    if access == StableAccess::Written {
-        let new = host.stable.newly_dirty(offset, size);
-        if host.stable.dirty_pages() + new > pages_max {
-            return c.trap(Trap::StableAccessLimit { access, pages_max });
-        }
-        c.charge(new * DIRTY_PAGE_COST)?;
-    }
-    Ok(())
+    c.charge(new * DIRTY_PAGE_COST)
 }
 
 fn write(c: &mut Caller<Host>, offset: u64, src: u64, size: u64) -> Result<()> {

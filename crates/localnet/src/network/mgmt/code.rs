@@ -12,18 +12,19 @@ use sha2::{Digest, Sha256};
 use super::{Managed, nothing, reply};
 use crate::{
     fees::Fees,
-    machine::{Machine, Module, Outcome},
+    machine::{Machine, Module, Outcome, WASM_BYTES_MAX},
     network::{
         Account, AccountKind, Network, Reject,
         call::Request,
         canister::Canister,
         execute::{Circumstances, INSTALL_INSTRUCTIONS, view, with_machine},
+        money::{CHUNK_BYTES, Use},
     },
 };
 
 /// The chunk store of the Internet Computer: chunks of at most 1 MiB, 100 of them.
-const CHUNK_BYTES_MAX: usize = 1 << 20;
-const CHUNKS_MAX: usize = 100;
+const CHUNK_BYTES_MAX: usize = CHUNK_BYTES as usize;
+pub const CHUNKS_MAX: usize = 100;
 /// What it takes to store a chunk, on the Internet Computer.
 const CHUNK_INSTRUCTIONS: u64 = 200_000_000;
 
@@ -39,6 +40,7 @@ impl Network {
             args.mode,
             &args.wasm_module,
             args.arg,
+            args.sender_canister_version,
         )
     }
 
@@ -49,31 +51,40 @@ impl Network {
     ) -> Managed {
         let target = args.target_canister;
         let store = args.store_canister.unwrap_or(target);
-        self.controlled(&target, &request.caller)?;
+        let subnet = self.controlled(&target, &request.caller)?.subnet;
+        if self.subnet_of(&store) != Some(subnet) {
+            return Err(Reject::new(
+                ErrorCode::CanisterNotFound,
+                format!("The store canister {store} was not found on the subnet of {target}"),
+            ));
+        }
         let store = self.controlled_or_self(&store, &request.caller)?;
+        let wrong = |text: String| Reject::new(ErrorCode::InvalidManagementPayload, text);
         let mut wasm = vec![];
         for ChunkHash { hash } in &args.chunk_hashes_list {
-            let chunk = <[u8; 32]>::try_from(hash.as_slice())
-                .ok()
-                .and_then(|hash| store.chunks.get(&hash));
-            wasm.extend_from_slice(chunk.ok_or_else(|| {
-                Reject::new(
-                    ErrorCode::InvalidManagementPayload,
-                    format!("the chunk {} is not in the chunk store", hex::encode(hash)),
-                )
-            })?);
+            let known = <[u8; 32]>::try_from(hash.as_slice()).ok();
+            let chunk = known.and_then(|hash| store.chunks.get(&hash));
+            let chunk = chunk.ok_or_else(|| {
+                let hash = hex::encode(hash);
+                wrong(format!("the chunk {hash} is not in the chunk store"))
+            })?;
+            // A chunk may be named more than once.
+            if (wasm.len() + chunk.len()) as u64 > WASM_BYTES_MAX {
+                return Err(wrong(format!(
+                    "the chunks have more than {WASM_BYTES_MAX} bytes"
+                )));
+            }
+            wasm.extend_from_slice(chunk);
         }
         let actual = Sha256::digest(&wasm);
         if actual[..] != args.wasm_module_hash {
-            return Err(Reject::new(
-                ErrorCode::InvalidManagementPayload,
-                format!(
-                    "the chunks have the hash {}, not the one that was given",
-                    hex::encode(actual)
-                ),
-            ));
+            let actual = hex::encode(actual);
+            return Err(wrong(format!(
+                "the chunks have the hash {actual}, not the one that was given"
+            )));
         }
-        self.install(request, target, args.mode, &wasm, args.arg)
+        let version = args.sender_canister_version;
+        self.install(request, target, args.mode, &wasm, args.arg, version)
     }
 
     fn install(
@@ -83,6 +94,7 @@ impl Network {
         mode: CanisterInstallMode,
         wasm: &[u8],
         arg: Vec<u8>,
+        sender_version: Option<u64>,
     ) -> Managed {
         self.controlled(&id, &request.caller)?;
         let module = self.compiler.compile(wasm).map_err(|error| {
@@ -96,6 +108,8 @@ impl Network {
         let canister = self.existing(&id)?;
         let skip = check_mode(&id, &mode, canister.machine.is_some())?;
         canister.pay(&id, prepaid, &fees)?;
+        // The new module is a part of what the canister must be able to keep.
+        let wasm_bytes_before = std::mem::replace(&mut canister.wasm_bytes, wasm.len() as u64);
         let bytes_in = (wasm.len() + arg.len()) as u64;
         let (mode, outcome) = self.run_install(request, &id, mode, &module, arg, skip, &fees);
         let refund = fees
@@ -115,27 +129,39 @@ impl Network {
             ..self.account_of(id, request.caller, kind, method, &outcome)
         };
         self.accounts.keep(account);
-        self.burn(prepaid - refund);
+        self.consume(&id, Use::Instructions, prepaid - refund);
         let canister = self.existing(&id)?;
         canister.balance += refund;
+        if let Err(trap) = outcome.result {
+            canister.wasm_bytes = wasm_bytes_before;
+            canister.log(outcome.logs);
+            return Err(Reject::trapped(&id, &trap));
+        }
+        // An upgrade keeps both.
+        if mode != CodeDeploymentMode::Upgrade {
+            canister.clear_log();
+            canister.certified_data.clear();
+        }
         canister.log(outcome.logs);
-        outcome.result.map_err(|trap| Reject::trapped(&id, &trap))?;
         canister.balance -= outcome.cycles_burned;
-        canister.certified_data = outcome.certified_data.unwrap_or_default();
+        if let Some(data) = outcome.certified_data {
+            canister.certified_data = data;
+        }
         canister.version += 1;
-        canister.wasm_bytes = wasm.len() as u64;
         let module_hash = module.hash();
         let details = CodeDeploymentRecord {
             mode,
             module_hash: module_hash.to_vec(),
         };
         let time_ns = self.time_ns;
+        let details = ChangeDetails::CodeDeployment(details);
         self.existing(&id)?
-            .record(time_ns, request, ChangeDetails::CodeDeployment(details));
-        self.burn(outcome.cycles_burned);
+            .record(time_ns, request, sender_version, details);
+        self.consume(&id, Use::Burned, outcome.cycles_burned);
         // A timer does not outlive the code that set it.
         self.set_timer(&id, outcome.timer_ns.unwrap_or(0));
         self.note_code(&id);
+        self.note_memory(&id);
         self.modules
             .entry(module_hash)
             .or_insert_with(|| wasm.to_vec());
@@ -187,7 +213,8 @@ impl Network {
         (args,): (UninstallCodeArgs,),
     ) -> Managed {
         self.controlled(&args.canister_id, &request.caller)?;
-        self.uninstall(args.canister_id, Some(request));
+        let by = Some((request, args.sender_canister_version));
+        self.uninstall(args.canister_id, by);
         nothing()
     }
 
@@ -198,15 +225,7 @@ impl Network {
     ) -> Managed {
         let UploadChunkArgs { canister_id, chunk } = args;
         let canister = self.controlled_or_self(&canister_id, caller)?;
-        if chunk.len() > CHUNK_BYTES_MAX {
-            return Err(Reject::new(
-                ErrorCode::InvalidManagementPayload,
-                format!(
-                    "a chunk has at most {CHUNK_BYTES_MAX} bytes, not {}",
-                    chunk.len()
-                ),
-            ));
-        }
+        check_chunk(&chunk)?;
         let hash: [u8; 32] = Sha256::digest(&chunk).into();
         let full = !canister.chunks.contains_key(&hash) && canister.chunks.len() == CHUNKS_MAX;
         if full {
@@ -215,7 +234,9 @@ impl Network {
                 format!("the chunk store holds at most {CHUNKS_MAX} chunks"),
             ));
         }
-        self.charge_work(&canister_id, CHUNK_INSTRUCTIONS)?;
+        let new = !canister.chunks.contains_key(&hash);
+        let bytes = if new { CHUNK_BYTES } else { 0 };
+        self.charge_work(&canister_id, CHUNK_INSTRUCTIONS, bytes)?;
         let canister = self.existing(&canister_id)?;
         canister.chunks.insert(hash, chunk);
         reply(&ChunkHash {
@@ -241,6 +262,16 @@ impl Network {
     }
 }
 
+/// Whether a chunk may be stored.
+pub fn check_chunk(chunk: &[u8]) -> Result<(), Reject> {
+    let len = chunk.len();
+    if len > CHUNK_BYTES_MAX {
+        let text = format!("a chunk has at most {CHUNK_BYTES_MAX} bytes, not {len}");
+        return Err(Reject::new(ErrorCode::InvalidManagementPayload, text));
+    }
+    Ok(())
+}
+
 /// Whether there may be code in that mode, and whether `canister_pre_upgrade` is left out.
 fn check_mode(id: &Principal, mode: &CanisterInstallMode, has_code: bool) -> Result<bool, Reject> {
     match mode {
@@ -263,8 +294,7 @@ fn fresh(
     arg: Vec<u8>,
     circumstances: Circumstances,
 ) -> Outcome {
-    let frozen = canister.frozen(circumstances.fees);
-    let (machine, outcome) = Machine::install(module, arg, &view(canister, circumstances, frozen));
+    let (machine, outcome) = Machine::install(module, arg, &view(canister, circumstances));
     if let Some(machine) = machine {
         canister.machine = Some(machine);
     }

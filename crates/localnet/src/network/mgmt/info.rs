@@ -3,16 +3,16 @@
 use candid::{Nat, Principal};
 use ic_management_canister_types::{
     CanisterInfoArgs, CanisterInfoResult, CanisterLogFilter, CanisterLogRecord,
-    CanisterStatusResult, CanisterStatusType, DefiniteCanisterSettings, EnvironmentVariable,
-    FetchCanisterLogsArgs, FetchCanisterLogsResult, LogVisibility, MemoryMetrics, QueryStats,
-    SnapshotVisibility, StatusVisibility,
+    CanisterMetadataArgs, CanisterMetadataResult, CanisterMetricsResult, CanisterStatusResult,
+    CanisterStatusType, CyclesConsumed, FetchCanisterLogsArgs, FetchCanisterLogsResult,
+    MemoryMetrics, QueryStats,
 };
 use pocket_ic::ErrorCode;
 use rand_chacha::rand_core::Rng;
 
 use super::{Managed, only_canisters, reply};
 use crate::{
-    machine::STABLE_PAGE_BYTES,
+    machine::{MetadataVisibility, STABLE_PAGE_BYTES},
     network::{
         Network, Reject,
         call::Request,
@@ -24,7 +24,13 @@ impl Network {
     /// Figures are those of now. Queries are not counted: they leave nothing behind.
     pub(super) fn canister_status(&mut self, caller: &Principal, id: Principal) -> Managed {
         let fees = self.fees_of(&id);
-        let canister = self.controlled_or_self(&id, caller)?;
+        let canister = self.existing(&id)?;
+        if id != *caller && !canister.shows(&canister.settings.status_visibility, caller) {
+            return Err(Reject::new(
+                ErrorCode::CanisterStatusAccessDenied,
+                format!("Caller {caller} is not allowed to access the status of canister {id}"),
+            ));
+        }
         let memory = memory_metrics(canister);
         let parts = [
             &memory.wasm_memory_size,
@@ -44,7 +50,7 @@ impl Network {
             },
             ready_for_migration: false,
             version: canister.version,
-            settings: settings(canister),
+            settings: canister.settings.shown(&canister.controllers),
             module_hash: module_hash(canister),
             memory_size,
             memory_metrics: memory,
@@ -86,7 +92,7 @@ impl Network {
         (args,): (FetchCanisterLogsArgs,),
     ) -> Managed {
         let canister = self.existing(&args.canister_id)?;
-        if !canister.settings.logs_public && !canister.controllers.contains(caller) {
+        if !canister.shows(&canister.settings.log_visibility, caller) {
             return Err(Reject::new(
                 ErrorCode::CanisterRejectedMessage,
                 format!("Caller {caller} is not allowed to access canister logs"),
@@ -114,6 +120,55 @@ impl Network {
         })
     }
 
+    /// What its cycles were consumed for.
+    pub(super) fn canister_metrics(&mut self, caller: &Principal, id: Principal) -> Managed {
+        let consumed = self.controlled(&id, caller)?.consumed;
+        reply(&CanisterMetricsResult {
+            cycles_consumed: CyclesConsumed {
+                memory: consumed.memory.into(),
+                compute_allocation: consumed.compute_allocation.into(),
+                ingress_induction: consumed.ingress.into(),
+                instructions: consumed.instructions.into(),
+                request_and_response_transmission: consumed.transmission.into(),
+                uninstall: consumed.uninstall.into(),
+                canister_creation: consumed.creation.into(),
+                http_outcalls: Nat::default(),
+                burned_cycles: consumed.burned.into(),
+            },
+        })
+    }
+
+    /// A custom section; private ones are for controllers.
+    pub(super) fn canister_metadata(
+        &mut self,
+        request: &Request,
+        (args,): (CanisterMetadataArgs,),
+    ) -> Managed {
+        only_canisters(request)?;
+        let (id, name) = (args.canister_id, args.name);
+        let canister = self.existing(&id)?;
+        let machine = canister.machine.as_ref();
+        let section = machine
+            .ok_or_else(|| Reject::no_module(&id))?
+            .module()
+            .metadata(&name);
+        let controls = canister.controllers.contains(&request.caller);
+        match section {
+            Some((visibility, bytes)) if visibility == MetadataVisibility::Public || controls => {
+                reply(&CanisterMetadataResult {
+                    value: bytes.to_vec(),
+                })
+            }
+            _ => Err(Reject::new(
+                ErrorCode::CanisterRejectedMessage,
+                format!(
+                    "Canister {id} has no metadata '{name}' that {} may read",
+                    request.caller
+                ),
+            )),
+        }
+    }
+
     /// From the network's seed: the same calls get the same bytes.
     pub(super) fn raw_rand(&mut self, request: &Request) -> Managed {
         only_canisters(request)?;
@@ -132,7 +187,6 @@ fn module_hash(canister: &Canister) -> Option<Vec<u8>> {
 
 fn memory_metrics(canister: &Canister) -> MemoryMetrics {
     let machine = canister.machine.as_ref();
-    let chunks: usize = canister.chunks.values().map(Vec::len).sum();
     MemoryMetrics {
         wasm_memory_size: machine.map_or(0, |machine| machine.heap_bytes()).into(),
         stable_memory_size: machine
@@ -144,38 +198,8 @@ fn memory_metrics(canister: &Canister) -> MemoryMetrics {
         wasm_binary_size: canister.wasm_bytes.into(),
         custom_sections_size: Nat::default(),
         canister_history_size: Nat::default(),
-        wasm_chunk_store_size: chunks.into(),
+        wasm_chunk_store_size: canister.chunk_bytes().into(),
         snapshots_size: canister.snapshot_bytes().into(),
         log_memory_store_size: Nat::default(),
-    }
-}
-
-fn settings(canister: &Canister) -> DefiniteCanisterSettings {
-    let settings = &canister.settings;
-    DefiniteCanisterSettings {
-        controllers: canister.controllers.iter().copied().collect(),
-        compute_allocation: settings.compute_allocation.into(),
-        memory_allocation: settings.memory_allocation.into(),
-        freezing_threshold: settings.freezing_threshold.into(),
-        reserved_cycles_limit: settings.reserved_cycles_limit.into(),
-        minimum_incoming_canister_call_cycles: Nat::default(),
-        log_visibility: if settings.logs_public {
-            LogVisibility::Public
-        } else {
-            LogVisibility::Controllers
-        },
-        log_memory_limit: Nat::default(),
-        snapshot_visibility: SnapshotVisibility::Controllers,
-        status_visibility: StatusVisibility::Controllers,
-        wasm_memory_limit: settings.wasm_memory_limit.into(),
-        wasm_memory_threshold: settings.wasm_memory_threshold.into(),
-        environment_variables: canister
-            .environment
-            .iter()
-            .map(|(name, value)| EnvironmentVariable {
-                name: name.clone(),
-                value: value.clone(),
-            })
-            .collect(),
     }
 }

@@ -1,27 +1,32 @@
 //! Canisters come, stop, start and go; their settings and cycles.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candid::{Nat, Principal};
 use ic_management_canister_types::{
     CanisterIdRecord, CanisterSettings, ChangeDetails, ControllersChangeRecord, CreateCanisterArgs,
-    CreationRecord, LogVisibility, ProvisionalCreateCanisterWithCyclesArgs,
-    ProvisionalTopUpCanisterArgs, UpdateSettingsArgs,
+    CreationRecord, ProvisionalCreateCanisterWithCyclesArgs, ProvisionalTopUpCanisterArgs,
+    UpdateSettingsArgs,
 };
 use pocket_ic::ErrorCode;
+use sha2::{Digest, Sha256};
 
 use super::{Done, Managed, encode, nothing, only_canisters};
-use crate::network::{
-    Network, Reject,
-    call::Request,
-    canister::{Canister, Settings, Status, Waiting},
+use crate::{
+    fees::Fees,
+    network::{
+        Network, Reject,
+        call::Request,
+        canister::{Canister, Status, Waiting},
+        money::Use,
+        settings::{self, Settings},
+    },
 };
 
 /// What a canister gets that is created without an amount.
 const CYCLES_DEFAULT: u128 = 100_000_000_000_000;
-/// A compute allocation is a part of a processor, in percent.
-const COMPUTE_PERCENT_MAX: u128 = 100;
-const CONTROLLERS_MAX: usize = 10;
+/// What all canisters of a subnet may set aside and use together, as on the Internet Computer.
+const SUBNET_BYTES_MAX: u64 = 2 << 40;
 
 impl Network {
     pub(super) fn create(&mut self, request: &Request, (args,): (CreateCanisterArgs,)) -> Managed {
@@ -39,8 +44,9 @@ impl Network {
             ));
         }
         let balance = request.cycles - fee;
-        let id = self.make(request, args.settings, balance, None)?;
-        self.burn(fee);
+        let version = args.sender_canister_version;
+        let id = self.make(request, args.settings, balance, None, version)?;
+        self.consume(&id, Use::Creation, fee);
         Ok(Done::Reply {
             bytes: encode(&CanisterIdRecord { canister_id: id }),
             cycles_kept: request.cycles,
@@ -56,7 +62,8 @@ impl Network {
             .amount
             .as_ref()
             .map_or(Ok(CYCLES_DEFAULT), |amount| figure("amount", amount))?;
-        let id = self.make(request, args.settings, balance, args.specified_id)?;
+        let version = args.sender_canister_version;
+        let id = self.make(request, args.settings, balance, args.specified_id, version)?;
         self.mint(balance);
         super::reply(&CanisterIdRecord { canister_id: id })
     }
@@ -77,6 +84,7 @@ impl Network {
         settings: Option<CanisterSettings>,
         balance: u128,
         specified: Option<Principal>,
+        sender_version: Option<u64>,
     ) -> Result<Principal, Reject> {
         let subnet = self.subnet_for(request, specified.as_ref());
         let settings = settings.unwrap_or_default();
@@ -86,7 +94,7 @@ impl Network {
             balance,
             self.time_ns,
         );
-        apply(&mut canister, &settings)?;
+        self.change(&mut canister, &settings)?;
         let canisters = &self.canisters;
         let id = match specified {
             Some(id) if canisters.contains_key(&id) => {
@@ -107,10 +115,15 @@ impl Network {
         };
         let details = CreationRecord {
             controllers: canister.controllers.iter().copied().collect(),
-            environment_variables_hash: None,
+            environment_variables_hash: settings
+                .environment_variables
+                .map(|_| hash_of(&canister.settings.environment)),
         };
-        canister.record(self.time_ns, request, ChangeDetails::Creation(details));
+        let details = ChangeDetails::Creation(details);
+        canister.record(self.time_ns, request, sender_version, details);
         self.canisters.insert(id, canister);
+        self.certified.touch(&id);
+        self.note_memory(&id);
         Ok(id)
     }
 
@@ -135,18 +148,27 @@ impl Network {
         request: &Request,
         (args,): (UpdateSettingsArgs,),
     ) -> Managed {
-        let time_ns = self.time_ns;
-        let canister = self.controlled(&args.canister_id, &request.caller)?;
-        apply(canister, &args.settings)?;
-        canister.version += 1;
-        if args.settings.controllers.is_some() {
-            let controllers = canister.controllers.iter().copied().collect();
-            canister.record(
-                time_ns,
-                request,
-                ChangeDetails::ControllersChange(ControllersChangeRecord { controllers }),
-            );
+        let (id, time_ns) = (args.canister_id, self.time_ns);
+        self.controlled(&id, &request.caller)?;
+        let mut canister = self
+            .canisters
+            .remove(&id)
+            .ok_or_else(|| Reject::not_found(&id))?;
+        let applied = self.change(&mut canister, &args.settings);
+        if applied.is_ok() {
+            canister.version += 1;
+            canister.bound_log();
+            if args.settings.controllers.is_some() {
+                let controllers = canister.controllers.iter().copied().collect();
+                let details = ControllersChangeRecord { controllers };
+                let details = ChangeDetails::ControllersChange(details);
+                canister.record(time_ns, request, args.sender_canister_version, details);
+            }
         }
+        self.canisters.insert(id, canister);
+        applied?;
+        self.certified.touch(&id);
+        self.note_memory(&id);
         nothing()
     }
 
@@ -170,6 +192,7 @@ impl Network {
             since_ns: self.time_ns,
         };
         let canister = self.controlled(&id, &request.caller)?;
+        canister.version += 1;
         match &mut canister.status {
             Status::Running => {
                 canister.status = Status::Stopping(vec![waiting]);
@@ -207,100 +230,86 @@ impl Network {
     }
 }
 
-/// All of the settings or none.
-fn apply(canister: &mut Canister, wanted: &CanisterSettings) -> Result<(), Reject> {
-    let mut settings = canister.settings.clone();
-    let Settings {
-        compute_allocation,
-        memory_allocation,
-        freezing_threshold,
-        reserved_cycles_limit,
-        wasm_memory_limit,
-        wasm_memory_threshold,
-        ..
-    } = &mut settings;
-    for (name, field, value) in [
-        (
-            "compute_allocation",
-            compute_allocation,
-            &wanted.compute_allocation,
-        ),
-        (
-            "memory_allocation",
-            memory_allocation,
-            &wanted.memory_allocation,
-        ),
-        (
-            "freezing_threshold",
-            freezing_threshold,
-            &wanted.freezing_threshold,
-        ),
-        (
-            "reserved_cycles_limit",
-            reserved_cycles_limit,
-            &wanted.reserved_cycles_limit,
-        ),
-        (
-            "wasm_memory_limit",
-            wasm_memory_limit,
-            &wanted.wasm_memory_limit,
-        ),
-        (
-            "wasm_memory_threshold",
-            wasm_memory_threshold,
-            &wanted.wasm_memory_threshold,
-        ),
-    ] {
-        if let Some(value) = value {
-            *field = figure(name, value)?;
+impl Network {
+    /// All of the settings or none. The canister is not among the network's while it is changed.
+    fn change(&self, canister: &mut Canister, wanted: &CanisterSettings) -> Result<(), Reject> {
+        let new = canister.settings.with(wanted)?;
+        let controllers = settings::controllers(wanted)?;
+        let fees = self.fees(&canister.subnet);
+        let before = std::mem::replace(&mut canister.settings, new);
+        if let Err(reject) = self.check_allocations(canister, &before, &fees) {
+            canister.settings = before;
+            return Err(reject);
         }
+        if let Some(controllers) = controllers {
+            canister.controllers = controllers;
+        }
+        Ok(())
     }
-    match &wanted.log_visibility {
-        None => {}
-        Some(LogVisibility::AllowedViewers(_)) => {
+
+    /// Whether a canister may set aside more than before: it must be able to keep that, and its subnet must
+    /// have it.
+    fn check_allocations(
+        &self,
+        canister: &Canister,
+        before: &Settings,
+        fees: &Fees,
+    ) -> Result<(), Reject> {
+        let now = &canister.settings;
+        let missing = canister.frozen(fees).saturating_sub(canister.balance);
+        let more = |code, what: &str, figure: String| {
+            let text = format!(
+                "Cannot increase {what} to {figure} due to insufficient cycles. At least {missing} additional cycles are required."
+            );
+            Err(Reject::new(code, text))
+        };
+        if now.compute_percent > before.compute_percent && missing > 0 {
+            let code = ErrorCode::InsufficientCyclesInComputeAllocation;
+            return more(
+                code,
+                "compute allocation",
+                format!("{}%", now.compute_percent),
+            );
+        }
+        if now.memory_allocation <= before.memory_allocation {
+            return Ok(());
+        }
+        let others = self
+            .canisters
+            .values()
+            .filter(|other| other.subnet == canister.subnet);
+        let taken = others
+            .map(|other| other.keep().paid_bytes(other.machine_bytes()))
+            .fold(0, u64::saturating_add);
+        let (wanted, left) = (
+            now.memory_allocation,
+            SUBNET_BYTES_MAX.saturating_sub(taken),
+        );
+        if wanted > left {
             return Err(Reject::new(
-                ErrorCode::InvalidManagementPayload,
-                "this network knows the log visibilities 'controllers' and 'public'",
+                ErrorCode::SubnetOversubscribed,
+                format!(
+                    "Canister requested {wanted} bytes of memory but only {left} bytes are available in the subnet."
+                ),
             ));
         }
-        Some(visibility) => settings.logs_public = *visibility == LogVisibility::Public,
+        if missing > 0 {
+            let code = ErrorCode::InsufficientCyclesInMemoryAllocation;
+            return more(code, "memory allocation", wanted.to_string());
+        }
+        Ok(())
     }
-    check(&settings, wanted)?;
-    canister.settings = settings;
-    if let Some(controllers) = &wanted.controllers {
-        canister.controllers = controllers.iter().copied().collect();
-    }
-    if let Some(variables) = &wanted.environment_variables {
-        canister.environment = variables
-            .iter()
-            .map(|variable| (variable.name.clone(), variable.value.clone()))
-            .collect();
-    }
-    Ok(())
 }
 
-/// What is larger than it may be.
-fn check(settings: &Settings, wanted: &CanisterSettings) -> Result<(), Reject> {
-    if settings.compute_allocation > COMPUTE_PERCENT_MAX {
-        return Err(Reject::new(
-            ErrorCode::InvalidManagementPayload,
-            format!(
-                "a compute allocation is at most {COMPUTE_PERCENT_MAX} percent, not {}",
-                settings.compute_allocation
-            ),
-        ));
-    }
-    if wanted
-        .controllers
-        .as_ref()
-        .is_some_and(|controllers| controllers.len() > CONTROLLERS_MAX)
-    {
-        return Err(Reject::new(
-            ErrorCode::InvalidManagementPayload,
-            format!("a canister has at most {CONTROLLERS_MAX} controllers"),
-        ));
-    }
-    Ok(())
+/// The hash of a map of texts (interface specification, "Representation-independent hashing of structured
+/// data").
+fn hash_of(texts: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut pairs: Vec<_> = texts
+        .iter()
+        .map(|(name, value)| [Sha256::digest(name), Sha256::digest(value)].concat())
+        .collect();
+    pairs.sort();
+    Sha256::digest(pairs.concat()).to_vec()
 }
 
 fn figure(name: &str, value: &Nat) -> Result<u128, Reject> {

@@ -6,6 +6,7 @@ mod code;
 mod info;
 mod lifecycle;
 mod snapshots;
+mod transfer;
 
 use candid::{CandidType, Principal, utils::ArgumentDecoder};
 use ic_management_canister_types::CanisterIdRecord;
@@ -59,6 +60,7 @@ impl Network {
     pub(super) fn manage(&mut self, request: Request) {
         let (origin, cycles) = (request.origin, request.cycles);
         let subnet = request.subnet.unwrap_or_else(|| self.default_subnet().id);
+        self.count_execution(&subnet);
         match self.dispatch(&request) {
             Ok(Done::Reply { bytes, cycles_kept }) => {
                 self.answer(origin, Some(subnet), Ok(bytes), cycles - cycles_kept, 0);
@@ -96,11 +98,23 @@ impl Network {
             "clear_chunk_store" => self.clear_chunk_store(caller, of_canister()?),
             "canister_status" => self.canister_status(caller, of_canister()?),
             "canister_info" => self.canister_info(request, decode(method, arg)?),
-            "fetch_canister_logs" => self.fetch_logs(caller, decode(method, arg)?),
+            "canister_metrics" => self.canister_metrics(caller, of_canister()?),
+            "canister_metadata" => self.canister_metadata(request, decode(method, arg)?),
+            "fetch_canister_logs" => Err(only_queries(method)),
             "take_canister_snapshot" => self.take_snapshot(request, decode(method, arg)?),
             "load_canister_snapshot" => self.load_snapshot(request, decode(method, arg)?),
             "list_canister_snapshots" => self.list_snapshots(caller, of_canister()?),
             "delete_canister_snapshot" => self.delete_snapshot(request, decode(method, arg)?),
+            "read_canister_snapshot_metadata" => {
+                self.read_snapshot_metadata(caller, decode(method, arg)?)
+            }
+            "read_canister_snapshot_data" => self.read_snapshot_data(caller, decode(method, arg)?),
+            "upload_canister_snapshot_metadata" => {
+                self.upload_snapshot_metadata(caller, decode(method, arg)?)
+            }
+            "upload_canister_snapshot_data" => {
+                self.upload_snapshot_data(caller, decode(method, arg)?)
+            }
             "raw_rand" => self.raw_rand(request),
             other => Err(unserved(other)),
         }
@@ -119,12 +133,31 @@ impl Network {
                 let (record,): (CanisterIdRecord,) = decode(method, arg)?;
                 self.canister_status(&sender, record.canister_id)
             }
+            "canister_metrics" => {
+                let (record,): (CanisterIdRecord,) = decode(method, arg)?;
+                self.canister_metrics(&sender, record.canister_id)
+            }
             other => Err(unserved(other)),
         };
         match done? {
             Done::Reply { bytes, .. } => Ok(bytes),
             Done::Later => Err(unserved(method)),
         }
+    }
+
+    /// The same from a composite query: it reaches canisters of its own subnet only.
+    pub(super) fn manage_query_on(
+        &mut self,
+        subnet: &Principal,
+        sender: Principal,
+        method: &str,
+        arg: &[u8],
+    ) -> Result<Vec<u8>, Reject> {
+        let (of,): (CanisterIdRecord,) = decode(method, arg)?;
+        if self.subnet_of(&of.canister_id).as_ref() != Some(subnet) {
+            return Err(Reject::not_found(&of.canister_id));
+        }
+        self.manage_query(sender, method, arg)
     }
 
     fn existing(&mut self, id: &Principal) -> Result<&mut Canister, Reject> {
@@ -166,6 +199,14 @@ fn only_canisters(request: &Request) -> Result<(), Reject> {
             format!("{} can only be called by canisters", request.method),
         )),
     }
+}
+
+/// Some are for queries only.
+fn only_queries(method: &str) -> Reject {
+    Reject::new(
+        ErrorCode::CanisterRejectedMessage,
+        format!("{method} API is only accessible in non-replicated mode"),
+    )
 }
 
 fn unserved(method: &str) -> Reject {

@@ -1,0 +1,1065 @@
+//! What the management canister keeps within bounds and what it tells, seen by the official client.
+
+mod pic;
+
+use std::time::Duration;
+
+use candid::{CandidType, Decode, Encode, Nat, Principal};
+use ic_management_canister_types::{
+    CanisterIdRecord, CanisterInfoArgs, CanisterInfoResult, CanisterInstallMode,
+    CanisterMetadataArgs, CanisterMetadataResult, CanisterMetricsResult, CanisterSettings,
+    CanisterStatusResult, ChangeDetails, ChangeOrigin, ChunkHash, EnvironmentVariable,
+    InstallChunkedCodeArgs, InstallCodeArgs, LoadCanisterSnapshotArgs, LogVisibility,
+    ReadCanisterSnapshotDataArgs, ReadCanisterSnapshotDataResult, ReadCanisterSnapshotMetadataArgs,
+    ReadCanisterSnapshotMetadataResult, SnapshotDataKind, SnapshotDataOffset, SnapshotVisibility,
+    StatusVisibility, UpdateSettingsArgs, UploadCanisterSnapshotDataArgs,
+    UploadCanisterSnapshotMetadataArgs, UploadCanisterSnapshotMetadataResult, UploadChunkArgs,
+};
+use openstorage_universal::{Call, Op, Program, WASM};
+use pic::*;
+use pocket_ic::{
+    ErrorCode, PocketIc, RejectCode, RejectResponse, common::rest::RawEffectivePrincipal,
+};
+
+const USER: Principal = Principal::anonymous();
+const STRANGER: Principal = Principal::from_slice(&[9, 9, 9]);
+const PAGE: u64 = 65_536;
+
+/// A call of the management canister from outside.
+fn manage<T: CandidType>(
+    pic: &PocketIc,
+    sender: Principal,
+    canister: Principal,
+    method: &str,
+    arg: &T,
+) -> Result<Vec<u8>, RejectResponse> {
+    let effective = RawEffectivePrincipal::CanisterId(canister.as_slice().to_vec());
+    let management = Principal::management_canister();
+    let arg = Encode!(arg).unwrap();
+    let id =
+        pic.submit_call_with_effective_principal(management, effective, sender, method, arg)?;
+    pic.await_call(id)
+}
+
+fn set(
+    pic: &PocketIc,
+    canister_id: Principal,
+    settings: CanisterSettings,
+) -> Result<(), RejectResponse> {
+    let args = UpdateSettingsArgs {
+        canister_id,
+        settings,
+        sender_canister_version: None,
+    };
+    manage(pic, USER, canister_id, "update_settings", &args).map(drop)
+}
+
+#[track_caller]
+fn refused(result: Result<(), RejectResponse>, code: ErrorCode) -> String {
+    failed(result.map(|()| vec![]), code)
+}
+
+fn nat(figure: u64) -> Option<Nat> {
+    Some(Nat::from(figure))
+}
+
+/// A number that the universal canister pushes with this operation.
+fn ask(pic: &PocketIc, canister: Principal, op: Op) -> u64 {
+    number(&ok(query(
+        pic,
+        canister,
+        Program::new().op(op).append().answer(),
+    )))
+}
+
+fn grow(pages: u64) -> Program {
+    Program::new().heap_grow(pages).reply(b"")
+}
+
+/// A canister that notes when its memory is low: with 20 pages of heap to grow, and 10 of them wanted.
+fn watchful(pic: &PocketIc) -> Principal {
+    let canister = install(pic);
+    let hook = Program::new().on_low_wasm_memory(keep("low "));
+    ok(update(pic, canister, hook.reply(b"")));
+    let heap = ask(pic, canister, Op::HeapSize) * PAGE;
+    let settings = CanisterSettings {
+        wasm_memory_limit: nat(heap + 20 * PAGE),
+        wasm_memory_threshold: nat(10 * PAGE),
+        ..Default::default()
+    };
+    set(pic, canister, settings).unwrap();
+    canister
+}
+
+#[test]
+fn low_memory_is_told_once_until_there_is_enough_again() {
+    let pic = network(1);
+    let canister = watchful(&pic);
+    ok(update(&pic, canister, grow(10)));
+    pic.tick();
+    assert_eq!(
+        kept(&pic, canister),
+        "",
+        "there is as much left as is wanted"
+    );
+    ok(update(&pic, canister, grow(1)));
+    pic.tick();
+    assert_eq!(kept(&pic, canister), "low ");
+    ok(update(&pic, canister, grow(1)));
+    pic.tick();
+    assert_eq!(kept(&pic, canister), "low ", "it knows");
+    // Settings can change it, too.
+    let wanted = |pages: u64| CanisterSettings {
+        wasm_memory_threshold: nat(pages * PAGE),
+        ..Default::default()
+    };
+    set(&pic, canister, wanted(5)).unwrap();
+    pic.tick();
+    set(&pic, canister, wanted(9)).unwrap();
+    pic.tick();
+    assert_eq!(kept(&pic, canister), "low low ");
+}
+
+#[test]
+fn low_memory_is_told_before_any_other_message() {
+    let pic = network(1);
+    let canister = watchful(&pic);
+    let messages = [grow(15), keep("message ").reply(b"")];
+    let ids = messages.map(|program| {
+        let arg = program.bytes().to_vec();
+        pic.submit_call(canister, USER, "update", arg).unwrap()
+    });
+    for id in ids {
+        pic.await_call(id).unwrap();
+    }
+    assert_eq!(kept(&pic, canister), "low message ");
+}
+
+#[test]
+fn low_memory_waits_for_a_canister_that_is_stopped_or_frozen() {
+    let pic = network(1);
+    let canister = watchful(&pic);
+    pic.stop_canister(canister, None).unwrap();
+    let wanted = |pages: u64, threshold_s: u64| CanisterSettings {
+        wasm_memory_threshold: nat(pages * PAGE),
+        freezing_threshold: nat(threshold_s),
+        ..Default::default()
+    };
+    set(&pic, canister, wanted(30, 0)).unwrap();
+    pic.tick();
+    pic.start_canister(canister, None).unwrap();
+    pic.tick();
+    assert_eq!(kept(&pic, canister), "low ");
+    // Frozen when it gets low; by the time it thaws, there is enough again.
+    set(&pic, canister, wanted(10, u64::MAX)).unwrap();
+    set(&pic, canister, wanted(30, u64::MAX)).unwrap();
+    pic.tick();
+    set(&pic, canister, wanted(10, 0)).unwrap();
+    pic.tick();
+    assert_eq!(kept(&pic, canister), "low ");
+    set(&pic, canister, wanted(10, u64::MAX)).unwrap();
+    set(&pic, canister, wanted(30, u64::MAX)).unwrap();
+    pic.tick();
+    set(&pic, canister, wanted(30, 0)).unwrap();
+    pic.tick();
+    assert_eq!(kept(&pic, canister), "low low ");
+}
+
+#[test]
+fn settings_are_bounded() {
+    let pic = network(1);
+    let canister = install(&pic);
+    let wrong =
+        |settings: CanisterSettings, code: ErrorCode| refused(set(&pic, canister, settings), code);
+    let large = |figure: u128| Some(Nat::from(figure));
+    let contract = ErrorCode::CanisterContractViolation;
+    let defaults = CanisterSettings::default;
+    for settings in [
+        CanisterSettings {
+            compute_allocation: nat(101),
+            ..defaults()
+        },
+        CanisterSettings {
+            memory_allocation: large(1 << 64),
+            ..defaults()
+        },
+        CanisterSettings {
+            freezing_threshold: large(1 << 64),
+            ..defaults()
+        },
+        CanisterSettings {
+            wasm_memory_limit: nat((1 << 48) + 1),
+            ..defaults()
+        },
+        CanisterSettings {
+            wasm_memory_threshold: nat((1 << 48) + 1),
+            ..defaults()
+        },
+        CanisterSettings {
+            log_memory_limit: nat((2 << 20) + 1),
+            ..defaults()
+        },
+        CanisterSettings {
+            reserved_cycles_limit: Some(large(u128::MAX).unwrap() + 1u8),
+            ..defaults()
+        },
+    ] {
+        let text = wrong(settings, contract);
+        assert!(text.contains("range"), "{text}");
+    }
+    let principals = |count: u8| {
+        (0..count)
+            .map(|byte| Principal::from_slice(&[byte]))
+            .collect()
+    };
+    let payload = ErrorCode::InvalidManagementPayload;
+    let controllers = Some(principals(11));
+    wrong(
+        CanisterSettings {
+            controllers,
+            ..defaults()
+        },
+        payload,
+    );
+    let log_visibility = Some(LogVisibility::AllowedViewers(principals(11)));
+    wrong(
+        CanisterSettings {
+            log_visibility,
+            ..defaults()
+        },
+        payload,
+    );
+
+    let variable = |name: &str, value: &str| EnvironmentVariable {
+        name: name.into(),
+        value: value.into(),
+    };
+    let environment = |variables: Vec<EnvironmentVariable>| CanisterSettings {
+        environment_variables: Some(variables),
+        ..Default::default()
+    };
+    let many = |count: usize| {
+        (0..count)
+            .map(|index| variable(&format!("V{index}"), ""))
+            .collect()
+    };
+    for variables in [
+        many(21),
+        vec![variable(&"n".repeat(129), "")],
+        vec![variable("n", &"v".repeat(129))],
+        vec![variable("n", "a"), variable("n", "b")],
+    ] {
+        wrong(environment(variables), payload);
+    }
+    assert_eq!(
+        ask(&pic, canister, Op::EnvironmentCount),
+        0,
+        "nothing was set in part"
+    );
+    set(&pic, canister, environment(many(20))).unwrap();
+    assert_eq!(ask(&pic, canister, Op::EnvironmentCount), 20);
+    let long = vec![variable(&"n".repeat(128), &"v".repeat(128))];
+    set(&pic, canister, environment(long)).unwrap();
+    let value = Program::new()
+        .push("n".repeat(128))
+        .op(Op::EnvironmentValue)
+        .append()
+        .answer();
+    assert_eq!(ok(query(&pic, canister, value)), "v".repeat(128).as_bytes());
+}
+
+#[test]
+fn allocations_are_kept_within_the_cycles_and_the_subnet() {
+    let pic = network(1);
+    let (canister, other) = (install(&pic), install(&pic));
+    let allocate = |canister: Principal, bytes: u64| {
+        let memory_allocation = nat(bytes);
+        set(
+            &pic,
+            canister,
+            CanisterSettings {
+                memory_allocation,
+                ..Default::default()
+            },
+        )
+    };
+    // A year of 1 TiB costs 4,000 T cycles.
+    let year = CanisterSettings {
+        freezing_threshold: nat(31_536_000),
+        ..Default::default()
+    };
+    set(&pic, canister, year).unwrap();
+    let text = refused(
+        allocate(canister, 1 << 40),
+        ErrorCode::InsufficientCyclesInMemoryAllocation,
+    );
+    assert!(text.contains("additional cycles are required"), "{text}");
+    pic.add_cycles(canister, 10_000 * TRILLION);
+    pic.add_cycles(other, 10_000 * TRILLION);
+    allocate(canister, 1 << 40).unwrap();
+    assert_eq!(
+        pic.canister_status(canister, None)
+            .unwrap()
+            .settings
+            .memory_allocation,
+        Nat::from(1u64 << 40)
+    );
+    let text = refused(
+        allocate(other, (1 << 40) + 1),
+        ErrorCode::SubnetOversubscribed,
+    );
+    assert!(text.contains("available in the subnet"), "{text}");
+    // Less is always granted.
+    allocate(canister, 1 << 30).unwrap();
+    allocate(other, 1 << 40).unwrap();
+    // It is paid for.
+    let before = pic.cycle_balance(other);
+    pic.advance_time(Duration::from_secs(1_000));
+    pic.tick();
+    let paid = before - pic.cycle_balance(other);
+    assert!(
+        paid.abs_diff(127_000 * 1_024 * 1_000) < 10 * 127_000 * 1_024,
+        "{paid}"
+    );
+
+    let compute = CanisterSettings {
+        compute_allocation: nat(100),
+        ..Default::default()
+    };
+    let poor = pic.create_canister();
+    let year = CanisterSettings {
+        freezing_threshold: nat(31_536_000),
+        ..Default::default()
+    };
+    set(&pic, poor, year).unwrap();
+    refused(
+        set(&pic, poor, compute),
+        ErrorCode::InsufficientCyclesInComputeAllocation,
+    );
+}
+
+/// A canister that grew until it could not pay for its storage would be lost with everything in it.
+#[test]
+fn memory_that_would_freeze_the_canister_is_refused() {
+    let pic = network(1);
+    let canister = install(&pic);
+    // 31.7 years: a page of 64 KiB keeps 7.75 billion cycles.
+    let settings = CanisterSettings {
+        freezing_threshold: nat(1_000_000_000),
+        wasm_memory_limit: nat(0),
+        ..Default::default()
+    };
+    set(&pic, canister, settings).unwrap();
+    let pages = 60_000;
+    let stable = || {
+        Program::new()
+            .number(pages)
+            .op(Op::StableGrow)
+            .append()
+            .answer()
+    };
+    let heap = || {
+        Program::new()
+            .number(pages)
+            .op(Op::HeapGrow)
+            .append()
+            .answer()
+    };
+    let stable_size = ask(&pic, canister, Op::StableSize);
+    for program in [stable(), heap()] {
+        let text = failed(
+            update(&pic, canister, program),
+            ErrorCode::InsufficientCyclesInMemoryGrow,
+        );
+        assert!(
+            text.contains(&format!("grow memory by {} bytes", pages * PAGE)),
+            "{text}"
+        );
+        assert!(text.contains("additional cycles are required"), "{text}");
+    }
+    assert_eq!(ask(&pic, canister, Op::StableSize), stable_size);
+    // What a query does is discarded, and callbacks are let through.
+    assert_eq!(number(&ok(query(&pic, canister, stable()))), stable_size);
+    let own = Call::new(canister, "query")
+        .arg(Program::new().reply(b""))
+        .on_reply(stable());
+    assert_eq!(
+        number(&ok(update(&pic, canister, Program::new().call(own)))),
+        stable_size
+    );
+    // Now it is frozen; whoever tops it up can use it.
+    failed(
+        update(&pic, canister, grow(0)),
+        ErrorCode::CanisterOutOfCycles,
+    );
+    pic.add_cycles(canister, 1_000 * TRILLION);
+    ok(update(&pic, canister, grow(0)));
+    assert_eq!(
+        number(&ok(update(&pic, canister, stable()))),
+        stable_size + pages
+    );
+
+    // Set aside is paid for already.
+    let other = install(&pic);
+    pic.add_cycles(other, 1_000 * TRILLION);
+    let settings = CanisterSettings {
+        freezing_threshold: nat(1_000_000_000),
+        memory_allocation: nat((pages + 100) * PAGE),
+        ..Default::default()
+    };
+    set(&pic, other, settings).unwrap();
+    let have = pic.cycle_balance(other);
+    let spend = Program::new().amount(have).op(Op::Burn).append().answer();
+    assert!(cycles(&ok(update(&pic, other, spend))) > 500 * TRILLION);
+    pic.add_cycles(other, TRILLION);
+    assert_eq!(number(&ok(update(&pic, other, stable()))), 4);
+
+    // An installation is looked at when it is done, and taken back.
+    let poor = pic.create_canister();
+    let settings = CanisterSettings {
+        freezing_threshold: nat(1_000_000_000),
+        ..Default::default()
+    };
+    set(&pic, poor, settings).unwrap();
+    let init = Program::new().stable_grow(pages);
+    let install = |init: Program| {
+        let args = InstallCodeArgs {
+            mode: CanisterInstallMode::Install,
+            canister_id: poor,
+            wasm_module: WASM.to_vec(),
+            arg: init.bytes().to_vec(),
+            sender_canister_version: None,
+        };
+        manage(&pic, USER, poor, "install_code", &args)
+    };
+    failed(install(init), ErrorCode::InsufficientCyclesInMemoryGrow);
+    assert!(
+        pic.canister_status(poor, None)
+            .unwrap()
+            .module_hash
+            .is_none()
+    );
+    ok(install(Program::new()));
+}
+
+#[test]
+fn a_subnet_counts_what_it_executes_and_what_is_paid_for_it() {
+    let pic = network(2);
+    let (a, b, far) = (
+        install_on(&pic, 0),
+        install_on(&pic, 0),
+        install_on(&pic, 1),
+    );
+    let subnets = pic.topology().get_app_subnets();
+    let figures = |index: usize| {
+        let metrics = pic.get_subnet_metrics(subnets[index]).unwrap();
+        (
+            metrics.consumed_cycles_total,
+            metrics.update_transactions_total,
+        )
+    };
+    let balances = |ids: &[Principal]| ids.iter().map(|id| pic.cycle_balance(*id)).sum::<u128>();
+    let metrics = pic.get_subnet_metrics(subnets[0]).unwrap();
+    assert_eq!(metrics.num_canisters, 2);
+    assert!(metrics.canister_state_bytes > 2 * 20 * PAGE);
+
+    let before = [figures(0), figures(1)];
+    let (near_before, far_before) = (balances(&[a, b]), balances(&[far]));
+    let answer = || Program::new().reply(b"");
+    // One message; then one, its call, and the callback; then two executions here and one there.
+    ok(update(&pic, a, answer()));
+    ok(update(
+        &pic,
+        a,
+        Program::new().call(Call::new(b, "update").arg(answer())),
+    ));
+    ok(update(
+        &pic,
+        a,
+        Program::new().call(Call::new(far, "update").arg(answer())),
+    ));
+    let after = [figures(0), figures(1)];
+    assert_eq!(after[0].1 - before[0].1, 1 + 3 + 2);
+    assert_eq!(after[1].1 - before[1].1, 1);
+    assert_eq!(after[0].0 - before[0].0, near_before - balances(&[a, b]));
+    assert_eq!(after[1].0 - before[1].0, far_before - balances(&[far]));
+
+    // What a canister leaves behind is consumed, too; the management canister's work is counted.
+    let (before, left) = (figures(1), pic.cycle_balance(far));
+    pic.stop_canister(far, None).unwrap();
+    pic.delete_canister(far, None).unwrap();
+    let after = figures(1);
+    assert_eq!((after.0 - before.0, after.1 - before.1), (left, 2));
+    assert_eq!(pic.get_subnet_metrics(subnets[1]).unwrap().num_canisters, 0);
+}
+
+#[test]
+fn a_canister_s_cycles_are_told_by_use() {
+    let pic = network(1);
+    let canister = install(&pic);
+    let consumed = || {
+        let record = CanisterIdRecord {
+            canister_id: canister,
+        };
+        let bytes = ok(manage(&pic, USER, canister, "canister_metrics", &record));
+        Decode!(&bytes, CanisterMetricsResult)
+            .unwrap()
+            .cycles_consumed
+    };
+    let figure = |nat: &Nat| u128::try_from(&nat.0).unwrap();
+    let (before, balance) = (consumed(), pic.cycle_balance(canister));
+    let burn = Program::new().amount(1_000_000).op(Op::Burn).op(Op::Drop);
+    let own = Call::new(canister, "query").arg(Program::new().reply(b""));
+    ok(update(&pic, canister, burn.call(own)));
+    let spent = balance - pic.cycle_balance(canister);
+    let after = consumed();
+    assert_eq!(
+        figure(&after.burned_cycles) - figure(&before.burned_cycles),
+        1_000_000
+    );
+    let parts = |it: &ic_management_canister_types::CyclesConsumed| {
+        [
+            &it.memory,
+            &it.ingress_induction,
+            &it.instructions,
+            &it.request_and_response_transmission,
+            &it.burned_cycles,
+        ]
+        .map(figure)
+    };
+    let (first, last) = (parts(&before), parts(&after));
+    assert!(
+        first
+            .iter()
+            .zip(&last)
+            .skip(1)
+            .all(|(first, last)| first < last),
+        "{before:?} {after:?}"
+    );
+    // Asking costs its message.
+    let asking = 2_000 * ("canister_metrics".len() as u128 + 19) + 1_200_000;
+    let total = last.iter().sum::<u128>() - first.iter().sum::<u128>();
+    assert!(
+        total >= spent && total <= spent + 2 * asking,
+        "{total} {spent}"
+    );
+    let record = CanisterIdRecord {
+        canister_id: canister,
+    };
+    failed(
+        manage(&pic, STRANGER, canister, "canister_metrics", &record),
+        ErrorCode::CanisterInvalidController,
+    );
+}
+
+#[test]
+fn logs_are_bounded_and_shown_to_those_who_may_see_them() {
+    let pic = network(1);
+    let canister = install(&pic);
+    let logs = |sender: Principal| pic.fetch_canister_logs(canister, sender);
+    for line in 0..100 {
+        ok(update(
+            &pic,
+            canister,
+            Program::new().print(&format!("{line:>100}")).reply(b""),
+        ));
+    }
+    let lines = logs(USER).unwrap();
+    assert!(lines.iter().map(|line| line.content.len()).sum::<usize>() <= 4_096);
+    assert!(lines.len() > 30);
+    assert_eq!(lines.last().unwrap().idx, 99);
+    // A trap of Wasm itself is told, too; what a query prints is not.
+    failed(
+        update(&pic, canister, Program::new().op(Op::Unreachable)),
+        ErrorCode::CanisterTrapped,
+    );
+    ok(query(
+        &pic,
+        canister,
+        Program::new().print("query").reply(b""),
+    ));
+    let lines = logs(USER).unwrap();
+    let text = String::from_utf8_lossy(&lines.last().unwrap().content).into_owned();
+    assert!(text.contains("[TRAP]: unreachable"), "{text}");
+
+    assert_eq!(
+        logs(STRANGER).unwrap_err().reject_code,
+        RejectCode::CanisterReject
+    );
+    for visibility in [
+        LogVisibility::AllowedViewers(vec![STRANGER]),
+        LogVisibility::Public,
+    ] {
+        let log_visibility = Some(visibility);
+        set(
+            &pic,
+            canister,
+            CanisterSettings {
+                log_visibility,
+                ..Default::default()
+            },
+        )
+        .unwrap();
+        assert!(!logs(STRANGER).unwrap().is_empty());
+    }
+    let less = CanisterSettings {
+        log_memory_limit: nat(200),
+        ..Default::default()
+    };
+    set(&pic, canister, less).unwrap();
+    assert_eq!(logs(USER).unwrap().len(), 2);
+    // Not in a block.
+    let record = CanisterIdRecord {
+        canister_id: canister,
+    };
+    failed(
+        manage(&pic, USER, canister, "fetch_canister_logs", &record),
+        ErrorCode::CanisterRejectedMessage,
+    );
+    // They go with the code, and their numbers do not begin again.
+    pic.uninstall_canister(canister, None).unwrap();
+    assert!(logs(USER).unwrap().is_empty());
+    equip(&pic, canister, WASM);
+    ok(update(
+        &pic,
+        canister,
+        Program::new().print("again").reply(b""),
+    ));
+    assert_eq!(logs(USER).unwrap()[0].idx, 101);
+}
+
+#[test]
+fn the_status_is_shown_to_those_who_may_see_it() {
+    let pic = network(1);
+    let canister = install(&pic);
+    let status = || pic.canister_status(canister, Some(STRANGER));
+    assert_eq!(
+        status().unwrap_err().error_code,
+        ErrorCode::CanisterStatusAccessDenied
+    );
+    for visibility in [
+        StatusVisibility::AllowedViewers(vec![STRANGER]),
+        StatusVisibility::Public,
+    ] {
+        let status_visibility = Some(visibility);
+        set(
+            &pic,
+            canister,
+            CanisterSettings {
+                status_visibility,
+                ..Default::default()
+            },
+        )
+        .unwrap();
+        assert!(status().is_ok());
+    }
+}
+
+#[test]
+fn calls_with_too_few_cycles_are_turned_away() {
+    let pic = network(1);
+    let (a, b) = (install(&pic), install(&pic));
+    let minimum_incoming_canister_call_cycles = nat(1_000);
+    set(
+        &pic,
+        b,
+        CanisterSettings {
+            minimum_incoming_canister_call_cycles,
+            ..Default::default()
+        },
+    )
+    .unwrap();
+    let code = || {
+        Program::new()
+            .op(Op::RejectCode)
+            .append()
+            .op(Op::Refunded)
+            .append()
+            .answer()
+    };
+    let call = |cycles: u128| {
+        let call = Call::new(b, "update")
+            .arg(Program::new().reply(b"in"))
+            .cycles(cycles)
+            .on_reject(code());
+        ok(update(&pic, a, Program::new().call(call)))
+    };
+    let before = pic.cycle_balance(b);
+    let answer = call(999);
+    assert_eq!(number(&answer[..8]), RejectCode::CanisterError as u64);
+    assert_eq!(cycles(&answer[8..]), 999);
+    assert_eq!(pic.cycle_balance(b), before, "it costs the callee nothing");
+    assert_eq!(call(1_000), b"in");
+    // Not those from outside, nor its own.
+    ok(update(&pic, b, Program::new().reply(b"")));
+    let own = Call::new(b, "update").arg(Program::new().reply(b"own"));
+    assert_eq!(ok(update(&pic, b, Program::new().call(own))), b"own");
+}
+
+/// A canister's call of the management canister; what it answers.
+fn asked(
+    pic: &PocketIc,
+    by: Principal,
+    method: &str,
+    arg: Vec<u8>,
+) -> Result<Vec<u8>, RejectResponse> {
+    let call = Call::new(Principal::management_canister(), method).payload(arg);
+    update(pic, by, Program::new().call(call))
+}
+
+#[test]
+fn a_canister_s_history_says_who_changed_it() {
+    let pic = network(1);
+    let (canister, other) = (install(&pic), install(&pic));
+    pic.set_controllers(canister, None, vec![USER, other])
+        .unwrap();
+    let args = UpdateSettingsArgs {
+        canister_id: canister,
+        settings: CanisterSettings {
+            controllers: Some(vec![USER]),
+            ..Default::default()
+        },
+        sender_canister_version: Some(7),
+    };
+    ok(asked(
+        &pic,
+        other,
+        "update_settings",
+        Encode!(&args).unwrap(),
+    ));
+    pic.uninstall_canister(canister, None).unwrap();
+    let info = |wanted: Option<u64>| {
+        let args = CanisterInfoArgs {
+            canister_id: canister,
+            num_requested_changes: wanted,
+        };
+        let bytes = ok(asked(&pic, other, "canister_info", Encode!(&args).unwrap()));
+        Decode!(&bytes, CanisterInfoResult).unwrap()
+    };
+    let all = info(Some(20));
+    assert_eq!((all.total_num_changes, all.module_hash), (5, None));
+    let kinds: Vec<_> = all
+        .recent_changes
+        .iter()
+        .map(|change| &change.details)
+        .collect();
+    assert!(
+        matches!(
+            kinds[..],
+            [
+                Some(ChangeDetails::Creation(_)),
+                Some(ChangeDetails::CodeDeployment(_)),
+                Some(ChangeDetails::ControllersChange(_)),
+                Some(ChangeDetails::ControllersChange(_)),
+                Some(ChangeDetails::CodeUninstall),
+            ]
+        ),
+        "{kinds:?}"
+    );
+    match &all.recent_changes[3].origin {
+        ChangeOrigin::FromCanister(by) => {
+            assert_eq!((by.canister_id, by.canister_version), (other, Some(7)));
+        }
+        by => panic!("{by:?}"),
+    }
+    let versions: Vec<_> = all
+        .recent_changes
+        .iter()
+        .map(|change| change.canister_version)
+        .collect();
+    assert!(versions.is_sorted(), "{versions:?}");
+    assert_eq!(info(Some(2)).recent_changes, all.recent_changes[3..]);
+    assert_eq!(info(None).recent_changes, []);
+    // Not for users.
+    let args = CanisterInfoArgs {
+        canister_id: canister,
+        num_requested_changes: None,
+    };
+    manage(&pic, USER, canister, "canister_info", &args).unwrap_err();
+}
+
+#[test]
+fn a_snapshot_can_be_carried_to_another_network() {
+    let (pic, elsewhere) = (network(1), network(1));
+    let canister = install(&pic);
+    let later = pic.get_time().as_nanos_since_unix_epoch() + 1_000_000_000_000;
+    let fill = keep("carried")
+        .stable_write(3 * PAGE - 2, b"stable")
+        .set_timer(later);
+    ok(update(&pic, canister, fill.reply(b"")));
+    let taken = pic.take_canister_snapshot(canister, None, None).unwrap();
+    let snapshot_id = taken.id;
+    let args = ReadCanisterSnapshotMetadataArgs {
+        canister_id: canister,
+        snapshot_id: snapshot_id.clone(),
+    };
+    let bytes = ok(manage(
+        &pic,
+        USER,
+        canister,
+        "read_canister_snapshot_metadata",
+        &args,
+    ));
+    let metadata = Decode!(&bytes, ReadCanisterSnapshotMetadataResult).unwrap();
+    assert_eq!(metadata.wasm_module_size, WASM.len() as u64);
+    let read = |kind: SnapshotDataKind| {
+        let args = ReadCanisterSnapshotDataArgs {
+            canister_id: canister,
+            snapshot_id: snapshot_id.clone(),
+            kind,
+        };
+        manage(&pic, USER, canister, "read_canister_snapshot_data", &args).map(|bytes| {
+            Decode!(&bytes, ReadCanisterSnapshotDataResult)
+                .unwrap()
+                .chunk
+        })
+    };
+    let size = metadata.stable_memory_size;
+    failed(
+        read(SnapshotDataKind::StableMemory {
+            offset: size,
+            size: 1,
+        }),
+        ErrorCode::InvalidManagementPayload,
+    );
+    failed(
+        read(SnapshotDataKind::WasmMemory {
+            offset: 0,
+            size: 2_000_001,
+        }),
+        ErrorCode::InvalidManagementPayload,
+    );
+
+    let twin = install(&elsewhere);
+    let args = UploadCanisterSnapshotMetadataArgs {
+        canister_id: twin,
+        replace_snapshot: None,
+        wasm_module_size: metadata.wasm_module_size,
+        globals: metadata.globals.into_iter().flatten().collect(),
+        wasm_memory_size: metadata.wasm_memory_size,
+        stable_memory_size: metadata.stable_memory_size,
+        certified_data: metadata.certified_data,
+        global_timer: metadata.global_timer,
+        on_low_wasm_memory_hook_status: metadata.on_low_wasm_memory_hook_status,
+    };
+    let bytes = ok(manage(
+        &elsewhere,
+        USER,
+        twin,
+        "upload_canister_snapshot_metadata",
+        &args,
+    ));
+    let uploaded = Decode!(&bytes, UploadCanisterSnapshotMetadataResult)
+        .unwrap()
+        .snapshot_id;
+    let write = |kind: SnapshotDataOffset, chunk: Vec<u8>| {
+        let args = UploadCanisterSnapshotDataArgs {
+            canister_id: twin,
+            snapshot_id: uploaded.clone(),
+            kind,
+            chunk,
+        };
+        manage(
+            &elsewhere,
+            USER,
+            twin,
+            "upload_canister_snapshot_data",
+            &args,
+        )
+    };
+    // In parts that end within pages.
+    let step = 700_001;
+    let parts = |total: u64| {
+        (0..total)
+            .step_by(step as usize)
+            .map(move |offset| (offset, step.min(total - offset)))
+    };
+    for (offset, size) in parts(metadata.wasm_module_size) {
+        let chunk = ok(read(SnapshotDataKind::WasmModule { offset, size }));
+        ok(write(SnapshotDataOffset::WasmModule { offset }, chunk));
+    }
+    for (offset, size) in parts(metadata.wasm_memory_size) {
+        let chunk = ok(read(SnapshotDataKind::WasmMemory { offset, size }));
+        ok(write(SnapshotDataOffset::WasmMemory { offset }, chunk));
+    }
+    for (offset, size) in parts(metadata.stable_memory_size) {
+        let chunk = ok(read(SnapshotDataKind::StableMemory { offset, size }));
+        ok(write(SnapshotDataOffset::StableMemory { offset }, chunk));
+    }
+    let beyond = SnapshotDataOffset::StableMemory { offset: size };
+    failed(write(beyond, vec![0]), ErrorCode::InvalidManagementPayload);
+
+    let load = |pic: &PocketIc, canister_id: Principal, snapshot_id: Vec<u8>| {
+        let args = LoadCanisterSnapshotArgs {
+            canister_id,
+            snapshot_id,
+            sender_canister_version: None,
+        };
+        manage(pic, USER, canister_id, "load_canister_snapshot", &args)
+    };
+    ok(load(&elsewhere, twin, uploaded.clone()));
+    assert_eq!(kept(&elsewhere, twin), "carried");
+    let stable = Program::new()
+        .stable_read(3 * PAGE - 2, 6)
+        .append()
+        .answer();
+    assert_eq!(ok(query(&elsewhere, twin, stable)), b"stable");
+    let timer = Program::new().number(0).op(Op::TimerSet).append().answer();
+    assert_eq!(number(&ok(update(&elsewhere, twin, timer))), later);
+
+    // One that was taken cannot be written to; another canister of the same controller may have it.
+    let args = UploadCanisterSnapshotDataArgs {
+        canister_id: canister,
+        snapshot_id: snapshot_id.clone(),
+        kind: SnapshotDataOffset::StableMemory { offset: 0 },
+        chunk: vec![1],
+    };
+    failed(
+        manage(&pic, USER, canister, "upload_canister_snapshot_data", &args),
+        ErrorCode::CanisterSnapshotImmutable,
+    );
+    let sibling = install(&pic);
+    ok(load(&pic, sibling, snapshot_id.clone()));
+    assert_eq!(kept(&pic, sibling), "carried");
+    // Only for those who may see it.
+    let args = ReadCanisterSnapshotMetadataArgs {
+        canister_id: canister,
+        snapshot_id,
+    };
+    manage(
+        &pic,
+        STRANGER,
+        canister,
+        "read_canister_snapshot_metadata",
+        &args,
+    )
+    .unwrap_err();
+    let snapshot_visibility = Some(SnapshotVisibility::Public);
+    let visible = CanisterSettings {
+        snapshot_visibility,
+        ..Default::default()
+    };
+    set(&pic, canister, visible).unwrap();
+    ok(manage(
+        &pic,
+        STRANGER,
+        canister,
+        "read_canister_snapshot_metadata",
+        &args,
+    ));
+}
+
+/// Composite queries may ask, too: of canisters of their own subnet.
+#[test]
+fn a_composite_query_asks_the_management_canister() {
+    let pic = network(2);
+    let (canister, far) = (install_on(&pic, 0), install_on(&pic, 1));
+    let ask = |of: Principal| {
+        let arg = Encode!(&CanisterIdRecord { canister_id: of }).unwrap();
+        let call = Call::new(Principal::management_canister(), "canister_status").payload(arg);
+        let program = Program::new().call(call);
+        pic.query_call(canister, USER, "composite_query", program.bytes().to_vec())
+    };
+    let status = Decode!(&ok(ask(canister)), CanisterStatusResult).unwrap();
+    assert!(status.module_hash.is_some());
+    let controllers = vec![USER, canister];
+    pic.set_controllers(far, None, controllers).unwrap();
+    ask(far).unwrap_err();
+}
+
+#[test]
+fn a_module_in_chunks_is_bounded_and_comes_from_its_subnet() {
+    let pic = network(2);
+    let (canister, far) = (install_on(&pic, 0), install_on(&pic, 1));
+    let hash = |of: Principal| {
+        let chunk = UploadChunkArgs {
+            canister_id: of,
+            chunk: vec![7; 1 << 20],
+        };
+        let bytes = ok(manage(&pic, USER, of, "upload_chunk", &chunk));
+        Decode!(&bytes, ChunkHash).unwrap()
+    };
+    let install = |store: Principal, hashes: Vec<ChunkHash>| {
+        let args = InstallChunkedCodeArgs {
+            mode: CanisterInstallMode::Reinstall,
+            target_canister: canister,
+            store_canister: Some(store),
+            chunk_hashes_list: hashes,
+            wasm_module_hash: vec![0; 32],
+            arg: vec![],
+            sender_canister_version: None,
+        };
+        manage(&pic, USER, canister, "install_chunked_code", &args)
+    };
+    let near = vec![hash(canister); 101];
+    let text = failed(install(canister, near), ErrorCode::InvalidManagementPayload);
+    assert!(text.contains("more than 104857600 bytes"), "{text}");
+    failed(install(far, vec![hash(far)]), ErrorCode::CanisterNotFound);
+    // However small, a chunk is paid for as a whole one.
+    let before = pic.canister_status(far, None).unwrap().memory_size;
+    let chunk = UploadChunkArgs {
+        canister_id: far,
+        chunk: vec![1],
+    };
+    ok(manage(&pic, USER, far, "upload_chunk", &chunk));
+    assert_eq!(
+        pic.canister_status(far, None).unwrap().memory_size,
+        before + (1u64 << 20)
+    );
+}
+
+/// Whoever waits for the canister hears of it; what it waited for comes back as cycles and nothing else.
+#[test]
+fn a_canister_without_code_answers_its_callers_and_takes_no_answers() {
+    let pic = network(2);
+    let (canister, far) = (install_on(&pic, 0), install_on(&pic, 1));
+    let call = Call::new(far, "update")
+        .arg(Program::new().accept_cycles(100).reply(b"late"))
+        .cycles(10 * TRILLION)
+        .on_reply(keep("answered"));
+    let arg = keep("asked ").call(call).bytes().to_vec();
+    let id = pic.submit_call(canister, USER, "update", arg).unwrap();
+    pic.tick();
+    let waiting = pic.cycle_balance(canister);
+    pic.uninstall_canister(canister, None).unwrap();
+    let reject = pic.await_call(id).unwrap_err();
+    assert_eq!(reject.reject_code, RejectCode::CanisterReject, "{reject:?}");
+    // Other code takes its place before the answer comes.
+    equip(&pic, canister, WASM);
+    for _ in 0..5 {
+        pic.tick();
+    }
+    assert_eq!(kept(&pic, canister), "");
+    let back = pic.cycle_balance(canister) - waiting - 100 * TRILLION;
+    assert!(back > 9 * TRILLION, "{back}");
+}
+
+#[test]
+fn custom_sections_are_read_by_canisters() {
+    let pic = network(1);
+    let reader = install(&pic);
+    let canister = pic.create_canister();
+    let module = r#"(module
+        (@custom "icp:public candid:service" "service : {}")
+        (@custom "icp:private secret" "for controllers"))"#;
+    let module = wat::parse_str(module).unwrap();
+    pic.install_canister(canister, module, vec![], None);
+    let args = |name: &str| CanisterMetadataArgs {
+        canister_id: canister,
+        name: name.into(),
+    };
+    let read = |name: &str| {
+        let arg = Encode!(&args(name)).unwrap();
+        let bytes = asked(&pic, reader, "canister_metadata", arg)?;
+        Ok(Decode!(&bytes, CanisterMetadataResult).unwrap().value)
+    };
+    assert_eq!(ok(read("candid:service")), b"service : {}");
+    read("secret").unwrap_err();
+    read("nothing").unwrap_err();
+    pic.set_controllers(canister, None, vec![USER, reader])
+        .unwrap();
+    assert_eq!(ok(read("secret")), b"for controllers");
+    // Not for users.
+    let args = args("candid:service");
+    manage(&pic, USER, canister, "canister_metadata", &args).unwrap_err();
+}

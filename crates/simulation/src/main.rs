@@ -1,0 +1,193 @@
+//! `cargo xtask simulate`: runs seeds, shows how far it is, and says how to repeat the one that fails.
+
+use std::{
+    fs,
+    io::Write as _,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use openstorage_simulation::{Base, Failure, Options, Summary, Violation, run};
+
+/// Runs the deployed canisters under random workloads and faults.
+#[derive(Parser)]
+struct Flags {
+    /// The first seed, and the only one unless --seeds or --minutes says more.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// So many seeds [default: 20, or 1 with --seed].
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// No further seed is begun after so long.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Steps of each run.
+    #[arg(long, default_value_t = Options::default().steps)]
+    steps: usize,
+    /// With this bug planted on purpose: see canisters/bucket/src/mutants.rs.
+    #[arg(long)]
+    mutant: Option<u32>,
+    /// Go on where a seed fails.
+    #[arg(long)]
+    keep_going: bool,
+    /// Runs at once [default: as many as there are cores].
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Where the built canisters lie.
+    #[arg(long)]
+    wasm_dir: PathBuf,
+    /// Keep compiled modules here.
+    #[arg(long)]
+    compile_cache: Option<PathBuf>,
+    /// Where the log of a failing seed goes; with --seed, that of every run.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// What all runs share.
+struct Progress {
+    next: AtomicU64,
+    done: AtomicU64,
+    stop: AtomicBool,
+    so_far: Mutex<(Summary, Vec<Failure>)>,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let base = match Base::deploy(&flags.wasm_dir, flags.compile_cache.clone(), flags.mutant) {
+        Ok(base) => base,
+        Err(error) => {
+            eprintln!("error: the canisters are not built: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let first = flags.seed.unwrap_or(1);
+    let alone = flags.seed.is_some() && flags.minutes.is_none();
+    let seeds = flags.seeds.unwrap_or(match (alone, flags.minutes) {
+        (true, _) => 1,
+        (false, Some(_)) => u64::MAX - first,
+        (false, None) => 20,
+    });
+    let last = first.saturating_add(seeds);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = flags.threads.unwrap_or(cores).min(seeds as usize).max(1);
+    let progress = Progress {
+        next: AtomicU64::new(first),
+        done: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        so_far: Mutex::default(),
+    };
+    let start = Instant::now();
+    let end = flags
+        .minutes
+        .map(|minutes| Duration::from_secs(60 * minutes));
+    let options = Options {
+        steps: flags.steps,
+        ..Options::default()
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !progress.stop.load(Ordering::Relaxed)
+                        && end.is_none_or(|end| start.elapsed() < end)
+                    {
+                        let seed = progress.next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= last {
+                            break;
+                        }
+                        one(&base, seed, &options, &progress, flags.keep_going);
+                    }
+                })
+            })
+            .collect();
+        while workers.iter().any(|worker| !worker.is_finished()) {
+            thread::sleep(Duration::from_millis(200));
+            show(&progress, start);
+        }
+    });
+    eprintln!();
+    let (summary, failures) = progress
+        .so_far
+        .into_inner()
+        .expect("no run panics holding it");
+    let done = progress.done.into_inner();
+    for failure in &failures {
+        tell(failure, &flags);
+    }
+    println!(
+        "{} of {done} seeds from {first} on hold, in {:.0} s: {summary}",
+        done - failures.len() as u64,
+        start.elapsed().as_secs_f64()
+    );
+    ExitCode::from(u8::from(!failures.is_empty()))
+}
+
+fn one(base: &Base, seed: u64, options: &Options, progress: &Progress, keep_going: bool) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(base, seed, options)));
+    let outcome = outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()));
+        Err(Box::new(Failure {
+            seed,
+            step: 0,
+            violation: Violation {
+                invariant: 29,
+                what: text.unwrap_or_default(),
+            },
+            log: vec![],
+        }))
+    });
+    progress.done.fetch_add(1, Ordering::Relaxed);
+    let mut so_far = progress.so_far.lock().expect("no run panics holding it");
+    match outcome {
+        Ok(summary) => so_far.0 = so_far.0.and(&summary),
+        Err(failure) => {
+            so_far.1.push(*failure);
+            progress.stop.store(!keep_going, Ordering::Relaxed);
+        }
+    }
+}
+
+fn show(progress: &Progress, start: Instant) {
+    let (done, seconds) = (
+        progress.done.load(Ordering::Relaxed),
+        start.elapsed().as_secs(),
+    );
+    let failed = progress.so_far.lock().map_or(0, |so_far| so_far.1.len());
+    eprint!("\r{done} seeds, {failed} failed, {seconds} s ");
+    let _ = std::io::stderr().flush();
+}
+
+/// What broke, where the log is, and how to see it again.
+fn tell(failure: &Failure, flags: &Flags) {
+    let Failure {
+        seed,
+        step,
+        violation,
+        log,
+    } = failure;
+    println!("seed {seed}, step {step}: {violation}");
+    let path = flags.out.join(format!("seed-{seed}.log"));
+    let written =
+        fs::create_dir_all(&flags.out).and_then(|()| fs::write(&path, log.join("\n") + "\n"));
+    match written {
+        Ok(()) => println!("  its log: {}", path.display()),
+        Err(error) => println!(
+            "  its log could not be written to {}: {error}",
+            path.display()
+        ),
+    }
+    println!(
+        "  again: cargo xtask simulate --seed {seed} --steps {}",
+        flags.steps
+    );
+}

@@ -1,0 +1,137 @@
+//! What holds after every step, whatever goes wrong.
+
+use std::collections::BTreeMap;
+
+use candid::Principal;
+use data_bucket::Bucket;
+use data_bucket_index::audit::Inventory;
+use openstorage_types::{
+    channel::{AuditArgs, AuditedUser},
+    limits::CHAT_PREMIUM_USER_BYTES,
+};
+
+use crate::{Violation, clients::Op, ensure, run::Run};
+
+/// What was seen before.
+#[derive(Default)]
+pub struct Pulse {
+    /// (bucket, user) → the newest incarnation.
+    incarnations: BTreeMap<(Principal, Principal), u64>,
+    /// User → its incarnation, and the bytes that buckets hold of its limit.
+    held: BTreeMap<Principal, (u64, u64)>,
+}
+
+impl Pulse {
+    /// The canister is as it was before.
+    pub fn forget(&mut self, canister: Principal) {
+        self.incarnations
+            .retain(|(bucket, _), _| *bucket != canister);
+        self.held.clear();
+    }
+}
+
+/// The users of a bucket, as it counts them.
+pub fn users_of(bucket: &Bucket) -> Vec<AuditedUser> {
+    let page = bucket.audit(&bucket.index(), &AuditArgs { after: None });
+    page.map(|page| page.users).unwrap_or_default()
+}
+
+impl Run<'_> {
+    pub fn check_pulse(&mut self) -> Result<(), Violation> {
+        let money = self.stage.network.money();
+        let known = money.burned + money.balances + money.in_flight;
+        ensure(money.minted == known, 19, || format!("{money:?}"))?;
+        if let Some(status) = self.stage.status() {
+            self.known
+                .extend(status.buckets.iter().map(|info| info.bucket));
+        }
+        let mut users = vec![];
+        for id in self.known.clone() {
+            let Some(bucket) = self.stage.bucket(id) else {
+                continue;
+            };
+            for user in users_of(&bucket) {
+                self.check_account(id, &user)?;
+                users.push(user);
+            }
+        }
+        let Some(index) = self.stage.index_image() else {
+            return Ok(());
+        };
+        self.check_limits(&index.inventory(), &users)
+    }
+
+    /// In a bucket, everything about a user agrees in every message.
+    fn check_account(&mut self, bucket: Principal, user: &AuditedUser) -> Result<(), Violation> {
+        let (kept, reserved) = (&user.kept, user.reserved);
+        let what = || format!("bucket {bucket}: {user:?}");
+        ensure(kept.counters.lease() >= reserved, 7, what)?;
+        ensure(kept.counters.used() == user.bytes_referenced, 6, what)?;
+        ensure(reserved == user.bytes_open, 8, what)?;
+        let key = (bucket, kept.user);
+        let before = self.pulse.incarnations.insert(key, kept.incarnation);
+        ensure(before.unwrap_or(0) <= kept.incarnation, 11, || {
+            format!("{}, and before its incarnation was {before:?}", what())
+        })
+    }
+
+    /// No grant leaves more than the limit stored or leased: not as the index sees it, and not as it is.
+    fn check_limits(&mut self, index: &Inventory, at: &[AuditedUser]) -> Result<(), Violation> {
+        let mut ceilings = BTreeMap::new();
+        for (user, row) in &index.users {
+            let of =
+                |it: &&AuditedUser| it.kept.user == *user && it.kept.incarnation == row.incarnation;
+            let counters = index
+                .counters
+                .iter()
+                .filter(|((of, _), (incarnation, _))| of == user && *incarnation == row.incarnation)
+                .map(|(_, (_, counters))| counters);
+            if row.deleted {
+                continue;
+            }
+            let (mut used, mut leased) = (0, 0);
+            for counters in counters {
+                used += counters.used();
+                leased += counters.lease();
+            }
+            let pool = &row.pool;
+            ensure((pool.used, pool.leased) == (used, leased), 5, || {
+                format!(
+                    "the index sums {user} up as {pool:?}, and the buckets' counters are {used} used and {leased} leased"
+                )
+            })?;
+            let here: u64 = at.iter().filter(of).map(|it| it.kept.counters.held()).sum();
+            let ceiling = self.ceiling(user, pool.byte_limit);
+            let (before, held) = (self.pulse.held.get(user).copied(), here);
+            let was = match before {
+                Some((incarnation, was)) if incarnation == row.incarnation => was,
+                _ => 0,
+            };
+            ensure(self.is_loose || held <= ceiling.max(was), 7, || {
+                format!(
+                    "buckets hold {held} bytes of {user}, {was} before, and no limit was above {ceiling}"
+                )
+            })?;
+            self.pulse.held.insert(*user, (row.incarnation, held));
+            ceilings.insert(*user, pool.byte_limit);
+        }
+        self.ceilings = ceilings;
+        for pending in &self.pending {
+            if let Op::Limit { user, byte_limit } = pending.op {
+                let ceiling = self.ceilings.entry(user).or_default();
+                *ceiling = byte_limit.max(*ceiling);
+            }
+        }
+        Ok(())
+    }
+
+    /// The highest limit that may have been in force since the last time.
+    fn ceiling(&self, user: &Principal, now: u64) -> u64 {
+        let before = self.ceilings.get(user).copied().unwrap_or(0);
+        let by_chat = match self.chat_limits.contains(user) {
+            true => CHAT_PREMIUM_USER_BYTES,
+            false => 0,
+        };
+        now.max(before).max(by_chat)
+    }
+}

@@ -1,0 +1,301 @@
+//! The faults stop, and everything comes to rest: what holds then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use candid::Principal;
+use data_bucket::Inventory;
+use openstorage_localnet::network::Plan;
+use openstorage_types::{
+    BlobId,
+    bucket::{BucketStatus, UploadArgs},
+    channel::{AuditedUser, Counters},
+    chat::{ChatError, RegisterOk},
+    index::{BucketInfo, BucketState, IndexStatus},
+};
+
+use crate::{
+    Violation,
+    clients::Op,
+    ensure,
+    model::Ref,
+    procedures::Stage,
+    pulse::users_of,
+    run::Run,
+    stage::{USERS, operator, user},
+};
+
+/// Seconds, each a round, then minutes: longer than any wait, back-off or lost call lasts.
+const SECONDS: usize = 90;
+const MINUTES: usize = 150;
+/// Between two looks of an operator at what has stopped.
+const LOOK_EVERY: usize = 20;
+const MINUTE_MS: u64 = 60_000;
+
+/// Everything that the buckets hold.
+pub type Held = BTreeMap<Principal, (Inventory, Vec<AuditedUser>)>;
+
+impl Run<'_> {
+    /// Waits until everything has come to rest, and looks at all of it.
+    pub fn rest(&mut self) -> Result<(), Violation> {
+        self.note("the faults stop");
+        self.set_faults(Plan::default());
+        let mut why = Violation::new(12, "nothing was looked at");
+        for turn in 0..SECONDS + MINUTES {
+            if turn % LOOK_EVERY == 0 {
+                self.refill();
+                self.look_after();
+                self.nudge();
+            }
+            let ms = if turn < SECONDS { 1_000 } else { MINUTE_MS };
+            self.stage.pass(ms);
+            self.stage.network.tick();
+            self.collect();
+            match self.at_rest() {
+                Ok(held) => return self.rested(&held),
+                Err(violation) => why = violation,
+            }
+            self.check_pulse()?;
+        }
+        Err(why)
+    }
+
+    fn rested(&mut self, held: &Held) -> Result<(), Violation> {
+        self.note("everything is at rest");
+        self.check_pulse()?;
+        let there = self.references(held);
+        self.model.settle(&there)?;
+        self.summary.references = there.len();
+        self.is_loose = false;
+        self.chat_limits.clear();
+        self.check_fleet()?;
+        self.check_reads()?;
+        self.probe(held)
+    }
+
+    /// Waits, without faults, until everybody has heard everything.
+    pub fn told(&mut self) -> Result<(), Violation> {
+        let mut why = Violation::new(12, "nothing was looked at");
+        for _ in 0..SECONDS {
+            self.stage.pass(1_000);
+            match self.at_rest() {
+                Ok(_) => return Ok(()),
+                Err(violation) => why = violation,
+            }
+        }
+        Err(why)
+    }
+
+    /// The last rest: whatever was begun has lapsed, and every lease is back.
+    pub fn end(&mut self) -> Result<(), Violation> {
+        self.uploads.clear();
+        for hours in [25, 3] {
+            self.refill();
+            self.stage.pass(hours * 60 * MINUTE_MS);
+            self.rest()?;
+        }
+        for (id, (inventory, _)) in self.at_rest()? {
+            ensure(inventory.uploads.is_empty(), 8, || {
+                format!("after a day bucket {id} still has {:?}", inventory.uploads)
+            })?;
+        }
+        let index = self.stage.index_image();
+        let users = index.map(|index| index.inventory().users);
+        for (user, row) in users.unwrap_or_default() {
+            ensure(row.pool.leased == 0, 8, || {
+                format!("after hours {user} still has {:?}", row.pool)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The next message of anybody: a canister that could not run its timer goes on with it.
+    fn nudge(&mut self) {
+        let (nobody, someone) = (user(USERS), user(0));
+        for bucket in self.known.clone() {
+            let blob_id = BlobId([0; 32]);
+            self.send(
+                bucket,
+                someone,
+                "abort_upload",
+                (UploadArgs { blob_id },),
+                |_| Op::Other,
+            );
+        }
+        self.order("delete_user", (nobody,));
+        self.send(self.stage.chat, someone, "register", (), |_| Op::Other);
+    }
+
+    /// What an operator does who sees that something stands still.
+    fn look_after(&mut self) {
+        let Some(status) = self.stage.status() else {
+            let index = self.stage.index;
+            return self.begin_procedure(index, Stage::Stop);
+        };
+        if status.roll.stopped.is_some() {
+            self.order("upgrade_buckets", ());
+        }
+        let named: BTreeSet<_> = status.buckets.iter().map(|info| info.bucket).collect();
+        for bucket in self.known.clone() {
+            if !named.contains(&bucket) {
+                // An index that was restored has forgotten it.
+                self.order("add_bucket", (bucket,));
+            }
+        }
+        let is_upgrading = |info: &&BucketInfo| info.state == BucketState::Upgrading;
+        if status.buckets.iter().any(|info| is_upgrading(&info)) {
+            return;
+        }
+        let chat = self.stage.chat;
+        for canister in self.known.clone().into_iter().chain([chat]) {
+            if self.is_stopped(canister) {
+                self.begin_procedure(canister, Stage::Stop);
+            }
+        }
+    }
+
+    fn is_stopped(&mut self, canister: Principal) -> bool {
+        let network = &mut self.stage.network;
+        let answer = network.query(operator(), canister, "http_request", vec![]);
+        answer.is_err_and(|reject| matches!(reject.error_code_text().as_str(), "IC0508" | "IC0509"))
+    }
+
+    /// Everything, if nothing is under way and everybody agrees.
+    fn at_rest(&mut self) -> Result<Held, Violation> {
+        ensure(self.pending.is_empty(), 12, || {
+            format!("{} is not answered", self.pending[0].what)
+        })?;
+        ensure(self.procedures.is_empty(), 12, || {
+            format!("{} is not started", self.procedures[0].canister)
+        })?;
+        let Some(status) = self.stage.status() else {
+            return Err(Violation::new(12, "the index does not answer"));
+        };
+        self.all_told(&status)?;
+        let mut held = Held::new();
+        for info in &status.buckets {
+            let id = info.bucket;
+            let Some(bucket) = self.stage.bucket(id) else {
+                return Err(Violation::new(23, format!("bucket {id} has no code")));
+            };
+            let is_deleting = bucket.is_deleting() || bucket.is_deleting_users();
+            ensure(!is_deleting, 12, || format!("bucket {id} still deletes"))?;
+            let inventory = bucket.inventory();
+            let inventory =
+                inventory.map_err(|error| Violation::new(4, format!("bucket {id}: {error}")))?;
+            held.insert(id, (inventory, users_of(&bucket)));
+        }
+        self.agree(&held)?;
+        Ok(held)
+    }
+
+    fn all_told(&mut self, status: &IndexStatus) -> Result<(), Violation> {
+        for id in &self.known {
+            ensure(
+                status.buckets.iter().any(|info| info.bucket == *id),
+                23,
+                || format!("the index does not know bucket {id}"),
+            )?;
+        }
+        for info in &status.buckets {
+            let what = || format!("{info:?}");
+            ensure(info.events_behind == 0, 12, what)?;
+            let is_ready = !matches!(info.state, BucketState::Creating | BucketState::Upgrading);
+            ensure(is_ready, 23, what)?;
+            let answer = self.stage.ask(info.bucket, operator(), "status", ());
+            let bucket: BucketStatus = answer.map_err(|reject| {
+                Violation::new(12, format!("{}: {}", info.bucket, reject.message))
+            })?;
+            ensure(
+                bucket.events_unsent == 0 && bucket.key.is_some(),
+                12,
+                || format!("bucket {}: {bucket:?}", info.bucket),
+            )?;
+        }
+        for n in 0..USERS {
+            let me = self.stage.ask(self.stage.chat, user(n), "me", ());
+            let me: Result<RegisterOk, ChatError> =
+                me.map_err(|reject| Violation::new(12, format!("the chat: {}", reject.message)))?;
+            ensure(me.as_ref().is_ok_and(|me| me.confirmed), 12, || {
+                format!("the chat says of {}: {me:?}", user(n))
+            })?;
+        }
+        let roll = &status.roll;
+        let is_done = roll.stopped.is_none() && roll.running == 0 && roll.waiting == 0;
+        ensure(is_done, 12, || format!("{roll:?}"))
+    }
+
+    /// The index's blobs, homes, sizes and counters are what the buckets hold.
+    fn agree(&self, held: &Held) -> Result<(), Violation> {
+        let Some(index) = self.stage.index_image() else {
+            return Err(Violation::new(12, "the index has no code"));
+        };
+        let index = index.inventory();
+        let homes: BTreeMap<(BlobId, Principal), u64> = held
+            .iter()
+            .flat_map(|(id, (inventory, _))| {
+                let blobs = inventory.blobs.iter();
+                blobs.map(|(blob, size)| ((*blob, *id), *size))
+            })
+            .collect();
+        ensure(homes == index.homes, 5, || {
+            let only = |a: &BTreeMap<_, _>, b: &BTreeMap<(BlobId, Principal), u64>| {
+                a.keys()
+                    .filter(|it| !b.contains_key(it))
+                    .copied()
+                    .collect::<Vec<(BlobId, Principal)>>()
+            };
+            format!(
+                "only buckets have {:?}, only the index {:?}",
+                only(&homes, &index.homes),
+                only(&index.homes, &homes)
+            )
+        })?;
+        let distinct: BTreeSet<_> = homes.keys().map(|(blob, _)| blob).collect();
+        let totals = (distinct.len() as u64, homes.values().sum());
+        ensure(totals == index.totals, 5, || {
+            format!("the index says {:?}, the buckets {totals:?}", index.totals)
+        })?;
+        let mut counters = BTreeMap::new();
+        for (id, (_, users)) in held {
+            for user in users {
+                let kept = &user.kept;
+                counters.insert((kept.user, *id), (kept.incarnation, kept.counters));
+            }
+        }
+        for (key, (incarnation, at_index)) in &index.counters {
+            let at_bucket = counters.get(key).filter(|(it, _)| it == incarnation);
+            let at_bucket = at_bucket.map_or(Counters::default(), |(_, counters)| *counters);
+            let is_forgotten = at_index.held() == 0 && at_bucket == Counters::default();
+            ensure(at_bucket == *at_index || is_forgotten, 6, || {
+                format!(
+                    "{key:?}, incarnation {incarnation}: the index has {at_index:?}, the bucket {at_bucket:?}"
+                )
+            })?;
+        }
+        for (key, (incarnation, at_bucket)) in &counters {
+            let row = index.users.get(&key.0);
+            let is_right = row.is_some_and(|row| !row.deleted && row.incarnation == *incarnation);
+            ensure(is_right, 6, || {
+                format!(
+                    "{key:?} has incarnation {incarnation} in the bucket, and in the index {row:?}"
+                )
+            })?;
+            let is_known = index.counters.contains_key(key);
+            ensure(is_known || *at_bucket == Counters::default(), 6, || {
+                format!("{key:?}: the bucket has {at_bucket:?}, the index nothing")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn references(&self, held: &Held) -> BTreeSet<Ref> {
+        let mut there = BTreeSet::new();
+        for (id, (inventory, _)) in held {
+            for (blob, owner, accessor) in &inventory.references {
+                let place = self.blobs.iter().position(|it| it.id == *blob);
+                there.insert((*id, place.unwrap_or(usize::MAX), *owner, *accessor));
+            }
+        }
+        there
+    }
+}

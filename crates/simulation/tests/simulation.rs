@@ -1,0 +1,105 @@
+//! A fixed set of seeds; three hundred with `--full`.
+
+use std::{path::PathBuf, thread};
+
+use openstorage_simulation::{Base, Options, Summary, run};
+
+/// Seeds of every test run.
+const SEEDS: u64 = 12;
+/// Of a full one.
+const SEEDS_FULL: u64 = 300;
+
+fn wasm_dir() -> PathBuf {
+    std::env::var_os("OPENSTORAGE_WASM_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/canisters"),
+        PathBuf::from,
+    )
+}
+
+fn in_full() -> bool {
+    std::env::var_os("OPENSTORAGE_FULL").is_some_and(|value| value == "1")
+}
+
+fn base(mutant: Option<u32>) -> Base {
+    let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("simulation");
+    std::fs::create_dir_all(&cache).expect("the build's folder can be written to");
+    Base::deploy(&wasm_dir(), Some(cache), mutant)
+        .expect("`cargo xtask build` has built the canisters")
+}
+
+/// Every seed of the range, on two threads.
+fn all(base: &Base, seeds: std::ops::Range<u64>) -> Summary {
+    let options = Options::default();
+    let half =
+        |odd: u64| {
+            let options = options.clone();
+            let seeds = seeds.clone().filter(move |seed| seed % 2 == odd);
+            move || {
+                seeds.fold(Summary::default(), |sum, seed| match run(base, seed, &options) {
+                Ok(summary) => sum.and(&summary),
+                Err(failure) => panic!(
+                    "seed {seed}, step {}: {}\nagain: cargo xtask simulate --seed {seed}\n{}",
+                    failure.step,
+                    failure.violation,
+                    failure.log[failure.log.len().saturating_sub(60)..].join("\n")
+                ),
+            })
+            }
+        };
+    thread::scope(|scope| {
+        let (even, odd) = (scope.spawn(half(0)), scope.spawn(half(1)));
+        let join = |half: thread::ScopedJoinHandle<'_, Summary>| {
+            half.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        join(even).and(&join(odd))
+    })
+}
+
+#[test]
+fn the_fixed_seeds_hold_and_a_seed_is_the_same_run_each_time() {
+    let base = base(None);
+    let last = if in_full() { SEEDS_FULL } else { SEEDS };
+    let summary = all(&base, 1..last + 1);
+    println!("{summary}");
+    // They do something.
+    let seeds = last as usize;
+    assert!(
+        summary.calls > 100 * seeds && summary.stored > 5 * seeds,
+        "{summary}"
+    );
+    assert!(
+        summary.faults > 20 * seeds && summary.reads > seeds,
+        "{summary}"
+    );
+    assert!(summary.upgrades > seeds / 2, "{summary}");
+
+    let options = Options::default();
+    let again = [0, 1].map(|_| run(&base, 1, &options).map(|summary| summary.digest));
+    assert!(again[0].is_ok());
+    assert_eq!(again[0].as_ref().ok(), again[1].as_ref().ok());
+}
+
+/// The bugs of `canisters/bucket/src/mutants.rs`, and the invariants one of which finds each.
+const MUTANTS: [(u32, &[u8]); 5] = [(1, &[6]), (2, &[7]), (3, &[4]), (4, &[13]), (5, &[6, 22])];
+/// Each is found in one of the first so many seeds.
+const MUTANT_SEEDS: u64 = 20;
+
+/// In a full run only: the canisters with these bugs are another build.
+#[test]
+fn every_bug_that_is_planted_on_purpose_is_found() {
+    if !in_full() {
+        return;
+    }
+    for (mutant, invariants) in MUTANTS {
+        let base = base(Some(mutant));
+        let options = Options::default();
+        let found = (1..=MUTANT_SEEDS).find_map(|seed| run(&base, seed, &options).err());
+        let violation = found.expect("some seed finds it").violation;
+        assert!(
+            invariants.contains(&violation.invariant),
+            "mutant {mutant}: {violation}"
+        );
+        println!("mutant {mutant}: {violation}");
+    }
+}

@@ -1,0 +1,62 @@
+/** The browser's own modal dialog: it holds the focus, closes with Escape, and gives the focus back. */
+
+import { signal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+
+import { words } from "./words.js";
+
+interface DialogProps {
+  class: string;
+  label: string;
+  onClose: () => void;
+  children: ComponentChildren;
+}
+
+export function Dialog({ class: name, label, onClose, children }: DialogProps) {
+  const element = useRef<HTMLDialogElement>(null);
+  useEffect(() => element.current?.showModal(), []);
+  // A click beside its content hits the dialog itself.
+  const click = (event: MouseEvent) => event.target === element.current && element.current?.close();
+  return (
+    <dialog ref={element} class={name} aria-label={label} onClose={onClose} onClick={click}>
+      {children}
+    </dialog>
+  );
+}
+
+interface Question {
+  readonly text: string;
+  /** What the button says that does it. */
+  readonly verb: string;
+  readonly act: () => void;
+}
+
+const question = signal<Question | undefined>(undefined);
+
+/** Asks before something is done that cannot be undone. */
+export function ask(text: string, verb: string, act: () => void): void {
+  question.value = { text, verb, act };
+}
+
+export function Asking() {
+  const now = question.value;
+  if (!now) return null;
+  const close = () => (question.value = undefined);
+  const act = (event: SubmitEvent) => {
+    event.preventDefault();
+    (event.currentTarget as HTMLElement).closest("dialog")?.close();
+    now.act();
+  };
+  return (
+    <Dialog class="ask" label={now.verb} onClose={close}>
+      <form onSubmit={act}>
+        <p>{now.text}</p>
+        <div class="buttons">
+          <button class="main danger" autofocus>{now.verb}</button>
+          <button type="button" onClick={(event) => event.currentTarget.closest("dialog")?.close()}>{words.cancel}</button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
