@@ -30,7 +30,7 @@ export interface Cost {
  */
 export function costOf(size: number, stored: boolean): Cost {
   const count = chunkCount(size);
-  const chunks = stored ? Math.min(count, POSSESSION_CHUNKS_MAX + 1) : count;
+  const chunks = stored ? Math.min(count, POSSESSION_CHUNKS_MAX) : count;
   const bytesToSend = Math.min(size, chunks * CHUNK_BYTES);
   const pushByte = stored || count === 1 ? PUSH_BYTE : PUSH_BYTE_OF_PARTS;
   const cyclesNow = chunks * (INGRESS_MESSAGE + UPDATE) + bytesToSend * (INGRESS_BYTE + pushByte);

@@ -124,7 +124,12 @@ class Push {
    */
   async #firstPlan(): Promise<readonly number[]> {
     const { isStored, mayResume, source } = this.job;
-    const status = mayResume ? await this.#status() : undefined;
+    let status = mayResume ? await this.#status() : undefined;
+    if (!status && isStored && this.#count > POSSESSION_CHUNKS_MAX) {
+      // To whom it does not know the bucket says nothing; a call is cheaper than a chunk in vain.
+      await this.job.register();
+      status = await this.#status();
+    }
     const state = status && caseOf(status.state);
     if (status && state === "Open") {
       const wanted = this.#indexes(status);
@@ -132,10 +137,8 @@ class Push {
       this.#tell("uploading", source.size - missingBytes);
       return wanted.length > 0 ? wanted : [0];
     }
-    // The last chunk may be short: the cheapest way to name the accessors, and to ask what is wanted.
-    const last = this.#count - 1;
-    if (state === "Stored" || state === "Verifying") return [last];
-    return isStored && this.#count > POSSESSION_CHUNKS_MAX ? [last] : this.#all();
+    // The last chunk may be short: the cheapest way to name the accessors.
+    return state === "Stored" || state === "Verifying" ? [this.#count - 1] : this.#all();
   }
 
   #all(): readonly number[] {

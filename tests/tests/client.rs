@@ -184,9 +184,7 @@ fn a_second_uploader_shows_at_most_four_chunks() {
         .block_on(client.upload(data.clone(), &upload, &|_| {}))
         .unwrap();
     assert_eq!(second, first);
-    // The one that asks (once more when the bucket has to learn of the caller), then the four.
-    let pushes = pushes.load(Ordering::Relaxed);
-    assert!(pushes <= 6, "{pushes} pushes for a blob of 15 chunks");
+    assert_eq!(pushes.load(Ordering::Relaxed), 4, "of 15 chunks");
     let blob = live.posted(bob, other.chat_id, &second);
     assert!(live.download(bob, &blob).unwrap() == data);
 }

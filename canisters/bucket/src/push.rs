@@ -4,7 +4,7 @@ use candid::Principal;
 use openstorage_blobstore::{Full, Progress, WriteError};
 use openstorage_sha256::sha256;
 use openstorage_types::{
-    BlobId, accessors_are_valid,
+    BlobId, ChunkRange, accessors_are_valid,
     bucket::{
         self, GoneReason, PushChunkError, PushChunkOk, UploadError, UploadState, UploadStatus,
     },
@@ -323,7 +323,7 @@ impl Bucket {
         }
         self.adopt_own_chunks(&mut session, &needed, stored);
         let shown = self.show(caller, args, &mut session, &needed, stored, now);
-        let left = left(&needed, &session);
+        let left = left(&needed, &session.shown);
         if left.is_empty() {
             self.uploads.remove(&caller, &blob);
             self.release(&caller, session.size);
@@ -355,7 +355,7 @@ impl Bucket {
         }
         if !needed.contains(&index) {
             return Err(PushChunkError::ChunkNeeded {
-                indexes: left(needed, session),
+                indexes: left(needed, &session.shown),
             });
         }
         let attempts_left = self.uploads.attempts_left(&caller, &args.blob_id, now.ms);
@@ -409,7 +409,7 @@ impl Bucket {
             .collect()
     }
 
-    /// Where the caller's upload stands.
+    /// Where the caller's upload stands. Of a blob that others have stored: which chunks the caller has to show.
     pub fn upload_status(
         &self,
         caller: &Principal,
@@ -418,17 +418,7 @@ impl Bucket {
         if let Some(session) = self.uploads.get(caller, blob) {
             let missing = match session.slot {
                 Some(slot) => self.store.missing(slot),
-                None => {
-                    let needed = self.challenge(blob, caller, session.size);
-                    let single = |start| openstorage_types::ChunkRange {
-                        start,
-                        end: start + 1,
-                    };
-                    left(&needed.unwrap_or_default(), &session)
-                        .into_iter()
-                        .map(single)
-                        .collect()
-                }
+                None => self.to_show(caller, blob, session.size, &session.shown),
             };
             let state = match session.verifying {
                 true => UploadState::Verifying,
@@ -445,16 +435,40 @@ impl Bucket {
             size,
             missing: vec![],
         };
-        if let Some(stored) = self.stored(blob)
-            && self.references.owner_has(blob, caller)
-        {
-            return Ok(ended(UploadState::Stored, stored.size));
+        if let Some(Stored { size, .. }) = self.stored(blob) {
+            if self.references.owner_has(blob, caller) {
+                return Ok(ended(UploadState::Stored, size));
+            }
+            // Registered users learn of a hash whether it is stored; a push would tell the same.
+            if self.accounts.admit(caller).is_ok() {
+                return Ok(UploadStatus {
+                    state: UploadState::Open,
+                    size,
+                    missing: self.to_show(caller, blob, size, &[]),
+                });
+            }
         }
         let gone = self
             .uploads
             .gone(caller, blob)
             .ok_or(UploadError::NotFound)?;
         Ok(ended(UploadState::Gone(gone.reason), gone.size))
+    }
+
+    /// The chunks of a stored blob that the caller has still to show.
+    fn to_show(
+        &self,
+        caller: &Principal,
+        blob: &BlobId,
+        size: u64,
+        shown: &[u32],
+    ) -> Vec<ChunkRange> {
+        let needed = self.challenge(blob, caller, size).unwrap_or_default();
+        let single = |start| ChunkRange {
+            start,
+            end: start + 1,
+        };
+        left(&needed, shown).into_iter().map(single).collect()
     }
 
     /// Drops the caller's upload; bytes and allowance are given back at once.
@@ -541,11 +555,9 @@ const STORED: PushChunkOk = PushChunkOk {
 };
 
 /// Chunks that are needed and not shown yet.
-fn left(needed: &[u32], session: &Session) -> Vec<u32> {
+fn left(needed: &[u32], shown: &[u32]) -> Vec<u32> {
     let needed = needed.iter().copied();
-    needed
-        .filter(|index| !session.shown.contains(index))
-        .collect()
+    needed.filter(|index| !shown.contains(index)).collect()
 }
 
 fn named(args: &Chunk) -> impl Iterator<Item = Named> {

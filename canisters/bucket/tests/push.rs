@@ -338,6 +338,30 @@ fn needed(world: &mut World, user: Principal, data: &[u8], count: u64) -> Vec<u3
 }
 
 #[test]
+fn a_question_tells_which_chunks_of_a_stored_blob_are_to_be_shown() {
+    let mut world = World::new();
+    let data = bytes(40_000_000, 3);
+    world.upload(alice(), &data);
+    let before = world.figures();
+    let status = world.state(bob(), &data);
+    assert_eq!((status.state, status.size), (UploadState::Open, 40_000_000));
+    assert_eq!(world.figures(), before, "a question keeps nothing");
+    let indexes: Vec<u64> = status.missing.iter().map(|one| one.start.into()).collect();
+    assert_eq!(indexes.len(), 4);
+    for (i, index) in indexes.iter().enumerate() {
+        let pushed = world.push(bob(), &chunk(&data, *index)).unwrap();
+        assert_eq!(pushed.missing_count as usize, 3 - i);
+        if i == 0 {
+            assert_eq!(world.state(bob(), &data).missing, status.missing[1..]);
+        }
+    }
+    assert_eq!(world.state(bob(), &data).state, UploadState::Stored);
+    // Whom the bucket does not know it tells nothing.
+    let stranger = world.bucket.upload_status(&principal(99), &blob_id(&data));
+    assert_eq!(stranger, Err(UploadError::NotFound));
+}
+
+#[test]
 fn a_stored_blob_is_given_to_whoever_shows_four_chunks_of_it() {
     let mut world = World::new();
     let data = bytes(40_000_000, 3);

@@ -253,9 +253,13 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
     /// The chunks to send at first: what an interrupted upload left, what the bucket wants to see of a blob that it
     /// has, or all. Never none: the first push also names the accessors.
     async fn first_plan(&self) -> Result<Vec<u32>, Error> {
-        // The last chunk may be short: the cheapest way to name the accessors, and to ask what is wanted.
-        let last = vec![self.count().saturating_sub(1)];
-        let wanted = match self.status().await? {
+        let mut status = self.status().await?;
+        if status.is_none() && self.is_stored && u64::from(self.count()) > POSSESSION_CHUNKS_MAX {
+            // To whom it does not know the bucket says nothing; a call is cheaper than a chunk in vain.
+            self.register().await?;
+            status = self.status().await?;
+        }
+        let wanted = match status {
             Some(UploadStatus {
                 state: UploadState::Open,
                 missing,
@@ -264,8 +268,8 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
             Some(UploadStatus {
                 state: UploadState::Stored | UploadState::Verifying,
                 ..
-            }) => last,
-            _ if self.is_stored && u64::from(self.count()) > POSSESSION_CHUNKS_MAX => last,
+                // The last chunk may be short: the cheapest way to name the accessors.
+            }) => vec![self.count().saturating_sub(1)],
             _ => self.all(),
         };
         let missing_bytes: u64 = wanted.iter().map(|index| self.len(*index)).sum();

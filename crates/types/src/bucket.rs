@@ -176,7 +176,7 @@ pub struct UploadArgs {
 pub struct UploadStatus {
     pub state: UploadState,
     pub size: u64,
-    /// Chunks that are not in yet.
+    /// Chunks that are not in yet; of a blob that others have stored, those that the caller has to show.
     pub missing: Vec<ChunkRange>,
 }
 

@@ -723,7 +723,7 @@ export type UploadState = { 'Gone' : GoneReason } |
   };
 export interface UploadStatus {
   /**
-   * Chunks that are not in yet.
+   * Chunks that are not in yet; of a blob that others have stored, those that the caller has to show.
    */
   'missing' : Array<ChunkRange>,
   'size' : bigint,
