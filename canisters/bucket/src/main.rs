@@ -451,6 +451,7 @@ fn main() {}
 
 /// As Candid sees the methods that read their argument themselves.
 #[cfg(test)]
+#[allow(dead_code, reason = "only the signatures are read")]
 mod interface {
     use super::*;
 

@@ -45,6 +45,9 @@ const NEW: Row = Row {
     last_add: 0,
 };
 
+/// In a [`Mark`]: calls of the other sort were under way when it was sent.
+const CONTESTED: u64 = u64::MAX;
+
 /// A call that adds or removes references, while it is under way.
 #[derive(Debug, Clone)]
 pub struct Mark {
@@ -110,7 +113,8 @@ impl Model {
             if row.fact != Fact::Present {
                 row.fact = Fact::Unknown;
             }
-            marked.push((*it, row.removes));
+            let is_contested = row.removing > 0;
+            marked.push((*it, if is_contested { CONTESTED } else { row.removes }));
         }
         self.mark(marked, first.0)
     }
@@ -137,13 +141,14 @@ impl Model {
     /// A call was sent that removes this reference.
     pub fn remove_sent(&mut self, it: Ref) -> Mark {
         self.moment();
+        let is_contested = self.siblings(it).any(|(_, row)| row.adding > 0);
         let row = self.rows.entry(it).or_insert(NEW);
         row.removes += 1;
         row.removing += 1;
         if row.fact == Fact::Present {
             row.fact = Fact::Unknown;
         }
-        let adds = row.adds;
+        let adds = if is_contested { CONTESTED } else { row.adds };
         self.mark(vec![(it, adds)], it.0)
     }
 
