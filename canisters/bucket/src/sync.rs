@@ -69,6 +69,8 @@ impl Bucket {
             self.accounts.doubt();
             let mut cursors = self.cursors.get().0.clone();
             cursors.sent.doubt();
+            // Leases, limits and deletions may be forgotten: the index tells its whole state again.
+            cursors.received = Stamp::default();
             self.cursors.set(Row(cursors));
             self.report_due = true;
         }
