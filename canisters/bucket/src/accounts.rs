@@ -370,6 +370,10 @@ impl Accounts {
     fn change(&mut self, user: &Principal, work: impl FnOnce(&mut Account)) {
         let mut account = self.rows.get(user).unwrap_or_default();
         work(&mut account);
+        if account.life == Life::Living {
+            // What was reserved when its lease was looked at last may have become free.
+            self.note_idle(*user, &mut account);
+        }
         self.rows.insert(*user, account);
     }
 

@@ -103,6 +103,13 @@ fn an_idle_lease_goes_back() {
         .map(|row| row.counters.lease())
         .sum();
     assert_eq!(leases, data.len() as u64);
+    // What the open upload held is looked at once more when it ends.
+    let (user, blob, now) = (alice(), blob_id(&data), world.now);
+    let aborted = world.bucket.abort_upload(&user, &blob, now);
+    assert_eq!(aborted, Ok(()));
+    world.bucket.give_back_idle(now);
+    let question = world.shortage(alice(), &chunk(b"small", 0));
+    assert_eq!(question.counters.lease(), 0);
 }
 
 #[test]
