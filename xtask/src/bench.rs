@@ -31,7 +31,7 @@ pub const ALL: [Layer; 3] = [
     },
     Layer {
         name: "storage",
-        about: "instructions and bytes of the deployed canisters, up to a million blobs; writes docs/figures",
+        about: "instructions and bytes of the deployed canisters, up to 100,000 blobs; writes docs/figures",
         command: storage,
     },
     Layer {

@@ -83,6 +83,7 @@ impl Bench {
     /// was restored, and is told everything anew: a thousand rows in some rounds.
     fn quiet(&mut self) {
         const ROUNDS: u64 = 100_000;
+        const CALM_ROUNDS: u64 = 100;
         let setup = &self.setup;
         let is_quiet = |setup: &Setup| {
             let buckets = index::status(setup).buckets;
@@ -90,9 +91,12 @@ impl Bench {
             heard && bucket::status(setup, setup.bucket).events_unsent == 0
         };
         self.meter.of(|| {
+            // Quiet for a while: between two pages there may be a moment in which nothing waits.
+            let mut calm = 0;
             let quiet = (0..ROUNDS).any(|_| {
                 setup.pic.tick();
-                is_quiet(setup)
+                calm = if is_quiet(setup) { calm + 1 } else { 0 };
+                calm == CALM_ROUNDS
             });
             assert!(quiet, "both have told each other everything");
             for _ in 0..10 {
