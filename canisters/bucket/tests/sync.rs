@@ -68,6 +68,24 @@ fn a_batch_that_comes_twice_or_overlaps_counts_once() {
 }
 
 #[test]
+fn a_restored_bucket_says_that_it_has_heard_nothing_and_is_told_everything_anew() {
+    let mut world = World::empty(None);
+    let hear = |world: &mut World, from, ns: &[u8]| {
+        let events = ns.iter().map(|n| user_event(*n)).collect();
+        world.hear(&batch(from, events)).unwrap().stamp
+    };
+    assert_eq!(hear(&mut world, Stamp::default(), &[1, 2]), stamp(2));
+    // A gap in its own versions: a snapshot was restored, and leases of after it are forgotten.
+    assert!(!world.bucket.observe(10));
+    assert!(world.bucket.observe(50));
+    let told = world.bucket.next_batch(50).expect("it reports");
+    assert_eq!(told.args.heard, Stamp::default());
+    // What comes next is no part of what it has heard; the state is.
+    assert_eq!(hear(&mut world, stamp(2), &[3]), Stamp::default());
+    assert_eq!(hear(&mut world, Stamp::default(), &[1, 2]), stamp(2));
+}
+
+#[test]
 fn only_the_index_is_heard_and_not_more_than_a_batch() {
     let mut world = World::empty(None);
     let args = batch(Stamp::default(), vec![user_event(1)]);

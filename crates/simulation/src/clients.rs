@@ -391,13 +391,7 @@ impl Run<'_> {
 
     /// An owner shows what it has in the room that it is for.
     fn post(&mut self) {
-        let refs: Vec<_> = self
-            .model
-            .refs()
-            .filter(|(_, fact)| *fact == Fact::Present)
-            .map(|(it, _)| *it)
-            .collect();
-        let Some((bucket, blob, owner, accessor)) = self.dice.pick(&refs) else {
+        let Some((bucket, blob, owner, accessor)) = self.some_present() else {
             return;
         };
         let mut rooms = self.rooms.iter();

@@ -233,7 +233,8 @@ impl Run<'_> {
         self.refused::<(), DeleteChatError>(index, someone, "delete_chat", (args,))
     }
 
-    fn some_present(&mut self) -> Option<Ref> {
+    /// One of the references that are certain to be there.
+    pub(crate) fn some_present(&mut self) -> Option<Ref> {
         let refs: Vec<_> = self
             .model
             .refs()

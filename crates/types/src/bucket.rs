@@ -23,9 +23,10 @@ pub struct InitArgs {
     pub mutant: Option<u32>,
 }
 
+/// A chunk that holds its own bytes: what clients send.
 pub type PushChunkArgs = PushChunk<ByteBuf>;
 
-/// `B` holds the bytes: whoever reads a chunk where it arrived takes `&serde_bytes::Bytes`.
+/// A chunk on its way to a bucket. `B` holds the bytes: whoever reads a chunk where it arrived takes `&serde_bytes::Bytes`.
 #[derive(CandidType, Serialize, Deserialize, Clone, PartialEq, Eq)]
 pub struct PushChunk<B> {
     pub blob_id: BlobId,

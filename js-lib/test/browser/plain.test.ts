@@ -13,6 +13,7 @@ import { Network } from "../network.js";
 import { Proxy } from "../proxy.js";
 import { sha256 } from "../support.js";
 import { build, launch, PageServer } from "./page.js";
+import { bitmap } from "./scene.js";
 
 const MB = 1_000_000;
 const CHUNK = 2 * MB;
@@ -33,23 +34,8 @@ after(async () => {
   await rm(dir, { recursive: true });
 });
 
-/** A bitmap of `side` × `side` pixels in random colours: three bytes each, which no other picture has. */
-function bitmap(side: number): Buffer {
-  const row = Math.ceil((side * 3) / 4) * 4;
-  const bytes = randomFillSync(Buffer.alloc(54 + row * side), 54);
-  bytes.write("BM");
-  bytes.writeUInt32LE(bytes.byteLength, 2);
-  bytes.writeUInt32LE(54, 10); // where the pixels begin
-  bytes.writeUInt32LE(40, 14); // bytes of the header that begins here
-  bytes.writeInt32LE(side, 18);
-  bytes.writeInt32LE(side, 22);
-  bytes.writeUInt16LE(1, 26);
-  bytes.writeUInt16LE(24, 28); // bits a pixel
-  return bytes;
-}
-
 async function picture(name: string, side: number): Promise<{ path: string; size: number; hash: string }> {
-  const bytes = bitmap(side);
+  const bytes = bitmap(side, side);
   const path = join(dir, name);
   await writeFile(path, bytes);
   return { path, size: bytes.byteLength, hash: sha256(bytes) };

@@ -191,8 +191,10 @@ impl Bench {
         let bytes = (size * count) as f64;
         let [bucket, index] = [0, 1].map(|i| (after[i] - before[i]) as f64 / bytes);
         let what = match size {
-            MB.. => "memory of the bucket for each byte of blobs of 5 MB",
-            _ => "memory of the bucket for each byte of 2,000 pictures of 5 KB",
+            MB.. => "memory of the bucket for each byte of blobs of 5 MB, after the first one",
+            _ => {
+                "memory of the bucket for each byte of 2,000 pictures of 5 KB, after the first one"
+            }
         };
         report.figure(key, what, bucket, goal);
         let (key, what) = match size {
