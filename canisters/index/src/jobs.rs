@@ -266,10 +266,8 @@ pub async fn controllers_of_both(
         Error::CallRejected(rejected) if is_final(&rejected) => IssuerError::NotAuthorized,
         _ => retry.clone(),
     })?;
-    let ours = management::info(ic_cdk::api::canister_self())
-        .await
-        .map_err(|_| retry)?;
-    Ok((theirs.controllers, ours.controllers))
+    let ours = own_controllers().await.map_err(|_| retry)?;
+    Ok((theirs.controllers, ours))
 }
 
 /// A page of a bucket's audit.
@@ -286,6 +284,7 @@ pub async fn audit(args: &AuditArgs) -> Result<AuditPage, AuditError> {
         .await
         .map_err(Error::from)
         .and_then(|answer| Ok(answer.candid::<Result<AuditPage, AuditPageError>>()?));
+    observe();
     match answer {
         Ok(Ok(page)) => Ok(page),
         Ok(Err(_)) | Err(_) => Err(retry),
@@ -307,10 +306,15 @@ pub async fn look_at(bucket: Principal) -> Result<(Look, Vec<Principal>), FleetE
     else {
         return Err(retry);
     };
-    let ours = management::info(ic_cdk::api::canister_self())
-        .await
-        .map_err(|_| retry)?;
-    Ok((look, ours.controllers))
+    let ours = own_controllers().await.map_err(|_| retry)?;
+    Ok((look, ours))
+}
+
+/// The index's own.
+async fn own_controllers() -> Result<Vec<Principal>, Error> {
+    let ours = management::info(ic_cdk::api::canister_self()).await;
+    observe();
+    Ok(ours?.controllers)
 }
 
 /// Asking again would bring the same: there is no such canister.

@@ -29,6 +29,7 @@ impl Index {
             return Err(EventsError::NotAuthorized);
         };
         check_size(args)?;
+        Self::look_if_restored(&mut row, args.heard, args.report.as_ref());
         self.take_report(&mut row, args.report.clone());
         let mut counters = Vec::new();
         let new = unseen(row.heard, args.from_stamp, &args.events);

@@ -187,6 +187,7 @@ impl Index {
             return Sent::Refused;
         };
         self.to_ask.remove(&sending.bucket);
+        Self::look_if_restored(&mut row, answer.stamp, answer.report.as_ref());
         let sent = row.cursor.answered(&sending.told, answer.stamp);
         self.take_report(&mut row, answer.report);
         self.buckets.set(sending.bucket, row);

@@ -96,6 +96,17 @@ fn heap(world: &World) -> usize {
     LIVING.load(Relaxed).saturating_sub(stable_bytes(world))
 }
 
+/// What an update spends on looking for what is due, with nothing due: nanoseconds.
+fn look_ns(world: &World) -> u128 {
+    const LOOKS: u32 = 1_000;
+    let running = Default::default();
+    let begun = Instant::now();
+    for _ in 0..LOOKS {
+        std::hint::black_box(world.index.agenda(world.now_ms, &running));
+    }
+    begun.elapsed().as_nanos() / u128::from(LOOKS)
+}
+
 /// The most that lived on the heap during `work`, above what lived before.
 fn peak<T>(world: &mut World, work: impl FnOnce(&mut World) -> T) -> (T, usize) {
     let before = heap(world);
@@ -145,6 +156,8 @@ fn one_change_reaches_every_bucket_within_bounded_heap() {
             "{buckets:>7} | {batches:>7} | {bytes:>10} | {micros:>11} | {above:>21} | {:>11}",
             heap(&world)
         );
+        println!("{:?}", world.index.agenda(world.now_ms, &Default::default()));
+        println!("{} ns a look", look_ns(&world));
         // One event for each bucket.
         assert_eq!(batches, buckets);
         assert!(bytes <= 300 * buckets);
