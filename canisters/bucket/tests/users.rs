@@ -333,6 +333,37 @@ fn an_idle_lease_in_doubt_goes_back_once_the_index_has_confirmed_it() {
 }
 
 #[test]
+fn a_deletion_that_a_restored_bucket_has_forgotten_is_no_consent_to_a_user() {
+    let mut world = World::new();
+    world.bucket.observe(10);
+    world.upload(alice(), b"old");
+    world.drain();
+    // Restored from a snapshot, and then told nothing but the answer to its own batch.
+    world.bucket.observe(20);
+    let batch = world.bucket.next_batch(20).unwrap();
+    let gone = UserCounters {
+        user: alice(),
+        incarnation: 1,
+        counters: Counters::default(),
+    };
+    let answer = EventsOk {
+        stamp: end(&batch.args),
+        report: None,
+        counters: vec![gone],
+        version: 5,
+    };
+    world.bucket.acknowledged(&batch, &answer, world.now);
+    let pushed = world.refusal(alice(), &chunk(b"new", 0));
+    assert!(matches!(pushed, PushChunkError::Retry { .. }));
+    world.bucket.delete_user_slice(world.now);
+    assert_eq!(world.figures()[3], 0);
+    assert_eq!(
+        world.refusal(alice(), &chunk(b"new", 0)),
+        PushChunkError::NotRegistered
+    );
+}
+
+#[test]
 fn whoever_is_told_the_state_is_told_what_was_deleted() {
     let mut world = World::new();
     delete(&mut world, 1);

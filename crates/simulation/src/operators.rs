@@ -151,6 +151,8 @@ impl Run<'_> {
 
     fn delete_user(&mut self) {
         let user = self.any_user();
+        let name = self.name(&user);
+        self.note(format!("{name} is to be deleted"));
         self.send(
             self.stage.index,
             operator(),
