@@ -138,6 +138,11 @@ fn a_deleted_user_loses_uploads_and_blobs_and_comes_back_as_another() {
         world.state(alice(), &open).state,
         UploadState::Gone(GoneReason::UserDeleted)
     );
+    // A bucket that was restored may have had the new one before: the index is asked.
+    let batch = world.bucket.next_batch(world.now.version).unwrap();
+    let asked = batch.args.counters.iter();
+    let asked: Vec<_> = asked.map(|row| (row.user, row.incarnation)).collect();
+    assert!(asked.contains(&(alice(), 4)), "{asked:?}");
     // The new one has nothing, and no lease.
     let question = world.shortage(alice(), &chunk(&open, 0));
     assert_eq!(

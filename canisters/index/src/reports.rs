@@ -29,6 +29,8 @@ impl Index {
             return Err(EventsError::NotAuthorized);
         };
         check_size(args)?;
+        // Whoever speaks can be spoken to.
+        self.send_succeeded(&bucket);
         self.take_report(&mut row, args.report.clone());
         let mut counters = Vec::new();
         let new = unseen(row.heard, args.from_stamp, &args.events);

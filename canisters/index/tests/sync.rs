@@ -274,3 +274,21 @@ fn a_bucket_that_speaks_of_a_user_who_is_gone_is_told_so_at_once() {
     world.register(alice(), 8);
     assert_eq!(answer(&mut world), [gone]);
 }
+
+#[test]
+fn a_bucket_that_has_not_answered_for_long_is_told_the_news_once_it_speaks() {
+    let mut world = World::new(1);
+    let bucket = canister(1);
+    world.drain(bucket);
+    for _ in 0..10 {
+        world.index.send_failed(bucket, world.now_ms);
+    }
+    world.register(alice(), 7);
+    let is_sent = |world: &World| {
+        let agenda = world.index.agenda(world.now_ms, &BTreeSet::new());
+        agenda.jobs.contains(&Job::Send(bucket))
+    };
+    assert!(!is_sent(&world));
+    world.hear(bucket, Stamp::default(), vec![], None);
+    assert!(is_sent(&world));
+}
