@@ -347,8 +347,11 @@ impl Accounts {
             return;
         };
         let account = match account.life {
-            // What the index has for it comes with the answer to its first question.
-            Life::Dying { next } if next > 0 => Account::new(next, 0, *self.doubts.get()),
+            // A bucket that was restored has had it before: the next batch asks the index for what it has.
+            Life::Dying { next } if next > 0 => {
+                self.changed.insert(*user, ());
+                Account::new(next, 0, *self.doubts.get())
+            }
             _ => Account {
                 incarnation: account.incarnation,
                 life: Life::Dead,

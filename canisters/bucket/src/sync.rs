@@ -6,9 +6,9 @@ use openstorage_types::{
     BlobId,
     bucket::VERSION,
     channel::{
-        AccessorDeleted, BlobHeld, BucketReport, Event, EventsArgs, EventsError, EventsOk,
-        IssuerRemoved, IssuerUpserted, Reference, Revoked, Stamp, StatePage, StateRow, UserDeleted,
-        kind,
+        AccessorDeleted, BlobHeld, BucketReport, Counters, Event, EventsArgs, EventsError,
+        EventsOk, IssuerRemoved, IssuerUpserted, Reference, Revoked, Stamp, StatePage, StateRow,
+        UserDeleted, kind,
     },
     limits::EVENTS_PER_BATCH_MAX,
 };
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use openstorage_canister::Row;
 
-use crate::{Bucket, Now, mutants::Mutant};
+use crate::{Bucket, Now};
 
 /// A row of this bucket's state, in the order in which the index is told.
 #[derive(
@@ -143,10 +143,9 @@ impl Bucket {
                 let learned = self.accounts.learn(&event, now.ms);
                 self.settle(&event.user, learned, now);
             }
-            kind::USER_DELETED if self.is_mutant(Mutant::DeletionDropped) => {}
             kind::USER_DELETED => {
                 let UserDeleted { user, incarnation } = read(bytes)?;
-                self.accounts.delete(user, incarnation);
+                self.delete_user(user, incarnation);
             }
             kind::ISSUER_UPSERTED => {
                 let told: IssuerUpserted = read(bytes)?;
@@ -264,7 +263,11 @@ impl Bucket {
         self.saw_index(answer.version);
         self.accounts.sent(&sent.args.counters);
         for known in &answer.counters {
-            self.reconcile(known, now);
+            if known.counters == Counters::default() {
+                self.delete_user(known.user, known.incarnation);
+            } else {
+                self.reconcile(known, now);
+            }
         }
         // A key that came about or was revoked while the batch was under way is still to be told.
         let report = sent.args.report.as_ref();

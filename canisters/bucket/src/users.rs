@@ -10,6 +10,7 @@ use openstorage_types::{
 use crate::{
     Bucket, Now, Stop,
     accounts::{Account, Learned, Unready},
+    mutants::Mutant,
 };
 
 /// Uploads and references of a deleted user that are removed in one turn.
@@ -121,6 +122,14 @@ impl Bucket {
             };
             excess = excess.saturating_sub(session.size);
             self.drop_upload(user, &blob, session, GoneReason::Aborted, now);
+        }
+    }
+
+    /// The index has this user no more, in no incarnation up to this one: what it has here goes, slice by
+    /// slice.
+    pub(crate) fn delete_user(&mut self, user: Principal, incarnation: u64) {
+        if !self.is_mutant(Mutant::DeletionDropped) {
+            self.accounts.delete(user, incarnation);
         }
     }
 

@@ -138,6 +138,11 @@ fn a_deleted_user_loses_uploads_and_blobs_and_comes_back_as_another() {
         world.state(alice(), &open).state,
         UploadState::Gone(GoneReason::UserDeleted)
     );
+    // A bucket that was restored may have had the new one before: the index is asked.
+    let batch = world.bucket.next_batch(world.now.version).unwrap();
+    let asked = batch.args.counters.iter();
+    let asked: Vec<_> = asked.map(|row| (row.user, row.incarnation)).collect();
+    assert!(asked.contains(&(alice(), 4)), "{asked:?}");
     // The new one has nothing, and no lease.
     let question = world.shortage(alice(), &chunk(&open, 0));
     assert_eq!(
@@ -330,6 +335,37 @@ fn an_idle_lease_in_doubt_goes_back_once_the_index_has_confirmed_it() {
     assert_eq!(world.bucket.next_idle_ms(), None);
     let question = world.shortage(alice(), &chunk(b"small", 0));
     assert_eq!(question.counters.lease(), 0);
+}
+
+#[test]
+fn a_deletion_that_a_restored_bucket_has_forgotten_is_no_consent_to_a_user() {
+    let mut world = World::new();
+    world.bucket.observe(10);
+    world.upload(alice(), b"old");
+    world.drain();
+    // Restored from a snapshot, and then told nothing but the answer to its own batch.
+    world.bucket.observe(20);
+    let batch = world.bucket.next_batch(20).unwrap();
+    let gone = UserCounters {
+        user: alice(),
+        incarnation: 1,
+        counters: Counters::default(),
+    };
+    let answer = EventsOk {
+        stamp: end(&batch.args),
+        report: None,
+        counters: vec![gone],
+        version: 5,
+    };
+    world.bucket.acknowledged(&batch, &answer, world.now);
+    let pushed = world.refusal(alice(), &chunk(b"new", 0));
+    assert!(matches!(pushed, PushChunkError::Retry { .. }));
+    world.bucket.delete_user_slice(world.now);
+    assert_eq!(world.figures()[3], 0);
+    assert_eq!(
+        world.refusal(alice(), &chunk(b"new", 0)),
+        PushChunkError::NotRegistered
+    );
 }
 
 #[test]

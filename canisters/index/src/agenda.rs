@@ -111,7 +111,7 @@ impl Index {
         agenda
     }
 
-    /// A bucket took what it was sent.
+    /// A bucket took what it was sent, or has said something itself.
     pub fn send_succeeded(&mut self, bucket: &Principal) {
         self.send_backoffs.remove(bucket);
     }

@@ -4,8 +4,8 @@ use candid::{CandidType, Principal};
 use openstorage_channel::{check_size, unseen};
 use openstorage_types::{
     channel::{
-        AccessorDeleted, BlobHeld, Event, EventsArgs, EventsError, EventsOk, Reference, StatePage,
-        UserCounters, kind,
+        AccessorDeleted, BlobHeld, Counters, Event, EventsArgs, EventsError, EventsOk, Reference,
+        StatePage, UserCounters, kind,
     },
     index::ChangeKind,
     limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX},
@@ -30,6 +30,8 @@ impl Index {
         };
         check_size(args)?;
         Self::look_if_restored(&mut row, args.heard, args.report.as_ref());
+        // Whoever speaks can be spoken to.
+        self.send_succeeded(&bucket);
         self.take_report(&mut row, args.report.clone());
         let mut counters = Vec::new();
         let new = unseen(row.heard, args.from_stamp, &args.events);
@@ -143,7 +145,8 @@ impl Index {
         }
     }
 
-    /// Takes a bucket's word about a user, and answers with what the index knows where that is more.
+    /// Takes a bucket's word about a user, and answers with what the index knows where that is more, and
+    /// with zeros where the user is gone: a bucket takes silence for consent.
     fn hear_back(
         &mut self,
         context: &Context,
@@ -155,9 +158,13 @@ impl Index {
         let UserCounters {
             user, incarnation, ..
         } = *told;
-        let counters = self.users.counters(user, incarnation, bucket);
         let row = self.users.get(&user);
-        if row.is_some_and(|row| row.incarnation == incarnation) && counters != told.counters {
+        let is_gone = row.is_none_or(|row| row.incarnation != incarnation);
+        let counters = match is_gone {
+            true => Counters::default(),
+            false => self.users.counters(user, incarnation, bucket),
+        };
+        if is_gone || counters != told.counters {
             answer.push(UserCounters { counters, ..*told });
         }
     }

@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 use candid::{Principal, decode_one, encode_one};
 use data_bucket_index::{agenda::Job, sync::Sent};
 use openstorage_types::{
-    channel::{AccessorDeleted, Stamp, StatePage, StateRow, UserDeleted, UserUpserted, kind},
+    channel::{
+        AccessorDeleted, Counters, EventsArgs, Stamp, StatePage, StateRow, UserCounters,
+        UserDeleted, UserUpserted, kind,
+    },
     limits::{BEHIND_EVENTS_MAX, EVENTS_PER_BATCH_MAX},
 };
 use support::*;
@@ -227,4 +230,65 @@ fn deletions_that_a_restored_index_has_forgotten_are_learned_from_a_bucket() {
     let info = world.index.user(&world.context(alice()), None).unwrap();
     assert_eq!(info.byte_limit, 8);
     assert_eq!(world.drain(other), []);
+}
+
+#[test]
+fn a_bucket_that_speaks_of_a_user_who_is_gone_is_told_so_at_once() {
+    let mut world = World::new(1);
+    let bucket = canister(1);
+    world.register(alice(), 7);
+    let incarnation = upserted(world.drain(bucket).last().unwrap()).incarnation;
+    let counters = Counters {
+        granted: 5,
+        spent: 5,
+        ..Counters::default()
+    };
+    let told = UserCounters {
+        user: alice(),
+        incarnation,
+        counters,
+    };
+    let answer = |world: &mut World| {
+        let context = world.context(bucket);
+        let args = EventsArgs {
+            from_stamp: Stamp::default(),
+            events: vec![],
+            counters: vec![told],
+            report: None,
+            heard: Stamp::default(),
+            version: 5,
+        };
+        world.index.events(&context, &args).unwrap().counters
+    };
+    // Silence says that they are right.
+    assert_eq!(answer(&mut world), []);
+    let gone = UserCounters {
+        counters: Counters::default(),
+        ..told
+    };
+    let context = world.context(admin());
+    world.index.delete_user(&context, alice()).unwrap();
+    assert_eq!(answer(&mut world), [gone]);
+    // And so of one who was before.
+    world.version += 1;
+    world.register(alice(), 8);
+    assert_eq!(answer(&mut world), [gone]);
+}
+
+#[test]
+fn a_bucket_that_has_not_answered_for_long_is_told_the_news_once_it_speaks() {
+    let mut world = World::new(1);
+    let bucket = canister(1);
+    world.drain(bucket);
+    for _ in 0..10 {
+        world.index.send_failed(bucket, world.now_ms);
+    }
+    world.register(alice(), 7);
+    let is_sent = |world: &World| {
+        let agenda = world.index.agenda(world.now_ms, &BTreeSet::new());
+        agenda.jobs.contains(&Job::Send(bucket))
+    };
+    assert!(!is_sent(&world));
+    world.hear(bucket, Stamp::default(), vec![], None);
+    assert!(is_sent(&world));
 }

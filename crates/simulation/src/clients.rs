@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Violation, ensure,
-    model::{Fact, Mark, Ref},
+    model::{self, Fact, Mark, Ref},
     run::Run,
     stage::{USERS, user},
 };
@@ -319,6 +319,7 @@ impl Run<'_> {
 
     pub fn remove(&mut self, it: Ref, sender: Principal, token: Option<String>) {
         let (bucket, blob, owner, accessor_id) = it;
+        self.note(format!("the reference {} is to go", model::name(&it)));
         let args = RemoveBlobReferenceArgs {
             blob_id: self.blobs[blob].id,
             accessor_id,

@@ -88,7 +88,12 @@ impl Run<'_> {
                 self.begin_procedure(canister, Stage::Take);
             }
             Some(Deed::Restore) => {
-                let taken: Vec<_> = self.snapshots.keys().copied().collect();
+                // Nor does a snapshot come back while the index goes to the next version.
+                let is_rolling = self.is_doing(Stage::Upgrade(Code::IndexNext));
+                let taken: Vec<_> = match is_rolling {
+                    true => vec![],
+                    false => self.snapshots.keys().copied().collect(),
+                };
                 if let Some(canister) = self.dice.pick(&taken) {
                     self.begin_procedure(canister, Stage::Load);
                 }
@@ -117,7 +122,8 @@ impl Run<'_> {
             }
             Some(Deed::Next) => {
                 let index = self.stage.index;
-                if !self.is_next && self.base.wasms.index_next.is_some() {
+                let may = self.base.wasms.index_next.is_some() && !self.is_doing(Stage::Load);
+                if !self.is_next && may {
                     self.begin_procedure(index, Stage::Upgrade(Code::IndexNext));
                 }
             }
@@ -151,6 +157,8 @@ impl Run<'_> {
 
     fn delete_user(&mut self) {
         let user = self.any_user();
+        let name = self.name(&user);
+        self.note(format!("{name} is to be deleted"));
         self.send(
             self.stage.index,
             operator(),

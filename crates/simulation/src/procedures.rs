@@ -65,6 +65,11 @@ impl Run<'_> {
         });
     }
 
+    /// Whether this is being done to some canister.
+    pub fn is_doing(&self, what: Stage) -> bool {
+        self.procedures.iter().any(|it| it.what == what)
+    }
+
     /// Goes on with each as far as it can.
     pub fn collect_procedures(&mut self) {
         let all = std::mem::take(&mut self.procedures);

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candid::Principal;
-use data_bucket::Inventory;
+use data_bucket::{Bucket, Inventory};
+use data_bucket_index::Context;
 use openstorage_localnet::network::Plan;
 use openstorage_types::{
     BlobId,
@@ -34,6 +35,10 @@ const MINUTE_MS: u64 = 60_000;
 /// Everything that the buckets hold.
 pub type Held = BTreeMap<Principal, (Inventory, Vec<AuditedUser>)>;
 
+fn turn_ms(turn: usize) -> u64 {
+    if turn < SECONDS { 1_000 } else { MINUTE_MS }
+}
+
 impl Run<'_> {
     /// Waits until everything has come to rest, and looks at all of it.
     pub fn rest(&mut self) -> Result<(), Violation> {
@@ -46,8 +51,7 @@ impl Run<'_> {
                 self.look_after();
                 self.nudge();
             }
-            let ms = if turn < SECONDS { 1_000 } else { MINUTE_MS };
-            self.stage.pass(ms);
+            self.stage.pass(turn_ms(turn));
             self.stage.network.tick();
             self.collect();
             match self.at_rest() {
@@ -75,8 +79,8 @@ impl Run<'_> {
     /// Waits, without faults, until everybody has heard everything.
     pub fn told(&mut self) -> Result<(), Violation> {
         let mut why = Violation::new(12, "nothing was looked at");
-        for _ in 0..SECONDS {
-            self.stage.pass(1_000);
+        for turn in 0..SECONDS + MINUTES {
+            self.stage.pass(turn_ms(turn));
             match self.at_rest() {
                 Ok(_) => return Ok(()),
                 Err(violation) => why = violation,
@@ -183,6 +187,7 @@ impl Run<'_> {
             let inventory =
                 inventory.map_err(|error| Violation::new(4, format!("bucket {id}: {error}")))?;
             held.insert(id, (inventory, users_of(&bucket)));
+            self.nothing_to_tell(id, bucket)?;
         }
         self.agree(&held)?;
         Ok(held)
@@ -222,6 +227,29 @@ impl Run<'_> {
         let roll = &status.roll;
         let is_done = roll.stopped.is_none() && roll.running == 0 && roll.waiting == 0;
         ensure(is_done, 12, || format!("{roll:?}"))
+    }
+
+    /// Did the bucket speak now, the index would have nothing to ask it, and nothing to say: both stand where
+    /// the other believes. Copies of both say so.
+    fn nothing_to_tell(&self, id: Principal, mut bucket: Bucket) -> Result<(), Violation> {
+        let Some(mut index) = self.stage.index_image() else {
+            return Err(Violation::new(12, "the index has no code"));
+        };
+        let context = Context {
+            own: self.stage.index,
+            caller: id,
+            is_controller: false,
+            now_ms: self.stage.now_ms(),
+            version: 0,
+        };
+        if let Some(batch) = bucket.next_batch(0) {
+            let heard = index.events(&context, &batch.args);
+            ensure(heard.is_ok(), 12, || format!("bucket {id}: {heard:?}"))?;
+        }
+        let asked = index.next_batch(id, 0);
+        ensure(asked.is_none(), 12, || {
+            format!("the index has yet to say to bucket {id}: {asked:?}")
+        })
     }
 
     /// The index's blobs, homes, sizes and counters are what the buckets hold.

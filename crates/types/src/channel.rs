@@ -365,7 +365,8 @@ pub struct EventsOk {
     pub stamp: Stamp,
     /// From a bucket only, as in [`EventsArgs::report`].
     pub report: Option<BucketReport>,
-    /// From the index only: what it knows of users whom the batch told of, where that is more.
+    /// From the index only: what it knows of users whom the batch told of, where that is more. Counters
+    /// that are all 0: there is no such incarnation any more.
     pub counters: Vec<UserCounters>,
     /// The answerer's canister version.
     pub version: u64,

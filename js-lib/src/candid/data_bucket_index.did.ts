@@ -419,7 +419,8 @@ export interface EventsOk {
    */
   'stamp' : Stamp,
   /**
-   * From the index only: what it knows of users whom the batch told of, where that is more.
+   * From the index only: what it knows of users whom the batch told of, where that is more. Counters
+   * that are all 0: there is no such incarnation any more.
    */
   'counters' : Array<UserCounters>,
 }
