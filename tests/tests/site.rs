@@ -83,10 +83,17 @@ fn a_head_request_and_a_conditional_one_get_what_a_gateway_can_verify() {
             assert_eq!(exchange.answer.body, whole.answer.body, "{method} {path}");
             exchange.assert_certified(&setup);
         }
-        // What follows the path changes nothing.
-        let with_query = get(&setup, &format!("{path}?canisterId=x&y=%00"));
-        assert_eq!(with_query.answer.body, whole.answer.body);
-        with_query.assert_certified(&setup);
+        // What follows the path changes nothing, nor does another way to write it.
+        let encoded = path.replacen("e", "%65", 1);
+        for url in [
+            format!("{path}?canisterId=x&y=%00"),
+            format!("/{path}"),
+            encoded,
+        ] {
+            let same = get(&setup, &url);
+            assert_eq!(same.answer.body, whole.answer.body, "{url}");
+            same.assert_certified(&setup);
+        }
     }
 }
 
@@ -104,9 +111,10 @@ fn a_path_that_is_not_there_gets_a_404_that_verifies() {
         "/env.json/more",
         "/status/",
         "/a/b/c/d/e/f",
-        "//",
         "/%2e%2e/env.json",
+        "//nothing",
         "/a%20b",
+        "/a//b/",
         "/%C3%BC",
         "/%E2%9C%93?q",
     ] {
