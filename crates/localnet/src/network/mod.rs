@@ -284,7 +284,7 @@ impl Network {
     }
 
     /// Replaces stable memory; false where there is no such canister or no code in it.
-    pub fn set_stable_memory(&mut self, canister: &Principal, bytes: &[u8]) -> bool {
+    pub fn set_stable_memory(&mut self, canister: &Principal, memory: StableMemory) -> bool {
         let machine = self
             .canisters
             .get_mut(canister)
@@ -292,7 +292,7 @@ impl Network {
         let Some(machine) = machine else {
             return false;
         };
-        machine.set_stable(StableMemory::from_bytes(bytes));
+        machine.set_stable(memory);
         self.certified.touch(canister);
         true
     }

@@ -1,22 +1,18 @@
-//! Instances are made, listed and deleted; blobs are stored.
+//! Instances are made, listed and deleted.
 
-use std::{io::Read, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::Bytes,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    http::StatusCode,
 };
-use flate2::read::GzDecoder;
 use pocket_ic::common::rest::{
     CanisterCyclesCostSchedule, CanisterIdRange, CreateInstanceResponse, ExtendedSubnetConfigSet,
     HttpGatewayBackend, HttpGatewayConfig, IcpFeatures, InitialTime, InstanceConfig, SubnetConfig,
     SubnetInstructionConfig, SubnetSpec, Topology,
 };
-use sha2::{Digest, Sha256};
 
 use super::{
-    BODY_BYTES_MAX,
     engine::{Engine, Gone, Handle},
     gateway,
     server::{Instance, Server},
@@ -241,47 +237,4 @@ pub async fn delete(State(server): State<Arc<Server>>, Path(id): Path<usize>) ->
     } else {
         Err(ApiError::not_found(format!("there is no instance {id}")))
     }
-}
-
-/// Stores a blob, unpacked, and answers its name: the hash of the bytes as they were sent.
-pub async fn store_blob(
-    State(server): State<Arc<Server>>,
-    headers: HeaderMap,
-    sent: Bytes,
-) -> Result<String, ApiError> {
-    let hash = Sha256::digest(&sent).to_vec();
-    let name = hex::encode(&hash);
-    let encoding = headers.get(header::CONTENT_ENCODING);
-    let blob = match encoding.map(|encoding| encoding.as_bytes()) {
-        None => sent,
-        Some(b"gzip") => unzip(sent).await?,
-        Some(other) => {
-            return Err(ApiError::bad(format!(
-                "the content encoding {} is not served, only gzip",
-                String::from_utf8_lossy(other)
-            )));
-        }
-    };
-    server.add_blob(hash, blob);
-    Ok(name)
-}
-
-async fn unzip(packed: Bytes) -> Result<Bytes, ApiError> {
-    let unpacking = tokio::task::spawn_blocking(move || {
-        let mut blob = vec![];
-        GzDecoder::new(&packed[..])
-            .take(BODY_BYTES_MAX as u64 + 1)
-            .read_to_end(&mut blob)
-            .map(|_| blob)
-    });
-    let blob = unpacking
-        .await
-        .map_err(ApiError::bad)?
-        .map_err(|error| ApiError::bad(format!("the blob is no valid gzip: {error}")))?;
-    if blob.len() > BODY_BYTES_MAX {
-        return Err(ApiError::bad(format!(
-            "the blob has more than {BODY_BYTES_MAX} bytes unpacked"
-        )));
-    }
-    Ok(blob.into())
 }

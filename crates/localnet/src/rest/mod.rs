@@ -5,7 +5,7 @@
 //! | `engine` | the thread that owns an instance's network |
 //! | `server` | what the server keeps: instances, gateways, blobs |
 //! | `api` | the Internet Computer's HTTP interface, for agents |
-//! | `instances`, `read`, `update` | the protocol's routes |
+//! | `instances`, `read`, `update`, `blobs` | the protocol's routes |
 //! | `accounts`, `faults` | routes of our own: what executions cost, and what shall go wrong |
 //! | `shapes` | JSON, errors, ids |
 //! | `gateway`, `relay`, `loopback` | gateways, one request through them, their agent |
@@ -17,6 +17,7 @@
 
 mod accounts;
 mod api;
+mod blobs;
 mod cors;
 mod engine;
 mod faults;
@@ -48,7 +49,7 @@ use shapes::ApiError;
 /// The protocol's version, as `--version` prints it.
 pub const VERSION: &str = "16.1.0";
 
-/// The most bytes that one request may bring, and the largest blob.
+/// The most bytes that one request may bring, other than blobs.
 const BODY_BYTES_MAX: usize = 2 << 30;
 
 /// How to serve.
@@ -106,7 +107,7 @@ impl Running {
 fn router(server: Arc<Server>) -> Router {
     Router::new()
         .route("/status", get(|| async {}))
-        .route("/blobstore/", post(instances::store_blob))
+        .route("/blobstore/", post(blobs::store))
         .route("/instances", get(instances::list).post(instances::create))
         .route("/instances/{id}", axum::routing::delete(instances::delete))
         .route("/instances/{id}/", axum::routing::delete(instances::delete))

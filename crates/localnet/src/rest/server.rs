@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use axum::body::Bytes;
 use pocket_ic::common::rest::{InstanceId, Topology};
 
 use super::{
+    blobs::Blob,
     engine::Handle,
     gateway::Gateway,
     listen::{Activity, locked},
@@ -36,7 +36,7 @@ pub struct Server {
     /// By id; none where it was stopped.
     gateways: Mutex<Vec<Option<Gateway>>>,
     /// By the hash under which they were stored.
-    blobs: Mutex<HashMap<Vec<u8>, Bytes>>,
+    blobs: Mutex<HashMap<Vec<u8>, Arc<Blob>>>,
 }
 
 impl Server {
@@ -107,11 +107,11 @@ impl Server {
         }
     }
 
-    pub fn add_blob(&self, hash: Vec<u8>, blob: Bytes) {
-        locked(&self.blobs).insert(hash, blob);
+    pub fn add_blob(&self, hash: Vec<u8>, blob: Blob) {
+        locked(&self.blobs).insert(hash, Arc::new(blob));
     }
 
-    pub fn blob(&self, hash: &[u8]) -> Option<Bytes> {
+    pub fn blob(&self, hash: &[u8]) -> Option<Arc<Blob>> {
         locked(&self.blobs).get(hash).cloned()
     }
 }

@@ -20,7 +20,10 @@ use super::{
         ApiError, Call, Json, Reply, canister_result, effective, message_id, principal, reject,
     },
 };
-use crate::network::{Ingress, TimeGoesBack};
+use crate::{
+    machine::StableMemory,
+    network::{Ingress, TimeGoesBack},
+};
 
 pub async fn tick(instance: Instance, Json(config): Json<RawTickConfigs>) -> Reply<()> {
     if config.blockmakers.is_some() {
@@ -120,9 +123,14 @@ pub async fn set_stable_memory(
     let blob = server.blob(&raw.blob_id.0).ok_or_else(|| {
         ApiError::bad(format!("there is no blob {}", hex::encode(&raw.blob_id.0)))
     })?;
+    let image = move || blob.read(|bytes| StableMemory::from_reader(bytes, blob.len()));
+    let memory = tokio::task::spawn_blocking(image)
+        .await
+        .map_err(ApiError::bad)?
+        .map_err(ApiError::bad)?;
     let set = instance
         .engine
-        .run(move |engine| engine.network.set_stable_memory(&canister, &blob))
+        .run(move |engine| engine.network.set_stable_memory(&canister, memory))
         .await?;
     if set {
         Ok(Json(()))
