@@ -11,6 +11,7 @@
 //! | `gateway`, `relay`, `loopback` | gateways, one request through them, their agent |
 //! | `cors` | who may ask gateways: every origin |
 //! | `listen` | listeners that stop, and when to stop |
+//! | `memory` | what the process does with freed memory |
 //!
 //! Every request is answered when its work is done; nothing is polled. Not served, and said so with
 //! status 404: outgoing HTTP, snapshots' files, verifying signatures.
@@ -25,6 +26,7 @@ mod gateway;
 mod instances;
 mod listen;
 mod loopback;
+mod memory;
 mod read;
 mod relay;
 mod server;
@@ -72,6 +74,7 @@ pub struct Running {
 
 /// Starts a server; it listens when this returns. Fails if the address is taken.
 pub async fn serve(config: Config) -> io::Result<Running> {
+    memory::keep_freed();
     let server = Arc::new(Server::new(config.compile_cache));
     let listening = Listening::start(config.address, router(Arc::clone(&server))).await?;
     Ok(Running {

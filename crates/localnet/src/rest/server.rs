@@ -13,6 +13,7 @@ use super::{
     engine::Handle,
     gateway::Gateway,
     listen::{Activity, locked},
+    memory,
 };
 use crate::cert::SubnetKeys;
 
@@ -78,6 +79,8 @@ impl Server {
         }
         if let Some(instance) = &instance {
             instance.engine.end().await;
+            // It looks at every free block, so nobody waits for it.
+            tokio::task::spawn_blocking(memory::give_back);
         }
         instance.is_some()
     }
