@@ -5,7 +5,7 @@
 //! | `engine` | the thread that owns an instance's network |
 //! | `server` | what the server keeps: instances, gateways, blobs |
 //! | `api` | the Internet Computer's HTTP interface, for agents |
-//! | `instances`, `read`, `update`, `blobs` | the protocol's routes |
+//! | `instances`, `read`, `update`, `blobs`, `snapshots` | the protocol's routes |
 //! | `accounts`, `faults` | routes of our own: what executions cost, and what shall go wrong |
 //! | `shapes` | JSON, errors, ids |
 //! | `gateway`, `relay`, `loopback` | gateways, one request through them, their agent |
@@ -14,7 +14,7 @@
 //! | `memory` | what the process does with freed memory |
 //!
 //! Every request is answered when its work is done; nothing is polled. Not served, and said so with
-//! status 404: outgoing HTTP, snapshots' files, verifying signatures.
+//! status 404: outgoing HTTP, verifying signatures.
 
 mod accounts;
 mod api;
@@ -31,6 +31,7 @@ mod read;
 mod relay;
 mod server;
 mod shapes;
+mod snapshots;
 mod update;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -52,7 +53,7 @@ use shapes::ApiError;
 pub const VERSION: &str = "16.1.0";
 
 /// The most bytes that one request may bring, other than blobs.
-const BODY_BYTES_MAX: usize = 2 << 30;
+const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -150,6 +151,11 @@ fn instance_routes() -> Router<Arc<Server>> {
         .route("/update/await_ingress_message", post(update::await_ingress))
         .route("/update/add_cycles", post(update::add_cycles))
         .route("/update/set_stable_memory", post(update::set_stable_memory))
+        .route(
+            "/update/canister_snapshot_download",
+            post(snapshots::download),
+        )
+        .route("/update/canister_snapshot_upload", post(snapshots::upload))
         .route(
             "/auto_progress",
             get(update::auto_progress_enabled).post(update::auto_progress),
