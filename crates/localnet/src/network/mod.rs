@@ -125,6 +125,8 @@ pub struct Network {
     modules: BTreeMap<[u8; 32], Vec<u8>>,
     time_ns: u64,
     round: u64,
+    /// The time of the last round.
+    round_ns: u64,
     /// When storage was charged last.
     rent_ns: u64,
     rng: ChaCha20Rng,
@@ -191,6 +193,7 @@ impl Network {
             modules: BTreeMap::new(),
             time_ns: config.time_ns,
             round: 0,
+            round_ns: config.time_ns,
             rent_ns: config.time_ns,
             rng: ChaCha20Rng::seed_from_u64(config.seed),
             contexts: BTreeMap::new(),

@@ -17,6 +17,7 @@ use super::{
     gateway,
     server::{Instance, Server},
     shapes::{ApiError, Json, Reply},
+    update,
 };
 use crate::{
     fees::{CostSchedule, Fees},
@@ -46,7 +47,8 @@ async fn try_create(
     check(&config)?;
     let specs = specs(&config.subnet_config_set);
     let time_ns = match &config.initial_time {
-        Some(InitialTime::Timestamp(time)) => time.nanos_since_epoch,
+        // As PocketIC has it, the first moment is the one after.
+        Some(InitialTime::Timestamp(time)) => time.nanos_since_epoch + 1,
         Some(InitialTime::AutoProgress(_)) | None => TIME_START_NS,
     };
     let new = Config {
@@ -130,14 +132,19 @@ fn check(config: &InstanceConfig) -> Result<(), String> {
             config.mainnet_nns_subnet_id == Some(true),
             "the mainnet's NNS subnet id is not served",
         ),
-        (
-            matches!(&config.initial_time, Some(InitialTime::Timestamp(time))
-                if time.nanos_since_epoch < TIME_START_NS),
-            "the initial time lies before 2021-05-06, when networks begin",
-        ),
     ];
     if let Some((_, reason)) = refused.into_iter().find(|(applies, _)| *applies) {
         return Err(reason.into());
+    }
+    if let Some(InitialTime::Timestamp(time)) = &config.initial_time {
+        update::check_time(time).map_err(|error| error.message)?;
+        if time.nanos_since_epoch < TIME_START_NS - 1 {
+            return Err(format!(
+                "The initial timestamp (unix timestamp in nanoseconds) must be no earlier than {} (provided {}).",
+                TIME_START_NS - 1,
+                time.nanos_since_epoch
+            ));
+        }
     }
     for (kind, spec) in specs(&config.subnet_config_set) {
         if spec.get_state_path().is_some() || !spec.is_supported() {
