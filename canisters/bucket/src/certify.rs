@@ -17,7 +17,9 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use candid::Principal;
 use ic_stable_structures::StableBTreeMap;
-use openstorage_certtree::{Content, Forest, Hash, NONE, Tree, Witness, labeled, path_to_cbor};
+use openstorage_certtree::{
+    Content, Forest, Full, Hash, INSERT_NODES_MAX, NONE, Tree, Witness, labeled, path_to_cbor,
+};
 use openstorage_sha256::sha256;
 use openstorage_types::{BlobId, chunk_count};
 
@@ -90,6 +92,18 @@ impl Certify {
     /// The bytes of a chunk have come in, of a blob that has several.
     pub fn chunk(&mut self, slot: u64, blob: &BlobId, size: u64, index: u32, bytes: &[u8]) {
         if self.parts.contains_key(&(slot, index)) {
+    /// Makes sure of the memory for all that one message adds: a chunk, the end of its upload, and the blob under so
+    /// many accessors. Without it what follows could end in the middle, by a trap.
+    pub fn reserve(&mut self, accessors: usize) -> Result<(), Full> {
+        const OF_A_BLOB: u32 = 3;
+        // The accessor, its 404 and the blob.
+        const OF_AN_ACCESSOR: u32 = 3;
+        let accessors = u32::try_from(accessors).map_err(|_| Full)?;
+        let inserted = OF_A_BLOB + accessors.saturating_mul(OF_AN_ACCESSOR);
+        self.forest
+            .reserve(inserted.saturating_mul(INSERT_NODES_MAX))
+    }
+
             return;
         }
         let body = sha256(&[bytes]);
