@@ -3,7 +3,9 @@
 //!
 //! All headers of an answer are certified, so none can be added, left out or changed. The first answer about
 //! a blob, and HEAD, are certified together with the request's method: a node cannot serve the one for the
-//! other. Parts, 304 and 416 are the same under every reference to a blob, and carry nothing of it.
+//! other. Parts, 304 and 416 are the same under every reference to a blob, and carry nothing of it. Of films and
+//! sounds the parts after the first have the type under which the bytes came: browsers keep a range without such a
+//! type from a player of another origin (opaque response blocking), and look at no more of it than that it is media.
 
 use std::borrow::Cow;
 
@@ -62,6 +64,11 @@ const OF_UNCHANGED: [(&str, &str); 3] = [OF_BLOBS[1], OF_BLOBS[2], OF_BLOBS[3]];
 const STATUSES: [u16; 5] = [200, 206, 304, 404, 416];
 
 const MISSING: &str = "The accessor has no such blob.\n";
+
+/// Whether a type is one of films or sounds that browsers play.
+pub fn is_played(mime_type: &str) -> bool {
+    SHOWN.contains(&mime_type) && !mime_type.starts_with("image/")
+}
 
 /// A header: the hashes of its name and its value.
 type Pair = [Hash; 2];
@@ -128,7 +135,8 @@ impl Head {
         bodies.map(|body| sha256(&[&headers, body]))
     }
 
-    fn hash(&self, body: &Hash) -> Hash {
+    /// As [`Head::hashes`], for one body.
+    pub fn hash(&self, body: &Hash) -> Hash {
         let [hash] = self.hashes([body]);
         hash
     }
@@ -289,12 +297,16 @@ impl Shapes {
             .fixed(std::slice::from_ref(&self.with_method))
     }
 
-    /// A part after the first.
-    pub fn part(&self, blob: &BlobId, size: u64, index: u32) -> Head {
+    /// A part after the first; with a type where the blob came as something [that is played](is_played).
+    pub fn part(&self, blob: &BlobId, size: u64, index: u32, mime_type: Option<String>) -> Head {
         let from = u64::from(index) * CHUNK_BYTES;
         let len = CHUNK_BYTES.min(size - from);
-        self.range(self.of_blob(206, blob), from, len, size)
-            .fixed(std::slice::from_ref(&self.answer_only))
+        let head = self.range(self.of_blob(206, blob), from, len, size);
+        let head = match mime_type {
+            Some(mime_type) => head.with(&self.content_type, mime_type),
+            None => head,
+        };
+        head.fixed(std::slice::from_ref(&self.answer_only))
     }
 
     pub fn unchanged(&self, blob: &BlobId) -> Head {
@@ -335,10 +347,6 @@ impl Shapes {
                 self.head(blob, size, seen).hash(&self.empty),
             ],
         }
-    }
-
-    pub fn part_hash(&self, blob: &BlobId, size: u64, index: u32, body: &Hash) -> Hash {
-        self.part(blob, size, index).hash(body)
     }
 
     pub fn unchanged_hash(&self, blob: &BlobId) -> Hash {

@@ -3,7 +3,9 @@
 //! `GET|HEAD /{accessor_id}/{blob_id}?token=…`: first the form, then the token, then the reference, then
 //! the bytes. Without a valid token every path answers the same 401, which is not certified: nobody learns
 //! what is there. Blobs of more than one chunk come in parts of 2,000,000 bytes, which gateways ask for one
-//! after the other and verify one by one. `/m/{accessor_id}/{blob_id}` serves any range, uncertified.
+//! after the other and verify one by one. Players ask from anywhere (`bytes=n-`) and get the part in which that
+//! lies: only whole parts are certified, and `Content-Range` says which one it is. `/m/{accessor_id}/{blob_id}`
+//! serves any range, uncertified.
 
 use candid::Principal;
 use openstorage_canister::metrics;
@@ -156,7 +158,10 @@ impl Bucket {
             match range.map_or(Some(0), |range| part_of(range, size)) {
                 None => (Shown::Unsatisfiable, shapes.unsatisfiable(blob, size)),
                 Some(0) => (Shown::First, shapes.first(blob, size, &sight.seen)),
-                Some(index) => (Shown::Part(index), shapes.part(blob, size, index)),
+                Some(index) => {
+                    let part = self.certify.part(sight.stored.slot, blob, size, index);
+                    (Shown::Part(index), part)
+                }
             }
         };
         let index = match shown {

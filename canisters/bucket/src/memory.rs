@@ -43,6 +43,7 @@ pub const PAIRS: u8 = 35;
 pub const CERTIFIED: u8 = 40;
 pub const PARTS: u8 = 41;
 pub const PART_TREES: u8 = 42;
+pub const PART_TYPES: u8 = 43;
 
 pub struct Memories(Segments<DefaultMemoryImpl>);
 

@@ -103,8 +103,8 @@ impl Bucket {
             .into());
         }
         let (size, index) = (args.size, args.chunk_index);
-        self.certify
-            .chunk(slot, &args.blob_id, size, index, args.bytes);
+        let bytes = (args.mime_type.as_str(), &args.bytes[..]);
+        self.certify.chunk(slot, &args.blob_id, size, index, bytes);
         if is_new {
             self.reserve(&caller, session.size, now);
         }
