@@ -4,10 +4,11 @@ use candid::Principal;
 use data_bucket::{Bucket, Now, Stop};
 use data_bucket_index::{Context, Index};
 use ic_stable_structures::DefaultMemoryImpl;
-use integration_tests::{Setup, operator};
 use openstorage_types::{BlobId, bucket::PushChunkArgs, index::UserArgs};
 use pocket_ic::common::rest::BlobCompression;
 use sha2::{Digest, Sha256};
+
+use crate::{MIME_TYPE, Setup, operator};
 
 /// Blobs or users between two exchanges of events.
 const PAGE: u64 = 1_000;
@@ -40,7 +41,7 @@ pub fn whole(data: &[u8], accessor: Principal) -> PushChunkArgs {
     PushChunkArgs {
         blob_id: BlobId(Sha256::digest(data).into()),
         size: data.len() as u64,
-        mime_type: integration_tests::MIME_TYPE.into(),
+        mime_type: MIME_TYPE.into(),
         name: Some("picture.png".into()),
         chunk_index: 0,
         bytes: data.to_vec().into(),
