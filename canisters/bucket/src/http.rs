@@ -34,6 +34,20 @@ pub struct Answer {
     /// Without a body where there is a part.
     pub response: HttpResponse,
     pub part: Option<Part>,
+    /// Nothing in the tree proves the answer: the gateway is to ask again by an update, whose answer the subnet
+    /// certifies as it is.
+    pub upgrade: bool,
+}
+
+impl Answer {
+    /// The same whatever is wrong.
+    pub fn refusal() -> Self {
+        text(
+            401,
+            "A blob is opened by /{accessor_id}/{blob_id}?token=… with a valid token.\n",
+        )
+        .into()
+    }
 }
 
 impl From<HttpResponse> for Answer {
@@ -41,6 +55,7 @@ impl From<HttpResponse> for Answer {
         Self {
             response,
             part: None,
+            upgrade: false,
         }
     }
 }
@@ -79,7 +94,7 @@ impl Bucket {
         }
         // Before anything walks through it.
         if request.url.len() > URL_BYTES_MAX {
-            return refusal().into();
+            return Answer::refusal();
         }
         let (path, query) = match request.url.split_once('?') {
             Some((path, query)) => (path, query),
@@ -100,13 +115,13 @@ impl Bucket {
         match self.sight(ranges.unwrap_or(path), query, now) {
             Ok(sight) if ranges.is_some() => self.any_range(&sight, request, is_head, certificate),
             Ok(sight) => self.certified_answer(&sight, request, is_head, certificate),
-            Err(Some(absent)) if ranges.is_none() => self.missing(&absent, certificate).into(),
+            Err(Some(absent)) if ranges.is_none() => self.missing(&absent, certificate),
             Err(Some(_)) => {
                 let (head, body) = self.certify.shapes.missing();
                 let response = head.response(body);
                 self.uncertified(response, RANGES, certificate).into()
             }
-            Err(None) => refusal().into(),
+            Err(None) => Answer::refusal(),
         }
     }
 
@@ -188,21 +203,38 @@ impl Bucket {
             let len = chunk_len(size, index.into())?;
             Some(Part::new(sight.stored.slot, from, len))
         });
-        Answer { response, part }
+        Answer {
+            response,
+            part,
+            upgrade: false,
+        }
     }
 
-    /// Certified where the accessor sees anything here: then there is a place for it in the tree. The proof
-    /// shows the ids of blobs beside the one that is missing, so a token for one blob gets none.
-    fn missing(&self, absent: &Absent, certificate: Option<&[u8]>) -> HttpResponse {
+    /// Proved by the tree where the accessor sees anything here: then there is a place for it. The proof shows the
+    /// ids of blobs beside the one that is missing, so a token for one blob gets none. Nor can there be one for an
+    /// accessor that sees nothing, as it would show the accessors beside it: both are asked again by an update.
+    fn missing(&self, absent: &Absent, certificate: Option<&[u8]>) -> Answer {
         let (head, body) = self.certify.shapes.missing();
         let mut response = head.response(body);
         let proof = certificate.filter(|_| !absent.is_bound).and_then(|known| {
             let Absent { accessor, blob, .. } = absent;
             self.certify.prove_missing(known, accessor, blob)
         });
+        let upgrade = certificate.is_some() && proof.is_none();
         let proof = proof.map(|proof| (CERTIFICATE.into(), proof));
         response.headers.extend(proof);
-        response
+        Answer {
+            response,
+            part: None,
+            upgrade,
+        }
+    }
+
+    /// Whether a request is one that a gateway asks by an update: nobody else is let in to make the subnet agree on
+    /// an answer.
+    pub fn is_upgraded(&self, request: &HttpRequest, now: Now) -> bool {
+        // What is proved does not count, only whether it is.
+        self.http_request(request, Some(&[]), now).upgrade
     }
 
     /// Exactly the bytes that are asked for, up to one part of them.
@@ -243,7 +275,11 @@ impl Bucket {
         };
         let part = bytes.map(|(from, len)| Part::new(sight.stored.slot, from, len));
         let response = self.uncertified(head.response([]), RANGES, certificate);
-        Answer { response, part }
+        Answer {
+            response,
+            part,
+            upgrade: false,
+        }
     }
 
     /// Says, with a proof, that the canister certifies nothing there.
@@ -319,14 +355,6 @@ const CERTIFICATE: &str = "IC-Certificate";
 fn is_known(request: &HttpRequest, blob: &BlobId) -> bool {
     let tags = request.header("If-None-Match");
     tags.is_some_and(|tags| matches_etag(tags, &etag(blob)))
-}
-
-/// The same whatever is wrong.
-fn refusal() -> HttpResponse {
-    text(
-        401,
-        "A blob is opened by /{accessor_id}/{blob_id}?token=… with a valid token.\n",
-    )
 }
 
 fn range_of<'a>(request: &'a HttpRequest, blob: &BlobId) -> Option<&'a str> {

@@ -140,6 +140,46 @@ fn without_a_valid_token_every_path_looks_the_same() {
     let missing = get(&world, &format!("{}?token={bound}", path(b"other")));
     assert_eq!(missing.status_code, 404);
     assert_eq!(missing.header("IC-Certificate"), None);
+    let is_upgraded = |world: &World, url: &str| {
+        let request = HttpRequest {
+            method: "GET".into(),
+            url: url.into(),
+            headers: vec![],
+            body: Default::default(),
+            certificate_version: Some(2),
+        };
+        world.bucket.is_upgraded(&request, world.now)
+    };
+    assert!(is_upgraded(
+        &world,
+        &format!("{}?token={bound}", path(b"other"))
+    ));
+    // Nor has an accessor without a blob a place in the tree. Nothing else is worth an update.
+    assert!(!is_upgraded(&world, &other));
+    assert!(!is_upgraded(&world, &right));
+    world
+        .bucket
+        .remove_blob_reference(
+            alice(),
+            &RemoveBlobReferenceArgs {
+                blob_id: id,
+                accessor_id: chat(),
+                owner: alice(),
+                token: None,
+            },
+            world.now,
+        )
+        .unwrap();
+    assert!(is_upgraded(&world, &other));
+    assert!(is_upgraded(&world, &right));
+    for url in [
+        path(&data),
+        format!("{right}A"),
+        format!("/m{other}"),
+        "/".into(),
+    ] {
+        assert!(!is_upgraded(&world, &url), "{url}");
+    }
 }
 
 #[test]
@@ -214,46 +254,6 @@ fn a_large_blob_comes_in_parts() {
 }
 
 #[test]
-fn a_call_reads_chunk_by_chunk_for_the_tokens_principal_only() {
-    let mut world = World::new();
-    let data = bytes(3_000_000, 3);
-    world.upload(alice(), &data);
-    let token = world.read_token(bob());
-    let read = |caller: Principal, index| {
-        let args = read_args(&data, token.clone(), index);
-        world.bucket.read_chunk(&caller, &args, world.now)
-    };
-    assert_eq!(
-        read(bob(), 1),
-        Ok(ReadChunkOk {
-            bytes: data[2_000_000..].to_vec().into(),
-            size: 3_000_000,
-            mime_type: MIME_TYPE.into()
-        })
-    );
-    assert_eq!(
-        read(bob(), 2),
-        Err(ReadChunkError::InvalidChunkIndex { count: 2 })
-    );
-    assert_eq!(read(alice(), 0), Err(ReadChunkError::NotAuthorized));
-    assert_eq!(
-        read(Principal::anonymous(), 0),
-        Err(ReadChunkError::NotAuthorized)
-    );
-}
-
-#[test]
-fn an_issuer_that_is_trusted_no_more_opens_nothing() {
-    let mut world = World::new();
-    let data = bytes(300, 3);
-    world.upload(alice(), &data);
-    let args = read_args(&data, world.read_token(bob()), 0);
-    assert!(world.bucket.read_chunk(&bob(), &args, world.now).is_ok());
-    world.tell(kind::ISSUER_REMOVED, &IssuerRemoved { issuer: chat() });
-    assert_eq!(
-        world.bucket.read_chunk(&bob(), &args, world.now),
-        Err(ReadChunkError::InvalidToken(TokenProblem::UnknownIssuer))
-#[test]
 fn the_parts_of_a_film_have_the_type_of_its_first_bytes() {
     let mut world = World::new();
     let data = bytes(5_000_000, 3);
@@ -301,6 +301,46 @@ fn the_parts_of_a_film_have_the_type_of_its_first_bytes() {
     }
 }
 
+#[test]
+fn a_call_reads_chunk_by_chunk_for_the_tokens_principal_only() {
+    let mut world = World::new();
+    let data = bytes(3_000_000, 3);
+    world.upload(alice(), &data);
+    let token = world.read_token(bob());
+    let read = |caller: Principal, index| {
+        let args = read_args(&data, token.clone(), index);
+        world.bucket.read_chunk(&caller, &args, world.now)
+    };
+    assert_eq!(
+        read(bob(), 1),
+        Ok(ReadChunkOk {
+            bytes: data[2_000_000..].to_vec().into(),
+            size: 3_000_000,
+            mime_type: MIME_TYPE.into()
+        })
+    );
+    assert_eq!(
+        read(bob(), 2),
+        Err(ReadChunkError::InvalidChunkIndex { count: 2 })
+    );
+    assert_eq!(read(alice(), 0), Err(ReadChunkError::NotAuthorized));
+    assert_eq!(
+        read(Principal::anonymous(), 0),
+        Err(ReadChunkError::NotAuthorized)
+    );
+}
+
+#[test]
+fn an_issuer_that_is_trusted_no_more_opens_nothing() {
+    let mut world = World::new();
+    let data = bytes(300, 3);
+    world.upload(alice(), &data);
+    let args = read_args(&data, world.read_token(bob()), 0);
+    assert!(world.bucket.read_chunk(&bob(), &args, world.now).is_ok());
+    world.tell(kind::ISSUER_REMOVED, &IssuerRemoved { issuer: chat() });
+    assert_eq!(
+        world.bucket.read_chunk(&bob(), &args, world.now),
+        Err(ReadChunkError::InvalidToken(TokenProblem::UnknownIssuer))
     );
 }
 
