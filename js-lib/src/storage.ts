@@ -213,8 +213,8 @@ export class OpenStorageOn {
 
   /**
    * The URL under which the blob's bucket serves it, for an `<img>`, a `<video>` or a link. Whoever has
-   * it can read the blob while the token lives. With `seekable` players can jump about in it, and the gateway
-   * verifies nothing.
+   * it can read the blob while the token lives. With `seekable` players get just the bytes that they ask for, and
+   * the gateway verifies nothing.
    *
    * @throws as {@link blobUrl}
    */

@@ -8,6 +8,7 @@
 pub mod bucket;
 pub mod chat;
 pub mod exchange;
+pub mod grown;
 pub mod index;
 
 use std::{fs, path::PathBuf};

@@ -2,9 +2,15 @@
 //! it is certified verifies, and nothing else does in its place.
 
 use candid::Principal;
-use integration_tests::{Setup, bucket, bytes, chat, exchange::Exchange, user};
-use openstorage_types::{BlobId, BlobReference, bucket::RemoveBlobReferenceArgs};
-use pocket_ic::PocketIcBuilder;
+use integration_tests::{
+    Setup, blob_id, bucket, bytes, chat, chunk, exchange::Exchange, grown, user,
+};
+use openstorage_types::{
+    BlobId, BlobReference,
+    bucket::RemoveBlobReferenceArgs,
+    http::{HttpRequest, UpgradableResponse},
+};
+use pocket_ic::{PocketIcBuilder, RejectCode};
 
 /// A bucket with blobs that one chat sees, and what opens them.
 struct Shelf {
@@ -24,7 +30,7 @@ impl Shelf {
         let (alice, room) = setup.user_with_chat(1);
         let accessor = room.accessor_id;
         let picture = setup.upload(alice, &bytes(5_000, 1), accessor);
-        let film = setup.upload(alice, &bytes(5_000_001, 2), accessor);
+        let film = upload_film(&setup, alice, accessor);
         let message = chat::post(&setup, alice, room.chat_id, &picture);
         let (_, token) = chat::access(&setup, alice, room.chat_id, message);
         Self {
@@ -60,6 +66,7 @@ impl Shelf {
             // The start of something else: everything anew.
             ("GET", film, resumed, 206, 2_000_000),
             ("GET", film, range("bytes=2000000-"), 206, 2_000_000),
+            ("GET", film, range("bytes=2500000-"), 206, 2_000_000),
             ("GET", film, range("bytes=4000000-"), 206, 1_000_001),
             ("HEAD", film, vec![], 200, 0),
             ("GET", film, known.clone(), 304, 0),
@@ -80,6 +87,24 @@ impl Shelf {
             exchange
         })
         .collect()
+    }
+}
+
+/// In three parts, which have a type each.
+fn upload_film(setup: &Setup, user: Principal, accessor: Principal) -> BlobReference {
+    let data = bytes(5_000_001, 2);
+    let mime_type = "video/mp4";
+    for index in 0..3 {
+        let mut chunk = chunk(&data, index, accessor);
+        chunk.mime_type = mime_type.into();
+        let pushed = bucket::push_chunk(setup, setup.bucket, user, chunk);
+        pushed.expect("the chunk is taken");
+    }
+    BlobReference {
+        blob_id: blob_id(&data),
+        bucket: setup.bucket,
+        size: data.len() as u64,
+        mime_type: mime_type.into(),
     }
 }
 
@@ -159,6 +184,108 @@ fn answers_verify_after_an_upgrade_and_after_a_deletion() {
     mixed.assert_refused(setup, "the certificate of later");
     let picture = shelf.ask("GET", shelf.url(shelf.picture.blob_id), &[]);
     picture.assert_certified(setup);
+}
+
+/// References beside which answers are looked at.
+fn references() -> u64 {
+    match std::env::var_os("OPENSTORAGE_FULL") {
+        Some(_) => 100_000,
+        None => 2_000,
+    }
+}
+
+/// What an upgrade clears is the certified data alone: the tree is there, whatever its size, and everything
+/// verifies at once.
+#[test]
+fn the_tree_is_whole_right_after_an_upgrade_beside_many_references() {
+    let shelf = Shelf::new();
+    let setup = &shelf.setup;
+    let count = references();
+    let alice = user(1);
+    let shown = |n: u64| blob_id(&grown::small(n));
+    let look = |what: &str| {
+        // No message has come since: not one that could build anything.
+        for n in [0, 1, count / 3, count / 2, count - 1] {
+            let exchange = shelf.ask("GET", shelf.url(shown(n)), &[]);
+            assert_eq!(exchange.answer.status_code, 200, "blob {n} {what}");
+            assert_eq!(exchange.answer.body.as_ref(), grown::small(n));
+            exchange.assert_certified(setup);
+        }
+        for exchange in shelf.exchanges() {
+            exchange.assert_certified(setup);
+        }
+    };
+    // Ends with an upgrade.
+    grown::grow(setup, alice, shelf.accessor, 0, count);
+    let held = bucket::status(setup, setup.bucket).references;
+    assert_eq!(held, count + 2);
+    setup.pic.tick();
+    look("after they came");
+    setup.upgrade(setup.bucket, "bucket").unwrap();
+    setup.pic.tick();
+    look("after another upgrade");
+    // And one more reference goes where it belongs.
+    let data = b"one more";
+    let one = setup.upload(alice, data, shelf.accessor);
+    let exchange = shelf.ask("GET", shelf.url(one.blob_id), &[]);
+    assert_eq!(exchange.answer.body.as_ref(), data);
+    exchange.assert_certified(setup);
+    look("after another came");
+}
+
+/// Nothing in the tree can prove that an accessor sees nothing, or that it does not see the one blob of a token,
+/// without showing what is beside it. So the gateway is told to ask by an update, whose answer is the subnet's.
+#[test]
+fn what_cannot_be_proved_is_asked_again_by_an_update() {
+    let shelf = Shelf::new();
+    let setup = &shelf.setup;
+    let (alice, accessor) = (user(1), shelf.accessor);
+    for blob in [&shelf.film, &shelf.picture] {
+        let args = RemoveBlobReferenceArgs {
+            blob_id: blob.blob_id,
+            accessor_id: accessor,
+            owner: alice,
+            token: None,
+        };
+        bucket::delete_blob(setup, setup.bucket, alice, args).unwrap();
+    }
+    let url = shelf.url(shelf.film.blob_id);
+    let request = |url: &str, method: &str| HttpRequest {
+        method: method.into(),
+        url: url.into(),
+        headers: vec![],
+        body: Default::default(),
+        certificate_version: Some(2),
+    };
+    let ask = |url: &str, method: &str| -> UpgradableResponse {
+        let args = (request(url, method),);
+        setup.ask(setup.bucket, Principal::anonymous(), "http_request", args)
+    };
+    let again = |url: &str, method: &str| {
+        let args = candid::encode_one(request(url, method)).unwrap();
+        let (pic, nobody) = (&setup.pic, Principal::anonymous());
+        pic.update_call(setup.bucket, nobody, "http_request_update", args)
+    };
+    for method in ["GET", "HEAD"] {
+        let first = ask(&url, method);
+        assert_eq!((first.status_code, first.upgrade), (404, Some(true)));
+        let answer: UpgradableResponse = candid::decode_one(&again(&url, method).unwrap()).unwrap();
+        assert_eq!((answer.status_code, answer.upgrade), (404, None));
+        assert_eq!(answer.body, first.body);
+    }
+    // For nobody else does the subnet agree on anything.
+    let junk = format!("{url}A");
+    for (url, method) in [(&junk, "GET"), (&url, "POST"), (&format!("/m{url}"), "GET")] {
+        assert_eq!(ask(url, method).upgrade, None, "{method} {url}");
+        let refused = again(url, method).unwrap_err();
+        assert_eq!(refused.reject_code, RejectCode::CanisterReject, "{refused}");
+    }
+    // Where the accessor sees something again, the tree proves it again.
+    setup.upload(alice, b"something", accessor);
+    assert_eq!(ask(&url, "GET").upgrade, None);
+    let refused = again(&url, "GET").unwrap_err();
+    assert_eq!(refused.reject_code, RejectCode::CanisterReject, "{refused}");
+    shelf.ask("GET", url, &[]).assert_certified(setup);
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //!
 //! All headers of an answer are certified, so none can be added, left out or changed. The first answer about
 //! a blob, and HEAD, are certified together with the request's method: a node cannot serve the one for the
-//! other. Parts, 304 and 416 are the same under every reference to a blob, and carry nothing of it.
+//! other. Parts, 304 and 416 are the same under every reference to a blob, and carry nothing of it. Of films and
+//! sounds the parts after the first have the type under which the bytes came: browsers keep a range without such a
+//! type from a player of another origin (opaque response blocking), and look at no more of it than that it is media.
 
 use std::borrow::Cow;
 
 use openstorage_certtree::{Hash, fork, labeled, leaf};
-use openstorage_sha256::{Sha256, sha256};
+use openstorage_sha256::{Sha256, known, sha256};
 use openstorage_types::{BlobId, chunk_count, http::HttpResponse, limits::CHUNK_BYTES};
 use serde_bytes::ByteBuf;
 
@@ -40,15 +42,15 @@ pub const ANSWER_ONLY: &str = "default_certification(ValidationArgs{certificatio
 pub const NOTHING: &str = "default_certification(ValidationArgs{no_certification:Empty{}})";
 
 /// Those that every answer about a blob has.
-const OF_BLOBS: [(&str, &str); 7] = [
-    ("Accept-Ranges", "bytes"),
-    ("Cache-Control", "private, max-age=300"),
-    ("Access-Control-Allow-Origin", "*"),
-    ("Cross-Origin-Resource-Policy", "cross-origin"),
-    ("Referrer-Policy", "no-referrer"),
-    ("X-Content-Type-Options", "nosniff"),
+const OF_BLOBS: [Known; 7] = [
+    Known::new("Accept-Ranges", "bytes"),
+    Known::new("Cache-Control", "private, max-age=300"),
+    Known::new("Access-Control-Allow-Origin", "*"),
+    Known::new("Cross-Origin-Resource-Policy", "cross-origin"),
+    Known::new("Referrer-Policy", "no-referrer"),
+    Known::new("X-Content-Type-Options", "nosniff"),
     // What a blob may do in a browser that opens it as a page: be looked at.
-    (
+    Known::new(
         "Content-Security-Policy",
         "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'",
     ),
@@ -56,15 +58,62 @@ const OF_BLOBS: [(&str, &str); 7] = [
 
 /// Those that an answer of 304 repeats (RFC 9110, section 15.4.5), and what lets a page of another origin
 /// read it.
-const OF_UNCHANGED: [(&str, &str); 3] = [OF_BLOBS[1], OF_BLOBS[2], OF_BLOBS[3]];
+const OF_UNCHANGED: [Known; 4] = [OF_BLOBS[1], OF_BLOBS[2], OF_BLOBS[3], ANSWER_ONLY_KNOWN];
+
+const OF_MISSING: [Known; 7] = [
+    Known::new("Content-Type", "text/plain; charset=utf-8"),
+    Known::new("Cache-Control", "no-store"),
+    Known::new("X-Content-Type-Options", "nosniff"),
+    Known::new("Access-Control-Allow-Origin", "*"),
+    Known::new("Cross-Origin-Resource-Policy", "cross-origin"),
+    Known::new("Referrer-Policy", "no-referrer"),
+    ANSWER_ONLY_KNOWN,
+];
+
+const WITH_METHOD_KNOWN: Known = Known::new(EXPRESSION, WITH_METHOD);
+const ANSWER_ONLY_KNOWN: Known = Known::new(EXPRESSION, ANSWER_ONLY);
+
+/// A header whose value differs, and the hash of its name.
+type Name = (&'static str, Hash);
+
+const CONTENT_TYPE: Name = name("Content-Type");
+const CONTENT_LENGTH: Name = name("Content-Length");
+const CONTENT_RANGE: Name = name("Content-Range");
+const CONTENT_DISPOSITION: Name = name("Content-Disposition");
+const ETAG: Name = name("ETag");
+
+const STATUS: Hash = known(b":ic-cert-status");
+
+/// Of a GET and of a HEAD without a body.
+const REQUESTS: [Hash; 2] = [request_hash("GET"), request_hash("HEAD")];
+const NOTHING_HASH: Hash = known(NOTHING.as_bytes());
+/// Of no bytes.
+const EMPTY: Hash = known(b"");
 
 /// Statuses of certified answers.
 const STATUSES: [u16; 5] = [200, 206, 304, 404, 416];
 
 const MISSING: &str = "The accessor has no such blob.\n";
 
+/// Whether a type is one of films or sounds that browsers play.
+pub fn is_played(mime_type: &str) -> bool {
+    SHOWN.contains(&mime_type) && !mime_type.starts_with("image/")
+}
+
 /// A header: the hashes of its name and its value.
 type Pair = [Hash; 2];
+
+/// The pairs of the [`STATUSES`]. A number is hashed as LEB128; these have two bytes.
+const STATUS_PAIRS: [Pair; STATUSES.len()] = {
+    let mut pairs = [[[0; 32]; 2]; STATUSES.len()];
+    let mut i = 0;
+    while i < STATUSES.len() {
+        let code = STATUSES[i];
+        pairs[i] = [STATUS, known(&[code as u8 | 0x80, (code >> 7) as u8])];
+        i += 1;
+    }
+    pairs
+};
 
 /// A header of one answer.
 #[derive(Debug, Clone)]
@@ -137,7 +186,8 @@ impl Head {
         bodies.map(|body| sha256(&[&headers, body]))
     }
 
-    fn hash(&self, body: &Hash) -> Hash {
+    /// As [`Head::hashes`], for one body.
+    pub fn hash(&self, body: &Hash) -> Hash {
         let [hash] = self.hashes([body]);
         hash
     }
@@ -154,7 +204,7 @@ impl Head {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Known {
     name: &'static str,
     value: &'static str,
@@ -162,8 +212,8 @@ struct Known {
 }
 
 impl Known {
-    fn new(name: &'static str, value: &'static str) -> Self {
-        let pair = [header_name(name), sha256(&[value.as_bytes()])];
+    const fn new(name: &'static str, value: &'static str) -> Self {
+        let pair = [header_name(name), known(value.as_bytes())];
         Self { name, value, pair }
     }
 
@@ -191,7 +241,8 @@ struct Start {
 impl Start {
     /// `status` is part of it where all answers have the same; `others` are the names of headers that answers
     /// have besides.
-    fn new(mut known: Vec<Known>, status: Option<&Pair>, others: &[&Hash]) -> Self {
+    fn new(known: &[Known], status: Option<&Pair>, others: &[&Hash]) -> Self {
+        let mut known = known.to_vec();
         known.sort_unstable_by_key(|known| known.pair);
         let is_first = |pair: &Pair| others.iter().all(|name| pair[0] < **name);
         let begun = known.iter().take_while(|known| is_first(&known.pair));
@@ -211,91 +262,33 @@ impl Start {
     }
 }
 
-/// What never changes, hashed once after each upgrade.
+/// What never changes and is not known when the program is compiled, hashed once after each upgrade.
 pub struct Shapes {
-    /// Of the [`STATUSES`], in their order.
-    statuses: [Pair; STATUSES.len()],
-    content_type: (&'static str, Hash),
-    content_length: (&'static str, Hash),
-    content_range: (&'static str, Hash),
-    content_disposition: (&'static str, Hash),
-    etag: (&'static str, Hash),
     of_blobs: Start,
     of_unchanged: Start,
     of_missing: Start,
-    with_method: Known,
-    answer_only: Known,
-    get: Hash,
-    head: Hash,
     leaf: Hash,
-    nothing: Hash,
-    /// Of no bytes.
-    empty: Hash,
     /// Of the answer of 404.
     missing: Hash,
 }
 
 impl Shapes {
     pub fn new() -> Self {
-        let name = |name| (name, header_name(name));
-        let fixed = |pairs: &[(&'static str, &'static str)]| -> Vec<Known> {
-            let pairs = pairs.iter();
-            pairs.map(|(name, value)| Known::new(name, value)).collect()
-        };
-        let status = sha256(&[b":ic-cert-status"]);
-        // A number is hashed as LEB128; these have two bytes.
-        let statuses =
-            STATUSES.map(|code| [status, sha256(&[&[code as u8 | 0x80, (code >> 7) as u8]])]);
-        let (with_method, answer_only) = (
-            Known::new(EXPRESSION, WITH_METHOD),
-            Known::new(EXPRESSION, ANSWER_ONLY),
-        );
-        let others @ [
-            content_type,
-            content_length,
-            content_range,
-            content_disposition,
-            etag,
-        ] = [
-            "Content-Type",
-            "Content-Length",
-            "Content-Range",
-            "Content-Disposition",
-            "ETag",
-        ]
-        .map(name);
-        let others = others.each_ref().map(|(_, hash)| hash);
-        let of_blobs = fixed(&OF_BLOBS);
-        let of_all = [&status, &with_method.pair[0]];
-        let mut of_unchanged = fixed(&OF_UNCHANGED);
-        of_unchanged.push(answer_only.clone());
-        let mut of_missing = fixed(&[
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Access-Control-Allow-Origin", "*"),
-            ("Cross-Origin-Resource-Policy", "cross-origin"),
-            ("Referrer-Policy", "no-referrer"),
-        ]);
-        of_missing.push(answer_only.clone());
-        let of_status = |code| &statuses[place_of(code)];
+        let every = [&STATUS, &WITH_METHOD_KNOWN.pair[0]];
+        let some = [
+            CONTENT_TYPE,
+            CONTENT_LENGTH,
+            CONTENT_RANGE,
+            CONTENT_DISPOSITION,
+            ETAG,
+        ];
+        let some = some.each_ref().map(|(_, hash)| hash);
+        let status = |code| &STATUS_PAIRS[place_of(code)];
         let mut shapes = Self {
-            of_blobs: Start::new(of_blobs, None, &[&others[..], &of_all].concat()),
-            of_unchanged: Start::new(of_unchanged, Some(of_status(304)), &[&etag.1]),
-            of_missing: Start::new(of_missing, Some(of_status(404)), &[]),
-            statuses,
-            content_type,
-            content_length,
-            content_range,
-            content_disposition,
-            etag,
-            with_method,
-            answer_only,
-            get: request_hash("GET"),
-            head: request_hash("HEAD"),
+            of_blobs: Start::new(&OF_BLOBS, None, &[&some[..], &every].concat()),
+            of_unchanged: Start::new(&OF_UNCHANGED, Some(status(304)), &[&ETAG.1]),
+            of_missing: Start::new(&OF_MISSING, Some(status(404)), &[]),
             leaf: leaf(b""),
-            nothing: sha256(&[NOTHING.as_bytes()]),
-            empty: sha256(&[]),
             missing: [0; 32],
         };
         let (head, body) = shapes.missing();
@@ -305,22 +298,22 @@ impl Shapes {
 
     /// Above the answers that belong to one reference.
     pub fn with_method(&self) -> &Hash {
-        &self.with_method.pair[1]
+        &WITH_METHOD_KNOWN.pair[1]
     }
 
     /// Above the answers that a blob has in all its references.
     pub fn answer_only(&self) -> &Hash {
-        &self.answer_only.pair[1]
+        &ANSWER_ONLY_KNOWN.pair[1]
     }
 
     /// Above nothing.
     pub fn nothing(&self) -> &Hash {
-        &self.nothing
+        &NOTHING_HASH
     }
 
     /// Hashes of a GET and of a HEAD without a body.
     pub fn requests(&self) -> [&Hash; 2] {
-        [&self.get, &self.head]
+        REQUESTS.each_ref()
     }
 
     /// What stands under every label at the bottom: an empty value.
@@ -330,12 +323,12 @@ impl Shapes {
 
     /// The name's hash and the value's.
     fn status(&self, code: u16) -> Pair {
-        self.statuses[place_of(code)]
+        STATUS_PAIRS[place_of(code)]
     }
 
     /// The ETag of a blob.
     pub fn tag(&self, blob: &BlobId) -> Field {
-        let (name, name_hash) = self.etag;
+        let (name, name_hash) = ETAG;
         Field {
             name,
             value: etag(blob).into(),
@@ -359,21 +352,21 @@ impl Shapes {
     pub fn shown(&self, status: u16, tag: Field, seen: &Reference) -> Head {
         let head = self
             .of_blob(status, tag)
-            .with(&self.content_type, seen.mime_type.clone());
+            .with(&CONTENT_TYPE, seen.mime_type.clone());
         match SHOWN.contains(&seen.mime_type.as_str()) {
             true => head,
-            false => head.with(&self.content_disposition, disposition(seen.name.as_deref())),
+            false => head.with(&CONTENT_DISPOSITION, disposition(seen.name.as_deref())),
         }
     }
 
     pub fn length(&self, head: Head, len: u64) -> Head {
-        head.with(&self.content_length, len.to_string())
+        head.with(&CONTENT_LENGTH, len.to_string())
     }
 
     /// `len` bytes from `from` of `size`.
     pub fn range(&self, head: Head, from: u64, len: u64, size: u64) -> Head {
         let range = format!("bytes {from}-{}/{size}", from + len - 1);
-        self.length(head, len).with(&self.content_range, range)
+        self.length(head, len).with(&CONTENT_RANGE, range)
     }
 
     /// What a plain GET gets: the whole blob, or the first of its parts.
@@ -382,20 +375,24 @@ impl Shapes {
             1 => self.length(self.shown(200, tag, seen), size),
             _ => self.range(self.shown(206, tag, seen), 0, CHUNK_BYTES, size),
         };
-        head.fixed(&self.with_method)
+        head.fixed(&WITH_METHOD_KNOWN)
     }
 
     pub fn head(&self, tag: Field, size: u64, seen: &Reference) -> Head {
         self.length(self.shown(200, tag, seen), size)
-            .fixed(&self.with_method)
+            .fixed(&WITH_METHOD_KNOWN)
     }
 
-    /// A part after the first.
-    pub fn part(&self, blob: &BlobId, size: u64, index: u32) -> Head {
+    /// A part after the first; with a type where the blob came as something [that is played](is_played).
+    pub fn part(&self, blob: &BlobId, size: u64, index: u32, mime_type: Option<String>) -> Head {
         let from = u64::from(index) * CHUNK_BYTES;
         let len = CHUNK_BYTES.min(size - from);
-        self.range(self.of_blob(206, self.tag(blob)), from, len, size)
-            .fixed(&self.answer_only)
+        let head = self.range(self.of_blob(206, self.tag(blob)), from, len, size);
+        let head = match mime_type {
+            Some(mime_type) => head.with(&CONTENT_TYPE, mime_type),
+            None => head,
+        };
+        head.fixed(&ANSWER_ONLY_KNOWN)
     }
 
     pub fn unchanged(&self, tag: Field) -> Head {
@@ -404,8 +401,8 @@ impl Shapes {
 
     pub fn unsatisfiable(&self, blob: &BlobId, size: u64) -> Head {
         self.of_blob(416, self.tag(blob))
-            .with(&self.content_range, format!("bytes */{size}"))
-            .fixed(&self.answer_only)
+            .with(&CONTENT_RANGE, format!("bytes */{size}"))
+            .fixed(&ANSWER_ONLY_KNOWN)
     }
 
     pub fn missing(&self) -> (Head, &'static str) {
@@ -418,24 +415,20 @@ impl Shapes {
         let first = self.first(tag.clone(), size, seen);
         match chunk_count(size) {
             // The same headers.
-            1 => first.hashes([body, &self.empty]),
+            1 => first.hashes([body, &EMPTY]),
             _ => [
                 first.hash(body),
-                self.head(tag.clone(), size, seen).hash(&self.empty),
+                self.head(tag.clone(), size, seen).hash(&EMPTY),
             ],
         }
     }
 
-    pub fn part_hash(&self, blob: &BlobId, size: u64, index: u32, body: &Hash) -> Hash {
-        self.part(blob, size, index).hash(body)
-    }
-
     pub fn unchanged_hash(&self, tag: Field) -> Hash {
-        self.unchanged(tag).hash(&self.empty)
+        self.unchanged(tag).hash(&EMPTY)
     }
 
     pub fn unsatisfiable_hash(&self, blob: &BlobId, size: u64) -> Hash {
-        self.unsatisfiable(blob, size).hash(&self.empty)
+        self.unsatisfiable(blob, size).hash(&EMPTY)
     }
 
     pub fn missing_hash(&self) -> Hash {
@@ -467,15 +460,33 @@ pub fn etag(blob: &BlobId) -> String {
     format!("\"{blob}\"")
 }
 
-fn header_name(name: &str) -> Hash {
-    sha256(&[name.to_ascii_lowercase().as_bytes()])
+const fn name(name: &'static str) -> Name {
+    (name, header_name(name))
+}
+
+/// # Panics
+/// For a name of more than 64 bytes: while compiling.
+const fn header_name(name: &str) -> Hash {
+    let name = name.as_bytes();
+    let mut lower = [0; 64];
+    let mut i = 0;
+    while i < name.len() {
+        lower[i] = name[i].to_ascii_lowercase();
+        i += 1;
+    }
+    known(lower.split_at(i).0)
 }
 
 /// Of a request of which only the method and the empty body count.
-fn request_hash(method: &str) -> Hash {
-    let map = sha256(&[
-        &sha256(&[b":ic-cert-method"]),
-        &sha256(&[method.as_bytes()]),
-    ]);
-    sha256(&[&map, &sha256(&[])])
+const fn request_hash(method: &str) -> Hash {
+    let map = pair_hash(&known(b":ic-cert-method"), &known(method.as_bytes()));
+    pair_hash(&map, &EMPTY)
+}
+
+const fn pair_hash(first: &Hash, second: &Hash) -> Hash {
+    let mut both = [0; 64];
+    let (low, high) = both.split_at_mut(32);
+    low.copy_from_slice(first);
+    high.copy_from_slice(second);
+    known(&both)
 }

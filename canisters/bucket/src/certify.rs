@@ -18,14 +18,15 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use candid::Principal;
 use ic_stable_structures::StableBTreeMap;
 use openstorage_certtree::{
-    Content, Forest, Hash, NONE, NOTE_BYTES, Note, Tree, Witness, labeled, path_to_cbor,
+    Content, Forest, Full, Hash, INSERT_NODES_MAX, NONE, NOTE_BYTES, Note, Tree, Witness, labeled,
+    path_to_cbor,
 };
 use openstorage_sha256::sha256;
 use openstorage_types::{BlobId, chunk_count};
 
 use crate::{
     Stored,
-    answers::{Shapes, pair},
+    answers::{Head, Shapes, is_played, pair},
     memory::{self, Memories, Memory},
     references::{PRINCIPAL_BYTES, Reference, principal_at, principal_bytes},
 };
@@ -72,6 +73,8 @@ pub struct Certify {
     parts: StableBTreeMap<(u64, u32), Hash, Memory>,
     /// Slot to the tree of a blob's own answers, where it has several parts.
     trees: StableBTreeMap<u64, u32, Memory>,
+    /// Slot to the type of the parts after the first, where they have one: what its first bytes came as.
+    types: StableBTreeMap<u64, String, Memory>,
 }
 
 impl Certify {
@@ -84,6 +87,7 @@ impl Certify {
             forest: forest.unwrap_or_else(|error| panic!("{error}")),
             parts: StableBTreeMap::init(memories.get(memory::PARTS)),
             trees: StableBTreeMap::init(memories.get(memory::PART_TREES)),
+            types: StableBTreeMap::init(memories.get(memory::PART_TYPES)),
         };
         if certify.forest.top() == NONE {
             let nothing = labeled(certify.shapes.nothing(), certify.shapes.leaf());
@@ -104,19 +108,48 @@ impl Certify {
         labeled(TOP.as_bytes(), &self.forest.digest(self.forest.top()))
     }
 
+    /// Makes sure of the memory for all that one message adds: a chunk, the end of its upload, and the blob under so
+    /// many accessors. Without it what follows could end in the middle, by a trap.
+    pub fn reserve(&mut self, accessors: usize) -> Result<(), Full> {
+        const OF_A_BLOB: u32 = 3;
+        // The accessor, its 404 and the blob.
+        const OF_AN_ACCESSOR: u32 = 3;
+        let accessors = u32::try_from(accessors).map_err(|_| Full)?;
+        let inserted = OF_A_BLOB + accessors.saturating_mul(OF_AN_ACCESSOR);
+        self.forest
+            .reserve(inserted.saturating_mul(INSERT_NODES_MAX))
+    }
+
     /// The bytes of a chunk have come in, of a blob that has several.
-    pub fn chunk(&mut self, slot: u64, blob: &BlobId, size: u64, index: u32, bytes: &[u8]) {
+    pub fn chunk(
+        &mut self,
+        slot: u64,
+        blob: &BlobId,
+        size: u64,
+        index: u32,
+        (mime_type, bytes): (&str, &[u8]),
+    ) {
         if self.parts.contains_key(&(slot, index)) {
             return;
+        }
+        // What is hashed already keeps its form.
+        let all = (slot, 0)..=(slot, u32::MAX);
+        if is_played(mime_type) && self.parts.keys_range(all).next().is_none() {
+            self.types.insert(slot, mime_type.to_owned());
         }
         let body = sha256(&[bytes]);
         if index == 0 {
             self.parts.insert((slot, index), body);
             return;
         }
-        let hash = self.shapes.part_hash(blob, size, index, &body);
+        let hash = self.part(slot, blob, size, index).hash(&body);
         self.parts.insert((slot, index), hash);
         self.answer_with(slot, &hash);
+    }
+
+    /// The part of a blob, after the first, as it is answered.
+    pub fn part(&self, slot: u64, blob: &BlobId, size: u64, index: u32) -> Head {
+        self.shapes.part(blob, size, index, self.types.get(&slot))
     }
 
     /// All chunks of a blob of several are in.
@@ -144,9 +177,12 @@ impl Certify {
     pub fn drop_slot(&mut self, slot: u64) {
         let Some(tree) = self.trees.remove(&slot) else {
             // A single chunk, or the first of several alone.
-            self.parts.remove(&(slot, 0));
+            if self.parts.remove(&(slot, 0)).is_some() {
+                self.types.remove(&slot);
+            }
             return;
         };
+        self.types.remove(&slot);
         self.forest.clear(Tree(tree));
         let parts: Vec<_> = self
             .parts

@@ -4,14 +4,29 @@
 //! Only the form that gateways send is read here, every other by Candid itself.
 
 use candid::encode_one;
-use openstorage_types::http::{HttpRequest, HttpResponse};
+use openstorage_types::http::{HttpRequest, HttpResponse, UpgradableResponse};
 use serde_bytes::ByteBuf;
+
+/// Bytes of a request that is read at all: browsers send some 2 KB of headers, and the URL may have 1 KiB.
+pub const REQUEST_BYTES_MAX: usize = 8 * 1_024;
+
+/// Headers of a request: browsers and gateways send some 25 together.
+const HEADERS_MAX: usize = 64;
 
 /// The headers that answers depend on; no others are looked at.
 const HEADERS: [&str; 3] = ["range", "if-range", "if-none-match"];
 
 /// Bytes of a header's value that is looked at: a longer one counts as an empty one, which is no range and no tag.
 const VALUE_BYTES_MAX: usize = 1_024;
+
+/// Why a request was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// It has another form than gateways send.
+    OtherForm,
+    /// It has more than 64 headers.
+    TooManyHeaders,
+}
 
 /// What stands before the values: the magic, and the types. Computed once after each upgrade.
 pub struct Gateway {
@@ -28,10 +43,11 @@ impl Default for Gateway {
             body: ByteBuf::new(),
             certificate_version: None,
         };
-        let response = HttpResponse {
+        let response = UpgradableResponse {
             status_code: 0,
             headers: vec![],
             body: ByteBuf::new(),
+            upgrade: None,
         };
         let types = |encoded: candid::Result<Vec<u8>>, values: usize| {
             let mut bytes = encoded.expect("it has a Candid form");
@@ -41,36 +57,23 @@ impl Default for Gateway {
         Self {
             // Four lengths and no version.
             request: types(encode_one(request), 5),
-            // Two lengths and a status code.
-            response: types(encode_one(response), 4),
+            // Two lengths, no upgrade and a status code.
+            response: types(encode_one(response), 5),
         }
     }
 }
 
 impl Gateway {
-    /// A request, with the headers that count. None where it has another form than gateways send.
-    pub fn read(&self, bytes: &[u8]) -> Option<HttpRequest> {
-        let mut rest = Reader(bytes.strip_prefix(self.request.as_slice())?);
-        // The fields come in the order of their hashes.
-        let url = rest.text()?.to_owned();
-        let method = rest.text()?.to_owned();
-        rest.bytes()?;
-        let mut headers = vec![];
-        for _ in 0..rest.length()? {
-            let (name, value) = (rest.bytes()?, rest.bytes()?);
-            let is_wanted = |wanted: &str| wanted.as_bytes().eq_ignore_ascii_case(name);
-            if HEADERS.into_iter().any(is_wanted) {
-                let text = |bytes: &[u8]| Some(std::str::from_utf8(bytes).ok()?.to_owned());
-                let is_long = value.len() > VALUE_BYTES_MAX;
-                headers.push((text(name)?, text(if is_long { b"" } else { value })?));
-            }
+    /// A request, with the headers that count.
+    pub fn read(&self, bytes: &[u8]) -> Result<HttpRequest, Unread> {
+        let values = bytes.strip_prefix(self.request.as_slice());
+        let mut rest = Reader(values.ok_or(Unread::OtherForm)?);
+        let (url, method, headers) = rest.before_headers().ok_or(Unread::OtherForm)?;
+        if headers > HEADERS_MAX {
+            return Err(Unread::TooManyHeaders);
         }
-        let certificate_version = match rest.take(1)? {
-            [0] => None,
-            [1] => Some(u16::from_le_bytes(rest.take(2)?.try_into().ok()?)),
-            _ => return None,
-        };
-        rest.0.is_empty().then(|| HttpRequest {
+        let (headers, certificate_version) = rest.headers(headers).ok_or(Unread::OtherForm)?;
+        Ok(HttpRequest {
             method,
             url,
             headers,
@@ -79,8 +82,9 @@ impl Gateway {
         })
     }
 
-    /// A response, before and after a body of `len` more bytes than it has.
-    pub fn write(&self, response: &HttpResponse, len: u64) -> (Vec<u8>, Vec<u8>) {
+    /// A response, before and after a body of `len` more bytes than it has. With `upgrade` the gateway is to ask
+    /// again by an update.
+    pub fn write(&self, response: &HttpResponse, len: u64, upgrade: bool) -> (Vec<u8>, Vec<u8>) {
         let mut head = Vec::with_capacity(self.response.len() + 10 + response.body.len());
         head.extend_from_slice(&self.response);
         openstorage_canister::write_length(&mut head, response.body.len() as u64 + len);
@@ -95,6 +99,8 @@ impl Gateway {
             openstorage_canister::write_length(&mut tail, text.len() as u64);
             tail.extend_from_slice(text.as_bytes());
         }
+        // As an option.
+        tail.extend_from_slice(if upgrade { &[1, 1] } else { &[0] });
         tail.extend_from_slice(&response.status_code.to_le_bytes());
         (head, tail)
     }
@@ -131,6 +137,39 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    /// URL, method and the number of headers. The fields come in the order of their hashes.
+    fn before_headers(&mut self) -> Option<(String, String, usize)> {
+        let (url, method) = (self.text()?.to_owned(), self.text()?.to_owned());
+        self.bytes()?;
+        Some((url, method, self.length()?))
+    }
+
+    /// Those of so many headers that count, under their names in lower case, and the version of certificates that is wanted: the rest of a request.
+    fn headers(mut self, count: usize) -> Option<(Vec<(String, String)>, Option<u16>)> {
+        let mut found = [None; HEADERS.len()];
+        for _ in 0..count {
+            let (name, value) = (self.bytes()?, self.bytes()?);
+            let is_wanted = |wanted: &&str| wanted.as_bytes().eq_ignore_ascii_case(name);
+            if let Some(which) = HEADERS.iter().position(is_wanted) {
+                // The first of a name counts.
+                found[which].get_or_insert(value);
+            }
+        }
+        let mut headers = vec![];
+        for (name, value) in HEADERS.into_iter().zip(found) {
+            let Some(value) = value else { continue };
+            let is_long = value.len() > VALUE_BYTES_MAX;
+            let value = std::str::from_utf8(if is_long { b"" } else { value }).ok()?;
+            headers.push((name.to_owned(), value.to_owned()));
+        }
+        let certificate_version = match self.take(1)? {
+            [0] => None,
+            [1] => Some(u16::from_le_bytes(self.take(2)?.try_into().ok()?)),
+            _ => return None,
+        };
+        self.0.is_empty().then_some((headers, certificate_version))
     }
 }
 
@@ -187,21 +226,36 @@ mod tests {
     }
 
     #[test]
+    fn so_many_headers_are_read_and_no_more() {
+        let gateway = Gateway::default();
+        let mut headers = vec![("x", "y"); HEADERS_MAX - 1];
+        headers.push(("range", "bytes=0-"));
+        let read = |headers: &[(&str, &str)]| {
+            let bytes = encode_one(request(headers, Some(2))).unwrap();
+            gateway.read(&bytes)
+        };
+        let known = read(&headers).unwrap();
+        assert_eq!(known.header("range"), Some("bytes=0-"));
+        headers.push(("x", "y"));
+        assert_eq!(read(&headers), Err(Unread::TooManyHeaders));
+    }
+
+    #[test]
     fn what_is_cut_off_or_of_another_form_is_left_to_candid() {
         let gateway = Gateway::default();
         let bytes = encode_one(request(&[("range", "bytes=0-")], Some(2))).unwrap();
         for len in 0..bytes.len() {
-            assert_eq!(gateway.read(&bytes[..len]), None, "{len}");
+            assert_eq!(gateway.read(&bytes[..len]), Err(Unread::OtherForm), "{len}");
         }
         let longer = [&bytes[..], &[0]].concat();
-        assert_eq!(gateway.read(&longer), None);
+        assert_eq!(gateway.read(&longer), Err(Unread::OtherForm));
         for other in [encode_one("GET"), encode_one(None::<u16>)] {
-            assert_eq!(gateway.read(&other.unwrap()), None);
+            assert_eq!(gateway.read(&other.unwrap()), Err(Unread::OtherForm));
         }
         // Lengths that promise more than there is, or never end.
         for length in [&[0xff; 5][..], &[0xff, 0xff, 0xff, 0x7f]] {
             let bomb = [&gateway.request[..], length].concat();
-            assert_eq!(gateway.read(&bomb), None);
+            assert_eq!(gateway.read(&bomb), Err(Unread::OtherForm));
         }
     }
 
@@ -209,18 +263,28 @@ mod tests {
     fn what_is_written_is_what_candid_would_write() {
         let gateway = Gateway::default();
         for len in [0, 1, 127, 128, 70_000] {
-            let response = |body: Vec<u8>| HttpResponse {
-                status_code: 206,
-                headers: vec![("A".into(), "b".repeat(300))],
-                body: body.into(),
-            };
-            let bytes = vec![7; len];
-            let (mut reply, tail) = gateway.write(&response(vec![]), len as u64);
-            reply.extend_from_slice(&bytes);
-            reply.extend_from_slice(&tail);
-            assert_eq!(reply, encode_one(response(bytes.clone())).unwrap());
-            let (head, tail) = gateway.write(&response(bytes.clone()), 0);
-            assert_eq!([head, tail].concat(), encode_one(response(bytes)).unwrap());
+            for upgrade in [None, Some(true)] {
+                let headers = vec![("A".into(), "b".repeat(300))];
+                let response = |body: &[u8]| HttpResponse {
+                    status_code: 206,
+                    headers: headers.clone(),
+                    body: body.to_vec().into(),
+                };
+                let bytes = vec![7; len];
+                let expected = encode_one(UpgradableResponse {
+                    status_code: 206,
+                    headers: headers.clone(),
+                    body: bytes.clone().into(),
+                    upgrade,
+                });
+                let expected = expected.unwrap();
+                let write =
+                    |body: &[u8], len| gateway.write(&response(body), len, upgrade.is_some());
+                let (head, tail) = write(&[], len as u64);
+                assert_eq!([&head[..], &bytes[..], &tail[..]].concat(), expected);
+                let (head, tail) = write(&bytes, 0);
+                assert_eq!([head, tail].concat(), expected);
+            }
         }
     }
 }

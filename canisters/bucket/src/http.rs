@@ -3,7 +3,9 @@
 //! `GET|HEAD /{accessor_id}/{blob_id}?token=…`: first the form, then the token, then the reference, then
 //! the bytes. Without a valid token every path answers the same 401, which is not certified: nobody learns
 //! what is there. Blobs of more than one chunk come in parts of 2,000,000 bytes, which gateways ask for one
-//! after the other and verify one by one. `/m/{accessor_id}/{blob_id}` serves any range, uncertified.
+//! after the other and verify one by one. Players ask from anywhere (`bytes=n-`) and get the part in which that
+//! lies: only whole parts are certified, and `Content-Range` says which one it is. `/m/{accessor_id}/{blob_id}`
+//! serves any range, uncertified.
 
 use candid::Principal;
 use openstorage_canister::metrics;
@@ -32,6 +34,20 @@ pub struct Answer {
     /// Without a body where there is a part.
     pub response: HttpResponse,
     pub part: Option<Part>,
+    /// Nothing in the tree proves the answer: the gateway is to ask again by an update, whose answer the subnet
+    /// certifies as it is.
+    pub upgrade: bool,
+}
+
+impl Answer {
+    /// The same whatever is wrong.
+    pub fn refusal() -> Self {
+        text(
+            401,
+            "A blob is opened by /{accessor_id}/{blob_id}?token=… with a valid token.\n",
+        )
+        .into()
+    }
 }
 
 impl From<HttpResponse> for Answer {
@@ -39,6 +55,7 @@ impl From<HttpResponse> for Answer {
         Self {
             response,
             part: None,
+            upgrade: false,
         }
     }
 }
@@ -77,7 +94,7 @@ impl Bucket {
         }
         // Before anything walks through it.
         if request.url.len() > URL_BYTES_MAX {
-            return refusal().into();
+            return Answer::refusal();
         }
         let (path, query) = match request.url.split_once('?') {
             Some((path, query)) => (path, query),
@@ -98,13 +115,13 @@ impl Bucket {
         match self.sight(ranges.unwrap_or(path), query, now) {
             Ok(sight) if ranges.is_some() => self.any_range(&sight, request, is_head, certificate),
             Ok(sight) => self.certified_answer(&sight, request, is_head, certificate),
-            Err(Some(absent)) if ranges.is_none() => self.missing(&absent, certificate).into(),
+            Err(Some(absent)) if ranges.is_none() => self.missing(&absent, certificate),
             Err(Some(_)) => {
                 let (head, body) = self.certify.shapes.missing();
                 let response = head.response(body);
                 self.uncertified(response, RANGES, certificate).into()
             }
-            Err(None) => refusal().into(),
+            Err(None) => Answer::refusal(),
         }
     }
 
@@ -158,11 +175,14 @@ impl Bucket {
         } else {
             match range.map_or(Some(0), |range| part_of(range, size)) {
                 None => (Shown::Unsatisfiable, shapes.unsatisfiable(blob, size)),
-                Some(0) => (
-                    Shown::First,
-                    shapes.first(shapes.tag(blob), size, &sight.seen),
-                ),
-                Some(index) => (Shown::Part(index), shapes.part(blob, size, index)),
+                Some(0) => {
+                    let first = shapes.first(shapes.tag(blob), size, &sight.seen);
+                    (Shown::First, first)
+                }
+                Some(index) => {
+                    let part = self.certify.part(sight.stored.slot, blob, size, index);
+                    (Shown::Part(index), part)
+                }
             }
         };
         let index = match shown {
@@ -189,21 +209,38 @@ impl Bucket {
             let len = chunk_len(size, index.into())?;
             Some(Part::new(sight.stored.slot, from, len))
         });
-        Answer { response, part }
+        Answer {
+            response,
+            part,
+            upgrade: false,
+        }
     }
 
-    /// Certified where the accessor sees anything here: then there is a place for it in the tree. The proof
-    /// shows the ids of blobs beside the one that is missing, so a token for one blob gets none.
-    fn missing(&self, absent: &Absent, certificate: Option<&[u8]>) -> HttpResponse {
+    /// Proved by the tree where the accessor sees anything here: then there is a place for it. The proof shows the
+    /// ids of blobs beside the one that is missing, so a token for one blob gets none. Nor can there be one for an
+    /// accessor that sees nothing, as it would show the accessors beside it: both are asked again by an update.
+    fn missing(&self, absent: &Absent, certificate: Option<&[u8]>) -> Answer {
         let (head, body) = self.certify.shapes.missing();
         let mut response = head.response(body);
         let proof = certificate.filter(|_| !absent.is_bound).and_then(|known| {
             let Absent { accessor, blob, .. } = absent;
             self.certify.prove_missing(known, accessor, blob)
         });
+        let upgrade = certificate.is_some() && proof.is_none();
         let proof = proof.map(|proof| (CERTIFICATE.into(), proof));
         response.headers.extend(proof);
-        response
+        Answer {
+            response,
+            part: None,
+            upgrade,
+        }
+    }
+
+    /// Whether a request is one that a gateway asks by an update: nobody else is let in to make the subnet agree on
+    /// an answer.
+    pub fn is_upgraded(&self, request: &HttpRequest, now: Now) -> bool {
+        // What is proved does not count, only whether it is.
+        self.http_request(request, Some(&[]), now).upgrade
     }
 
     /// Exactly the bytes that are asked for, up to one part of them.
@@ -244,7 +281,11 @@ impl Bucket {
         };
         let part = bytes.map(|(from, len)| Part::new(sight.stored.slot, from, len));
         let response = self.uncertified(head.response([]), RANGES, certificate);
-        Answer { response, part }
+        Answer {
+            response,
+            part,
+            upgrade: false,
+        }
     }
 
     /// Says, with a proof, that the canister certifies nothing there.
@@ -320,14 +361,6 @@ const CERTIFICATE: &str = "IC-Certificate";
 fn is_known(request: &HttpRequest, blob: &BlobId) -> bool {
     let tags = request.header("If-None-Match");
     tags.is_some_and(|tags| matches_etag(tags, &etag(blob)))
-}
-
-/// The same whatever is wrong.
-fn refusal() -> HttpResponse {
-    text(
-        401,
-        "A blob is opened by /{accessor_id}/{blob_id}?token=… with a valid token.\n",
-    )
 }
 
 fn range_of<'a>(request: &'a HttpRequest, blob: &BlobId) -> Option<&'a str> {

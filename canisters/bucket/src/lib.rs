@@ -63,7 +63,7 @@ use access::Access;
 use accounts::Accounts;
 pub use audit::{Contradiction, Inventory};
 use certify::Certify;
-pub use gateway::Gateway;
+pub use gateway::{Gateway, REQUEST_BYTES_MAX, Unread};
 pub use http::Answer;
 use memory::{Memories, Memory};
 use mutants::Mutant;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use candid::{CandidType, Principal, candid_method};
-use data_bucket::{Answer, Bucket, Chunk, Gateway, Now, Stop};
+use data_bucket::{Answer, Bucket, Chunk, Gateway, Now, REQUEST_BYTES_MAX, Stop, Unread};
 use ic_cdk::{
     api::{
         CanisterStatusCode, canister_self, canister_version, certified_data_set, data_certificate,
@@ -29,7 +29,7 @@ use openstorage_types::{
         AuditArgs, AuditPage, AuditPageError, EventsArgs, EventsError, EventsOk, LeaseArgs,
         LeaseError, LeaseOk, RecallArgs, RecallError, RevokeKeyError, RotateKeyError, UserCounters,
     },
-    http::{HttpRequest, HttpResponse},
+    http::{HttpRequest, UpgradableResponse},
     index::Allowance,
     limits::{INGRESS_BYTES_MAX, UNKNOWN_CALLER_BYTES_MAX},
 };
@@ -88,9 +88,17 @@ fn encode<T: CandidType + 'static>(reply: T) -> Vec<u8> {
     openstorage_canister::encode(&reply)
 }
 
-fn decode_request(bytes: Vec<u8>) -> HttpRequest {
-    let request = GATEWAY.with(|gateway| gateway.read(&bytes));
-    request.unwrap_or_else(|| decode(bytes))
+/// The HTTP request that came in; none where it is longer than any that is looked at.
+fn http_argument() -> Option<HttpRequest> {
+    if ic0::msg_arg_data_size() > REQUEST_BYTES_MAX {
+        return None;
+    }
+    let bytes = argument();
+    match GATEWAY.with(|gateway| gateway.read(&bytes)) {
+        Ok(request) => Some(request),
+        Err(Unread::TooManyHeaders) => None,
+        Err(Unread::OtherForm) => Some(decode(bytes)),
+    }
 }
 
 /// Notes the cycles that reports tell of.
@@ -151,6 +159,14 @@ fn prepare_replies() {
 fn inspect_message() {
     let caller = msg_caller();
     let method = ic_cdk::api::msg_method_name();
+    // Gateways call as nobody.
+    if method == "http_request_update" {
+        let is_upgraded = |request| with(|bucket| bucket.is_upgraded(&request, now()));
+        if http_argument().is_some_and(is_upgraded) {
+            ic_cdk::api::accept_message();
+        }
+        return;
+    }
     let is_call_of_canisters = method.starts_with("c2c_");
     let is_small = ic0::msg_arg_data_size() <= UNKNOWN_CALLER_BYTES_MAX;
     let is_welcome = is_small || with(|bucket| bucket.knows(&caller));
@@ -292,23 +308,34 @@ fn read_chunk(args: ReadChunkArgs) -> PhantomData<ReadChunkAnswer> {
 }
 
 /// As [`read_chunk`], the bytes come straight from where they lie.
-#[query(manual_reply = true, decode_with = "decode_request", hidden = true)]
-#[candid_method(query)]
-fn http_request(request: HttpRequest) -> PhantomData<HttpResponse> {
-    let certificate = data_certificate();
-    with(|bucket| {
-        let Answer { response, part } =
-            bucket.http_request(&request, certificate.as_deref(), now());
-        let len = part.map_or(0, |part| part.len);
-        let (head, tail) = GATEWAY.with(|gateway| gateway.write(&response, len));
-        ic0::msg_reply_data_append(&head);
-        if let Some(part) = part {
-            bucket.read_part(&part, ic0::msg_reply_data_append);
-        }
-        ic0::msg_reply_data_append(&tail);
-    });
-    ic0::msg_reply();
+#[query(manual_reply = true, hidden = true)]
+fn http_request() -> PhantomData<UpgradableResponse> {
+    with(|bucket| answer_http(bucket, data_certificate()));
     PhantomData
+}
+
+/// The same by an update, for what a query cannot prove.
+#[update(manual_reply = true, hidden = true)]
+fn http_request_update() -> PhantomData<UpgradableResponse> {
+    update(|bucket| answer_http(bucket, None));
+    PhantomData
+}
+
+fn answer_http(bucket: &Bucket, certificate: Option<Vec<u8>>) {
+    let answer = |request| bucket.http_request(&request, certificate.as_deref(), now());
+    let Answer {
+        response,
+        part,
+        upgrade,
+    } = http_argument().map_or_else(Answer::refusal, answer);
+    let len = part.map_or(0, |part| part.len);
+    let (head, tail) = GATEWAY.with(|gateway| gateway.write(&response, len, upgrade));
+    ic0::msg_reply_data_append(&head);
+    if let Some(part) = part {
+        bucket.read_part(&part, ic0::msg_reply_data_append);
+    }
+    ic0::msg_reply_data_append(&tail);
+    ic0::msg_reply();
 }
 
 #[query]
@@ -468,6 +495,16 @@ mod interface {
 
     #[candid_method(update)]
     fn upload_chunk(_: PushChunkArgs) -> Result<PushChunkOk, PushChunkError> {
+        unreachable!("nobody calls it")
+    }
+
+    #[candid_method(query)]
+    fn http_request(_: HttpRequest) -> UpgradableResponse {
+        unreachable!("nobody calls it")
+    }
+
+    #[candid_method(update)]
+    fn http_request_update(_: HttpRequest) -> UpgradableResponse {
         unreachable!("nobody calls it")
     }
 }

@@ -44,6 +44,7 @@ pub const USERS: u8 = 43;
 pub const ACCOUNTS: u8 = 44;
 pub const BLOBS: u8 = 45;
 pub const LATER_SIGHTS: u8 = 46;
+pub const PART_TYPES: u8 = 47;
 
 /// Users with their accounts, blobs with their counts, all sights of accessors.
 const RETIRED: [u8; 3] = [4, 6, 9];

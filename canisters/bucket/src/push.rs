@@ -56,6 +56,8 @@ impl Bucket {
             let accessor_id = *accessor_id;
             return Err(PushChunkError::AccessorDeleted { accessor_id }.into());
         }
+        let room = self.certify.reserve(args.accessor_ids.len());
+        room.map_err(|_| PushChunkError::StorageFull)?;
         match self.stored(&args.blob_id) {
             Some(stored) => self.push_to_stored(caller, &account, args, stored, now),
             None => self.push_to_upload(caller, &account, args, now),
@@ -101,8 +103,8 @@ impl Bucket {
             .into());
         }
         let (size, index) = (args.size, args.chunk_index);
-        self.certify
-            .chunk(slot, &args.blob_id, size, index, args.bytes);
+        let bytes = (args.mime_type.as_str(), &args.bytes[..]);
+        self.certify.chunk(slot, &args.blob_id, size, index, bytes);
         if is_new {
             self.reserve(&caller, session.size, now);
         }
@@ -263,6 +265,9 @@ impl Bucket {
                     accessor_id: *accessor_id,
                 },
             )),
+            _ if self.certify.reserve(accessors.len()).is_err() => {
+                Some((GoneReason::Aborted, PushChunkError::StorageFull))
+            }
             _ => None,
         };
         if let Some((reason, error)) = error {

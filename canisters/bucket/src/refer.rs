@@ -196,6 +196,8 @@ impl Bucket {
                 name: args.name.clone(),
             })
             .collect();
+        let room = self.certify.reserve(named.len());
+        room.map_err(|_| Error::BucketFull { bytes_free: 0 })?;
         self.refer(caller, blob, stored, owner_has, &named, now);
         Ok(BlobReference {
             blob_id: args.blob_id,

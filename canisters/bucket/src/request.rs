@@ -29,13 +29,11 @@ pub fn parse_query(query: &str) -> Option<&str> {
     tokens.next().is_none().then_some(token)
 }
 
-/// The number of the part that `bytes=k·2,000,000-` asks for; none for any other range.
+/// The number of the part in which `bytes=n-` begins; none for a range of another form, or past the end.
 pub fn part_of(range: &str, size: u64) -> Option<u32> {
     let start = range.strip_prefix("bytes=")?.strip_suffix('-')?;
-    let start = number(start)?;
-    (start.is_multiple_of(CHUNK_BYTES) && start < size)
-        .then(|| u32::try_from(start / CHUNK_BYTES).ok())
-        .flatten()
+    let start = number(start).filter(|start| *start < size)?;
+    u32::try_from(start / CHUNK_BYTES).ok()
 }
 
 /// What a `Range` header means for a body of some size.
@@ -117,13 +115,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_parts_are_ranges() {
+    fn the_part_is_the_one_in_which_the_range_begins() {
         let size = 2 * CHUNK_BYTES + 1;
-        assert_eq!(part_of("bytes=0-", size), Some(0));
-        assert_eq!(part_of("bytes=4000000-", size), Some(2));
+        for (range, part) in [
+            ("bytes=0-", 0),
+            ("bytes=1-", 0),
+            ("bytes=1999999-", 0),
+            ("bytes=2000000-", 1),
+            ("bytes=4000000-", 2),
+        ] {
+            assert_eq!(part_of(range, size), Some(part), "{range}");
+        }
         for range in [
+            "bytes=4000001-",
             "bytes=6000000-",
-            "bytes=1-",
             "bytes=0-1",
             "bytes=-5",
             "bytes=",

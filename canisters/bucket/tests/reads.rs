@@ -5,10 +5,10 @@ mod support;
 use candid::Principal;
 use openstorage_tokens::{Grant, Scope};
 use openstorage_types::{
-    bucket::{ReadChunkArgs, ReadChunkError, ReadChunkOk, TokenProblem},
+    bucket::{ReadChunkArgs, ReadChunkError, ReadChunkOk, RemoveBlobReferenceArgs, TokenProblem},
     channel::{IssuerRemoved, kind},
     http::{HttpRequest, HttpResponse},
-    limits::{CLOCK_SKEW_MS, READ_TOKEN_LIFE_MS},
+    limits::{CHUNK_BYTES, CLOCK_SKEW_MS, READ_TOKEN_LIFE_MS},
 };
 use support::*;
 
@@ -140,6 +140,46 @@ fn without_a_valid_token_every_path_looks_the_same() {
     let missing = get(&world, &format!("{}?token={bound}", path(b"other")));
     assert_eq!(missing.status_code, 404);
     assert_eq!(missing.header("IC-Certificate"), None);
+    let is_upgraded = |world: &World, url: &str| {
+        let request = HttpRequest {
+            method: "GET".into(),
+            url: url.into(),
+            headers: vec![],
+            body: Default::default(),
+            certificate_version: Some(2),
+        };
+        world.bucket.is_upgraded(&request, world.now)
+    };
+    assert!(is_upgraded(
+        &world,
+        &format!("{}?token={bound}", path(b"other"))
+    ));
+    // Nor has an accessor without a blob a place in the tree. Nothing else is worth an update.
+    assert!(!is_upgraded(&world, &other));
+    assert!(!is_upgraded(&world, &right));
+    world
+        .bucket
+        .remove_blob_reference(
+            alice(),
+            &RemoveBlobReferenceArgs {
+                blob_id: id,
+                accessor_id: chat(),
+                owner: alice(),
+                token: None,
+            },
+            world.now,
+        )
+        .unwrap();
+    assert!(is_upgraded(&world, &other));
+    assert!(is_upgraded(&world, &right));
+    for url in [
+        path(&data),
+        format!("{right}A"),
+        format!("/m{other}"),
+        "/".into(),
+    ] {
+        assert!(!is_upgraded(&world, &url), "{url}");
+    }
 }
 
 #[test]
@@ -197,13 +237,68 @@ fn a_large_blob_comes_in_parts() {
         last.header("content-range"),
         Some("bytes 4000000-4999999/5000000")
     );
-    for range in ["bytes=1-", "bytes=6000000-", "bytes=0-1", "bytes=-1", "x"] {
+    // Whole parts only: that in which the range begins.
+    for (range, part_of) in [
+        ("bytes=1-", "bytes=0-"),
+        ("bytes=4000001-", "bytes=4000000-"),
+    ] {
+        assert_eq!(part(range), part(part_of), "{range}");
+    }
+    for range in ["bytes=5000000-", "bytes=0-1", "bytes=-1", "x"] {
         let response = part(range);
         assert_eq!(response.status_code, 416, "{range}");
         assert_eq!(response.header("content-range"), Some("bytes */5000000"));
     }
     let head = request(&world, "HEAD", &url, &[]);
     assert_eq!(head.header("content-length"), Some("5000000"));
+}
+
+#[test]
+fn the_parts_of_a_film_have_the_type_of_its_first_bytes() {
+    let mut world = World::new();
+    let data = bytes(5_000_000, 3);
+    let push = |world: &mut World, index, mime_type: &str| {
+        let mut args = chunk(&data, index);
+        args.mime_type = mime_type.into();
+        world.push(alice(), &args).unwrap();
+    };
+    let types = |world: &World| {
+        let url = format!("{}?token={}", path(&data), world.read_token(bob()));
+        [0, 1, 2].map(|index| {
+            let range = format!("bytes={}-", index * CHUNK_BYTES);
+            let part = request(world, "GET", &url, &[("Range", &range)]);
+            assert_eq!(part.status_code, 206);
+            part.header("content-type").map(str::to_owned)
+        })
+    };
+    for (first, then, shown) in [
+        ("video/mp4", "image/png", Some("video/mp4")),
+        ("audio/mpeg", "audio/mpeg", Some("audio/mpeg")),
+        // Not what browsers play, or too late.
+        ("image/png", "video/mp4", None),
+        ("video/x-html", "video/mp4", None),
+    ] {
+        push(&mut world, 2, first);
+        push(&mut world, 0, then);
+        push(&mut world, 1, then);
+        let shown = shown.map(str::to_owned);
+        // The type of the whole is that of the reference: of what made the session.
+        assert_eq!(
+            types(&world),
+            [Some(first.to_owned()), shown.clone(), shown]
+        );
+        let id = blob_id(&data);
+        let gone = RemoveBlobReferenceArgs {
+            blob_id: id,
+            accessor_id: chat(),
+            owner: alice(),
+            token: None,
+        };
+        let removed = world
+            .bucket
+            .remove_blob_reference(alice(), &gone, world.now);
+        assert_eq!(removed, Ok(()));
+    }
 }
 
 #[test]

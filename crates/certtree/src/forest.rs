@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use ic_stable_structures::Memory;
 
 use crate::{
-    OpenError,
+    Full, OpenError,
     hash::{self, Hash},
     nodes::{Child, Label, NOTE_BYTES, Node, Nodes, Note},
     witness::Witness,
@@ -21,6 +21,9 @@ pub struct Tree(pub u32);
 
 /// The tree without labels.
 pub const NONE: Tree = Tree(0);
+
+/// Nodes that one [`Forest::insert`] adds at most: a leaf, and the fork above it.
+pub const INSERT_NODES_MAX: u32 = 2;
 
 /// What is under a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,11 +87,17 @@ impl<M: Memory> Forest<M> {
         }
     }
 
+    /// Makes sure of the memory for so many more nodes: the next [`insert`](Self::insert)s, of
+    /// [`INSERT_NODES_MAX`] each, do not panic.
+    pub fn reserve(&mut self, nodes: u32) -> Result<(), Full> {
+        self.nodes.reserve(nodes)
+    }
+
     /// Puts `content` under a label of at most 64 bytes, in place of what is there. The tree that comes back
     /// takes the place of `tree`.
     ///
     /// # Panics
-    /// For a longer label, and where memory does not grow.
+    /// For a longer label, and where nothing was [reserved](Self::reserve) and memory does not grow.
     #[must_use]
     pub fn insert(&mut self, tree: Tree, label: &[u8], content: Content) -> Tree {
         self.insert_with(tree, label, content, [0; NOTE_BYTES])

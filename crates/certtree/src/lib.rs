@@ -33,10 +33,22 @@ mod witness;
 
 use std::fmt;
 
-pub use forest::{Content, Forest, NONE, Tree};
+pub use forest::{Content, Forest, INSERT_NODES_MAX, NONE, Tree};
 pub use hash::{Hash, fork, labeled, leaf};
 pub use nodes::{LABEL_BYTES_MAX, NOTE_BYTES, Note};
 pub use witness::{Witness, path_to_cbor};
+
+/// The memory does not grow. Nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the memory does not grow")
+    }
+}
+
+impl std::error::Error for Full {}
 
 /// Why a forest cannot be opened. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +66,7 @@ impl fmt::Display for OpenError {
         match self {
             Self::Foreign => write!(f, "the memory holds something else than hash trees"),
             Self::Version { found } => write!(f, "unknown layout version {found} of hash trees"),
-            Self::Full => write!(f, "the memory does not grow"),
+            Self::Full => Full.fmt(f),
         }
     }
 }

@@ -31,7 +31,7 @@
 
 use ic_stable_structures::Memory;
 
-use crate::{OpenError, hash::Hash};
+use crate::{Full, OpenError, hash::Hash};
 
 const MAGIC: &[u8; 3] = b"OSH";
 const VERSION: u8 = 1;
@@ -243,22 +243,32 @@ impl<M: Memory> Nodes<M> {
         self.memory.write(place(node), &content.to_bytes());
     }
 
+    /// Makes sure of the memory for so many more nodes.
+    pub fn reserve(&mut self, nodes: u32) -> Result<(), Full> {
+        let free = self.count - self.used;
+        let last = self.count.checked_add(nodes.saturating_sub(free));
+        // The first number is 1, so the end of the last node is where the next would begin.
+        let end = last.and_then(|last| last.checked_add(1)).ok_or(Full)?;
+        let missing = place(end).div_ceil(PAGE);
+        let missing = missing.saturating_sub(self.memory.size());
+        match missing == 0 || self.memory.grow(missing) >= 0 {
+            true => Ok(()),
+            false => Err(Full),
+        }
+    }
+
     /// A number for a new node: a free one, else the one behind the last.
     ///
     /// # Panics
-    /// Where memory does not grow, as the maps of `ic-stable-structures` do: in a canister the message is
-    /// undone.
+    /// Where nothing was [reserved](Self::reserve) and memory does not grow, as the maps of
+    /// `ic-stable-structures` do: in a canister the message is undone.
     pub fn add(&mut self, content: Node) -> u32 {
         let node = match self.first_free {
             0 => {
-                let node = self.count + 1;
-                let missing = place(node + 1)
-                    .div_ceil(PAGE)
-                    .saturating_sub(self.memory.size());
-                let grown = missing == 0 || self.memory.grow(missing) >= 0;
-                assert!(grown, "the memory of the hash trees does not grow");
-                self.count = node;
-                node
+                self.reserve(1)
+                    .expect("the memory of the hash trees does not grow");
+                self.count += 1;
+                self.count
             }
             free => {
                 self.first_free = u32_at(&self.read(free), 4);

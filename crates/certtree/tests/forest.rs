@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use ic_certification::{HashTree, SubtreeLookupResult};
 use ic_stable_structures::{Memory, VectorMemory};
 use openstorage_certtree::{
-    Content, Forest, Hash, NONE, OpenError, Tree, Witness, leaf, path_to_cbor,
+    Content, Forest, Full, Hash, INSERT_NODES_MAX, NONE, OpenError, Tree, Witness, leaf,
+    path_to_cbor,
 };
 use proptest::prelude::*;
 
@@ -222,4 +223,56 @@ fn the_layout_is_the_committed_one() {
     }
     let golden = std::fs::read(&path).unwrap();
     assert!(golden == found[..len], "{} differs", path.display());
+}
+
+/// A memory of so many pages, and no more.
+#[derive(Clone)]
+struct Small(VectorMemory, u64);
+
+impl Memory for Small {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn grow(&self, pages: u64) -> i64 {
+        match self.size() + pages > self.1 {
+            true => -1,
+            false => self.0.grow(pages),
+        }
+    }
+
+    fn read(&self, offset: u64, dst: &mut [u8]) {
+        self.0.read(offset, dst);
+    }
+
+    fn write(&self, offset: u64, src: &[u8]) {
+        self.0.write(offset, src);
+    }
+}
+
+#[test]
+fn what_was_reserved_can_be_inserted_and_the_rest_is_refused() {
+    // A page has room for 454 nodes.
+    for (pages, room) in [(1, 454), (2, 909)] {
+        let memory = Small(VectorMemory::default(), pages);
+        let mut forest = Forest::init(memory.clone()).unwrap();
+        let mut tree = NONE;
+        let mut inserted = 0u32;
+        while forest.reserve(INSERT_NODES_MAX) == Ok(()) {
+            let content = Content::Digest(leaf(b"there"));
+            tree = forest.insert(tree, &inserted.to_be_bytes(), content);
+            inserted += 1;
+        }
+        let (digest, nodes) = (forest.digest(tree), forest.len());
+        assert!(room - nodes < u64::from(INSERT_NODES_MAX), "{nodes} nodes");
+        assert_eq!(forest.reserve(u32::MAX), Err(Full));
+        assert_eq!((forest.digest(tree), forest.len()), (digest, nodes));
+        forest.check(tree).unwrap();
+        // What is freed can be used again.
+        tree = forest.remove(tree, &0u32.to_be_bytes());
+        assert_eq!(forest.reserve(INSERT_NODES_MAX), Ok(()));
+        tree = forest.insert(tree, b"last", Content::Digest(leaf(b"there")));
+        forest.check(tree).unwrap();
+        assert_eq!(memory.size(), pages);
+    }
 }

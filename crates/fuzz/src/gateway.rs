@@ -32,7 +32,7 @@ pub fn gateway(data: &[u8]) {
     let Ok(meant) = decode_one::<HttpRequest>(&bytes) else {
         return;
     };
-    let Some(read) = read else {
+    let Ok(read) = read else {
         return;
     };
     assert_eq!((&read.url, &read.method), (&meant.url, &meant.method));

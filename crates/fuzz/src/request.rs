@@ -57,9 +57,11 @@ pub fn range(data: &[u8]) {
     let size = size % (1 << 40);
     if let Some(part) = part_of(text, size) {
         assert!(u64::from(part) * CHUNK_BYTES < size, "{text} of {size}");
-        let from = u64::from(part) * CHUNK_BYTES;
-        let len = size - from;
-        assert_eq!(byte_range(text, size), ByteRange::Bytes { from, len });
+        // The range is an open one, and begins in the part.
+        let ByteRange::Bytes { from, len } = byte_range(text, size) else {
+            panic!("{text} of {size}");
+        };
+        assert_eq!((from + len, from / CHUNK_BYTES), (size, part.into()));
     }
 }
 

@@ -97,7 +97,12 @@ fn each_way_in_which_a_url_does_not_open_has_its_sentence() {
             Some(206),
             "the URL opens",
         ),
-        (&[&good, "--range", "bytes=1-"], Some(416), "multiple"),
+        (&[&good, "--range", "bytes=1-"], Some(206), "the URL opens"),
+        (
+            &[&good, "--range", "bytes=1-2"],
+            Some(416),
+            "below the size",
+        ),
         (
             &[&seekable, "--range", "bytes=1-"],
             Some(206),

@@ -200,14 +200,24 @@ fn load<M: Memory>(memory: &M) -> Result<Table, OpenError> {
     }
     let mut entries = vec![0; count as usize * 4];
     memory.read(SEGMENTS_AT, &mut entries);
+    let (entries, _) = entries.as_chunks::<4>();
+    let mut counts = [0; 256];
+    for [.., number] in entries {
+        counts[usize::from(*number)] += 1;
+    }
+    if counts[usize::from(MEMORIES_MAX)..]
+        .iter()
+        .any(|count| *count > 0)
+    {
+        return Err(OpenError::Damaged);
+    }
     let mut table = Table::empty();
-    for entry in entries.chunks_exact(4) {
-        let entry = u32_at(entry, 0);
-        let number = (entry >> 24) as usize;
-        if number >= MEMORIES_MAX as usize {
-            return Err(OpenError::Damaged);
-        }
-        table.add(number, u64::from(entry) & SEGMENT_PAGES_MAX);
+    for (memory, count) in table.memories.iter_mut().zip(counts) {
+        memory.segments.reserve_exact(count);
+    }
+    for entry in entries {
+        let entry = u32::from_le_bytes(*entry);
+        table.add((entry >> 24) as usize, u64::from(entry) & SEGMENT_PAGES_MAX);
     }
     for (memory, size) in table.memories.iter_mut().zip(header[64..].chunks_exact(8)) {
         memory.size = u64::from_le_bytes(size.try_into().expect("8 bytes"));

@@ -14,6 +14,7 @@
 //! assert_eq!(hash.finalize(), sha256(&[b"abc"]));
 //! ```
 
+mod known;
 #[cfg(target_arch = "wasm32")]
 mod vectors;
 
@@ -47,6 +48,17 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
         hash.update(part);
     }
     hash.finalize()
+}
+
+/// The SHA-256 of bytes that are known when the program is compiled. Slow otherwise.
+///
+/// ```
+/// use openstorage_sha256::{known, sha256};
+/// const ABC: [u8; 32] = known(b"abc");
+/// assert_eq!(ABC, sha256(&[b"abc"]));
+/// ```
+pub const fn known(bytes: &[u8]) -> [u8; 32] {
+    known::sha256(bytes)
 }
 
 /// A hash under way. Its state can be kept and taken up again.
@@ -181,6 +193,14 @@ mod tests {
                 let (head, tail) = data.split_at(cut);
                 assert_eq!(sha256(&[head, &[], tail]), expected, "{len} cut at {cut}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_known_hashes_as_with_sha2() {
+        for len in 0..200 {
+            let data = bytes(len);
+            assert_eq!(known(&data)[..], sha2::Sha256::digest(&data)[..], "{len}");
         }
     }
 

@@ -22,6 +22,16 @@ pub struct HttpResponse {
     pub body: ByteBuf,
 }
 
+/// An [`HttpResponse`] of a canister that may want to be asked again, by an update.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct UpgradableResponse {
+    pub status_code: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: ByteBuf,
+    /// True: the gateway forgets this response, and calls `http_request_update` with the same request.
+    pub upgrade: Option<bool>,
+}
+
 impl HttpRequest {
     /// The first header of that name, whatever its case.
     pub fn header(&self, name: &str) -> Option<&str> {

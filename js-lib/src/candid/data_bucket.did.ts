@@ -351,6 +351,10 @@ export interface HttpRequest {
 export interface HttpResponse {
   'body' : Uint8Array,
   'headers' : Array<[string, string]>,
+  /**
+   * True: nothing proves the answer of a query; the gateway asks again by http_request_update.
+   */
+  'upgrade' : [] | [boolean],
   'status_code' : number,
 }
 /**
@@ -794,6 +798,7 @@ export interface _SERVICE {
       { 'Err' : EnsureRegisteredError }
   >,
   'http_request' : ActorMethod<[HttpRequest], HttpResponse>,
+  'http_request_update' : ActorMethod<[HttpRequest], HttpResponse>,
   'my_blobs' : ActorMethod<[MyBlobsArgs], Array<BlobInfo>>,
   /**
    * Uploading: one chunk first, then the others in parallel, in any order.
@@ -1009,6 +1014,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   const HttpResponse = IDL.Record({
     'body' : IDL.Vec(IDL.Nat8),
     'headers' : IDL.Vec(IDL.Tuple(IDL.Text, IDL.Text)),
+    'upgrade' : IDL.Opt(IDL.Bool),
     'status_code' : IDL.Nat16,
   });
   const MyBlobsArgs = IDL.Record({
@@ -1154,6 +1160,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [],
       ),
     'http_request' : IDL.Func([HttpRequest], [HttpResponse], ['query']),
+    'http_request_update' : IDL.Func([HttpRequest], [HttpResponse], []),
     'my_blobs' : IDL.Func([MyBlobsArgs], [IDL.Vec(BlobInfo)], ['query']),
     'push_chunk' : IDL.Func(
         [PushChunkArgs],

@@ -10,7 +10,6 @@
 
 mod access;
 mod figures;
-mod grown;
 mod meter;
 mod plot;
 mod scale;

@@ -1,7 +1,11 @@
 //! The cost of each call beside ever more blobs and users.
 
 use candid::Principal;
-use integration_tests::{Setup, bucket, chat, index, operator};
+use integration_tests::{
+    Setup, bucket, chat,
+    grown::{self, one_of_many, whole},
+    index, operator,
+};
 use openstorage_types::{
     bucket::{AddBlobReferenceArgs, RemoveBlobReferenceArgs},
     index::{AllocatedBucketArgs, UserArgs},
@@ -9,7 +13,6 @@ use openstorage_types::{
 
 use crate::{
     figures::{Goal, Report},
-    grown::{self, one_of_many, whole},
     meter::{Account, Meter, of_method, sum},
 };
 

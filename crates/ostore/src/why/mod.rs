@@ -172,7 +172,7 @@ fn opened(status: StatusCode, content_range: &str) -> Verdict {
         416 => Verdict::new(
             416,
             format!("the range is not one that can be verified here ({content_range})"),
-            "ask for `bytes=k-` with k a multiple of 2000000 below the size, or for any range under /m/{accessor_id}/{blob_id}",
+            "ask for `bytes=n-` with n below the size, which gives the part with n in it, or for any range under /m/{accessor_id}/{blob_id}",
         ),
         200 | 206 | 304 => Verdict::new(
             status.as_u16(),

@@ -4,10 +4,11 @@ use candid::Principal;
 use data_bucket::{Bucket, Now, Stop};
 use data_bucket_index::{Context, Index};
 use ic_stable_structures::DefaultMemoryImpl;
-use integration_tests::{Setup, operator};
 use openstorage_types::{BlobId, bucket::PushChunkArgs, index::UserArgs};
 use pocket_ic::common::rest::BlobCompression;
 use sha2::{Digest, Sha256};
+
+use crate::{MIME_TYPE, Setup, operator};
 
 /// Blobs or users between two exchanges of events.
 const PAGE: u64 = 1_000;
@@ -40,7 +41,7 @@ pub fn whole(data: &[u8], accessor: Principal) -> PushChunkArgs {
     PushChunkArgs {
         blob_id: BlobId(Sha256::digest(data).into()),
         size: data.len() as u64,
-        mime_type: integration_tests::MIME_TYPE.into(),
+        mime_type: MIME_TYPE.into(),
         name: Some("picture.png".into()),
         chunk_index: 0,
         bytes: data.to_vec().into(),
@@ -70,12 +71,17 @@ impl Grown {
         };
         let (bucket_memory, bucket_version) = take(setup.bucket);
         let (index_memory, index_version) = take(setup.index);
+        let mut index = Index::open(index_memory.clone(), None);
+        let mut bucket = Bucket::open(bucket_memory.clone(), setup.bucket, None);
+        // Nobody is to take what follows for a restored snapshot.
+        index.observe(index_version);
+        bucket.observe(bucket_version);
         Self {
             index_id: setup.index,
             bucket_id: setup.bucket,
-            index: Index::open(index_memory.clone(), None),
+            index,
             index_memory,
-            bucket: Bucket::open(bucket_memory.clone(), setup.bucket, None),
+            bucket,
             bucket_memory,
             now: Now {
                 ms: pic.get_time().as_nanos_since_unix_epoch() / 1_000_000,
