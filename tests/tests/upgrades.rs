@@ -209,7 +209,11 @@ fn canisters_that_run_are_upgraded_in_any_round_and_go_on() {
     let (alice, room) = setup.user_with_chat(1);
     bucket::ensure_registered(&setup, far.bucket, alice).unwrap();
     let push = |n: u64| {
-        let len = if n % 5 == 0 { CHUNK_BYTES } else { 1_000 };
+        let len = if n.is_multiple_of(5) {
+            CHUNK_BYTES
+        } else {
+            1_000
+        };
         chunk(&bytes(len, n), 0, room.accessor_id)
     };
     let limited = |n: u64| UserArgs {

@@ -22,7 +22,7 @@ thread_local! {
 /// ```
 /// use openstorage_canister::timer;
 ///
-/// let set = |at_ns| at_ns; // in a canister: ic_cdk::api::global_timer_set
+/// let set = |at_ns: u64| at_ns; // in a canister: ic_cdk::api::global_timer_set
 /// assert!(timer::arm(2_000, 1_000_000_000, set));
 /// assert!(!timer::arm(3_000, 1_000_000_000, set));
 /// ```
