@@ -89,7 +89,7 @@ function Allowance() {
     <section class={isFull ? "allowance full" : "allowance"} aria-label={words.storage}>
       <meter min={0} max={now.limit} value={now.used} high={now.limit * NEARLY_FULL} aria-label={text} />
       <p>
-        <small>{text}</small>
+        <small>{words.of(bytesText(now.used), bytesText(now.limit))}</small>
         {!isRoomy() && (
           <button class="small" title={words.premiumNote} onClick={() => void goPremium()}>{words.premium}</button>
         )}

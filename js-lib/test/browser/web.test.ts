@@ -193,8 +193,13 @@ test("what is written quickly arrives in order, and comes back where it could no
   const { page, context } = await scene.enter("Chien", WIDE);
   await newRoom(page, "Other");
   await newRoom(page, "Quick");
+  // Another page looks on, and follows.
+  const other = await context.newPage();
+  await other.goto(page.url());
+  await other.waitForSelector(".composer");
+  await page.bringToFront();
   const box = page.getByRole("textbox", { name: "Message" });
-  const lines = Array.from({ length: 12 }, (_, i) => `line ${i}`);
+  const lines = Array.from({ length: 24 }, (_, i) => `line ${i}`);
   for (const line of lines) {
     await box.fill(line);
     await box.press("Enter");
@@ -204,11 +209,14 @@ test("what is written quickly arrives in order, and comes back where it could no
   assert.deepEqual(texts, lines);
   // The end stays in view when the window changes, until the user goes away from it.
   await page.setViewportSize({ width: 360, height: 420 });
-  const isAtEnd = () => page.waitForFunction(() => {
-    const list = document.querySelector(".scroll");
-    return list && list.scrollHeight - list.scrollTop - list.clientHeight < 2;
-  });
+  const isAtEnd = (seen = page) =>
+    seen.waitForFunction(() => {
+      const list = document.querySelector(".scroll");
+      return list && list.scrollHeight - list.scrollTop - list.clientHeight < 2;
+    });
   await isAtEnd();
+  await other.waitForFunction((count) => document.querySelectorAll(".post[data-id]").length === count, lines.length);
+  await isAtEnd(other);
   await page.locator(".scroll").evaluate((list) => void (list.scrollTop = 0));
   await page.getByRole("button", { name: "To the newest message" }).click();
   await isAtEnd();
