@@ -106,8 +106,8 @@ export const errors = {
   InvalidName: (max: number) => `The file's name is too long or has odd characters: at most ${max} bytes. Rename it.`,
   InvalidPreview: (max: number) => `The preview is larger than ${max} bytes. Send the file again.`,
   AllowanceExceeded: (limit: string, used: string) =>
-    `Your storage is full: ${used} of ${limit} are used, and this file does not fit. Delete files that you sent, or get 10 GB.`,
-  LargerThanAllowance: (limit: string) => `This file is larger than your whole storage of ${limit}. Send a smaller one, or get 10 GB.`,
+    `Your storage is full: ${used} of ${limit} are used, and this file does not fit. Delete files that you sent, or send a smaller one.`,
+  LargerThanAllowance: (limit: string) => `This file is larger than your whole storage of ${limit}. Send a smaller one.`,
   BlobTooLarge: (max: string) => `The file is too large: at most ${max}. Split it.`,
   GaveUp: "The network does not answer. Check your connection, then retry: what was sent is kept for a day.",
   TokenRefused: "Your access to this file has run out. Load the page again.",

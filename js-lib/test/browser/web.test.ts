@@ -296,7 +296,7 @@ test("a full allowance says what is full and what to do, and gives way to more",
     const failed = page.locator('[data-stage="failed"]', { hasText: name });
     const words = await failed.getByRole("alert").textContent();
     assert.match(words ?? "", said);
-    assert.match(words ?? "", /or get 10 GB/);
+    await failed.getByRole("button", { name: "Get 10 GB" }).waitFor();
   }
   // The side shows what is true now.
   await page.getByRole("meter", { name: "3 MB of 5 MB used" }).waitFor();
@@ -307,6 +307,12 @@ test("a full allowance says what is full and what to do, and gives way to more",
   await page.locator('[data-stage="failed"]').getByRole("button", { name: "Get 10 GB" }).click();
   await post(page, "second.bin").waitFor();
   await page.getByRole("meter", { name: "16 MB of 10.7 GB used" }).waitFor();
+  // There is no more to get.
+  await network.setLimit({ identity }, 20 * MB);
+  await page.setInputFiles("#files", await scene.file("fourth.bin", noise(5 * MB)));
+  await page.locator('[data-stage="failed"]').getByText("full: 16 MB of 20 MB are used").waitFor();
+  await page.getByRole("meter", { name: "16 MB of 20 MB used" }).waitFor();
+  assert.equal(await page.getByRole("button", { name: "Get 10 GB" }).count(), 0);
   await context.close();
 });
 
