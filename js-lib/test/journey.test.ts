@@ -209,6 +209,29 @@ test("abort gives the bytes and the allowance back", async () => {
   assert.equal(reference.size, 30 * MB);
 });
 
+test("an abort in any phase ends the upload, gives back what was reserved, and does not stand in the way", async () => {
+  const { user, accessorId } = await network.userWithChat();
+  const storage = await user.storage();
+  const bytes = fresh(6 * MB);
+  const phases = ["at once", "hashing", "uploading", "verifying"];
+  for (const [i, phase] of phases.entries()) {
+    const data = bytes.slice(i);
+    const upload = storage.upload(data, { accessorIds: [accessorId], onProgress: (progress) => void (progress.phase === phase && upload.abort()) });
+    if (phase === "at once") void upload.abort();
+    // What is being verified may be stored all the same.
+    const end = await upload.done.then((reference) => reference.blobId, (error: Error) => error.name);
+    assert.ok(end === "AbortError" || (phase === "verifying" && end === sha256(data)), `${phase}: ${end}`);
+    await upload.abort();
+    assert.deepEqual(await storage.unfinishedUploads(), [], phase);
+    assert.equal((await storage.upload(data, { accessorIds: [accessorId] }).done).blobId, sha256(data), phase);
+  }
+  const total = phases.length * 6 * MB - 6;
+  await eventually("no more is used than is stored", async () => ((await storage.allowance()).bytesUsed === total ? true : undefined));
+  // What was reserved is free again: all of it can be used.
+  await network.setLimit(user, total + 3 * MB);
+  await storage.upload(fresh(3 * MB), { accessorIds: [accessorId] }).done;
+});
+
 test("hundred files at once, with one pace between them", async () => {
   const { user, accessorId } = await network.userWithChat();
   const storage = await user.storage();

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-import { packageDir } from "./support.js";
+import { packageDir, readmeProgram } from "./support.js";
 
 /** What an app imports. */
 const PROGRAM = `
@@ -108,6 +108,8 @@ test("the package works as packed: installed in a project of its own, in Node, w
     run(bin("tsc"), ...STRICT, "--module", "nodenext", "main.ts");
     assert.equal(run("node", "main.js").trim(), "uploads, hashes, waits for elements, reads files");
     run(bin("tsc"), ...STRICT, "--noEmit", "--module", "esnext", "--moduleResolution", "bundler", "main.ts");
+    writeFileSync(join(dir, "readme.ts"), readmeProgram("aaaaa-aa", "aaaaa-aa"));
+    run(bin("tsc"), ...STRICT, "--noEmit", "--module", "esnext", "--moduleResolution", "bundler", "readme.ts");
     writeFileSync(join(dir, "page.ts"), 'import { OpenStorage } from "@openstorage/client"; console.log(OpenStorage);');
     run(bin("esbuild"), "page.ts", "--bundle", "--format=esm", "--splitting", "--outdir=page");
     assert.doesNotMatch(readFileSync(join(dir, "page/page.js"), "utf8"), /node:fs/);

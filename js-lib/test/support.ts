@@ -75,3 +75,11 @@ export function failure(code: ErrorCode, fields: object): (error: unknown) => tr
     return true;
   };
 }
+
+/** The README's first program, with the ids that its reader fills in. */
+export function readmeProgram(index: string, chat: string): string {
+  const text = readFileSync(new URL("README.md", packageDir), "utf8");
+  const code = /^`src\/main\.ts`,[^]*?^```ts\n([^]*?)^```$/m.exec(text)?.[1];
+  if (!code) throw new Error("the README has no src/main.ts");
+  return code.replace('INDEX = "…"', `INDEX = "${index}"`).replace('CHAT = "…"', `CHAT = "${chat}"`);
+}

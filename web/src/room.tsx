@@ -71,6 +71,7 @@ function useFollowing() {
   const list = useRef<HTMLDivElement>(null);
   const content = useRef<HTMLDivElement>(null);
   const isAway = useSignal(false);
+  const lastTop = useRef(0);
   const toEnd = () => {
     isAway.value = false;
     if (list.current) list.current.scrollTop = list.current.scrollHeight;
@@ -82,7 +83,12 @@ function useFollowing() {
   }, []);
   const scrolled = () => {
     const { current } = list;
-    if (current) isAway.value = current.scrollHeight - current.scrollTop - current.clientHeight >= NEAR;
+    if (!current) return;
+    const { scrollTop, scrollHeight, clientHeight } = current;
+    const isNear = scrollHeight - scrollTop - clientHeight < NEAR;
+    // What grows pushes the end away, and only the user goes up.
+    if (isNear || scrollTop < lastTop.current) isAway.value = !isNear;
+    lastTop.current = scrollTop;
   };
   return { list, content, isAway, toEnd, scrolled };
 }

@@ -27,7 +27,8 @@ export const isLoaded = signal(false);
 export const isAnswering = signal(true);
 /** The last thing that went wrong, or was done. */
 export const notice = signal<{ readonly text: string; readonly isError: boolean } | undefined>(undefined);
-export const allowance = signal<{ readonly used: number; readonly limit: number } | undefined>(undefined);
+/** In bytes. Whoever is premium cannot get more. */
+export const allowance = signal<{ readonly used: number; readonly limit: number; readonly isPremium: boolean } | undefined>(undefined);
 export const names = signal<ReadonlyMap<string, string>>(new Map());
 
 export function openRoom(): ChatInfo | undefined {
@@ -53,9 +54,9 @@ export async function loadRooms({ chat }: Session): Promise<void> {
   rooms.value = await chat.chats();
 }
 
-export async function loadAllowance({ storage }: Session): Promise<void> {
-  const { byteLimit, bytesUsed } = await storage.allowance();
-  allowance.value = { used: bytesUsed, limit: byteLimit };
+export async function loadAllowance({ chat, storage }: Session): Promise<void> {
+  const [{ byteLimit, bytesUsed }, me] = await Promise.all([storage.allowance(), chat.me()]);
+  allowance.value = { used: bytesUsed, limit: byteLimit, isPremium: ok(me).premium };
 }
 
 /** Messages take the place of those with the same number. */

@@ -6,7 +6,7 @@ import { Icon } from "./icons.js";
 import { keptName, signOut } from "./identity.js";
 import { ok } from "./explain.js";
 import { allowance, attempt, joinRoom, loadRooms, openId, rooms, session } from "./rooms.js";
-import { goPremium, isRoomy } from "./uploads.js";
+import { goPremium } from "./uploads.js";
 import { words } from "./words.js";
 
 export function Side() {
@@ -89,8 +89,8 @@ function Allowance() {
     <section class={isFull ? "allowance full" : "allowance"} aria-label={words.storage}>
       <meter min={0} max={now.limit} value={now.used} high={now.limit * NEARLY_FULL} aria-label={text} />
       <p>
-        <small>{text}</small>
-        {!isRoomy() && (
+        <small>{words.of(bytesText(now.used), bytesText(now.limit))}</small>
+        {!now.isPremium && (
           <button class="small" title={words.premiumNote} onClick={() => void goPremium()}>{words.premium}</button>
         )}
       </p>

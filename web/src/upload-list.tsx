@@ -6,6 +6,7 @@ import type { ChatInfo } from "@openstorage/client/candid/chat";
 import { bytesText, secondsText } from "./format.js";
 import { Icon, iconOf } from "./icons.js";
 import { previewUrl } from "./preview.js";
+import { allowance } from "./rooms.js";
 import { batch, cancel, cancelAll, discard, goOn, goPremium, type Item, items, pause, pauseAll, resume, resumeAll, retry, retryAll, unfinished } from "./uploads.js";
 import { words } from "./words.js";
 
@@ -72,7 +73,7 @@ function Running({ item }: { item: Item }) {
         )}
         {stage === "failed" && (
           <div class="buttons">
-            {isFull && <button class="small main" onClick={() => void goPremium()}>{words.premium}</button>}
+            {isFull && !allowance.value?.isPremium && <button class="small main" onClick={() => void goPremium()}>{words.premium}</button>}
             <button class="small" onClick={() => retry(item)}>{words.retry}</button>
           </div>
         )}

@@ -7,7 +7,7 @@ import type { ChatInfo, Message } from "@openstorage/client/candid/chat";
 import { explain, ok, Refused } from "./explain.js";
 import { patiently } from "./patience.js";
 import { previewOf } from "./preview.js";
-import { allowance, attempt, loadAllowance, loadNewest, messages, newest, notice, openId, openRoom, rooms, say, session } from "./rooms.js";
+import { attempt, loadAllowance, loadNewest, messages, newest, notice, openId, openRoom, rooms, say, session } from "./rooms.js";
 import { confirmed, type Session } from "./session.js";
 import { words } from "./words.js";
 
@@ -294,8 +294,4 @@ export function goPremium(): Promise<void> {
     await loadAllowance(current);
     for (const item of items.value) if (item.isFull) retry(item);
   });
-}
-
-export function isRoomy(): boolean {
-  return (allowance.value?.limit ?? 0) >= 10 * 2 ** 30;
 }

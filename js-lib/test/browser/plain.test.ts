@@ -6,12 +6,14 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
 
+import { build as bundle } from "esbuild";
 import type { BrowserContext, Page } from "playwright-core";
 
 import { Network } from "../network.js";
 import { Proxy } from "../proxy.js";
-import { sha256 } from "../support.js";
+import { packageDir, readmeProgram, sha256 } from "../support.js";
 import { build, launch, PageServer } from "./page.js";
 import { bitmap } from "./scene.js";
 
@@ -184,6 +186,35 @@ test("a file that is no picture is stored, and the element says that it cannot s
   await page.waitForSelector('stored-image[state="failed"]');
   const said = await page.evaluate(() => document.querySelector("stored-image")?.shadowRoot?.querySelector('[part="message"]')?.textContent);
   assert.match(said ?? "", /cannot show this/);
+  assert.deepEqual(errors, []);
+  await context.close();
+});
+
+test("the README's first program stores a picture and shows it, and again in the same chat after a reload", async () => {
+  const { outputFiles } = await bundle({
+    stdin: { contents: readmeProgram(network.index, network.chat), loader: "ts", resolveDir: fileURLToPath(packageDir) },
+    bundle: true,
+    format: "esm",
+    target: "es2022",
+    write: false,
+    logLevel: "error",
+  });
+  const context = await browser.newContext();
+  const body = '<!doctype html><title>my app</title><link rel="icon" href="data:,"><body><script type="module" src="main.js"></script>';
+  await context.route(`${network.url}/my-app/`, (route) => route.fulfill({ contentType: "text/html", body }));
+  await context.route(`${network.url}/my-app/main.js`, (route) => route.fulfill({ contentType: "text/javascript", body: outputFiles[0]?.text ?? "" }));
+  const page = await context.newPage();
+  page.setDefaultTimeout(STEP_MS);
+  const errors: string[] = [];
+  page.on("pageerror", (error) => errors.push(String(error)));
+  for (const side of [60, 61]) {
+    await page.goto(`${network.url}/my-app/`);
+    const shown = await picture(`readme-${side}.bmp`, side);
+    await page.getByText("choose a picture").waitFor();
+    await page.setInputFiles("input", shown.path);
+    await page.getByText(`stored as ${shown.hash}`).waitFor();
+    assert.equal(await widthShown(page), side);
+  }
   assert.deepEqual(errors, []);
   await context.close();
 });
