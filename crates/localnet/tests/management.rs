@@ -977,6 +977,25 @@ fn an_argument_that_never_ends_is_refused() {
     assert!(pic.canister_status(canister, None).is_ok());
 }
 
+/// There are never more cycles than can be counted, however many are asked for.
+#[test]
+fn cycles_add_up_in_the_end() {
+    let pic = network(1);
+    let (a, b) = (install(&pic), install(&pic));
+    pic.add_cycles(a, u128::MAX);
+    pic.add_cycles(b, u128::MAX);
+    let (half, before) = (pic.cycle_balance(a) / 2, pic.cycle_balance(b));
+    let take = Program::new().accept_cycles(u128::MAX).reply(b"");
+    let give = Call::new(b, "update").cycles(half).arg(take);
+    ok(update(&pic, a, Program::new().call(give)));
+    assert!(pic.cycle_balance(b) > half && before < half);
+    assert!(
+        pic.cycle_balance(a)
+            .checked_add(pic.cycle_balance(b))
+            .is_some()
+    );
+}
+
 /// What canisters may ask of subnets.
 #[test]
 fn a_canister_asks_what_a_subnet_runs() {
