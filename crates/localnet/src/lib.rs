@@ -15,6 +15,7 @@
 //! | [`cert`] | certificates: keys, the certified state's tree, signatures | nothing of canisters |
 //! | [`envelope`] | agents' requests, and who signed them | nothing of canisters |
 //! | [`network`] | many canisters on subnets: calls, cycles, time, the management canister | [`machine`] |
+//! | [`persist`] | a network on disk: checkpoints, and a journal of inputs | [`network`] |
 //! | [`rest`] | the server: PocketIC's routes, and gateways for browsers | [`network`] |
 //!
 //! What holds:
@@ -27,10 +28,10 @@
 //!   still unless it is moved or automatic progress is on.
 //! - **An upgrade keeps stable memory**, or, when it fails, everything.
 //!
-//! What does not exist yet: certificates and the agents' `/api/…` routes, a price for execution and
-//! storage, a disk, outgoing HTTP, canister snapshots. Each is refused with a sentence that says so.
+//! What it has not (outgoing HTTP, threshold signatures, Bitcoin) is refused with a sentence that says so.
 //! `docs/local-network.md` has the whole list.
 
+mod bounded;
 pub mod cert;
 pub mod envelope;
 pub mod fees;

@@ -8,10 +8,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Parser;
 use openstorage_localnet::rest;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long executions may go on and states may take to be kept when the server ends.
+const END_MAX: Duration = Duration::from_secs(120);
 
 /// A local Internet Computer that speaks the PocketIC protocol.
 #[derive(Parser)]
@@ -103,8 +106,13 @@ async fn run(flags: Flags, mut port_file: Option<PortFile>) -> anyhow::Result<()
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    running.stop().await;
-    Ok(())
+    // Whoever cannot wait asks once more: what was acknowledged is on disk anyway.
+    tokio::select! {
+        () = running.stop() => Ok(()),
+        _ = terminate.recv() => Err(anyhow!("ended before every state was kept")),
+        _ = interrupt.recv() => Err(anyhow!("ended before every state was kept")),
+        () = tokio::time::sleep(END_MAX) => Err(anyhow!("an execution went on for too long to end in order")),
+    }
 }
 
 /// Only the user may write there: what it holds is executed. None where the user has no home.

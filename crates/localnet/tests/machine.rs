@@ -282,6 +282,33 @@ fn modules_that_are_no_canisters_are_refused_by_name() {
         compile(r#"(module (func (export "canister_fly")))"#),
         ModuleError::UnknownExport(_)
     ));
+    // Blocks in blocks, and their ends.
+    let nested = |count: usize| {
+        let mut body = wasm_encoder::Function::new([]);
+        for _ in 0..count {
+            body.instructions().block(wasm_encoder::BlockType::Empty);
+        }
+        for _ in 0..=count {
+            body.instructions().end();
+        }
+        let mut types = wasm_encoder::TypeSection::new();
+        types.ty().function([], []);
+        let mut functions = wasm_encoder::FunctionSection::new();
+        functions.function(0);
+        let mut code = wasm_encoder::CodeSection::new();
+        code.function(&body);
+        let mut module = wasm_encoder::Module::new();
+        module.section(&types).section(&functions).section(&code);
+        Compiler::new(None).compile(&module.finish())
+    };
+    assert!(nested(1_000).is_ok());
+    assert!(matches!(
+        nested(10_001),
+        Err(ModuleError::TooMany {
+            what: "nested blocks",
+            ..
+        })
+    ));
     assert!(matches!(
         Compiler::new(None).compile(b"junk"),
         Err(ModuleError::Invalid(_))

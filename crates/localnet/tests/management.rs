@@ -12,8 +12,9 @@ use ic_management_canister_types::{
     InstallChunkedCodeArgs, InstallCodeArgs, LoadCanisterSnapshotArgs, LogVisibility,
     ReadCanisterSnapshotDataArgs, ReadCanisterSnapshotDataResult, ReadCanisterSnapshotMetadataArgs,
     ReadCanisterSnapshotMetadataResult, SnapshotDataKind, SnapshotDataOffset, SnapshotVisibility,
-    StatusVisibility, UpdateSettingsArgs, UploadCanisterSnapshotDataArgs,
-    UploadCanisterSnapshotMetadataArgs, UploadCanisterSnapshotMetadataResult, UploadChunkArgs,
+    StatusVisibility, SubnetInfoArgs, SubnetInfoResult, UpdateSettingsArgs,
+    UploadCanisterSnapshotDataArgs, UploadCanisterSnapshotMetadataArgs,
+    UploadCanisterSnapshotMetadataResult, UploadChunkArgs,
 };
 use openstorage_universal::{Call, Op, Program, WASM};
 use pic::*;
@@ -949,6 +950,66 @@ fn a_snapshot_can_be_carried_to_another_network() {
         "read_canister_snapshot_metadata",
         &args,
     ));
+}
+
+/// A few bytes may stand for more values than anybody can look at.
+#[test]
+fn an_argument_that_never_ends_is_refused() {
+    let pic = network(1);
+    let canister = install(&pic);
+    // A field `1` (labels sort by number, so it comes first): 2^60 nulls, in nine bytes. Then the id.
+    let hash = candid::types::Label::Named("canister_id".into()).get_id();
+    let mut bomb = b"DIDL\x02\x6c\x02\x01\x01".to_vec();
+    leb128::write::unsigned(&mut bomb, hash.into()).unwrap();
+    bomb.extend(b"\x68\x6d\x7f\x01\x00");
+    leb128::write::unsigned(&mut bomb, 1 << 60).unwrap();
+    bomb.push(1);
+    bomb.push(canister.as_slice().len() as u8);
+    bomb.extend(canister.as_slice());
+    let said = pic.update_call(
+        Principal::management_canister(),
+        USER,
+        "canister_status",
+        bomb.clone(),
+    );
+    failed(said, ErrorCode::InvalidManagementPayload);
+    asked(&pic, canister, "start_canister", bomb).unwrap_err();
+    assert!(pic.canister_status(canister, None).is_ok());
+}
+
+/// There are never more cycles than can be counted, however many are asked for.
+#[test]
+fn cycles_add_up_in_the_end() {
+    let pic = network(1);
+    let (a, b) = (install(&pic), install(&pic));
+    pic.add_cycles(a, u128::MAX);
+    pic.add_cycles(b, u128::MAX);
+    let (half, before) = (pic.cycle_balance(a) / 2, pic.cycle_balance(b));
+    let take = Program::new().accept_cycles(u128::MAX).reply(b"");
+    let give = Call::new(b, "update").cycles(half).arg(take);
+    ok(update(&pic, a, Program::new().call(give)));
+    assert!(pic.cycle_balance(b) > half && before < half);
+    assert!(
+        pic.cycle_balance(a)
+            .checked_add(pic.cycle_balance(b))
+            .is_some()
+    );
+}
+
+/// What canisters may ask of subnets.
+#[test]
+fn a_canister_asks_what_a_subnet_runs() {
+    let pic = network(2);
+    let canister = install_on(&pic, 0);
+    let info = |subnet_id| {
+        let args = Encode!(&SubnetInfoArgs { subnet_id }).unwrap();
+        asked(&pic, canister, "subnet_info", args)
+    };
+    for subnet in pic.topology().get_app_subnets() {
+        let info = Decode!(&ok(info(subnet)), SubnetInfoResult).unwrap();
+        assert!(!info.replica_version.is_empty());
+    }
+    failed(info(STRANGER), ErrorCode::CanisterRejectedMessage);
 }
 
 /// The client's own way: a folder on the server's disk.

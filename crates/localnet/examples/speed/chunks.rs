@@ -51,7 +51,7 @@ pub fn measure(report: &mut Report, server: PathBuf) {
     });
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be started");
     let client = runtime.block_on(to_nobody(&chunks));
-    let (all, pairs) = runtime.block_on(to_a_canister(&chunks, server));
+    let (all, pairs, worked) = runtime.block_on(to_a_canister(&chunks, server));
 
     println!(
         "  {:46} {:>8.1} ms",
@@ -79,6 +79,13 @@ pub fn measure(report: &mut Report, server: PathBuf) {
     );
     line("into stable memory, one after the other", "ratio", all);
     line("into stable memory, two at a time", "paired_ratio", pairs);
+    if let Some(worked) = worked {
+        line(
+            "of that the server's processor time",
+            "server_ratio",
+            worked,
+        );
+    }
 }
 
 /// The client's own time: everything it does, and a server that reads bodies and looks at nothing.
@@ -112,8 +119,8 @@ async fn to_nobody(chunks: &[&[u8]]) -> f64 {
     seconds
 }
 
-/// The time of all chunks one after the other, and two at a time.
-async fn to_a_canister(chunks: &[&[u8]], server: PathBuf) -> (f64, f64) {
+/// The time of all chunks one after the other, and two at a time; the server's processor time for all.
+async fn to_a_canister(chunks: &[&[u8]], server: PathBuf) -> (f64, f64, Option<f64>) {
     let params = StartServerParams {
         server_binary: Some(server),
         ..StartServerParams::default()
@@ -125,13 +132,32 @@ async fn to_a_canister(chunks: &[&[u8]], server: PathBuf) -> (f64, f64) {
     pic.add_cycles(canister, 1 << 60).await;
     let module = wat::parse_str(KEEP).expect("it is text");
     pic.install_canister(canister, module, vec![], None).await;
+    let before = processor_time(process.id());
     let one = pushed(&pic, canister, chunks, 1).await;
     let two = pushed(&pic, canister, chunks, 2).await;
+    let after = processor_time(process.id());
+    let worked = before.zip(after);
+    let worked = worked.map(|(before, after)| (after - before) / (2 * RUNS) as f64);
     pic.drop().await;
     // It may have ended by itself.
     let _ = process.kill();
     let _ = process.wait();
-    (one, two)
+    (one, two, worked)
+}
+
+/// Seconds that a process has worked, in user and in system mode; where Linux tells.
+fn processor_time(process: u32) -> Option<f64> {
+    /// Linux counts in hundredths of seconds for everybody.
+    const TICKS_PER_S: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // What follows the program's name, which ends with the last parenthesis.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let figures: Vec<f64> = rest
+        .split_whitespace()
+        .filter_map(|figure| figure.parse().ok())
+        .collect();
+    // The state is no figure; user and system time are the 14th and 15th field of the line.
+    Some((figures.get(10)? + figures.get(11)?) / TICKS_PER_S)
 }
 
 /// The best time of several runs in which all chunks are pushed, one or two at a time.

@@ -22,6 +22,8 @@ const METHODS_MAX: u64 = 1_000;
 const METHOD_NAMES_BYTES_MAX: u64 = 20_000;
 const METADATA_MAX: u64 = 16;
 const METADATA_BYTES_MAX: u64 = 1 << 20;
+/// The compiler's time grows with the square of this: a second and a half at the most.
+const NESTED_MAX: u64 = 10_000;
 
 const PLAIN_ENTRY_POINTS: [&str; 7] = [
     "canister_init",
@@ -135,9 +137,16 @@ impl Shape {
 
     fn note_body(&mut self, body: &FunctionBody) -> Result<(), ModuleError> {
         let mut operators = body.get_operators_reader().map_err(invalid)?;
+        let mut nested = 0;
         while !operators.eof() {
             let (operator, at) = operators.read_with_offset().map_err(invalid)?;
             match operator {
+                Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
+                    nested += 1;
+                    at_most("nested blocks", nested, NESTED_MAX)?;
+                }
+                // The last one ends the function.
+                Operator::End => nested = nested.saturating_sub(1),
                 Operator::MemoryGrow { .. } => self.heaviest.push(at),
                 Operator::TableGrow { .. }
                 | Operator::DataDrop { .. }

@@ -266,11 +266,11 @@ impl Network {
 
     /// Adds cycles from nowhere; the new balance.
     pub fn add_cycles(&mut self, canister: &Principal, cycles: u128) -> Option<u128> {
+        let made = self.mintable(cycles);
         let canister = self.canisters.get_mut(canister)?;
-        let before = canister.balance;
-        canister.balance = before.saturating_add(cycles);
+        canister.balance += made;
         let balance = canister.balance;
-        self.mint(balance - before);
+        self.mint(made);
         Some(balance)
     }
 

@@ -174,8 +174,15 @@ impl Network {
         subnet.map_or_else(Fees::default, |subnet| self.fees(&subnet))
     }
 
+    /// As many of these cycles as can be made while all there ever were can be counted: so no sum of cycles
+    /// is ever too large.
+    pub(super) fn mintable(&self, asked: u128) -> u128 {
+        asked.min(u128::MAX - self.minted)
+    }
+
+    /// These cycles, which are [`Network::mintable`], come from nowhere.
     pub(super) fn mint(&mut self, amount: u128) {
-        self.minted = self.minted.saturating_add(amount);
+        self.minted += amount;
     }
 
     /// A canister's cycles are consumed: for something that it gets, on its subnet.

@@ -144,7 +144,7 @@ impl Write for Spool {
 /// Where bytes go as they were sent.
 enum Sink {
     Plain(Spool),
-    Gzip(MultiGzDecoder<Spool>),
+    Gzip(Box<MultiGzDecoder<Spool>>),
 }
 
 impl Sink {
@@ -155,7 +155,7 @@ impl Sink {
             len_max,
         };
         match gzip {
-            true => Self::Gzip(MultiGzDecoder::new(spool)),
+            true => Self::Gzip(Box::new(MultiGzDecoder::new(spool))),
             false => Self::Plain(spool),
         }
     }
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_blob_is_what_was_sent_or_packed() {
-        let bytes: Vec<u8> = (0..5000_u32).map(|at| (at * at >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..5000_u32).map(|at| ((at * at) >> 3) as u8).collect();
         assert_eq!(written(&bytes, false, 5000), Ok(bytes.clone()));
         assert_eq!(written(&packed(&bytes), true, 6000), Ok(bytes.clone()));
         assert_eq!(written(&[], false, 0), Ok(vec![]));

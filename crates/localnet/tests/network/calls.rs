@@ -269,7 +269,7 @@ fn only_controllers_manage_a_canister() {
     let unknown = bench
         .manage("sign_with_ecdsa", &CanisterIdRecord { canister_id: id })
         .unwrap_err();
-    assert_eq!(unknown.error_code, ErrorCode::UnknownManagementMessage);
+    assert_eq!(unknown.error_code, ErrorCode::CanisterMethodNotFound);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use wasmtime::{Caller, Linker, Result};
 
 use super::{AND_START, BASE_COST, CALLBACK, EVERYWHERE, Ic0, canister::REPLICATED, join};
 use crate::{
+    bounded,
     fees::HttpUsage,
     machine::{
         Trap,
@@ -171,7 +172,7 @@ fn define_costs(linker: &mut Linker<Host>) -> Result<()> {
         |mut c: Caller<Host>, src: u32, size: u32, dst: u32| {
             c.enter("cost_http_request_v2", AND_START, 10_000)?;
             let bytes = c.load(src, size)?;
-            let Ok(parameters) = candid::decode_one::<HttpParameters>(&bytes) else {
+            let Ok((parameters,)) = bounded::decode::<(HttpParameters,)>(&bytes) else {
                 return c.contract("ic0_cost_http_request_v2: the parameters are not that record");
             };
             let cost = c.run().fees.http_request_v2(HttpUsage {

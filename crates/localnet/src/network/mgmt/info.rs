@@ -5,7 +5,7 @@ use ic_management_canister_types::{
     CanisterInfoArgs, CanisterInfoResult, CanisterLogFilter, CanisterLogRecord,
     CanisterMetadataArgs, CanisterMetadataResult, CanisterMetricsResult, CanisterStatusResult,
     CanisterStatusType, CyclesConsumed, FetchCanisterLogsArgs, FetchCanisterLogsResult,
-    MemoryMetrics, QueryStats,
+    MemoryMetrics, QueryStats, SubnetInfoArgs, SubnetInfoResult,
 };
 use pocket_ic::ErrorCode;
 use rand_chacha::rand_core::Rng;
@@ -21,6 +21,25 @@ use crate::{
 };
 
 impl Network {
+    /// The version is this network's own; it has one registry.
+    pub(super) fn subnet_info(&self, request: &Request, (args,): (SubnetInfoArgs,)) -> Managed {
+        only_canisters(request)?;
+        if !self
+            .subnets
+            .iter()
+            .any(|subnet| subnet.id == args.subnet_id)
+        {
+            return Err(Reject::new(
+                ErrorCode::CanisterRejectedMessage,
+                format!("there is no subnet {}", args.subnet_id),
+            ));
+        }
+        reply(&SubnetInfoResult {
+            replica_version: env!("CARGO_PKG_VERSION").into(),
+            registry_version: 1,
+        })
+    }
+
     /// Figures are those of now. Queries are not counted: they leave nothing behind.
     pub(super) fn canister_status(&mut self, caller: &Principal, id: Principal) -> Managed {
         let fees = self.fees_of(&id);

@@ -63,6 +63,7 @@ impl Network {
             .as_ref()
             .map_or(Ok(CYCLES_DEFAULT), |amount| figure("amount", amount))?;
         let version = args.sender_canister_version;
+        let balance = self.mintable(balance);
         let id = self.make(request, args.settings, balance, args.specified_id, version)?;
         self.mint(balance);
         super::reply(&CanisterIdRecord { canister_id: id })

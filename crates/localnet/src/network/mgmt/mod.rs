@@ -17,6 +17,7 @@ use super::{
     call::{Origin, Request},
     canister::Canister,
 };
+use crate::bounded;
 
 /// How a management call ended.
 enum Done {
@@ -52,7 +53,7 @@ fn encode<T: CandidType>(value: &T) -> Vec<u8> {
 }
 
 fn decode<'a, T: ArgumentDecoder<'a>>(method: &str, arg: &'a [u8]) -> Result<T, Reject> {
-    candid::decode_args(arg).map_err(|error| Reject::payload(method, error))
+    bounded::decode(arg).map_err(|error| Reject::payload(method, error))
 }
 
 impl Network {
@@ -116,6 +117,7 @@ impl Network {
                 self.upload_snapshot_data(caller, decode(method, arg)?)
             }
             "raw_rand" => self.raw_rand(request),
+            "subnet_info" => self.subnet_info(request, decode(method, arg)?),
             other => Err(unserved(other)),
         }
     }

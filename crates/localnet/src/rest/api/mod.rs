@@ -29,6 +29,7 @@ use serde_bytes::ByteBuf;
 
 use super::{engine::Gone, server::Instance};
 use crate::{
+    bounded::decode_part,
     cert::cbor,
     envelope::{EnvelopeError, Request},
 };
@@ -213,7 +214,7 @@ fn check_effective(canister: &Principal, arg: &[u8], effective: &Principal) -> R
     }
     let meant = if *canister == Principal::management_canister() {
         // A method that is about no canister, or an argument that cannot be read: its answer tells.
-        candid::decode_one(arg)
+        decode_part(arg)
             .ok()
             .map(|About { canister_id }| canister_id)
     } else {
