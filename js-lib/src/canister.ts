@@ -132,7 +132,8 @@ export class Canister<S> {
   failed(method: string, cause: CallError): OpenStorageError<"CallFailed"> {
     const reason = cause.message;
     const fields = { canister: this.id, method, reason };
-    const message = `${this.id} did not take the call ${method}: ${reason}`;
+    const advice = cause.kind === "absent" ? `. Is ${this.id} a canister of OpenStorage, on this network? Check the ids that the app was given` : "";
+    const message = `${this.id} did not take the call ${method}: ${reason}${advice}`;
     return new OpenStorageError("CallFailed", message, fields, { cause });
   }
 

@@ -1,5 +1,6 @@
 /** A blob as a URL that the browser's own elements show. */
 
+import { OpenStorageError } from "./errors.js";
 import type { OpenStorage } from "./open-storage.js";
 import type { BlobReference } from "./reference.js";
 import type { PrincipalLike } from "./url.js";
@@ -33,6 +34,28 @@ export interface Display {
   readonly verified: boolean;
   /** The URL is not needed any more. */
   release(): void;
+}
+
+/** A small file that lies in the app's own record, beside the reference of a larger one: there is nothing to load. */
+export interface InlineFile {
+  /** The bytes, or their base64, as a record in JSON has them. */
+  readonly bytes: Uint8Array | string;
+  readonly mimeType: string;
+}
+
+/** @throws {@link OpenStorageError} InvalidOption: `bytes` is text that is not base64 */
+export function inlineBlob({ bytes, mimeType }: InlineFile): Blob {
+  if (typeof bytes !== "string") return new Blob([new Uint8Array(bytes)], { type: mimeType });
+  try {
+    return new Blob([Uint8Array.from(atob(bytes), (char) => char.charCodeAt(0))], { type: mimeType });
+  } catch {
+    throw new OpenStorageError("InvalidOption", "the bytes of an inline file are neither bytes nor base64", { option: "bytes" });
+  }
+}
+
+/** As {@link displayBlob}, of a file that is here. Nothing is asked and nothing checked: it is as good as its record. */
+export function displayInline(file: InlineFile): Display {
+  return { ...objectUrl(inlineBlob(file)), verified: false };
 }
 
 /**

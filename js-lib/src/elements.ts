@@ -13,20 +13,23 @@
  * useStorage(storage, (reference, accessorId) => tokenFromMyCanister(reference, accessorId));
  * const image = document.querySelector("stored-image");
  * image.shown = { reference, accessorId, token };
+ * image.shown = { inline: { bytes: record.base64, mimeType: "image/png" } };
  * ```
  *
  * The attribute `state` is `empty`, `loading`, `ready` or `failed`; the events `ready` and `failed` (its
  * `detail` is the error) tell of the end. The parts `content` and `message` can be styled.
  */
 
-import { type Display, type DisplayOptions, displayBlob, type GetToken } from "./display.js";
+import { type Display, type DisplayOptions, displayBlob, displayInline, type GetToken, inlineBlob, type InlineFile } from "./display.js";
 import type { OpenStorage } from "./open-storage.js";
 import type { BlobReference } from "./reference.js";
 
-export { type Display, type DisplayOptions, displayBlob, type GetToken } from "./display.js";
+export { type Display, type DisplayOptions, displayBlob, displayInline, type GetToken, type InlineFile } from "./display.js";
 
-/** What an element shows. */
-export interface Shown {
+/** What an element shows: a stored blob, or a small file that lies in the app's record. */
+export type Shown = ShownBlob | ShownInline;
+
+export interface ShownBlob {
   readonly reference: BlobReference;
   readonly accessorId: string;
   /** Without it the element asks the function given to {@link useStorage}. */
@@ -35,7 +38,27 @@ export interface Shown {
   readonly name?: string;
 }
 
-let common: { readonly storage: OpenStorage; readonly getToken: GetToken | undefined } | undefined;
+export interface ShownInline {
+  readonly inline: InlineFile;
+  /** A file name, for `<stored-file>`. */
+  readonly name?: string;
+}
+
+function isSame(one: Shown | undefined, other: Shown | undefined): boolean {
+  if (!one || !other) return one === other;
+  if ("inline" in one || "inline" in other) {
+    const [a, b] = ["inline" in one && one.inline, "inline" in other && other.inline];
+    return a && b ? a.bytes === b.bytes && a.mimeType === b.mimeType : false;
+  }
+  return one.reference.blobId === other.reference.blobId && one.accessorId === other.accessorId;
+}
+
+interface Common {
+  readonly storage: OpenStorage;
+  readonly getToken: GetToken | undefined;
+}
+
+let common: Common | undefined;
 
 /** What all elements of the page load with, and how they get tokens. Elements that waited for it begin. */
 export function useStorage(storage: OpenStorage, getToken?: GetToken): void {
@@ -86,12 +109,10 @@ abstract class StoredElement extends Base {
   }
 
   set shown(shown: Shown | undefined) {
-    const isSame =
-      shown?.reference.blobId === this.#shown?.reference.blobId &&
-      shown?.accessorId === this.#shown?.accessorId;
+    const isKnown = isSame(shown, this.#shown);
     this.#shown = shown;
     // A page that lists again gives the same blob with another token: nothing to load anew.
-    if (isSame && this.getAttribute("state") !== "failed") return;
+    if (isKnown && this.getAttribute("state") !== "failed") return;
     if (this.isConnected) void this.load();
   }
 
@@ -111,9 +132,10 @@ abstract class StoredElement extends Base {
   /** Shows the same in the same element under a fresh token. False where there is none, or it opens nothing. */
   protected async refresh(): Promise<boolean> {
     const { signal } = this.#loading ?? {};
-    if (!this.#content || !this.#shown || !signal || !common?.getToken) return false;
+    const shown = this.#shown;
+    if (!this.#content || !shown || "inline" in shown || !signal || !common?.getToken) return false;
     try {
-      await this.#try(this.#content, this.#shown, undefined, common.storage, common.getToken, signal);
+      await this.#try(this.#content, shown, undefined, common, signal);
       return !signal.aborted;
     } catch {
       return false;
@@ -132,17 +154,14 @@ abstract class StoredElement extends Base {
     const content = this.#render();
     if (!shown) return this.setAttribute("state", "empty");
     this.setAttribute("state", "loading");
-    if (!common) return void waiting.add(this);
-    const { storage, getToken } = common;
+    const isInline = "inline" in shown;
+    if (!common && !isInline) return void waiting.add(this);
     const loading = new AbortController();
     this.#loading = loading;
     const { signal } = loading;
     try {
-      await this.#try(content, shown, shown.token, storage, getToken, signal).catch((error) => {
-        // The browser does not say why it shows nothing: an expired token is the likeliest.
-        if (signal.aborted || !getToken) throw error;
-        return this.#try(content, shown, undefined, storage, getToken, signal);
-      });
+      if (isInline) await this.#show(content, displayInline(shown.inline), shown);
+      else if (common) await this.#tryTwice(content, shown, common, signal);
       if (signal.aborted) return;
       this.setAttribute("state", "ready");
       this.dispatchEvent(new CustomEvent("ready"));
@@ -152,18 +171,23 @@ abstract class StoredElement extends Base {
     }
   }
 
-  async #try(
-    content: HTMLElement,
-    shown: Shown,
-    token: string | undefined,
-    storage: OpenStorage,
-    getToken: GetToken | undefined,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #tryTwice(content: HTMLElement, shown: ShownBlob, from: Common, signal: AbortSignal): Promise<void> {
+    await this.#try(content, shown, shown.token, from, signal).catch((error) => {
+      // The browser does not say why it shows nothing: an expired token is the likeliest.
+      if (signal.aborted || !from.getToken) throw error;
+      return this.#try(content, shown, undefined, from, signal);
+    });
+  }
+
+  async #try(content: HTMLElement, shown: ShownBlob, token: string | undefined, { storage, getToken }: Common, signal: AbortSignal): Promise<void> {
     const { reference, accessorId } = shown;
     const options = { accessorId, token, getToken, signal, how: this.how };
     const display = await displayBlob(storage, reference, options);
     if (signal.aborted) return display.release();
+    await this.#show(content, display, shown);
+  }
+
+  async #show(content: HTMLElement, display: Display, shown: Shown): Promise<void> {
     this.#display?.release();
     this.#display = display;
     await this.show(content, display.url, shown);
@@ -303,12 +327,13 @@ export class StoredFile extends StoredElement {
     // A link is told by its text.
   }
 
-  protected async show(content: HTMLElement, url: string, { name, reference }: Shown): Promise<void> {
+  protected async show(content: HTMLElement, url: string, shown: Shown): Promise<void> {
     const link = content as HTMLAnchorElement;
     this.#atMs = Date.now();
     link.href = url;
-    link.download = name ?? reference.blobId;
-    link.textContent = `${name ?? "file"} (${bytesText(reference.size)})`;
+    const [fallback, size] = "inline" in shown ? ["file", inlineBlob(shown.inline).size] : [shown.reference.blobId, shown.reference.size];
+    link.download = shown.name ?? fallback;
+    link.textContent = `${shown.name ?? "file"} (${bytesText(size)})`;
   }
 }
 

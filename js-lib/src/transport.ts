@@ -16,9 +16,10 @@ export interface Transport {
 /**
  * - `transient`: the same call may succeed later. Whether this one was executed is unknown.
  * - `refused`: the canister turned the call away before executing it.
+ * - `absent`: there is no such canister, or it has no such method.
  * - `final`: the same call fails again.
  */
-export type CallErrorKind = "transient" | "refused" | "final";
+export type CallErrorKind = "transient" | "refused" | "absent" | "final";
 
 /** A call that brought no answer of the method called. */
 export class CallError extends Error {
@@ -156,6 +157,8 @@ function firstLine(text: string): string {
 const TRANSIENT = ["IC0508", "IC0509"];
 /** The code for a message that `canister_inspect_message` did not accept. */
 const NOT_ACCEPTED = "IC0516";
+/** No canister, none installed, no such method. */
+const ABSENT = ["IC0301", "IC0537", "IC0536"];
 
 function rejected(
   errorCode: string | undefined,
@@ -165,6 +168,7 @@ function rejected(
 ): CallError {
   const text = `${message}${errorCode ? ` (${errorCode})` : ""}`;
   if (errorCode === NOT_ACCEPTED) return new CallError("refused", text, { cause });
+  if (ABSENT.includes(errorCode ?? "")) return new CallError("absent", text, { cause });
   // Reject code 2 is SYS_TRANSIENT, 6 SYS_UNKNOWN.
   const mayPass = rejectCode === 2 || rejectCode === 6 || TRANSIENT.includes(errorCode ?? "");
   return new CallError(mayPass ? "transient" : "final", text, { cause });

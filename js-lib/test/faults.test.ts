@@ -15,6 +15,9 @@ after(() => network.stop());
 
 const MB = 1_000_000;
 
+/** In the subnet's range, and never created. */
+const NOBODY = "3rfg5-iiaaa-aaaaa-babia-cai";
+
 test("connections that are cut at random lose nothing", async (t) => {
   const { user, accessorId } = await network.userWithChat();
   const proxy = await Proxy.to(network.url);
@@ -115,10 +118,15 @@ test("a local network without its root key says how to fetch it", async () => {
   });
 });
 
-test("a canister that is no index is named", async () => {
+test("a canister that is no index, or is not there, is named, and what to look at", async () => {
   const { user, accessorId } = await network.userWithChat();
-  const storage = new OpenStorage({ agent: user.agent, indexCanisterId: network.chat, cache: false, patienceMs: 1_000 });
-  const refused = (error: { code?: string; fields?: object }) =>
-    error.code === "CallFailed" && (error.fields as { canister?: string }).canister === network.chat;
-  await assert.rejects(storage.upload(pattern(10), { accessorIds: [accessorId] }).done, refused);
+  for (const indexCanisterId of [network.chat, NOBODY]) {
+    const storage = new OpenStorage({ agent: user.agent, indexCanisterId, cache: false, patienceMs: 1_000 });
+    await assert.rejects(storage.upload(pattern(10), { accessorIds: [accessorId] }).done, (error: Error & { code?: string; fields?: object }) => {
+      assert.equal(error.code, "CallFailed");
+      assert.equal((error.fields as { canister?: string }).canister, indexCanisterId);
+      assert.match(error.message, /Is [a-z0-9-]+ a canister of OpenStorage, on this network\? Check the ids/);
+      return true;
+    });
+  }
 });

@@ -9,6 +9,8 @@ export interface Faults {
   bytesPerSecond?: number;
   /** Added to every piece, each way. */
   delayMs?: number;
+  /** Of {@link Proxy.bytesUp}: what comes after it waits, however slow the machine is that looks on. */
+  bytesUpMax?: number;
   /** Swallows everything: connections stay open, nothing arrives. */
   stalled?: boolean;
 }
@@ -75,7 +77,7 @@ export class Proxy {
 
   async #pump(from: Socket, to: Socket, isUp: boolean, isCut: (bytes: number) => boolean): Promise<void> {
     for await (const piece of from as AsyncIterable<Buffer>) {
-      while (this.faults.stalled && !from.destroyed) await sleep(20);
+      while (this.#isHeld(isUp) && !from.destroyed) await sleep(20);
       if (isUp) await this.#throttle(piece.byteLength);
       if (this.faults.delayMs) await sleep(this.faults.delayMs);
       if (isUp) this.bytesUp += piece.byteLength;
@@ -86,6 +88,11 @@ export class Proxy {
       if (!to.write(piece)) await new Promise((resolve) => to.once("drain", resolve));
     }
     to.end();
+  }
+
+  #isHeld(isUp: boolean): boolean {
+    const { stalled = false, bytesUpMax = Number.POSITIVE_INFINITY } = this.faults;
+    return stalled || (isUp && this.bytesUp >= bytesUpMax);
   }
 
   async #throttle(bytes: number): Promise<void> {

@@ -7,6 +7,7 @@
 
 pub mod bucket;
 pub mod chat;
+pub mod exchange;
 pub mod index;
 
 use std::{fs, path::PathBuf};

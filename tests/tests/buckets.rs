@@ -1,8 +1,10 @@
 //! The fleet of buckets grows, is upgraded and topped up by the index, and obeys its operators.
 
-use std::time::Duration;
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use candid::{Principal, encode_one};
+use data_bucket_index::{buckets::Buckets, memory};
+use ic_stable_structures::DefaultMemoryImpl;
 use integration_tests::{Setup, bucket, bytes, chat, chunk, index, operator, user, wasm};
 use openstorage_types::{BlobReference, bucket as bucket_types, bucket::PushChunkError, index::*};
 use pocket_ic::common::rest::BlobCompression;
@@ -387,4 +389,57 @@ fn every_canister_shows_how_it_is_and_nothing_of_its_users() {
             405
         );
     }
+}
+
+/// What the index pays for a call that changes nothing: twenty in one round.
+fn cost_of_a_call(setup: &Setup) -> u128 {
+    const CALLS: u128 = 20;
+    let args = UserArgs {
+        user: user(1),
+        byte_limit: 1,
+    };
+    index::register_user(setup, operator(), args.clone()).unwrap();
+    (0..30).for_each(|_| setup.pic.tick());
+    let arg = encode_one(args).unwrap();
+    let before = setup.pic.cycle_balance(setup.index);
+    let sent: Vec<_> = (0..CALLS)
+        .map(|_| {
+            let pic = &setup.pic;
+            let sent = pic.submit_call(setup.index, operator(), "register_user", arg.clone());
+            sent.unwrap()
+        })
+        .collect();
+    for id in sent {
+        setup.pic.await_call(id).unwrap();
+    }
+    (before - setup.pic.cycle_balance(setup.index)) / CALLS
+}
+
+/// Every update looks for what is due, in all buckets. The thousand are written into the memory of the index; there is
+/// nobody behind them, so there is always something to tell them later, which is the dearest case.
+#[test]
+fn a_thousand_buckets_make_no_call_dear() {
+    let setup = Setup::new();
+    let with_one = cost_of_a_call(&setup);
+    let bytes = setup.pic.get_stable_memory(setup.index);
+    let memory: DefaultMemoryImpl = Rc::new(RefCell::new(bytes));
+    let rows = memory::manager(memory.clone()).get(memory::BUCKETS);
+    let mut buckets = Buckets::init(rows);
+    let row = buckets.get(&setup.bucket).unwrap().clone();
+    for n in 1..1_000_u16 {
+        let n = n.to_be_bytes();
+        let id = Principal::from_slice(&[0, 0, 0, 0, 0, 1, n[0], n[1], 1, 1]);
+        buckets.set(id, row.clone());
+    }
+    drop(buckets);
+    let bytes = memory.take();
+    let compression = BlobCompression::NoCompression;
+    setup.pic.set_stable_memory(setup.index, bytes, compression);
+    setup.upgrade(setup.index, "index").unwrap();
+    assert_eq!(index::status(&setup).buckets.len(), 1_000);
+    // Nobody has answered, and they are tried again later.
+    (0..300).for_each(|_| setup.pic.tick());
+    let with_all = cost_of_a_call(&setup);
+    println!("cycles of a call: {with_one} with one bucket, {with_all} with a thousand");
+    assert!(with_all < with_one + 4_000_000, "{with_one}, {with_all}");
 }

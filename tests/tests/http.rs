@@ -2,16 +2,9 @@
 //! it is certified verifies, and nothing else does in its place.
 
 use candid::Principal;
-use ic_http_certification::{self as certified, Method, StatusCode};
-use ic_response_verification::{types::VerificationInfo, verify_request_response_pair};
-use integration_tests::{Setup, bucket, bytes, chat, user};
-use openstorage_types::{
-    BlobId, BlobReference, bucket::RemoveBlobReferenceArgs, http::HttpResponse,
-};
+use integration_tests::{Setup, bucket, bytes, chat, exchange::Exchange, user};
+use openstorage_types::{BlobId, BlobReference, bucket::RemoveBlobReferenceArgs};
 use pocket_ic::PocketIcBuilder;
-
-/// How old a certificate may be, as gateways have it.
-const AGE_MAX_NS: u128 = 300_000_000_000;
 
 /// A bucket with blobs that one chat sees, and what opens them.
 struct Shelf {
@@ -20,14 +13,6 @@ struct Shelf {
     token: String,
     picture: BlobReference,
     film: BlobReference,
-}
-
-/// A request and its answer.
-#[derive(Clone)]
-struct Exchange {
-    method: &'static str,
-    url: String,
-    answer: HttpResponse,
 }
 
 impl Shelf {
@@ -56,39 +41,7 @@ impl Shelf {
     }
 
     fn ask(&self, method: &'static str, url: String, headers: &[(&str, &str)]) -> Exchange {
-        let answer = bucket::request(&self.setup, self.setup.bucket, method, &url, headers);
-        Exchange {
-            method,
-            url,
-            answer,
-        }
-    }
-
-    /// What the verifier takes of an exchange; none where it refuses it.
-    fn verify(&self, exchange: &Exchange) -> Result<VerificationInfo, String> {
-        let method = Method::from_bytes(exchange.method.as_bytes()).unwrap();
-        let request = certified::HttpRequest::builder()
-            .with_method(method)
-            .with_url(exchange.url.as_str())
-            .build();
-        let answer = &exchange.answer;
-        let response = certified::HttpResponse::builder()
-            .with_status_code(StatusCode::from_u16(answer.status_code).unwrap())
-            .with_headers(answer.headers.clone())
-            .with_body(answer.body.as_ref())
-            .build();
-        let pic = &self.setup.pic;
-        let now = pic.get_time().as_nanos_since_unix_epoch();
-        verify_request_response_pair(
-            request,
-            response,
-            self.setup.bucket.as_slice(),
-            now.into(),
-            AGE_MAX_NS,
-            &pic.root_key().expect("the network has a root key"),
-            2,
-        )
-        .map_err(|error| error.to_string())
+        Exchange::of(&self.setup, self.setup.bucket, method, &url, headers)
     }
 
     /// One exchange of each kind that is certified.
@@ -128,30 +81,6 @@ impl Shelf {
         })
         .collect()
     }
-
-    #[track_caller]
-    fn verifies(&self, exchange: &Exchange) {
-        let (method, status) = (exchange.method, exchange.answer.status_code);
-        match self.verify(exchange) {
-            Ok(VerificationInfo {
-                response: Some(response),
-                ..
-            }) => {
-                // All that was sent, and nothing that was not, is certified.
-                assert_eq!(response.status_code, Some(status));
-                assert_eq!(response.headers.len(), exchange.answer.headers.len());
-            }
-            Ok(_) => panic!("{method} {status} says that it is not certified"),
-            Err(error) => panic!("{method} {status}: {error}"),
-        }
-    }
-
-    #[track_caller]
-    fn fails(&self, what: &str, exchange: &Exchange) {
-        let (method, status) = (exchange.method, exchange.answer.status_code);
-        let taken = self.verify(exchange);
-        assert!(taken.is_err(), "{method} {status} verifies with {what}");
-    }
 }
 
 #[test]
@@ -159,10 +88,8 @@ fn every_certified_answer_verifies_and_no_other_in_its_place() {
     let shelf = Shelf::new();
     let exchanges = shelf.exchanges();
     for exchange in &exchanges {
-        shelf.verifies(exchange);
-        for (what, changed) in changes(exchange) {
-            shelf.fails(&what, &changed);
-        }
+        exchange.assert_certified(&shelf.setup);
+        exchange.assert_no_change_passes(&shelf.setup);
     }
     // No node can serve one blob's answer for another, nor the one to GET for the one to HEAD.
     for (i, one) in exchanges.iter().enumerate() {
@@ -182,7 +109,7 @@ fn every_certified_answer_verifies_and_no_other_in_its_place() {
             let may = one.url == other.url
                 && (is_own(other) || is_part(other) || one.method == other.method);
             assert_eq!(
-                shelf.verify(&swapped).is_ok(),
+                swapped.verify(&shelf.setup).is_ok(),
                 may,
                 "{} for {} {}",
                 other.answer.status_code,
@@ -193,45 +120,6 @@ fn every_certified_answer_verifies_and_no_other_in_its_place() {
     }
 }
 
-/// An exchange with one thing changed, in every way that a node could.
-fn changes(exchange: &Exchange) -> Vec<(String, Exchange)> {
-    let mut changed = vec![];
-    let mut with = |what: String, change: &dyn Fn(&mut HttpResponse)| {
-        let mut exchange = exchange.clone();
-        change(&mut exchange.answer);
-        changed.push((what, exchange));
-    };
-    for status in [200, 206, 304, 404, 416] {
-        if status != exchange.answer.status_code {
-            with(format!("status {status}"), &|answer| {
-                answer.status_code = status
-            });
-        }
-    }
-    with("a byte more".into(), &|answer| answer.body.push(0));
-    if let Some(last) = exchange.answer.body.len().checked_sub(1) {
-        for at in [0, last] {
-            with(format!("byte {at} changed"), &|answer| answer.body[at] ^= 1);
-        }
-        with("a byte less".into(), &|answer| {
-            answer.body.pop();
-        });
-    }
-    for (at, (name, _)) in exchange.answer.headers.iter().enumerate() {
-        with(format!("{name} changed"), &|answer| {
-            answer.headers[at].1.push('0')
-        });
-        with(format!("no {name}"), &|answer| {
-            answer.headers.remove(at);
-        });
-    }
-    with("another header".into(), &|answer| {
-        let header = ("Set-Cookie".into(), "a=b".into());
-        answer.headers.push(header);
-    });
-    changed
-}
-
 #[test]
 fn answers_verify_after_an_upgrade_and_after_a_deletion() {
     let shelf = Shelf::new();
@@ -239,7 +127,7 @@ fn answers_verify_after_an_upgrade_and_after_a_deletion() {
     setup.upgrade(setup.bucket, "bucket").unwrap();
     setup.pic.tick();
     for exchange in shelf.exchanges() {
-        shelf.verifies(&exchange);
+        exchange.assert_certified(setup);
     }
     let alice = user(1);
     let args = RemoveBlobReferenceArgs {
@@ -252,7 +140,7 @@ fn answers_verify_after_an_upgrade_and_after_a_deletion() {
     bucket::delete_blob(setup, setup.bucket, alice, args).unwrap();
     let gone = shelf.ask("GET", shelf.url(shelf.film.blob_id), &[]);
     assert_eq!(gone.answer.status_code, 404);
-    shelf.verifies(&gone);
+    gone.assert_certified(setup);
     // What was there cannot be shown under today's certificate.
     let header = |exchange: &Exchange| {
         let header = exchange.answer.header("ic-certificate").unwrap();
@@ -268,9 +156,9 @@ fn answers_verify_after_an_upgrade_and_after_a_deletion() {
             *value = format!("{certificate}, tree={tree}");
         }
     }
-    shelf.fails("the certificate of later", &mixed);
+    mixed.assert_refused(setup, "the certificate of later");
     let picture = shelf.ask("GET", shelf.url(shelf.picture.blob_id), &[]);
-    shelf.verifies(&picture);
+    picture.assert_certified(setup);
 }
 
 #[test]
@@ -292,7 +180,7 @@ fn what_is_not_certified_says_so_or_fails() {
     assert_eq!(shown, Some("bytes 0-1999999/5000001"));
     for url in [range.url.as_str(), "/status", "/metrics", "/logs"] {
         let exchange = shelf.ask("GET", url.into(), &[]);
-        let info = shelf.verify(&exchange).unwrap();
+        let info = exchange.verify(&shelf.setup).unwrap();
         assert!(info.response.is_none(), "{url} says that it is certified");
     }
     // Nobody can pass a blob off as one of them.
@@ -312,9 +200,12 @@ fn what_is_not_certified_says_so_or_fails() {
     bare.answer
         .headers
         .extend(loose("IC-CertificateExpression"));
-    shelf.fails("the proof that nothing is certified elsewhere", &bare);
+    bare.assert_refused(
+        &shelf.setup,
+        "the proof that nothing is certified elsewhere",
+    );
     // A refusal of a token proves nothing.
     let refused = shelf.ask("GET", format!("/{}/{film}?token=x", shelf.accessor), &[]);
     assert_eq!(refused.answer.status_code, 401);
-    shelf.fails("no token", &refused);
+    refused.assert_refused(&shelf.setup, "no token");
 }

@@ -6,7 +6,7 @@ use integration_tests::{
 };
 use openstorage_types::{
     bucket::*,
-    index::{AllocatedBucketArgs, InitArgs, UserArgs},
+    index::{AllocatedBucketArgs, BucketState, InitArgs, UserArgs},
 };
 
 fn snapshot(setup: &Setup, canister: Principal) -> Vec<u8> {
@@ -157,5 +157,51 @@ fn a_restored_bucket_has_what_it_has_and_the_index_follows() {
         };
         let found = index::allocated_bucket(&setup, alice, asked).unwrap();
         assert_eq!(found.stored, is_stored);
+    }
+}
+
+/// A snapshot holds the code too. The index sees to it when it hears from the bucket, whoever speaks first.
+#[test]
+fn a_bucket_that_got_older_code_back_is_upgraded_again_soon() {
+    for bucket_speaks in [true, false] {
+        let setup = Setup::new();
+        let (alice, room) = setup.user_with_chat(1);
+        setup.rest();
+        let earlier = snapshot(&setup, setup.bucket);
+        let module = |setup: &Setup| {
+            let status = setup
+                .pic
+                .canister_status(setup.bucket, Some(operator()))
+                .unwrap();
+            status.module_hash.expect("there is one")
+        };
+        let old = module(&setup);
+        setup.upgrade(setup.index, "index-next").unwrap();
+        let new = setup.settle("the bucket has the new code", |setup| {
+            (index::status(setup).roll.done == 1).then(|| module(setup))
+        });
+        assert_ne!(old, new);
+        restore(&setup, setup.bucket, earlier);
+        assert_eq!(module(&setup), old);
+        if bucket_speaks {
+            let data = bytes(100, 1);
+            let args = chunk(&data, 0, room.accessor_id);
+            push(&setup, setup.bucket, alice, &args).unwrap();
+        } else {
+            let args = UserArgs {
+                user: user(77),
+                byte_limit: 1,
+            };
+            index::register_user(&setup, operator(), args).unwrap();
+        }
+        setup.settle("it has the new code again", |setup| {
+            (module(setup) == new).then_some(())
+        });
+        setup.settle("it is in use", |setup| {
+            let status = index::status(setup);
+            (status.roll.done == 1 && status.buckets[0].state == BucketState::Active).then_some(())
+        });
+        setup.upload(alice, &bytes(200, 2), room.accessor_id);
+        setup.rest();
     }
 }

@@ -1,12 +1,15 @@
 //! Nothing is lost when a canister is upgraded, whatever it was doing.
 
-use candid::{Encode, encode_one};
+use std::time::Duration;
+
+use candid::{Encode, Principal, encode_one};
 use integration_tests::{Setup, blob_id, bucket, bytes, chat, chunk, index, operator, user, wasm};
 use openstorage_types::{
     bucket::*,
-    chat::InitArgs as ChatInit,
+    chat::{ChatError, InitArgs as ChatInit, RegisterOk},
     chunk_count,
     index::{BucketState, UserArgs},
+    limits::CHUNK_BYTES,
 };
 use pocket_ic::CanisterSettings;
 
@@ -104,37 +107,62 @@ fn index_and_chat_keep_what_they_know() {
     setup.upload(bob, &bytes(10, 2), other.accessor_id);
 }
 
+/// A bucket and a chat of the same index on another subnet: calls between them and the index take rounds.
+struct Far {
+    bucket: Principal,
+    chat: Principal,
+}
+
+impl Far {
+    /// Needs a network of two subnets.
+    fn add(setup: &Setup) -> Self {
+        let own_subnet = setup.pic.get_subnet(setup.index).unwrap();
+        let subnets = setup.pic.topology().get_app_subnets();
+        let other = subnets.into_iter().find(|id| *id != own_subnet).unwrap();
+        let create = || {
+            let settings = CanisterSettings {
+                controllers: Some(vec![operator(), setup.index]),
+                ..CanisterSettings::default()
+            };
+            let created =
+                setup
+                    .pic
+                    .create_canister_on_subnet(Some(operator()), Some(settings), other);
+            setup.pic.add_cycles(created, 10_000_000_000_000);
+            created
+        };
+        let (bucket, chat) = (create(), create());
+        index::add_bucket(setup, operator(), bucket).unwrap();
+        setup.settle("the far bucket is active", |setup| {
+            let info = index::bucket(setup, operator(), bucket).unwrap();
+            (info.state == BucketState::Active).then_some(())
+        });
+        let arg = encode_one(ChatInit { index: setup.index }).unwrap();
+        setup
+            .pic
+            .install_canister(chat, wasm("chat"), arg, Some(operator()));
+        Self { bucket, chat }
+    }
+}
+
+/// Without stopping it: taken, or refused with the advice to do so. Whether it was taken.
+fn upgrade_running(setup: &Setup, canister: Principal, name: &str) -> bool {
+    let arg = encode_one(None::<()>).unwrap();
+    let upgraded = setup
+        .pic
+        .upgrade_canister(canister, wasm(name), arg, Some(operator()));
+    let Err(refused) = upgraded else { return true };
+    let advice = format!("dfx canister stop {canister}");
+    assert!(refused.reject_message.contains(&advice), "{refused}");
+    false
+}
+
 /// Answers would reach code that did not ask. The calls here go to another subnet, so that they are under
 /// way when the upgrade comes.
 #[test]
 fn no_canister_is_upgraded_under_its_own_calls() {
     let setup = Setup::on(2, Default::default());
-    let own_subnet = setup.pic.get_subnet(setup.index).unwrap();
-    let subnets = setup.pic.topology().get_app_subnets();
-    let other = subnets.into_iter().find(|id| *id != own_subnet).unwrap();
-    let create = || {
-        let settings = CanisterSettings {
-            controllers: Some(vec![operator(), setup.index]),
-            ..CanisterSettings::default()
-        };
-        let created = setup
-            .pic
-            .create_canister_on_subnet(Some(operator()), Some(settings), other);
-        setup.pic.add_cycles(created, 10_000_000_000_000);
-        created
-    };
-    let far_bucket = create();
-    index::add_bucket(&setup, operator(), far_bucket).unwrap();
-    setup.settle("the far bucket is active", |setup| {
-        let info = index::bucket(setup, operator(), far_bucket).unwrap();
-        (info.state == BucketState::Active).then_some(())
-    });
-    let far_chat = create();
-    let arg = encode_one(ChatInit { index: setup.index }).unwrap();
-    let wasm_of_chat = wasm("chat");
-    setup
-        .pic
-        .install_canister(far_chat, wasm_of_chat, arg, Some(operator()));
+    let far = Far::add(&setup);
 
     // The index tells the far bucket of a user, in the round after; the bucket asks who its caller is;
     // the chat registers its user with the index, in the round after.
@@ -152,27 +180,110 @@ fn no_canister_is_upgraded_under_its_own_calls() {
             2,
         ),
         (
-            far_bucket,
+            far.bucket,
             "bucket",
             user(9),
             "ensure_registered",
             Encode!(),
             1,
         ),
-        (far_chat, "chat", user(9), "register", Encode!(), 2),
+        (far.chat, "chat", user(9), "register", Encode!(), 2),
     ];
     for (canister, name, caller, method, arg, rounds) in asking {
         let pic = &setup.pic;
         pic.submit_call(canister, caller, method, arg.unwrap())
             .unwrap();
         (0..rounds).for_each(|_| pic.tick());
-        let arg = encode_one(None::<()>).unwrap();
-        let refused = pic
-            .upgrade_canister(canister, wasm(name), arg, Some(operator()))
-            .expect_err(name);
-        // It says what to do, and that works.
-        let advice = format!("dfx canister stop {canister}");
-        assert!(refused.reject_message.contains(&advice), "{refused}");
+        assert!(!upgrade_running(&setup, canister, name), "{name}");
         setup.upgrade(canister, name).unwrap();
     }
+}
+
+/// As somebody does who does not stop them: in each round of what follows a message, be it a timer's work, a call, an
+/// answer, or nothing.
+#[test]
+fn canisters_that_run_are_upgraded_in_any_round_and_go_on() {
+    const ROUNDS: u64 = 14;
+    let setup = Setup::on(2, Default::default());
+    let far = Far::add(&setup);
+    let (alice, room) = setup.user_with_chat(1);
+    bucket::ensure_registered(&setup, far.bucket, alice).unwrap();
+    let push = |n: u64| {
+        let len = if n % 5 == 0 { CHUNK_BYTES } else { 1_000 };
+        chunk(&bytes(len, n), 0, room.accessor_id)
+    };
+    let limited = |n: u64| UserArgs {
+        user: user(1_000 + n),
+        byte_limit: n,
+    };
+    let submit = |canister, caller, method, arg: candid::Result<Vec<u8>>| {
+        let sent = setup
+            .pic
+            .submit_call(canister, caller, method, arg.unwrap());
+        sent.unwrap()
+    };
+
+    let mut n = 0;
+    for (canister, name) in [
+        (setup.index, "index"),
+        (far.bucket, "bucket"),
+        (far.chat, "chat"),
+    ] {
+        let mut taken = 0;
+        for round in 0..ROUNDS {
+            let register = Encode!(&limited(n));
+            let sent = [
+                submit(far.bucket, alice, "push_chunk", Encode!(&push(n))),
+                submit(far.chat, user(2_000 + n), "register", Encode!()),
+                submit(setup.index, operator(), "register_user", register),
+            ];
+            (0..round).for_each(|_| setup.pic.tick());
+            taken += u64::from(upgrade_running(&setup, canister, name));
+            for id in sent {
+                setup.pic.await_call(id).expect("it is answered");
+            }
+            quiet(&setup);
+            assert_eq!(
+                traps(&setup, canister),
+                Vec::<String>::new(),
+                "{name}, {round}"
+            );
+            n += 1;
+        }
+        assert!((1..ROUNDS).contains(&taken), "{name}: {taken}");
+    }
+    for n in 0..n {
+        setup.settle("the blob is stored", |setup| {
+            let pushed = bucket::push_chunk(setup, far.bucket, alice, push(n));
+            (pushed.ok()?.state == UploadState::Stored).then_some(())
+        });
+        setup.settle("the chat's user is confirmed", |setup| {
+            let user = user(2_000 + n);
+            let me: Result<RegisterOk, ChatError> = setup.ask(far.chat, user, "me", ());
+            me.unwrap().confirmed.then_some(())
+        });
+        let UserArgs { user, byte_limit } = limited(n);
+        assert_eq!(index::user(&setup, user).unwrap().byte_limit, byte_limit);
+    }
+    setup.rest();
+    let used: u64 = (0..n).map(|n| push(n).size).sum();
+    assert_eq!(index::user(&setup, alice).unwrap().bytes_used, used);
+}
+
+/// Everybody comes to rest.
+fn quiet(setup: &Setup) {
+    for _ in 0..12 {
+        setup.pic.advance_time(Duration::from_millis(300));
+        setup.pic.tick();
+    }
+}
+
+/// What a canister has trapped with, but for refused upgrades.
+fn traps(setup: &Setup, canister: Principal) -> Vec<String> {
+    let logs = setup.pic.fetch_canister_logs(canister, operator()).unwrap();
+    let lines = logs.into_iter();
+    lines
+        .map(|line| String::from_utf8_lossy(&line.content).into_owned())
+        .filter(|line| line.contains("[TRAP]") && !line.contains("dfx canister stop"))
+        .collect()
 }

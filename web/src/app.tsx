@@ -70,7 +70,7 @@ function Notice() {
       {now && (
         <p class={now.isError ? "notice bad" : "notice"}>
           {now.isError && <Icon name="warning" />}
-          <span>{now.text}</span>
+          <span dir="auto">{now.text}</span>
           <button class="bare" aria-label={words.close} title={words.close} onClick={() => (notice.value = undefined)}><Icon name="close" /></button>
         </p>
       )}

@@ -1,10 +1,12 @@
 /** What a message shows: a picture, a film, or any other file. */
 
-import { useSignal } from "@preact/signals";
+import { type Signal, useSignal } from "@preact/signals";
+import { isOpenStorageError } from "@openstorage/client";
 import type { Shown } from "@openstorage/client/elements";
 import type { ComponentChildren } from "preact";
 
 import { Dialog } from "./dialog.js";
+import { explain } from "./explain.js";
 import { bytesText } from "./format.js";
 import { Icon, iconOf } from "./icons.js";
 import { type Attachment, save } from "./posts.js";
@@ -35,19 +37,24 @@ export function Attached(props: AttachedProps) {
 
 function Picture({ attachment, name, preview, time }: AttachedProps & { name: string }) {
   const isOpen = useSignal(false);
+  const why = useSignal("");
   return (
     <figure>
-      <button class="view" aria-label={words.openPicture(name)} onClick={() => (isOpen.value = true)}>
-        <Media preview={preview}>
-          <stored-image ref={shower(attachment, name)} alt="" onready={fit}>{placeholder(preview)}</stored-image>
-        </Media>
-      </button>
+      {why.value ? (
+        <Failed why={why} />
+      ) : (
+        <button class="view" aria-label={words.openPicture(name)} onClick={() => (isOpen.value = true)}>
+          <Media preview={preview}>
+            <stored-image ref={shower(attachment, name)} alt="" onready={fit} onfailed={teller(why)}>{placeholder(preview)}</stored-image>
+          </Media>
+        </button>
+      )}
       <figcaption><Caption attachment={attachment} name={name} time={time} /></figcaption>
       {isOpen.value && (
         <Dialog class="lightbox" label={words.picture(name)} onClose={() => (isOpen.value = false)}>
           <stored-image ref={shower(attachment, name)} alt={words.picture(name)}>{placeholder(preview)}</stored-image>
           <form method="dialog">
-            <span>{name}</span>
+            <span dir="auto">{name}</span>
             <button class="bare" aria-label={words.close} title={words.close}><Icon name="close" /></button>
           </form>
         </Dialog>
@@ -57,24 +64,51 @@ function Picture({ attachment, name, preview, time }: AttachedProps & { name: st
 }
 
 function Film({ attachment, name, preview, time }: AttachedProps & { name: string }) {
+  const why = useSignal("");
   return (
     <figure>
-      <Media preview={preview}>
-        <stored-video ref={shower(attachment, name)} alt={words.film(name)}>{placeholder(preview)}</stored-video>
-      </Media>
+      {why.value ? (
+        <Failed why={why} />
+      ) : (
+        <Media preview={preview}>
+          <stored-video ref={shower(attachment, name)} alt={words.film(name)} onfailed={teller(why)}>{placeholder(preview)}</stored-video>
+        </Media>
+      )}
       <figcaption><Caption attachment={attachment} name={name} time={time} /></figcaption>
     </figure>
   );
 }
 
+/** Stands where a picture or film cannot be shown; an empty `why` lets it be tried again. */
+function Failed({ why }: { why: Signal<string> }) {
+  return (
+    <div class="media failed">
+      <p role="status">{why.value}</p>
+      <button class="small" onClick={() => (why.value = "")}>{words.tryAgain}</button>
+    </div>
+  );
+}
+
+/** Puts an element's failure into words. What is no error of the library is the browser's, which gives no reason. */
+function teller(why: Signal<string>) {
+  return ({ detail }: CustomEvent<unknown>) => {
+    why.value = isOpenStorageError(detail) ? explain(detail) : words.cannotShow;
+  };
+}
+
 /** Beyond it, what is very wide or very high is cut; the whole is seen when it is opened. */
 const RATIO_MAX = 2.4;
+
+/** A picture less wide than this, in pixels, is shown as large as it is. */
+const TINY_PX = 128;
 
 /** Where a picture is smaller than its box, the box becomes as small. */
 function fit({ currentTarget }: Event): void {
   const element = currentTarget as HTMLElement;
   const width = element.shadowRoot?.querySelector("img")?.naturalWidth;
-  if (width) element.parentElement?.style.setProperty("--natural", `${width}px`);
+  if (!width || !element.parentElement) return;
+  element.parentElement.style.setProperty("--natural", `${width}px`);
+  element.parentElement.classList.toggle("tiny", width < TINY_PX);
 }
 
 /** A box of the shape that the preview has: nothing moves when the bytes have come. */
@@ -106,7 +140,7 @@ function Caption({ attachment, name, time }: Omit<AttachedProps, "preview"> & { 
   return (
     <>
       <span class="label">
-        <span class="name">{name}</span>
+        <span class="name" dir="auto" title={name}>{name}</span>
         <small>{isBusy.value ? words.saving : bytesText(attachment.reference.size)} · {time}</small>
       </span>
       <button class="bare" disabled={isBusy.value} onClick={start} aria-label={`${words.save} ${name}`} title={words.save}>
@@ -119,6 +153,7 @@ function Caption({ attachment, name, time }: Omit<AttachedProps, "preview"> & { 
 type StoredAttributes = {
   alt?: string;
   onready?: (event: Event) => void;
+  onfailed?: (event: CustomEvent<unknown>) => void;
   ref?: (element: { shown: Shown | undefined } | null) => void;
   children?: ComponentChildren;
 };

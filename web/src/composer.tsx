@@ -1,12 +1,11 @@
 /** Where the user writes, and chooses files. */
 
-import { useSignal } from "@preact/signals";
 import type { ChatInfo } from "@openstorage/client/candid/chat";
 import { useRef } from "preact/hooks";
 
 import { Icon } from "./icons.js";
-import { attempt, loadNewest } from "./rooms.js";
-import { post, sendFiles } from "./uploads.js";
+import { outboxOf } from "./outbox.js";
+import { sendFiles } from "./uploads.js";
 import { words } from "./words.js";
 
 const TEXT = "text";
@@ -18,27 +17,13 @@ export function keepFocus(): void {
 }
 
 export function Composer({ room }: { room: ChatInfo }) {
-  const text = useSignal("");
+  const outbox = outboxOf(room);
+  const { draft } = outbox;
   const picker = useRef<HTMLInputElement>(null);
-  const send = () => {
-    const written = text.value.trim();
-    if (!written) return;
-    text.value = "";
-    void attempt(async (current) => {
-      try {
-        await post(current, { chat_id: room.chat_id, text: written, blob: [], name: [], preview: [] });
-      } catch (error) {
-        // Nothing that was written is lost.
-        text.value ||= written;
-        throw error;
-      }
-      await loadNewest(current, false);
-    });
-  };
   const key = (event: KeyboardEvent) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    send();
+    outbox.send();
   };
   const picked = (event: Event) => {
     const input = event.currentTarget as HTMLInputElement;
@@ -46,7 +31,7 @@ export function Composer({ room }: { room: ChatInfo }) {
     input.value = "";
   };
   return (
-    <form class="composer" onSubmit={(event) => (event.preventDefault(), send())}>
+    <form class="composer" onSubmit={(event) => (event.preventDefault(), outbox.send())}>
       <input ref={picker} id="files" class="hidden" type="file" multiple tabIndex={-1} aria-hidden="true" onChange={picked} />
       <button type="button" class="bare" onClick={() => picker.current?.click()} aria-label={words.attach} title={words.attach}>
         <Icon name="attach" />
@@ -55,12 +40,13 @@ export function Composer({ room }: { room: ChatInfo }) {
       <textarea
         id={TEXT}
         rows={1}
-        value={text.value}
+        dir="auto"
+        value={draft.value}
         placeholder={words.writeHint}
-        onInput={(event) => (text.value = event.currentTarget.value)}
+        onInput={(event) => (draft.value = event.currentTarget.value)}
         onKeyDown={key}
       />
-      <button class="main round" disabled={!text.value.trim()} aria-label={words.send} title={words.send}><Icon name="send" /></button>
+      <button class="main round" disabled={!draft.value.trim()} aria-label={words.send} title={words.send}><Icon name="send" /></button>
     </form>
   );
 }

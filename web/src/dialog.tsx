@@ -51,7 +51,7 @@ export function Asking() {
   return (
     <Dialog class="ask" label={now.verb} onClose={close}>
       <form onSubmit={act}>
-        <p>{now.text}</p>
+        <p dir="auto">{now.text}</p>
         <div class="buttons">
           <button class="main danger" autofocus>{now.verb}</button>
           <button type="button" onClick={(event) => event.currentTarget.closest("dialog")?.close()}>{words.cancel}</button>

@@ -23,6 +23,13 @@ const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-di
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const DAY_MS = 86_400_000;
 
+const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "short" });
+
+/** Day and time. */
+export function momentText(ms: number): string {
+  return MOMENT.format(ms);
+}
+
 export function timeText(ms: number): string {
   return TIME.format(ms);
 }

@@ -64,7 +64,7 @@ function Welcome({ signIn }: { signIn: SignIn }) {
         <form onSubmit={(event) => event.preventDefault()}>
           <label>
             {words.yourName}
-            <input name="name" required maxLength={30} autocomplete="nickname" defaultValue={keptName()} />
+            <input name="name" required maxLength={30} dir="auto" autocomplete="nickname" defaultValue={keptName()} />
           </label>
           <button class="main" onClick={click}>{isLocal ? words.enter : words.signIn}</button>
         </form>

@@ -7,7 +7,7 @@ import { Attached } from "./attachment.js";
 import { Avatar } from "./avatar.js";
 import { keepFocus } from "./composer.js";
 import { ask, Dialog } from "./dialog.js";
-import { timeText } from "./format.js";
+import { momentText, timeText } from "./format.js";
 import { Icon } from "./icons.js";
 import { attachmentOf, deleteMessage, forward } from "./posts.js";
 import { names, rooms, session } from "./rooms.js";
@@ -29,19 +29,44 @@ export function Post({ message, room, isNext }: PostProps) {
     return <p class="gone" data-id={String(message.message_id)}>{who}: {words.deletedMessage}</p>;
   }
   const preview = message.preview[0] && Uint8Array.from(message.preview[0]);
-  const time = <time dateTime={new Date(Number(message.sent_ms)).toISOString()}>{timeText(Number(message.sent_ms))}</time>;
+  const sentMs = Number(message.sent_ms);
+  const time = <time dateTime={new Date(sentMs).toISOString()} title={momentText(sentMs)}>{timeText(sentMs)}</time>;
   const sides = `${isMine ? "post mine" : "post"}${isNext ? " next" : ""}`;
   return (
     <article class={sides} data-id={String(message.message_id)}>
       {!isMine && <Avatar id={sender} name={who} />}
       <div class="bubble">
-        <span class={isMine || isNext ? "hidden" : "who"}>{who}</span>
+        <span class={isMine || isNext ? "hidden" : "who"} dir="auto">{who}</span>
         {access && <Attached attachment={attachmentOf(access)} name={message.name[0]} preview={preview} time={time} />}
-        {message.text && <p class="text">{message.text}</p>}
+        {message.text && <Text text={message.text} />}
         {!access && time}
       </div>
       <Actions message={message} room={room} mayDelete={isMine || room.owner.toText() === session.value?.me} />
     </article>
+  );
+}
+
+/** What was sent off and is not there yet. */
+export function Waiting({ text }: { text: string }) {
+  return (
+    <article class="post mine">
+      <div class="bubble">
+        <Text text={text} />
+        <small role="status">{words.posting}</small>
+      </div>
+    </article>
+  );
+}
+
+/** Web addresses, without what ends a sentence around them. */
+const ADDRESS = /(https?:\/\/[^\s<>"]*[^\s<>".,:;!?)\]'])/;
+
+/** In the direction of its own script, with addresses as links. */
+function Text({ text }: { text: string }) {
+  return (
+    <p class="text" dir="auto">
+      {text.split(ADDRESS).map((part, i) => (i % 2 === 1 ? <a key={i} href={part} target="_blank" rel="noopener noreferrer">{part}</a> : part))}
+    </p>
   );
 }
 
@@ -66,7 +91,7 @@ function Actions({ message, room, mayDelete }: { message: Message; room: ChatInf
                 <li key={String(other.chat_id)}>
                   <button class="bare" onClick={() => void forward(message, other)}>
                     <Avatar id={other.accessor_id.toText()} name={other.name} />
-                    <span class="label"><span>{other.name}</span></span>
+                    <span class="label"><span dir="auto">{other.name}</span></span>
                   </button>
                 </li>
               ))}

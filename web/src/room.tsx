@@ -3,18 +3,19 @@
 import { useSignal } from "@preact/signals";
 import type { ChatInfo, Message } from "@openstorage/client/candid/chat";
 import { Fragment } from "preact";
-import { useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 
 import { Avatar } from "./avatar.js";
 import { Composer } from "./composer.js";
 import { ask } from "./dialog.js";
 import { dayText } from "./format.js";
 import { Icon } from "./icons.js";
-import { Post } from "./message.js";
+import { Post, Waiting } from "./message.js";
+import { outboxOf } from "./outbox.js";
 import { deleteRoom } from "./posts.js";
-import { attempt, hasOlder, isLoaded, leaveRoom, loadOlder, messages, session } from "./rooms.js";
+import { attempt, hasOlder, isLoaded, leaveRoom, loadOlder, messages, notice, say, session } from "./rooms.js";
 import { UnfinishedList, UploadList, UploadSummary } from "./upload-list.js";
-import { items, unfinished } from "./uploads.js";
+import { items } from "./uploads.js";
 import { words } from "./words.js";
 
 /** Pixels from the end within which the view follows what comes. */
@@ -23,44 +24,67 @@ const NEAR = 160;
 const TOGETHER_MS = 5 * 60_000;
 
 export function Room({ room }: { room: ChatInfo }) {
-  const list = useRef<HTMLDivElement>(null);
-  const isNear = useRef(true);
-  const last = messages.value.at(-1)?.message_id;
-  const toEnd = () => {
-    if (isNear.current && list.current) list.current.scrollTop = list.current.scrollHeight;
-  };
-  const failed = items.value.filter(({ stage }) => stage === "failed").length;
-  useLayoutEffect(toEnd, [last, items.value.length, failed, unfinished.value.length]);
-  const scrolled = () => {
-    const { current } = list;
-    if (current) isNear.current = current.scrollHeight - current.scrollTop - current.clientHeight < NEAR;
-  };
+  const { list, content, isAway, toEnd, scrolled } = useFollowing();
+  const waiting = outboxOf(room).waiting.value;
+  // What the user sends is seen, wherever the view was.
+  const sent = items.value.length + waiting.length;
+  const before = useRef(sent);
+  useLayoutEffect(() => {
+    if (sent > before.current) toEnd();
+    before.current = sent;
+  }, [sent]);
   return (
     <section class="room" aria-label={room.name}>
       <Head room={room} />
-      {/* A picture that has come may make the list longer. */}
-      <div class="scroll" ref={list} onScroll={scrolled} onLoadCapture={toEnd} tabIndex={0} role="region" aria-label={words.messages}>
-        <div class="messages" role="log" aria-label={words.messages}>
-          {hasOlder.value && (
-            <button class="link" onClick={() => void attempt(loadOlder)}>{words.older}</button>
-          )}
-          {isLoaded.value && messages.value.length + items.value.length === 0 && <Nothing />}
-          {messages.value.map((message, i) => (
-            <Fragment key={String(message.message_id)}>
-              {isNewDay(message, messages.value[i - 1]) && <p class="day">{dayText(Number(message.sent_ms))}</p>}
-              <Post message={message} room={room} isNext={isNext(message, messages.value[i - 1])} />
-            </Fragment>
-          ))}
+      <div class="scroll" ref={list} onScroll={scrolled} tabIndex={0} role="region" aria-label={words.messages}>
+        <div class="content" ref={content}>
+          <div class="messages" role="log" aria-label={words.messages}>
+            {hasOlder.value && (
+              <button class="link" onClick={() => void attempt(loadOlder)}>{words.older}</button>
+            )}
+            {isLoaded.value && messages.value.length + sent === 0 && <Nothing />}
+            {messages.value.map((message, i) => (
+              <Fragment key={String(message.message_id)}>
+                {isNewDay(message, messages.value[i - 1]) && <p class="day">{dayText(Number(message.sent_ms))}</p>}
+                <Post message={message} room={room} isNext={isNext(message, messages.value[i - 1])} />
+              </Fragment>
+            ))}
+          </div>
+          {waiting.map((text, i) => <Waiting key={i} text={text} />)}
+          <UploadList room={room} />
+          <UnfinishedList />
         </div>
-        <UploadList room={room} />
-        <UnfinishedList />
       </div>
       <footer>
+        {isAway.value && (
+          <button class="newest round" aria-label={words.newest} title={words.newest} onClick={toEnd}><Icon name="down" /></button>
+        )}
         <UploadSummary />
         <Composer room={room} />
       </footer>
     </section>
   );
+}
+
+/** A list whose end stays in view, whatever comes or grows, until the user scrolls away from it. */
+function useFollowing() {
+  const list = useRef<HTMLDivElement>(null);
+  const content = useRef<HTMLDivElement>(null);
+  const isAway = useSignal(false);
+  const toEnd = () => {
+    isAway.value = false;
+    if (list.current) list.current.scrollTop = list.current.scrollHeight;
+  };
+  useEffect(() => {
+    const observer = new ResizeObserver(() => !isAway.peek() && toEnd());
+    for (const { current } of [list, content]) if (current) observer.observe(current);
+    return () => observer.disconnect();
+  }, []);
+  const scrolled = () => {
+    const { current } = list;
+    if (current) isAway.value = current.scrollHeight - current.scrollTop - current.clientHeight >= NEAR;
+  };
+  return { list, content, isAway, toEnd, scrolled };
 }
 
 function isNewDay(message: Message, before: Message | undefined): boolean {
@@ -84,19 +108,18 @@ function Nothing() {
 }
 
 function Head({ room }: { room: ChatInfo }) {
-  const isCopied = useSignal(false);
   const isMine = room.owner.toText() === session.value?.me;
-  const copy = () => void navigator.clipboard.writeText(location.href).then(() => (isCopied.value = true), () => {});
+  const copy = () => void navigator.clipboard.writeText(location.href).then(() => say(words.copied), () => (notice.value = { text: words.notCopied(location.href), isError: true }));
   const remove = () => ask(words.sureDeleteRoom, words.deleteRoom, () => void deleteRoom(room));
   return (
     <header>
       <a class="back button bare" href="#" aria-label={words.back}><Icon name="back" /></a>
       <Avatar id={room.accessor_id.toText()} name={room.name} />
       <div class="label">
-        <h2>{room.name}</h2>
+        <h2 dir="auto">{room.name}</h2>
         <small>{words.members(Number(room.members))} · № {String(room.chat_id)}</small>
       </div>
-      <button class="wordy" aria-label={words.invite} title={words.invite} onClick={copy}><Icon name="link" /><span>{isCopied.value ? words.copied : words.invite}</span></button>
+      <button class="wordy" aria-label={words.invite} title={words.invite} onClick={copy}><Icon name="link" /><span>{words.invite}</span></button>
       {isMine ? (
         <button class="wordy" aria-label={words.deleteRoom} title={words.deleteRoom} onClick={remove}><Icon name="trash" /><span>{words.deleteRoom}</span></button>
       ) : (

@@ -112,6 +112,8 @@ export async function follow(): Promise<void> {
   const id = number === undefined ? undefined : BigInt(number);
   if (id === openId.value) return;
   openId.value = id;
+  // What went wrong elsewhere is of no interest here.
+  if (notice.value?.isError) notice.value = undefined;
   messages.value = [];
   hasOlder.value = false;
   isLoaded.value = false;

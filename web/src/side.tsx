@@ -22,7 +22,7 @@ export function Side() {
             <a href={`#/room/${chat_id}`} aria-current={chat_id === openId.value ? "page" : undefined}>
               <Avatar id={accessor_id.toText()} name={name} />
               <span class="label">
-                <span>{name}</span>
+                <span dir="auto">{name}</span>
                 <small>{words.members(Number(members))}</small>
               </span>
             </a>
@@ -54,7 +54,7 @@ function Create() {
   return (
     <form class="line" onSubmit={create}>
       <label class="hidden" for="new-room">{words.roomName}</label>
-      <input id="new-room" name="name" required maxLength={60} placeholder={words.newRoom} autocomplete="off" />
+      <input id="new-room" name="name" required maxLength={60} dir="auto" placeholder={words.newRoom} autocomplete="off" />
       <button>{words.create}</button>
     </form>
   );
@@ -89,7 +89,7 @@ function Allowance() {
     <section class={isFull ? "allowance full" : "allowance"} aria-label={words.storage}>
       <meter min={0} max={now.limit} value={now.used} high={now.limit * NEARLY_FULL} aria-label={text} />
       <p>
-        <small>{words.of(bytesText(now.used), bytesText(now.limit))}</small>
+        <small>{text}</small>
         {!isRoomy() && (
           <button class="small" title={words.premiumNote} onClick={() => void goPremium()}>{words.premium}</button>
         )}
@@ -105,7 +105,7 @@ function Me() {
     <div class="me">
       <Avatar id={me} name={name} />
       <span class="label">
-        <span>{name}</span>
+        <span dir="auto">{name}</span>
         <small title={me}>{me.slice(0, 11)}…</small>
       </span>
       <button class="bare" aria-label={words.signOut} title={words.signOut} onClick={() => void signOut().then(() => location.reload())}>

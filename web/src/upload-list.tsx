@@ -18,14 +18,14 @@ export function UploadList({ room }: { room: ChatInfo }) {
 
 /** All of them together, also for other rooms, where there is more than one. */
 export function UploadSummary() {
-  const { count, bytesTotal, bytesDone } = batch.value;
+  const { count, bytesTotal, bytesDone, bytesLeft } = batch.value;
   if (count < 2) return null;
   const stages = items.value.map(({ stage }) => stage);
   const failed = stages.filter((stage) => stage === "failed").length;
   const rate = items.value.reduce((sum, { stage, progress }) => sum + (stage === "running" && progress?.phase === "uploading" ? progress.bytesPerSecond : 0), 0);
   const parts = [words.sent(count - stages.length, count)];
   if (failed > 0) parts.push(words.failed(failed));
-  if (rate > 0) parts.push(words.per(bytesText(rate)), words.left(secondsText((bytesTotal - bytesDone) / rate)));
+  if (rate > 0) parts.push(words.per(bytesText(rate)), words.left(secondsText(bytesLeft / rate)));
   return (
     <div class="summary" role="group" aria-label={words.allUploads}>
       <progress max={Math.max(1, bytesTotal)} value={bytesDone} aria-label={words.allUploads} />
@@ -61,7 +61,7 @@ function Running({ item }: { item: Item }) {
     <li data-stage={stage}>
       <span class="tile">{preview ? <img src={previewUrl(preview)} alt="" /> : <Icon name={iconOf(file.type)} />}</span>
       <div class="label">
-        <span class="name">{file.name}</span>
+        <span class="name" dir="auto" title={file.name}>{file.name}</span>
         {stage === "failed" ? (
           <p class="bad" role="alert">{error}</p>
         ) : (
@@ -110,7 +110,7 @@ function Unfinished({ upload }: { upload: UnfinishedUpload }) {
     <li data-stage="unfinished">
       <span class="tile"><Icon name={iconOf(mimeType)} /></span>
       <div class="label">
-        <span class="name">{name}</span>
+        <span class="name" dir="auto" title={name}>{name}</span>
         <progress max={size} value={bytesDone} aria-label={name} />
         <small>{words.of(bytesText(bytesDone), bytesText(size))}</small>
         <div class="buttons">

@@ -35,17 +35,24 @@ let lastKey = 0;
 /** What has been sent since nothing was on its way. */
 const sent = signal({ count: 0, bytes: 0 });
 
-/** What is on its way, together with what went before it without a break. In bytes. */
+/**
+ * What is on its way, together with what went before it without a break. In bytes; `bytesLeft` is of what runs, and what
+ * is paused or has failed is not waited for.
+ */
 export const batch = computed(() => {
   let { count, bytes: bytesDone } = sent.value;
   let bytesTotal = bytesDone;
+  let bytesLeft = 0;
   for (const { file, progress, stage } of items.value) {
     count++;
     bytesTotal += file.size;
     const isIn = stage === "posting";
-    if (isIn || progress?.phase !== "hashing") bytesDone += isIn ? file.size : (progress?.bytesDone ?? 0);
+    const isHashed = progress !== undefined && progress.phase !== "hashing";
+    const done = isIn ? file.size : isHashed ? progress.bytesDone : 0;
+    bytesDone += done;
+    if (stage === "running") bytesLeft += file.size - done;
   }
-  return { count, bytesDone, bytesTotal };
+  return { count, bytesDone, bytesTotal, bytesLeft };
 });
 
 function change(key: number, what: Partial<Item>): void {
@@ -99,7 +106,11 @@ async function run({ key, file, room }: Item): Promise<void> {
   if (!current) return;
   const { storage } = current;
   try {
-    const onProgress = (progress: Progress) => tell(key, progress);
+    let isHeld = false;
+    const onProgress = (progress: Progress) => {
+      tell(key, progress);
+      isHeld ||= hold(running.get(key));
+    };
     const upload = storage.upload(file, { accessorIds: [room.accessor_id], onProgress });
     running.set(key, upload);
     const shown = previewOf(file);
@@ -164,7 +175,7 @@ const POST_TRIES = 4;
  * Posts a message over a network that loses answers: what may be there already is looked for before it is
  * posted again.
  */
-async function postOnce(current: Session, message: Parameters<typeof post>[1]): Promise<void> {
+export async function postOnce(current: Session, message: Parameters<typeof post>[1]): Promise<void> {
   const isOpen = openId.value === message.chat_id;
   const after = (isOpen && messages.value.at(-1)?.message_id) || 0n;
   for (let tries = 1; ; tries++) {
@@ -179,11 +190,12 @@ async function postOnce(current: Session, message: Parameters<typeof post>[1]): 
   }
 }
 
-async function isPosted({ chat, me }: Session, { chat_id, blob, name }: Parameters<typeof post>[1], after: bigint): Promise<boolean> {
+async function isPosted({ chat, me }: Session, { chat_id, text, blob, name }: Parameters<typeof post>[1], after: bigint): Promise<boolean> {
   const idOf = (bytes: Uint8Array | number[] | undefined) => bytes && String(Uint8Array.from(bytes));
   const isSame = (other: Message) =>
     other.message_id > after &&
     other.sender.toText() === me &&
+    other.text === text &&
     other.name[0] === name[0] &&
     idOf(other.blob[0]?.reference.blob_id) === idOf(blob[0]?.blob_id);
   return (await newest(chat, chat_id)).some(isSame);
@@ -236,8 +248,21 @@ export function retry(item: Item): void {
   void run(item);
 }
 
+const lockOf = (blobId: string) => `openstorage upload ${blobId}`;
+
+/** Tells the browser's other pages that this upload runs, until it ends or the page does. False before it is hashed. */
+function hold(upload: Upload | undefined): boolean {
+  if (upload?.blobId === undefined) return false;
+  // Browsers have locks on secure pages only.
+  void navigator.locks?.request(lockOf(upload.blobId), { mode: "shared" }, () => upload.done.catch(() => {}));
+  return true;
+}
+
+/** What runs on another page of this browser is not unfinished. */
 export async function loadUnfinished({ storage }: Session): Promise<void> {
-  unfinished.value = await storage.unfinishedUploads();
+  const [uploads, locks] = await Promise.all([storage.unfinishedUploads(), navigator.locks?.query()]);
+  const held = new Set(locks?.held?.map(({ name }) => name));
+  unfinished.value = uploads.filter(({ blobId }) => !held.has(lockOf(blobId)));
 }
 
 /** Goes on with an upload of an earlier visit. Another file is refused: its bytes are not wanted. */

@@ -4,7 +4,7 @@
 use std::{borrow::Cow, cell::Cell};
 
 use candid::Principal;
-use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
+use ic_stable_structures::{StableBTreeMap, StableCell, StableVec, Storable, storable::Bound};
 use openstorage_escrow::{Account as Escrow, Counters};
 use openstorage_types::{
     channel::{LeaseArgs, LeaseOk, UserCounters, UserDeleted, UserUpserted},
@@ -63,28 +63,68 @@ pub struct Learned {
     pub excess: u64,
 }
 
-/// The users' rows, the one that was used last at hand: a message looks at its caller's several times, and
-/// the next one is often the same user's.
+/// The users' rows. Each has a number for good, so that a row is changed where it stands; the one that was
+/// used last is at hand: a message looks at its caller's several times, and the next one is often the same
+/// user's.
 struct Rows {
-    map: StableBTreeMap<Principal, Account, Memory>,
-    latest: Cell<Option<(Principal, Account)>>,
+    numbers: StableBTreeMap<Principal, u64, Memory>,
+    accounts: StableVec<Account, Memory>,
+    latest: Cell<Option<Row>>,
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    user: Principal,
+    number: u64,
+    account: Account,
 }
 
 impl Rows {
-    fn get(&self, user: &Principal) -> Option<Account> {
-        if let Some((latest, account)) = self.latest.get()
-            && latest == *user
-        {
-            return Some(account);
+    fn find(&self, user: &Principal) -> Option<Row> {
+        if let Some(row) = self.latest.get().filter(|row| row.user == *user) {
+            return Some(row);
         }
-        let account = self.map.get(user)?;
-        self.latest.set(Some((*user, account)));
-        Some(account)
+        let number = self.numbers.get(user)?;
+        let account = self.accounts.get(number)?;
+        let user = *user;
+        let row = Row {
+            user,
+            number,
+            account,
+        };
+        self.latest.set(Some(row));
+        Some(row)
+    }
+
+    fn get(&self, user: &Principal) -> Option<Account> {
+        Some(self.find(user)?.account)
     }
 
     fn insert(&mut self, user: Principal, account: Account) {
-        self.map.insert(user, account);
-        self.latest.set(Some((user, account)));
+        let number = match self.find(&user) {
+            Some(row) => {
+                self.accounts.set(row.number, &account);
+                row.number
+            }
+            None => {
+                let number = self.accounts.len();
+                self.accounts.push(&account);
+                self.numbers.insert(user, number);
+                number
+            }
+        };
+        self.latest.set(Some(Row {
+            user,
+            number,
+            account,
+        }));
+    }
+
+    /// In key order, from the first after `after`.
+    fn after(&self, after: Principal) -> impl Iterator<Item = (Principal, Account)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let numbers = self.numbers.range((Excluded(after), Unbounded));
+        numbers.filter_map(|entry| Some((*entry.key(), self.accounts.get(entry.value())?)))
     }
 }
 
@@ -126,7 +166,8 @@ impl Accounts {
     pub fn open(memories: &Memories) -> Self {
         Self {
             rows: Rows {
-                map: StableBTreeMap::init(memories.get(memory::USERS)),
+                numbers: StableBTreeMap::init(memories.get(memory::USERS)),
+                accounts: StableVec::init(memories.get(memory::ACCOUNTS)),
                 latest: Cell::new(None),
             },
             changed: StableBTreeMap::init(memories.get(memory::USERS_CHANGED)),
@@ -506,20 +547,16 @@ impl Accounts {
 
     /// Users in key order, from the first after `after`.
     pub fn after(&self, after: Principal) -> impl Iterator<Item = UserCounters> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let map = &self.rows.map;
-        map.range((Excluded(after), Unbounded))
-            .map(|entry| (*entry.key(), entry.value()))
+        self.rows
+            .after(after)
             .filter(|(_, account)| account.life == Life::Living)
             .map(|(user, account)| told(user, &account))
     }
 
     /// Users that were deleted, in key order, from the first after `after`.
     pub fn gone_after(&self, after: Principal) -> impl Iterator<Item = UserDeleted> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let map = &self.rows.map;
-        map.range((Excluded(after), Unbounded))
-            .map(|entry| (*entry.key(), entry.value()))
+        self.rows
+            .after(after)
             .filter(|(_, account)| account.life != Life::Living)
             .map(|(user, account)| UserDeleted {
                 user,

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use openstorage_certtree::{Hash, fork, labeled, leaf};
-use openstorage_sha256::sha256;
+use openstorage_sha256::{Sha256, sha256};
 use openstorage_types::{BlobId, chunk_count, http::HttpResponse, limits::CHUNK_BYTES};
 use serde_bytes::ByteBuf;
 
@@ -68,7 +68,7 @@ type Pair = [Hash; 2];
 
 /// A header of one answer.
 #[derive(Debug, Clone)]
-struct Field {
+pub struct Field {
     name: &'static str,
     value: Cow<'static, str>,
     name_hash: Hash,
@@ -80,18 +80,25 @@ struct Field {
 #[derive(Debug, Clone)]
 pub struct Head {
     pub status: u16,
-    status_pair: Pair,
+    /// None where the beginning has it.
+    status_pair: Option<Pair>,
     fields: Vec<Field>,
+    /// So many fields are in `hash`.
+    begun: usize,
+    hash: Sha256,
 }
 
 impl Head {
-    fn new(shapes: &Shapes, status: u16) -> Self {
-        let known = STATUSES.iter().position(|known| *known == status);
-        let known = known.expect("one of the statuses of certified answers");
+    /// An answer that begins as many do.
+    fn new(shapes: &Shapes, status: u16, start: &Start) -> Self {
+        let mut fields = Vec::with_capacity(16);
+        fields.extend(start.known.iter().map(Known::field));
         Self {
             status,
-            status_pair: shapes.statuses[known],
-            fields: Vec::with_capacity(16),
+            status_pair: (!start.has_status).then(|| shapes.status(status)),
+            fields,
+            begun: start.begun,
+            hash: start.hash.clone(),
         }
     }
 
@@ -105,26 +112,28 @@ impl Head {
         self
     }
 
-    fn fixed(mut self, known: &[Known]) -> Self {
-        self.fields.extend(known.iter().map(|known| Field {
-            name: known.name,
-            value: known.value.into(),
-            name_hash: known.pair[0],
-            value_hash: Some(known.pair[1]),
-        }));
+    fn tagged(mut self, tag: Field) -> Self {
+        self.fields.push(tag);
+        self
+    }
+
+    fn fixed(mut self, known: &Known) -> Self {
+        self.fields.push(known.field());
         self
     }
 
     /// The hashes under which a verifier looks for the answer, one for each SHA-256 of a body.
     fn hashes<const N: usize>(&self, bodies: [&Hash; N]) -> [Hash; N] {
-        let pairs = self.fields.iter().map(|field| {
+        let pairs = self.fields[self.begun..].iter().map(|field| {
             let hash = || sha256(&[field.value.as_bytes()]);
             [field.name_hash, field.value_hash.unwrap_or_else(hash)]
         });
         // As the hash of a map wants them.
-        let mut pairs: Vec<Pair> = pairs.chain([self.status_pair]).collect();
+        let mut pairs: Vec<Pair> = pairs.chain(self.status_pair).collect();
         pairs.sort_unstable();
-        let headers = sha256(&[pairs.as_flattened().as_flattened()]);
+        let mut hash = self.hash.clone();
+        hash.update(pairs.as_flattened().as_flattened());
+        let headers = hash.finalize();
         bodies.map(|body| sha256(&[&headers, body]))
     }
 
@@ -145,6 +154,7 @@ impl Head {
     }
 }
 
+#[derive(Clone)]
 struct Known {
     name: &'static str,
     value: &'static str,
@@ -155,6 +165,49 @@ impl Known {
     fn new(name: &'static str, value: &'static str) -> Self {
         let pair = [header_name(name), sha256(&[value.as_bytes()])];
         Self { name, value, pair }
+    }
+
+    fn field(&self) -> Field {
+        Field {
+            name: self.name,
+            value: self.value.into(),
+            name_hash: self.pair[0],
+            value_hash: Some(self.pair[1]),
+        }
+    }
+}
+
+/// Headers that several answers share. A pair of hashes is a block of SHA-256, and the pairs are sorted: those
+/// that come before all others are hashed once for all answers.
+struct Start {
+    /// In the order of their pairs.
+    known: Vec<Known>,
+    /// So many of them are in `hash`.
+    begun: usize,
+    has_status: bool,
+    hash: Sha256,
+}
+
+impl Start {
+    /// `status` is part of it where all answers have the same; `others` are the names of headers that answers
+    /// have besides.
+    fn new(mut known: Vec<Known>, status: Option<&Pair>, others: &[&Hash]) -> Self {
+        known.sort_unstable_by_key(|known| known.pair);
+        let is_first = |pair: &Pair| others.iter().all(|name| pair[0] < **name);
+        let begun = known.iter().take_while(|known| is_first(&known.pair));
+        let begun = begun.count();
+        let mut pairs: Vec<Pair> = known[..begun].iter().map(|known| known.pair).collect();
+        let has_status = status.is_some_and(is_first);
+        pairs.extend(status.filter(|_| has_status));
+        pairs.sort_unstable();
+        let mut hash = Sha256::new();
+        hash.update(pairs.as_flattened().as_flattened());
+        Self {
+            known,
+            begun,
+            has_status,
+            hash,
+        }
     }
 }
 
@@ -167,9 +220,9 @@ pub struct Shapes {
     content_range: (&'static str, Hash),
     content_disposition: (&'static str, Hash),
     etag: (&'static str, Hash),
-    of_blobs: Vec<Known>,
-    of_unchanged: Vec<Known>,
-    of_missing: Vec<Known>,
+    of_blobs: Start,
+    of_unchanged: Start,
+    of_missing: Start,
     with_method: Known,
     answer_only: Known,
     get: Hash,
@@ -185,32 +238,59 @@ pub struct Shapes {
 impl Shapes {
     pub fn new() -> Self {
         let name = |name| (name, header_name(name));
-        let fixed = |pairs: &[(&'static str, &'static str)]| {
+        let fixed = |pairs: &[(&'static str, &'static str)]| -> Vec<Known> {
             let pairs = pairs.iter();
             pairs.map(|(name, value)| Known::new(name, value)).collect()
         };
         let status = sha256(&[b":ic-cert-status"]);
+        // A number is hashed as LEB128; these have two bytes.
+        let statuses =
+            STATUSES.map(|code| [status, sha256(&[&[code as u8 | 0x80, (code >> 7) as u8]])]);
+        let (with_method, answer_only) = (
+            Known::new(EXPRESSION, WITH_METHOD),
+            Known::new(EXPRESSION, ANSWER_ONLY),
+        );
+        let others @ [
+            content_type,
+            content_length,
+            content_range,
+            content_disposition,
+            etag,
+        ] = [
+            "Content-Type",
+            "Content-Length",
+            "Content-Range",
+            "Content-Disposition",
+            "ETag",
+        ]
+        .map(name);
+        let others = others.each_ref().map(|(_, hash)| hash);
+        let of_blobs = fixed(&OF_BLOBS);
+        let of_all = [&status, &with_method.pair[0]];
+        let mut of_unchanged = fixed(&OF_UNCHANGED);
+        of_unchanged.push(answer_only.clone());
+        let mut of_missing = fixed(&[
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Access-Control-Allow-Origin", "*"),
+            ("Cross-Origin-Resource-Policy", "cross-origin"),
+            ("Referrer-Policy", "no-referrer"),
+        ]);
+        of_missing.push(answer_only.clone());
+        let of_status = |code| &statuses[place_of(code)];
         let mut shapes = Self {
-            // A number is hashed as LEB128; these have two bytes.
-            statuses: STATUSES
-                .map(|code| [status, sha256(&[&[code as u8 | 0x80, (code >> 7) as u8]])]),
-            content_type: name("Content-Type"),
-            content_length: name("Content-Length"),
-            content_range: name("Content-Range"),
-            content_disposition: name("Content-Disposition"),
-            etag: name("ETag"),
-            of_blobs: fixed(&OF_BLOBS),
-            of_unchanged: fixed(&OF_UNCHANGED),
-            of_missing: fixed(&[
-                ("Content-Type", "text/plain; charset=utf-8"),
-                ("Cache-Control", "no-store"),
-                ("X-Content-Type-Options", "nosniff"),
-                ("Access-Control-Allow-Origin", "*"),
-                ("Cross-Origin-Resource-Policy", "cross-origin"),
-                ("Referrer-Policy", "no-referrer"),
-            ]),
-            with_method: Known::new(EXPRESSION, WITH_METHOD),
-            answer_only: Known::new(EXPRESSION, ANSWER_ONLY),
+            of_blobs: Start::new(of_blobs, None, &[&others[..], &of_all].concat()),
+            of_unchanged: Start::new(of_unchanged, Some(of_status(304)), &[&etag.1]),
+            of_missing: Start::new(of_missing, Some(of_status(404)), &[]),
+            statuses,
+            content_type,
+            content_length,
+            content_range,
+            content_disposition,
+            etag,
+            with_method,
+            answer_only,
             get: request_hash("GET"),
             head: request_hash("HEAD"),
             leaf: leaf(b""),
@@ -248,16 +328,37 @@ impl Shapes {
         &self.leaf
     }
 
-    fn of_blob(&self, status: u16, blob: &BlobId) -> Head {
-        Head::new(self, status)
-            .fixed(&self.of_blobs)
-            .with(&self.etag, etag(blob))
+    /// The name's hash and the value's.
+    fn status(&self, code: u16) -> Pair {
+        self.statuses[place_of(code)]
+    }
+
+    /// The ETag of a blob.
+    pub fn tag(&self, blob: &BlobId) -> Field {
+        let (name, name_hash) = self.etag;
+        Field {
+            name,
+            value: etag(blob).into(),
+            name_hash,
+            value_hash: None,
+        }
+    }
+
+    /// The same for several answers that are hashed.
+    pub fn tag_hashed(&self, blob: &BlobId) -> Field {
+        let tag = self.tag(blob);
+        let value_hash = Some(sha256(&[tag.value.as_bytes()]));
+        Field { value_hash, ..tag }
+    }
+
+    fn of_blob(&self, status: u16, tag: Field) -> Head {
+        Head::new(self, status, &self.of_blobs).tagged(tag)
     }
 
     /// A blob as a reference shows it, before its length.
-    pub fn shown(&self, status: u16, blob: &BlobId, seen: &Reference) -> Head {
+    pub fn shown(&self, status: u16, tag: Field, seen: &Reference) -> Head {
         let head = self
-            .of_blob(status, blob)
+            .of_blob(status, tag)
             .with(&self.content_type, seen.mime_type.clone());
         match SHOWN.contains(&seen.mime_type.as_str()) {
             true => head,
@@ -276,63 +377,51 @@ impl Shapes {
     }
 
     /// What a plain GET gets: the whole blob, or the first of its parts.
-    pub fn first(&self, blob: &BlobId, size: u64, seen: &Reference) -> Head {
+    pub fn first(&self, tag: Field, size: u64, seen: &Reference) -> Head {
         let head = match chunk_count(size) {
-            1 => self.length(self.shown(200, blob, seen), size),
-            _ => self.range(self.shown(206, blob, seen), 0, CHUNK_BYTES, size),
+            1 => self.length(self.shown(200, tag, seen), size),
+            _ => self.range(self.shown(206, tag, seen), 0, CHUNK_BYTES, size),
         };
-        head.fixed(std::slice::from_ref(&self.with_method))
+        head.fixed(&self.with_method)
     }
 
-    pub fn head(&self, blob: &BlobId, size: u64, seen: &Reference) -> Head {
-        self.length(self.shown(200, blob, seen), size)
-            .fixed(std::slice::from_ref(&self.with_method))
+    pub fn head(&self, tag: Field, size: u64, seen: &Reference) -> Head {
+        self.length(self.shown(200, tag, seen), size)
+            .fixed(&self.with_method)
     }
 
     /// A part after the first.
     pub fn part(&self, blob: &BlobId, size: u64, index: u32) -> Head {
         let from = u64::from(index) * CHUNK_BYTES;
         let len = CHUNK_BYTES.min(size - from);
-        self.range(self.of_blob(206, blob), from, len, size)
-            .fixed(std::slice::from_ref(&self.answer_only))
+        self.range(self.of_blob(206, self.tag(blob)), from, len, size)
+            .fixed(&self.answer_only)
     }
 
-    pub fn unchanged(&self, blob: &BlobId) -> Head {
-        Head::new(self, 304)
-            .fixed(&self.of_unchanged)
-            .with(&self.etag, etag(blob))
-            .fixed(std::slice::from_ref(&self.answer_only))
+    pub fn unchanged(&self, tag: Field) -> Head {
+        Head::new(self, 304, &self.of_unchanged).tagged(tag)
     }
 
     pub fn unsatisfiable(&self, blob: &BlobId, size: u64) -> Head {
-        self.of_blob(416, blob)
+        self.of_blob(416, self.tag(blob))
             .with(&self.content_range, format!("bytes */{size}"))
-            .fixed(std::slice::from_ref(&self.answer_only))
+            .fixed(&self.answer_only)
     }
 
     pub fn missing(&self) -> (Head, &'static str) {
-        let head = Head::new(self, 404)
-            .fixed(&self.of_missing)
-            .fixed(std::slice::from_ref(&self.answer_only));
-        (head, MISSING)
+        (Head::new(self, 404, &self.of_missing), MISSING)
     }
 
     /// Under the expression that certifies the method: GET and HEAD, each with its answer. `body` is the
     /// SHA-256 of the first answer's body.
-    pub fn first_hashes(
-        &self,
-        blob: &BlobId,
-        size: u64,
-        seen: &Reference,
-        body: &Hash,
-    ) -> [Hash; 2] {
-        let first = self.first(blob, size, seen);
+    pub fn first_hashes(&self, tag: &Field, size: u64, seen: &Reference, body: &Hash) -> [Hash; 2] {
+        let first = self.first(tag.clone(), size, seen);
         match chunk_count(size) {
             // The same headers.
             1 => first.hashes([body, &self.empty]),
             _ => [
                 first.hash(body),
-                self.head(blob, size, seen).hash(&self.empty),
+                self.head(tag.clone(), size, seen).hash(&self.empty),
             ],
         }
     }
@@ -341,8 +430,8 @@ impl Shapes {
         self.part(blob, size, index).hash(body)
     }
 
-    pub fn unchanged_hash(&self, blob: &BlobId) -> Hash {
-        self.unchanged(blob).hash(&self.empty)
+    pub fn unchanged_hash(&self, tag: Field) -> Hash {
+        self.unchanged(tag).hash(&self.empty)
     }
 
     pub fn unsatisfiable_hash(&self, blob: &BlobId, size: u64) -> Hash {
@@ -357,6 +446,12 @@ impl Shapes {
     pub fn answer(&self, hash: &Hash) -> Hash {
         labeled(hash, &self.leaf)
     }
+}
+
+/// Among the [`STATUSES`].
+fn place_of(code: u16) -> usize {
+    let known = STATUSES.iter().position(|known| *known == code);
+    known.expect("one of the statuses of certified answers")
 }
 
 /// Two labelled nodes in order: their digest.

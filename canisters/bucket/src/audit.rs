@@ -64,13 +64,13 @@ impl Bucket {
         }
         let mut blobs = BTreeMap::new();
         for entry in self.blobs.iter() {
-            let (blob, stored) = (BlobId(*entry.key()), entry.value());
+            let (blob, slot) = (BlobId(*entry.key()), entry.value());
+            let stored = self.in_slot(slot).ok_or(Contradiction::Bytes(blob))?;
             let mut hash = Sha256::new();
             let read = self
                 .store
                 .read(stored.slot, 0, stored.size, |bytes| hash.update(bytes));
-            let is_whole = self.store.size(stored.slot) == Some(stored.size);
-            if read.is_none() || !is_whole || <[u8; 32]>::from(hash.finalize()) != blob.0 {
+            if read.is_none() || <[u8; 32]>::from(hash.finalize()) != blob.0 {
                 return Err(Contradiction::Bytes(blob));
             }
             let counted = counted.remove(&blob).unwrap_or(0);

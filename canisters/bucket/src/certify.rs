@@ -17,7 +17,9 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use candid::Principal;
 use ic_stable_structures::StableBTreeMap;
-use openstorage_certtree::{Content, Forest, Hash, NONE, Tree, Witness, labeled, path_to_cbor};
+use openstorage_certtree::{
+    Content, Forest, Hash, NONE, NOTE_BYTES, Note, Tree, Witness, labeled, path_to_cbor,
+};
 use openstorage_sha256::sha256;
 use openstorage_types::{BlobId, chunk_count};
 
@@ -25,7 +27,7 @@ use crate::{
     Stored,
     answers::{Shapes, pair},
     memory::{self, Memories, Memory},
-    references::Reference,
+    references::{PRINCIPAL_BYTES, Reference, principal_at, principal_bytes},
 };
 
 const TOP: &str = "http_expr";
@@ -45,6 +47,21 @@ pub enum Shown {
     Unsatisfiable,
     /// The index of a part after the first.
     Part(u32),
+}
+
+/// How an accessor sees a blob.
+pub struct View<'a> {
+    /// The user to whom the reference belongs.
+    pub owner: Principal,
+    pub reference: &'a Reference,
+    pub stored: &'a Stored,
+}
+
+/// The note beside a blob in the tree of an accessor: the owner of the reference by which it is seen.
+fn note(owner: &Principal) -> Note {
+    let mut note = [0; NOTE_BYTES];
+    note[..PRINCIPAL_BYTES].copy_from_slice(&principal_bytes(owner));
+    note
 }
 
 pub struct Certify {
@@ -104,7 +121,7 @@ impl Certify {
 
     /// All chunks of a blob of several are in.
     pub fn complete(&mut self, slot: u64, blob: &BlobId, size: u64) {
-        let unchanged = self.shapes.unchanged_hash(blob);
+        let unchanged = self.shapes.unchanged_hash(self.shapes.tag(blob));
         self.answer_with(slot, &unchanged);
         let unsatisfiable = self.shapes.unsatisfiable_hash(blob, size);
         self.answer_with(slot, &unsatisfiable);
@@ -141,24 +158,24 @@ impl Certify {
     }
 
     /// How an accessor sees a blob has changed; none where it sees it no more.
-    pub fn set(
-        &mut self,
-        accessor: &Principal,
-        blob: &BlobId,
-        seen: Option<(&Reference, &Stored)>,
-    ) {
+    pub fn set(&mut self, accessor: &Principal, blob: &BlobId, seen: Option<View>) {
         let (top, name) = (self.forest.top(), accessor.to_text());
         let known = self.accessor(top, &name);
         let label = blob.to_string();
         let tree = match seen {
-            Some((seen, stored)) => {
-                let branch = self.branch(blob, stored, seen).digest();
+            Some(View {
+                owner,
+                reference,
+                stored,
+            }) => {
+                let branch = self.branch(blob, stored, reference).digest();
                 let tree = match known {
                     NONE => self.forest.insert(NONE, ANY.as_bytes(), self.missing()),
                     known => known,
                 };
                 let content = Content::Digest(labeled(EXACT.as_bytes(), &branch));
-                self.forest.insert(tree, label.as_bytes(), content)
+                let (label, note) = (label.as_bytes(), note(&owner));
+                self.forest.insert_with(tree, label, content, note)
             }
             None => {
                 let rest = self.forest.remove(known, label.as_bytes());
@@ -182,6 +199,26 @@ impl Certify {
         let tree = self.accessor(self.forest.top(), &accessor.to_text());
         let label = blob.to_string();
         self.forest.get(tree, label.as_bytes()).is_some()
+    }
+
+    /// The owner of the reference by which an accessor sees a blob. None where it does not.
+    pub fn owner(&self, accessor: &Principal, blob: &BlobId) -> Option<Principal> {
+        let tree = self.accessor(self.forest.top(), &accessor.to_text());
+        let note = self.forest.note(tree, blob.to_string().as_bytes())?;
+        Some(principal_at(&note))
+    }
+
+    /// Blobs that an accessor sees, each with the owner of the reference by which it does: the first `max`.
+    pub fn seen(&self, accessor: &Principal, max: usize) -> Vec<(BlobId, Principal)> {
+        let tree = self.accessor(self.forest.top(), &accessor.to_text());
+        let labels = self.forest.first(tree, max.saturating_add(1)).into_iter();
+        labels
+            .filter_map(|(label, note)| {
+                let blob = std::str::from_utf8(&label).ok()?.parse().ok()?;
+                Some((blob, principal_at(&note)))
+            })
+            .take(max)
+            .collect()
     }
 
     fn accessor(&self, top: Tree, name: &str) -> Tree {
@@ -213,10 +250,11 @@ impl Certify {
         // The id of a blob of one part is the SHA-256 of that part.
         let first = several.then(|| self.parts.get(&(stored.slot, 0))).flatten();
         let body = first.unwrap_or(blob.0);
-        let answers = self.shapes.first_hashes(blob, stored.size, seen, &body);
+        let tag = self.shapes.tag_hashed(blob);
+        let answers = self.shapes.first_hashes(&tag, stored.size, seen, &body);
         let own = match several {
             true => self.forest.digest(self.tree(stored.slot)),
-            false => self.shapes.answer(&self.shapes.unchanged_hash(blob)),
+            false => self.shapes.answer(&self.shapes.unchanged_hash(tag)),
         };
         Branch {
             shapes: &self.shapes,
@@ -243,7 +281,7 @@ impl Certify {
                 let hash = match shown {
                     Shown::Part(index) => self.parts.get(&(stored.slot, index)).unwrap_or_default(),
                     Shown::Unsatisfiable => self.shapes.unsatisfiable_hash(blob, stored.size),
-                    _ => self.shapes.unchanged_hash(blob),
+                    _ => self.shapes.unchanged_hash(self.shapes.tag(blob)),
                 };
                 let own = match self.tree(stored.slot) {
                     NONE => Witness::labeled(&hash, leaf()),

@@ -121,7 +121,7 @@ impl Bucket {
         };
         let checked = self.access.check(token, &wanted, now.ms);
         let claims = checked.map_err(|_| None)?;
-        let seen = self.references.seen(&blob, &accessor);
+        let seen = self.seen(&blob, &accessor);
         let there = seen.zip(self.stored(&blob));
         let (seen, stored) = there.ok_or(Some(Absent {
             accessor,
@@ -149,13 +149,19 @@ impl Bucket {
         let range = range_of(request, blob).filter(|_| in_parts && !is_head);
         // A blob of one part is served whole: a server may ignore ranges.
         let (shown, head) = if is_known(request, blob) {
-            (Shown::Unchanged, shapes.unchanged(blob))
+            (Shown::Unchanged, shapes.unchanged(shapes.tag(blob)))
         } else if is_head {
-            (Shown::Head, shapes.head(blob, size, &sight.seen))
+            (
+                Shown::Head,
+                shapes.head(shapes.tag(blob), size, &sight.seen),
+            )
         } else {
             match range.map_or(Some(0), |range| part_of(range, size)) {
                 None => (Shown::Unsatisfiable, shapes.unsatisfiable(blob, size)),
-                Some(0) => (Shown::First, shapes.first(blob, size, &sight.seen)),
+                Some(0) => (
+                    Shown::First,
+                    shapes.first(shapes.tag(blob), size, &sight.seen),
+                ),
                 Some(index) => (Shown::Part(index), shapes.part(blob, size, index)),
             }
         };
@@ -211,10 +217,10 @@ impl Bucket {
         let shapes = &self.certify.shapes;
         let (blob, size) = (&sight.blob, sight.stored.size);
         if is_known(request, blob) {
-            let response = shapes.unchanged(blob).response([]);
+            let response = shapes.unchanged(shapes.tag(blob)).response([]);
             return self.uncertified(response, RANGES, certificate).into();
         }
-        let whole = |status| shapes.shown(status, blob, &sight.seen);
+        let whole = |status| shapes.shown(status, shapes.tag(blob), &sight.seen);
         let range = range_of(request, blob).filter(|_| !is_head);
         let range = range.map_or(ByteRange::Ignored, |range| byte_range(range, size));
         let (head, bytes): (Head, _) = match range {

@@ -1,16 +1,16 @@
 //! What the bucket does by itself. One timer, armed only while there is something to do; each turn does a
 //! bounded slice of each job.
 
-use std::{
-    cell::{Cell, RefCell},
-    time::Duration,
-};
+use std::{cell::Cell, time::Duration};
 
 use candid::{CandidType, Principal};
 use data_bucket::Outgoing;
-use ic_cdk::call::{Call, Error};
-use ic_cdk_timers::TimerId;
-use openstorage_canister::outstanding;
+use ic_cdk::{
+    api::{global_timer_set, time},
+    call::{Call, Error},
+    futures::is_recovering_from_trap,
+};
+use openstorage_canister::{outstanding, timer};
 use openstorage_types::channel::{EventsError, EventsOk};
 
 use crate::{now, update, with};
@@ -20,8 +20,6 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 thread_local! {
-    /// The timer, and when it fires, in milliseconds since 1970; none where it is not armed.
-    static ARMED: RefCell<Option<(TimerId, u64)>> = const { RefCell::new(None) };
     /// A call of the jobs is under way; its end wakes them again.
     static CALLING: Cell<bool> = const { Cell::new(false) };
     static RETRY: Cell<Duration> = const { Cell::new(RETRY_MIN) };
@@ -29,39 +27,22 @@ thread_local! {
     static CALM_UNTIL: Cell<u64> = const { Cell::new(0) };
 }
 
-/// After a restored snapshot: whatever was armed or under way is over. The system has forgotten the timer, which the
-/// heap remembers; so it is told that one is due.
+/// After a restored snapshot: whatever was armed or under way is over. The timer goes off at once, to find what is due.
 pub fn forget() {
-    disarm();
     CALLING.set(false);
-    ic_cdk::api::global_timer_set(ic_cdk::api::time());
+    timer::over();
+    arm(0);
 }
 
 /// Arms the timer for the next thing to do, if there is any. Cheap; called by every update.
 pub fn wake() {
-    let now_ms = now().ms;
-    let Some(at_ms) = next_ms().map(|at_ms| at_ms.max(now_ms)) else {
-        return;
-    };
-    let armed = ARMED.with_borrow(|armed| armed.as_ref().map(|(_, at_ms)| *at_ms));
-    if armed.is_some_and(|armed| (now_ms..=at_ms).contains(&armed)) {
-        return;
-    }
-    disarm();
-    let delay = Duration::from_millis(at_ms - now_ms);
-    let timer = ic_cdk_timers::set_timer(delay, turn());
-    ARMED.set(Some((timer, at_ms)));
-    // A timer in the past does not go off any more: its message trapped, or was refused while the canister
-    // was stopping or out of cycles. The library takes the system's timer for set as long as it has not.
-    if armed.is_some_and(|armed| armed < now_ms) {
-        ic_cdk::api::global_timer_set(ic_cdk::api::time());
+    if let Some(at_ms) = next_ms() {
+        arm(at_ms);
     }
 }
 
-fn disarm() {
-    if let Some((timer, _)) = ARMED.take() {
-        ic_cdk_timers::clear_timer(timer);
-    }
+fn arm(at_ms: u64) {
+    timer::arm(at_ms, time(), global_timer_set);
 }
 
 /// When there is something to do.
@@ -85,8 +66,9 @@ fn next_ms() -> Option<u64> {
     })
 }
 
-async fn turn() {
-    ARMED.set(None);
+/// What the timer's message does.
+pub async fn turn() {
+    timer::over();
     crate::observe_cycles();
     update(|bucket| {
         bucket.verify_slice(now());
@@ -105,11 +87,15 @@ async fn turn() {
         if done {
             RETRY.set(RETRY_MIN);
         } else {
-            CALM_UNTIL.set(now().ms + RETRY.get().as_millis() as u64);
-            RETRY.set((RETRY.get() * 2).min(RETRY_MAX));
+            failed();
         }
     }
     wake();
+}
+
+fn failed() {
+    CALM_UNTIL.set(now().ms + RETRY.get().as_millis() as u64);
+    RETRY.set((RETRY.get() * 2).min(RETRY_MAX));
 }
 
 /// Draws the key that is due, else tells the index what is new. False when that failed.
@@ -162,7 +148,7 @@ where
     answer.ok()
 }
 
-/// A call of the jobs under way; ends with it, also after a trap.
+/// A call of the jobs under way; ends with it. Where its answer's message traps, it has failed.
 struct Calling;
 
 impl Calling {
@@ -175,5 +161,9 @@ impl Calling {
 impl Drop for Calling {
     fn drop(&mut self) {
         CALLING.set(false);
+        if is_recovering_from_trap() {
+            failed();
+            arm(CALM_UNTIL.get());
+        }
     }
 }

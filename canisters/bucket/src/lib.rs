@@ -153,39 +153,13 @@ fn number_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
 }
 
-/// A blob that is stored: three numbers of 8 bytes, little-endian, in the order of the fields.
+/// A blob that is stored.
 #[derive(Debug, Clone, Copy)]
 struct Stored {
     slot: u64,
     size: u64,
     /// It lives as long as it has one.
     references: u64,
-}
-
-impl Storable for Stored {
-    const BOUND: Bound = Bound::Bounded {
-        max_size: 24,
-        is_fixed_size: true,
-    };
-
-    fn to_bytes(&self) -> Cow<'_, [u8]> {
-        [self.slot, self.size, self.references]
-            .map(u64::to_le_bytes)
-            .concat()
-            .into()
-    }
-
-    fn into_bytes(self) -> Vec<u8> {
-        self.to_bytes().into_owned()
-    }
-
-    fn from_bytes(bytes: Cow<[u8]>) -> Self {
-        Self {
-            slot: number_at(&bytes, 0),
-            size: number_at(&bytes, 8),
-            references: number_at(&bytes, 16),
-        }
-    }
 }
 
 pub struct Bucket {
@@ -195,7 +169,9 @@ pub struct Bucket {
     accounts: Accounts,
     uploads: Uploads,
     references: References,
-    blobs: StableBTreeMap<[u8; 32], Stored, Memory>,
+    /// To their slots, in the store.
+    blobs: StableBTreeMap<[u8; 32], u64, Memory>,
+    /// The note beside a blob is the number of its references.
     store: BlobStore<Memory>,
     certify: Certify,
     accessors_deleted: StableBTreeMap<Principal, (), Memory>,
@@ -354,8 +330,17 @@ impl Bucket {
         self.totals.set(totals);
     }
 
+    fn in_slot(&self, slot: u64) -> Option<Stored> {
+        let (size, references) = self.store.note(slot)?;
+        Some(Stored {
+            slot,
+            size,
+            references,
+        })
+    }
+
     fn stored(&self, blob: &BlobId) -> Option<Stored> {
-        self.blobs.get(&blob.0)
+        self.in_slot(self.blobs.get(&blob.0)?)
     }
 
     pub fn status(&self) -> BucketStatus {

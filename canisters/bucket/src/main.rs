@@ -17,6 +17,7 @@ use ic_cdk::{
         msg_caller, time,
     },
     call::Call,
+    futures::{internals::in_executor_context, spawn},
 };
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
@@ -129,6 +130,11 @@ fn open(args: Option<InitArgs>) {
     update(|_| ());
     prepare_replies();
     jobs::wake();
+}
+
+#[unsafe(export_name = "canister_global_timer")]
+extern "C" fn canister_global_timer() {
+    in_executor_context(|| spawn(jobs::turn()));
 }
 
 /// What queries answer with: what a query keeps is lost. And the answer to a deletion.

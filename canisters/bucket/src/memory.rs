@@ -1,7 +1,7 @@
-//! Which part of stable memory holds what. A number is never used for something else later; 2 was the one secret
-//! of before there were versions of it.
+//! Which part of stable memory holds what. A number is never used for something else later: 2 was the one secret
+//! of before there were versions of it, and the [`RETIRED`] were tables that later ones hold in another form.
 
-use ic_stable_structures::DefaultMemoryImpl;
+use ic_stable_structures::{DefaultMemoryImpl, Memory as _};
 use openstorage_segments::{SegmentMemory, Segments};
 
 pub type Memory = SegmentMemory<DefaultMemoryImpl>;
@@ -9,11 +9,8 @@ pub type Memory = SegmentMemory<DefaultMemoryImpl>;
 pub const CONFIG: u8 = 0;
 pub const TOTALS: u8 = 1;
 pub const ISSUERS: u8 = 3;
-pub const USERS: u8 = 4;
 pub const USERS_CHANGED: u8 = 5;
-pub const BLOBS: u8 = 6;
 pub const REFERENCES: u8 = 7;
-pub const BY_ACCESSOR: u8 = 9;
 pub const ACCESSORS_DELETED: u8 = 10;
 pub const DELETIONS: u8 = 11;
 pub const SESSIONS: u8 = 12;
@@ -43,6 +40,13 @@ pub const PAIRS: u8 = 35;
 pub const CERTIFIED: u8 = 40;
 pub const PARTS: u8 = 41;
 pub const PART_TREES: u8 = 42;
+pub const USERS: u8 = 43;
+pub const ACCOUNTS: u8 = 44;
+pub const BLOBS: u8 = 45;
+pub const LATER_SIGHTS: u8 = 46;
+
+/// Users with their accounts, blobs with their counts, all sights of accessors.
+const RETIRED: [u8; 3] = [4, 6, 9];
 
 pub struct Memories(Segments<DefaultMemoryImpl>);
 
@@ -52,7 +56,11 @@ impl Memories {
     /// canister that is a trap before anything is written: an upgrade fails and leaves what was there.
     pub fn open(memory: DefaultMemoryImpl) -> Self {
         match Segments::open(memory) {
-            Ok(segments) => Self(segments),
+            Ok(segments) => {
+                let is_old = RETIRED.iter().any(|id| segments.get(*id).size() > 0);
+                assert!(!is_old, "this memory is of a bucket of before version 1");
+                Self(segments)
+            }
             Err(error) => panic!("{error}"),
         }
     }

@@ -13,7 +13,7 @@ use openstorage_types::{
 };
 use serde_bytes::ByteBuf;
 
-use crate::{Bucket, Now, access::Wanted, mutants::Mutant};
+use crate::{Bucket, Now, access::Wanted, mutants::Mutant, references::Reference};
 
 /// Bytes of a stored blob.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +60,7 @@ impl Bucket {
         if !is_callers && !self.is_mutant(Mutant::TokenOfAnybody) {
             return Err(ReadChunkError::NotAuthorized);
         }
-        let seen = self.references.seen(&args.blob_id, &args.accessor_id);
+        let seen = self.seen(&args.blob_id, &args.accessor_id);
         let (Some(seen), Some(stored)) = (seen, self.stored(&args.blob_id)) else {
             return Err(ReadChunkError::NotFound);
         };
@@ -76,6 +76,12 @@ impl Bucket {
             mime_type: seen.mime_type,
         };
         Ok((answer, part))
+    }
+
+    /// How an accessor sees a blob: by its oldest living reference. None where it does not.
+    pub(crate) fn seen(&self, blob: &BlobId, accessor: &Principal) -> Option<Reference> {
+        let owner = self.certify.owner(accessor, blob)?;
+        self.references.get(blob, &owner, accessor)
     }
 
     /// The bytes of a part, window by window, so that nobody has to hold all of them.

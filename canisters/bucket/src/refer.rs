@@ -14,7 +14,9 @@ use openstorage_types::{
     limits::{ACCESSORS_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX},
 };
 
-use crate::{Bucket, Now, Stop, Stored, access::Wanted, mutants::Mutant, references::Named};
+use crate::{
+    Bucket, Now, Stop, Stored, access::Wanted, certify::View, mutants::Mutant, references::Named,
+};
 
 /// References removed in one turn of the deletion of an accessor.
 const REMOVED_PER_TURN: usize = 500;
@@ -51,6 +53,8 @@ impl Bucket {
             let reference = self.references.add(blob, owner, named, now.ms, number);
             if is_new_to {
                 new_to.push((accessor_id, reference));
+            } else {
+                self.references.queue(blob, owner, &accessor_id, number);
             }
             let event = Reference {
                 blob_id: *blob,
@@ -66,14 +70,21 @@ impl Bucket {
         if number == first {
             return;
         }
-        self.blobs.insert(blob.0, stored);
+        if is_new {
+            self.blobs.insert(blob.0, stored.slot);
+        }
+        self.store.set_note(stored.slot, stored.references);
         self.count(|totals| {
             totals.references_made = number;
             totals.bytes_stored += if is_new { stored.size } else { 0 };
         });
         for (accessor, reference) in &new_to {
-            let seen = Some((reference, &stored));
-            self.certify.set(accessor, blob, seen);
+            let view = View {
+                owner,
+                reference,
+                stored: &stored,
+            };
+            self.certify.set(accessor, blob, Some(view));
         }
     }
 
@@ -85,20 +96,25 @@ impl Bucket {
         accessor: &Principal,
         now: Now,
     ) {
-        if !self.references.remove(blob, owner, accessor) {
+        let Some(reference) = self.references.remove(blob, owner, accessor) else {
             return;
-        }
+        };
         let Some(mut stored) = self.stored(blob) else {
             return;
         };
         stored.references -= 1;
         let blob_gone = stored.references == 0;
-        let seen = match blob_gone {
-            true => None,
-            false => self.references.seen(blob, accessor),
-        };
-        let seen = seen.as_ref().map(|seen| (seen, &stored));
-        self.certify.set(accessor, blob, seen);
+        if self.certify.owner(accessor, blob) == Some(*owner) {
+            let next = self.references.next(blob, accessor);
+            let view = next.as_ref().map(|(owner, reference)| View {
+                owner: *owner,
+                reference,
+                stored: &stored,
+            });
+            self.certify.set(accessor, blob, view);
+        } else {
+            self.references.unqueue(blob, accessor, &reference);
+        }
         if blob_gone || !self.references.owner_has(blob, owner) {
             self.accounts.free(owner, stored.size);
             if self.is_mutant(Mutant::FreedTwice) {
@@ -110,7 +126,7 @@ impl Bucket {
             self.drop_slot(stored.slot);
             self.count(|totals| totals.bytes_stored -= stored.size);
         } else {
-            self.blobs.insert(blob.0, stored);
+            self.store.set_note(stored.slot, stored.references);
         }
         let event = Reference {
             blob_id: *blob,
@@ -237,11 +253,12 @@ impl Bucket {
         let Some((accessor, ())) = self.deletions.first_key_value() else {
             return;
         };
-        let references = self.references.of_accessor(&accessor, REMOVED_PER_TURN);
-        for (blob, owner) in &references {
+        // Behind each that is seen others may wait, which are seen then.
+        let seen = self.certify.seen(&accessor, REMOVED_PER_TURN);
+        for (blob, owner) in &seen {
             self.unrefer(blob, owner, &accessor, now);
         }
-        if references.len() < REMOVED_PER_TURN {
+        if self.certify.seen(&accessor, 1).is_empty() {
             self.deletions.remove(&accessor);
         }
     }

@@ -64,17 +64,17 @@ impl Storable for Reference {
 }
 
 /// The bytes of a principal in a key: 29, padded with zeros, and its length.
-const PRINCIPAL_BYTES: usize = 30;
+pub const PRINCIPAL_BYTES: usize = 30;
 const ID_BYTES: usize = 32;
 
-fn principal_bytes(principal: &Principal) -> [u8; PRINCIPAL_BYTES] {
+pub fn principal_bytes(principal: &Principal) -> [u8; PRINCIPAL_BYTES] {
     let (mut bytes, id) = ([0; PRINCIPAL_BYTES], principal.as_slice());
     bytes[..id.len()].copy_from_slice(id);
     bytes[PRINCIPAL_BYTES - 1] = id.len() as u8;
     bytes
 }
 
-fn principal_at(bytes: &[u8]) -> Principal {
+pub fn principal_at(bytes: &[u8]) -> Principal {
     let len = usize::from(bytes[PRINCIPAL_BYTES - 1]);
     Principal::from_slice(&bytes[..len])
 }
@@ -123,15 +123,16 @@ fn blob_at(key: &[u8]) -> Id {
 
 pub struct References {
     rows: StableBTreeMap<Row, Reference, Memory>,
-    /// To the owner.
-    by_accessor: StableBTreeMap<Sight, Principal, Memory>,
+    /// References that are not how an accessor sees a blob, since an older one is; to the owner. What it sees
+    /// stands in the certified tree.
+    later: StableBTreeMap<Sight, Principal, Memory>,
 }
 
 impl References {
     pub fn open(memories: &Memories) -> Self {
         Self {
             rows: StableBTreeMap::init(memories.get(memory::REFERENCES)),
-            by_accessor: StableBTreeMap::init(memories.get(memory::BY_ACCESSOR)),
+            later: StableBTreeMap::init(memories.get(memory::LATER_SIGHTS)),
         }
     }
 
@@ -165,19 +166,40 @@ impl References {
         let accessor = &named.accessor_id;
         let row = row(&owner, &blob.0, accessor);
         self.rows.insert(row, reference.clone());
-        self.by_accessor
-            .insert(sight(accessor, &blob.0, number), owner);
         reference
     }
 
-    /// Whether there was such a reference.
-    pub fn remove(&mut self, blob: &BlobId, owner: &Principal, accessor: &Principal) -> bool {
-        let Some(reference) = self.rows.remove(&row(owner, &blob.0, accessor)) else {
-            return false;
-        };
-        self.by_accessor
+    /// What there was.
+    pub fn remove(
+        &mut self,
+        blob: &BlobId,
+        owner: &Principal,
+        accessor: &Principal,
+    ) -> Option<Reference> {
+        self.rows.remove(&row(owner, &blob.0, accessor))
+    }
+
+    /// The accessor sees the blob by an older reference: this one waits.
+    pub fn queue(&mut self, blob: &BlobId, owner: Principal, accessor: &Principal, number: u64) {
+        self.later.insert(sight(accessor, &blob.0, number), owner);
+    }
+
+    /// A reference that waited is gone.
+    pub fn unqueue(&mut self, blob: &BlobId, accessor: &Principal, reference: &Reference) {
+        self.later
             .remove(&sight(accessor, &blob.0, reference.number));
-        true
+    }
+
+    /// The oldest of those that wait, which waits no longer, and its owner.
+    pub fn next(&mut self, blob: &BlobId, accessor: &Principal) -> Option<(Principal, Reference)> {
+        if self.later.is_empty() {
+            return None;
+        }
+        let range = sight(accessor, &blob.0, 0)..=sight(accessor, &blob.0, u64::MAX);
+        let key = self.later.keys_range(range).next()?;
+        let owner = self.later.remove(&key)?;
+        let reference = self.get(blob, &owner, accessor)?;
+        Some((owner, reference))
     }
 
     pub fn owner_has(&self, blob: &BlobId, owner: &Principal) -> bool {
@@ -195,13 +217,6 @@ impl References {
         self.rows
             .range(range)
             .map(|entry| (principal_at(&entry.key()[ACCESSOR_AT..]), entry.value()))
-    }
-
-    /// How an accessor sees a blob: by its oldest living reference. None where it does not.
-    pub fn seen(&self, blob: &BlobId, accessor: &Principal) -> Option<Reference> {
-        let range = sight(accessor, &blob.0, 0)..=sight(accessor, &blob.0, u64::MAX);
-        let owner = self.by_accessor.range(range).next()?.value();
-        self.get(blob, &owner, accessor)
     }
 
     /// The first of an owner's references: blob and accessor.
@@ -238,17 +253,6 @@ impl References {
             let blob = BlobId(blob_at(&key));
             (blob, principal_at(&key), principal_at(&key[ACCESSOR_AT..]))
         })
-    }
-
-    /// References that an accessor sees: (blob, owner), at most `max`.
-    pub fn of_accessor(&self, accessor: &Principal, max: usize) -> Vec<(BlobId, Principal)> {
-        let range =
-            sight(accessor, &[0; ID_BYTES], 0)..=sight(accessor, &[u8::MAX; ID_BYTES], u64::MAX);
-        self.by_accessor
-            .range(range)
-            .take(max)
-            .map(|entry| (BlobId(blob_at(entry.key())), entry.value()))
-            .collect()
     }
 }
 

@@ -232,7 +232,7 @@ impl Bucket {
             .map(|entry| {
                 let held = BlobHeld {
                     blob_id: BlobId(*entry.key()),
-                    size: entry.value().size,
+                    size: self.store.size(entry.value()).unwrap_or(0),
                 };
                 let row = StateRow {
                     kind: kind::BLOB_HELD,

@@ -6,7 +6,10 @@ use std::cell::RefCell;
 
 use candid::{CandidType, Principal, candid_method};
 use chat::App;
-use ic_cdk::api::{CanisterStatusCode, canister_self, msg_caller, time};
+use ic_cdk::{
+    api::{CanisterStatusCode, canister_self, msg_caller, time},
+    futures::internals::in_executor_context,
+};
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_canister::outstanding;
@@ -73,6 +76,11 @@ fn pre_upgrade() {
 #[post_upgrade]
 fn post_upgrade(args: Option<InitArgs>) {
     open(args);
+}
+
+#[unsafe(export_name = "canister_global_timer")]
+extern "C" fn canister_global_timer() {
+    in_executor_context(timers::turn);
 }
 
 /// Turns away, before they are executed, messages that could only be refused. The core checks again:

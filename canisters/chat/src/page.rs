@@ -18,18 +18,18 @@ impl App {
         if !["GET", "HEAD"].contains(&request.method.as_str()) {
             return HttpResponse::text(405, "text/plain", "only GET and HEAD\n");
         }
-        let path = request.url.split('?').next().unwrap_or_default();
-        let mut response = match path {
+        let path = site::path_in(&request.url);
+        let mut response = match path.as_str() {
             site::STATUS => HttpResponse::text(200, "application/json", self.status_json(cycles)),
             site::METRICS => HttpResponse::text(200, metrics::CONTENT_TYPE, self.metrics(cycles)),
             site::LOGS => HttpResponse::text(200, "text/plain; charset=utf-8", self.lines.page()),
             // Whole also for HEAD: a gateway checks the body before it drops it.
-            _ => return self.site.respond(path, request, certificate),
+            _ => return self.site.respond(&path, request, certificate),
         };
         if request.method == "HEAD" {
             response.body.clear();
         }
-        self.site.pass(path, response, certificate)
+        self.site.pass(&path, response, certificate)
     }
 
     /// Writes a line for `/logs`. No secret and no user goes in here.

@@ -112,7 +112,7 @@ impl Site {
         self.tree.root_hash()
     }
 
-    /// What is at `path`, which has no query any more.
+    /// What is at `path`, as [`path_in`] reads it.
     pub fn respond(
         &self,
         path: &str,
@@ -186,6 +186,19 @@ impl Resource {
             _ => &self.plain,
         }
     }
+}
+
+/// The path of `url` as gateways read it when they verify: decoded, and without empty parts, save for the one that a
+/// `/` at its end makes. `//assets/%61` is `/assets/a`.
+pub fn path_in(url: &str) -> String {
+    let request = ic_http_certification::HttpRequest::get(url).build();
+    // What is no URL is no path of the page either.
+    let path = request.get_path().unwrap_or_else(|_| url.into());
+    let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if path.ends_with('/') {
+        parts.push("");
+    }
+    format!("/{}", parts.join("/"))
 }
 
 fn everywhere() -> HttpCertificationPath<'static> {

@@ -1,28 +1,34 @@
-//! Timers for what the chat does by itself: one for each lane, armed for when its next work is due.
+//! What the chat does by itself: lanes of work, each with a due time of its own, and one timer for the earliest.
+//!
+//! A message of the timer does the work of one lane, so one that traps undoes nothing of the others. Which one it is
+//! turns, and turns on when the timer is set, not when it goes off: a lane that traps each time is not the next one.
 
-use std::{cell::RefCell, time::Duration};
+use std::cell::{Cell, RefCell};
 
 use candid::{CandidType, Principal};
 use chat::work::{BackOff, Lane, Work};
-use ic_cdk::call::{Call, CallErrorExt, CallResult};
-use ic_cdk_timers::TimerId;
-use openstorage_canister::outstanding;
+use ic_cdk::{
+    api::{global_timer_set, time},
+    call::{Call, CallErrorExt, CallResult},
+    futures::{is_recovering_from_trap, spawn},
+};
+use openstorage_canister::{outstanding, timer};
 use openstorage_types::index::{BucketKey, BucketKeysArgs, BucketKeysError};
 use serde::de::DeserializeOwned;
 
 use crate::{now_ms, with};
 
 thread_local! {
-    /// In the order of `Lane`. Lost in an upgrade, like the timers themselves.
+    /// In the order of `Lane`. Lost in an upgrade, like the timer itself.
     static STATES: RefCell<[State; Lane::ALL.len()]> = RefCell::default();
+    /// The lane for which the timer was set.
+    static TURN: Cell<usize> = const { Cell::new(0) };
 }
 
 #[derive(Default)]
 struct State {
     /// Work is under way.
     busy: bool,
-    /// The timer, and when it goes off, in milliseconds since 1970.
-    timer: Option<(TimerId, u64)>,
     back_off: BackOff,
 }
 
@@ -30,66 +36,85 @@ fn state<T>(lane: Lane, change: impl FnOnce(&mut State) -> T) -> T {
     STATES.with_borrow_mut(|states| change(&mut states[lane as usize]))
 }
 
-/// To be called in every message that may change something. After a restored snapshot the records of timers and
-/// calls are of another time: what was under way is begun anew, and the system, which has forgotten the timer, is
-/// told that it is due.
+/// To be called in every message that may change something. After a restored snapshot what was under way is begun
+/// anew, and the timer, which is of another time, goes off at once.
 pub fn observe() {
     let version = ic_cdk::api::canister_version();
     if with(|app| app.observe(version)) {
-        for State { timer, .. } in STATES.take() {
-            timer
-                .into_iter()
-                .for_each(|(timer, _)| ic_cdk_timers::clear_timer(timer));
-        }
-        ic_cdk::api::global_timer_set(ic_cdk::api::time());
+        STATES.take();
+        timer::over();
+        timer::arm(0, time(), global_timer_set);
     }
 }
 
-/// Sets the timers that are missing or late. To be called after whatever may have made work.
+/// Sets the timer for what is due next, if anything is. To be called after whatever may have made work.
 pub fn arm() {
     observe();
-    let now_ms = now_ms();
-    for lane in Lane::ALL {
-        let Some(due_ms) = with(|app| app.due_ms(lane)) else {
-            continue;
-        };
-        let is_lost = state(lane, |state| {
-            let at_ms = due_ms.max(now_ms + state.back_off.wait_ms());
-            let armed = state.timer.as_ref().map(|(_, ms)| *ms);
-            if state.busy || armed.is_some_and(|armed| (now_ms..=at_ms).contains(&armed)) {
-                return false;
-            }
-            if let Some((timer, _)) = state.timer.take() {
-                ic_cdk_timers::clear_timer(timer);
-            }
-            let delay = Duration::from_millis(at_ms - now_ms);
-            state.timer = Some((ic_cdk_timers::set_timer(delay, run(lane)), at_ms));
-            armed.is_some_and(|armed| armed < now_ms)
-        });
-        // A timer in the past does not go off any more: its message was refused while the canister was
-        // stopping or out of cycles. The library takes the system's timer for set as long as it has not.
-        if is_lost {
-            ic_cdk::api::global_timer_set(ic_cdk::api::time());
-        }
+    if let Some((lane, due_ms)) = next(TURN.get() + 1)
+        && timer::arm(due_ms, time(), global_timer_set)
+    {
+        TURN.set(lane as usize);
     }
 }
 
-/// Frees the lane, also when its work trapped: the next update then starts it again.
+/// The lane that is due next, and when, in milliseconds since 1970. Among several that are due it is the first from
+/// the `first` on.
+fn next(first: usize) -> Option<(Lane, u64)> {
+    let now_ms = now_ms();
+    (0..Lane::ALL.len())
+        .map(|n| Lane::ALL[(first + n) % Lane::ALL.len()])
+        .filter_map(|lane| Some((lane, due_ms(lane)?.max(now_ms))))
+        .min_by_key(|(_, due_ms)| *due_ms)
+}
+
+/// When a lane is to begin something, if it is not under way.
+fn due_ms(lane: Lane) -> Option<u64> {
+    let due_ms = with(|app| app.due_ms(lane))?;
+    state(lane, |state| {
+        (!state.busy).then(|| due_ms.max(state.back_off.due_ms()))
+    })
+}
+
+/// What the timer's message does.
+pub fn turn() {
+    timer::over();
+    observe();
+    if let Some((lane, due_ms)) = next(TURN.get())
+        && due_ms <= now_ms()
+    {
+        spawn(run(Busy::begin(lane)));
+    }
+    // The others wait for no answer to this one.
+    arm();
+}
+
+/// Work of a lane is under way; it ends with this. Where the message of its answer traps, it has failed.
 struct Busy(Lane);
+
+impl Busy {
+    fn begin(lane: Lane) -> Self {
+        state(lane, |state| state.busy = true);
+        Self(lane)
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        state(self.0, |state| state.busy = false);
+        let due_ms = state(self.0, |state| {
+            state.busy = false;
+            if is_recovering_from_trap() {
+                state.back_off.failed(now_ms());
+            }
+            state.back_off.due_ms()
+        });
+        if is_recovering_from_trap() {
+            timer::arm(due_ms, time(), global_timer_set);
+        }
     }
 }
 
-async fn run(lane: Lane) {
-    observe();
-    state(lane, |state| {
-        state.timer = None;
-        state.busy = true;
-    });
-    let busy = Busy(lane);
+async fn run(busy: Busy) {
+    let lane = busy.0;
     let done = match with(|app| app.next_work(lane, now_ms())) {
         Some(work) => perform(work).await,
         None => true,
@@ -98,7 +123,7 @@ async fn run(lane: Lane) {
         if done {
             state.back_off.succeeded()
         } else {
-            state.back_off.failed()
+            state.back_off.failed(now_ms())
         }
     });
     drop(busy);

@@ -51,22 +51,25 @@ pub enum Work {
     RemoveSlice(u64),
 }
 
-/// Waits that double from a second to a minute.
+/// After failures in a row, when to try again: waits that double from a second to a minute.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BackOff {
-    next_ms: u64,
+    wait_ms: u64,
+    due_ms: u64,
 }
 
 impl BackOff {
-    pub fn wait_ms(&self) -> u64 {
-        self.next_ms
+    /// Not before this time, in milliseconds since 1970; 0 where the last try has succeeded.
+    pub fn due_ms(&self) -> u64 {
+        self.due_ms
     }
 
     pub fn succeeded(&mut self) {
-        self.next_ms = 0;
+        *self = Self::default();
     }
 
-    pub fn failed(&mut self) {
-        self.next_ms = (self.next_ms * 2).clamp(BACK_OFF_MIN_MS, BACK_OFF_MAX_MS);
+    pub fn failed(&mut self, now_ms: u64) {
+        self.wait_ms = (self.wait_ms * 2).clamp(BACK_OFF_MIN_MS, BACK_OFF_MAX_MS);
+        self.due_ms = now_ms + self.wait_ms;
     }
 }

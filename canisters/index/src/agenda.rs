@@ -50,7 +50,8 @@ pub struct Agenda {
 }
 
 impl Index {
-    /// What is to be done, besides the jobs that are running.
+    /// What is to be done, besides the jobs that are running. Every update asks: it walks all buckets, and looks
+    /// nothing up of those that want nothing.
     pub fn agenda(&self, now_ms: u64, running: &BTreeSet<Job>) -> Agenda {
         let mut agenda = Agenda::default();
         let mut add = |job: Job, due_ms: u64| {
@@ -74,8 +75,11 @@ impl Index {
             .filter(|job| matches!(job, Job::Send(_)))
             .count();
         let mut free = SENDS_MAX.saturating_sub(sending);
-        for (bucket, _) in self.buckets.iter() {
-            if free > 0 && self.is_up(bucket) && self.has_news_for(bucket) {
+        for (bucket, row) in self.buckets.iter() {
+            if free == 0 {
+                break;
+            }
+            if row.is_up() && self.has_news_for(bucket, row) {
                 let backoff = self.send_backoffs.get(bucket);
                 let due_ms = backoff.map_or(0, |backoff| backoff.due_ms);
                 add(Job::Send(*bucket), due_ms);

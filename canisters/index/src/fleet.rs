@@ -75,11 +75,6 @@ impl Index {
         self.lines.write(now_ms, text);
     }
 
-    /// A bucket can be called now.
-    pub(crate) fn is_up(&self, bucket: &Principal) -> bool {
-        self.buckets.get(bucket).is_some_and(Bucket::is_up)
-    }
-
     /// A bucket cannot be called now, while its code is replaced, and nothing has gone wrong with that.
     pub(crate) fn is_back_soon(&self, bucket: &Principal) -> bool {
         let is_upgrading = |row: &Bucket| row.installed && !row.is_up();
@@ -112,8 +107,11 @@ impl Index {
             if !row.installed {
                 continue;
             }
-            let calm_ms = due_ms(&self.topup_backoffs, bucket);
-            let due_ms = self.topup_due_ms(row).max(calm_ms);
+            let at_ms = self.topup_due_ms(row);
+            if at_ms > now_ms && next_topup.is_some_and(|(_, next_ms)| next_ms <= at_ms) {
+                continue;
+            }
+            let due_ms = at_ms.max(due_ms(&self.topup_backoffs, bucket));
             if due_ms > now_ms {
                 if next_topup.is_none_or(|(_, next_ms)| due_ms < next_ms) {
                     next_topup = Some((Job::TopUp(*bucket), due_ms));

@@ -97,7 +97,11 @@ impl Issuers {
         }
     }
 
-    /// None until the secret is drawn.
+    pub fn has_secret(&self) -> bool {
+        !self.secret.get().is_empty()
+    }
+
+    /// None until the secret is drawn. Computed from it: which is dear.
     pub fn public_key(&self) -> Option<PublicKey> {
         Some(PublicKey {
             version: KEY_VERSION,

@@ -6,7 +6,6 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
 };
 
 use candid::Principal;
@@ -16,9 +15,15 @@ use data_bucket_index::{
     calls::{Answer, Call as FleetCall, Failure, Look},
     sync::Sent,
 };
-use ic_cdk::call::{Call, CallRejected, Error, RejectCode};
-use ic_cdk_timers::TimerId;
-use openstorage_canister::outstanding::{self, Outstanding};
+use ic_cdk::{
+    api::{global_timer_set, time},
+    call::{Call, CallRejected, Error, RejectCode},
+    futures::spawn_migratory,
+};
+use openstorage_canister::{
+    outstanding::{self, Outstanding},
+    timer,
+};
 use openstorage_types::{
     channel::{self, AuditPage, AuditPageError, EventsError, EventsOk, RecallError, UserCounters},
     index::{AuditArgs, AuditError, FleetError, IssuerError},
@@ -46,8 +51,6 @@ const LOST_MS: u64 = 3_600_000;
 thread_local! {
     /// Jobs under way, and since when, in milliseconds since 1970.
     static RUNNING: RefCell<BTreeMap<Job, u64>> = const { RefCell::new(BTreeMap::new()) };
-    /// The timer, and when it goes off.
-    static TIMER: RefCell<Option<(TimerId, u64)>> = const { RefCell::new(None) };
 }
 
 /// A job under way, and its call. However it ends, also by a trap, it is over when this is dropped.
@@ -95,18 +98,15 @@ fn running(now_ms: u64) -> BTreeSet<Job> {
     })
 }
 
-/// After a restored snapshot the record of calls, and the timer, are of another time. Jobs that may be done
-/// twice are begun anew; those of the fleet are waited for, as long as an answer may come.
+/// After a restored snapshot the record of calls, and the timer, are of another time: it goes off at once. Jobs that
+/// may be done twice are begun anew; those of the fleet are waited for, as long as an answer may come.
 pub fn forget() {
     RUNNING.with_borrow_mut(|running| {
         let is_fleets = |job: &Job| matches!(job, Job::MakeBucket | Job::Upkeep(_) | Job::TopUp(_));
         running.retain(|job, _| is_fleets(job));
     });
-    if let Some((timer, _)) = TIMER.take() {
-        ic_cdk_timers::clear_timer(timer);
-    }
-    // The system has forgotten the timer, which the heap remembers: it is told that one is due.
-    ic_cdk::api::global_timer_set(ic_cdk::api::time());
+    timer::over();
+    arm(0);
 }
 
 /// Each message must be seen ([`write`]), also one that has nothing to write.
@@ -121,12 +121,10 @@ fn agenda(now_ms: u64) -> Agenda {
 
 /// Arms the timer for what is due next, if anything is.
 pub fn wake() {
-    let now_ms = now_ms();
-    // A timer in the past is of a time before a snapshot was restored: it will not go off.
-    let armed = |timer: &Option<(TimerId, u64)>, until_ms: u64| matches!(timer, Some((_, at_ms)) if (now_ms..=until_ms).contains(at_ms));
-    if TIMER.with_borrow(|timer| armed(timer, now_ms)) {
+    if timer::is_next(time()) {
         return;
     }
+    let now_ms = now_ms();
     let agenda = agenda(now_ms);
     let watch_ms = RUNNING
         .with_borrow(|running| !running.is_empty())
@@ -136,39 +134,25 @@ pub fn wake() {
     } else {
         Some(now_ms)
     };
-    let Some(due_ms) = due_ms else { return };
-    TIMER.with_borrow_mut(|timer| {
-        if armed(timer, due_ms) {
-            return;
-        }
-        let is_lost = matches!(timer, Some((_, at_ms)) if *at_ms < now_ms);
-        if let Some((id, _)) = timer.take() {
-            ic_cdk_timers::clear_timer(id);
-        }
-        let delay = Duration::from_millis(due_ms - now_ms);
-        *timer = Some((ic_cdk_timers::set_timer(delay, turn()), due_ms));
-        if is_lost {
-            // Its message trapped, or could not be paid for. The library takes the system's timer for set as
-            // long as it has not gone off.
-            ic_cdk::api::global_timer_set(ic_cdk::api::time());
-        }
-    });
+    due_ms.into_iter().for_each(arm);
 }
 
-/// Begins everything that is due.
-async fn turn() {
-    TIMER.set(None);
+fn arm(due_ms: u64) {
+    timer::arm(due_ms, time(), global_timer_set);
+}
+
+/// What the timer's message does: it begins everything that is due. A job is a task of its own: where the message of an
+/// answer traps, the others go on, and their calls still count as under way.
+pub fn turn() {
+    timer::over();
     observe();
     for job in agenda(now_ms()).jobs {
         if let Some(running) = Running::begin(job) {
-            ic_cdk::futures::spawn(async move {
+            spawn_migratory(async move {
                 let stored_only = run(job).await;
                 drop(running);
                 if stored_only {
-                    ic_cdk_timers::set_timer(Duration::ZERO, async {
-                        observe();
-                        wake();
-                    });
+                    arm(0);
                 } else {
                     wake();
                 }
@@ -282,10 +266,8 @@ pub async fn controllers_of_both(
         Error::CallRejected(rejected) if is_final(&rejected) => IssuerError::NotAuthorized,
         _ => retry.clone(),
     })?;
-    let ours = management::info(ic_cdk::api::canister_self())
-        .await
-        .map_err(|_| retry)?;
-    Ok((theirs.controllers, ours.controllers))
+    let ours = own_controllers().await.map_err(|_| retry)?;
+    Ok((theirs.controllers, ours))
 }
 
 /// A page of a bucket's audit.
@@ -302,6 +284,7 @@ pub async fn audit(args: &AuditArgs) -> Result<AuditPage, AuditError> {
         .await
         .map_err(Error::from)
         .and_then(|answer| Ok(answer.candid::<Result<AuditPage, AuditPageError>>()?));
+    observe();
     match answer {
         Ok(Ok(page)) => Ok(page),
         Ok(Err(_)) | Err(_) => Err(retry),
@@ -323,10 +306,15 @@ pub async fn look_at(bucket: Principal) -> Result<(Look, Vec<Principal>), FleetE
     else {
         return Err(retry);
     };
-    let ours = management::info(ic_cdk::api::canister_self())
-        .await
-        .map_err(|_| retry)?;
-    Ok((look, ours.controllers))
+    let ours = own_controllers().await.map_err(|_| retry)?;
+    Ok((look, ours))
+}
+
+/// The index's own.
+async fn own_controllers() -> Result<Vec<Principal>, Error> {
+    let ours = management::info(ic_cdk::api::canister_self()).await;
+    observe();
+    Ok(ours?.controllers)
 }
 
 /// Asking again would bring the same: there is no such canister.

@@ -12,7 +12,7 @@ use data_bucket_index::{
     page::Gauges,
     trust::{Registration, share_controller},
 };
-use ic_cdk::api::CanisterStatusCode;
+use ic_cdk::{api::CanisterStatusCode, futures::internals::in_executor_context};
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_canister::outstanding;
@@ -110,6 +110,11 @@ fn pre_upgrade() {
     if let Some(objection) = outstanding::objection(&ic_cdk::api::canister_self(), is_stopped) {
         ic_cdk::trap(objection);
     }
+}
+
+#[unsafe(export_name = "canister_global_timer")]
+extern "C" fn canister_global_timer() {
+    in_executor_context(jobs::turn);
 }
 
 /// Not run for calls between canisters and for queries: the methods check again.

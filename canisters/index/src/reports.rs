@@ -29,6 +29,7 @@ impl Index {
             return Err(EventsError::NotAuthorized);
         };
         check_size(args)?;
+        Self::look_if_restored(&mut row, args.heard, args.report.as_ref());
         // Whoever speaks can be spoken to.
         self.send_succeeded(&bucket);
         self.take_report(&mut row, args.report.clone());

@@ -12,7 +12,12 @@ use openstorage_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Index, buckets::Doubt, memory::Memory, users::User};
+use crate::{
+    Index,
+    buckets::{Bucket, Doubt},
+    memory::Memory,
+    users::User,
+};
 
 /// Up to where a bucket has been told everything.
 pub type Cursor = openstorage_channel::Cursor<StateKey>;
@@ -86,14 +91,12 @@ pub(crate) fn revocation_event(revoked: &Revoked) -> (u16, Vec<u8>) {
 
 impl Index {
     /// Whether a bucket has to be told something, or has yet to tell its key or what it remembers.
-    pub(crate) fn has_news_for(&self, bucket: &Principal) -> bool {
-        self.buckets.get(bucket).is_some_and(|row| {
-            row.installed
-                && (row.report.key.is_none()
-                    || row.doubt != Doubt::None
-                    || self.to_ask.contains(bucket)
-                    || row.cursor.has_news(&self.log))
-        })
+    pub(crate) fn has_news_for(&self, bucket: &Principal, row: &Bucket) -> bool {
+        row.installed
+            && (row.report.key.is_none()
+                || row.doubt != Doubt::None
+                || row.cursor.has_news(&self.log)
+                || self.to_ask.contains(bucket))
     }
 
     /// The next batch for a bucket; none when it knows everything. An empty one asks a bucket for its
@@ -187,6 +190,7 @@ impl Index {
             return Sent::Refused;
         };
         self.to_ask.remove(&sending.bucket);
+        Self::look_if_restored(&mut row, answer.stamp, answer.report.as_ref());
         let sent = row.cursor.answered(&sending.told, answer.stamp);
         self.take_report(&mut row, answer.report);
         self.buckets.set(sending.bucket, row);

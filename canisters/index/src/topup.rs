@@ -2,7 +2,7 @@
 //!
 //! Each bucket is looked at (`canister_status`, which also works when it is frozen or stopped) in half the
 //! time in which it could run low at its pace, at least once a day, and at once when it reports that it is
-//! low. Low is what lasts less than [`LOW_DAYS`] above the freezing threshold; a deposit brings it back to
+//! low, or seems to have been restored from a snapshot, which brings old code back. Low is what lasts less than [`LOW_DAYS`] above the freezing threshold; a deposit brings it back to
 //! [`FULL_DAYS`]. What is deposited in a day is bounded by the budget, and never taken from the index's
 //! floor.
 //!
@@ -10,7 +10,10 @@
 //! is unknown is waited out for [`UNKNOWN_MS`], then the bucket is looked at anew: its balance tells.
 
 use candid::{CandidType, Principal};
-use openstorage_types::{channel::CyclesReport, limits::HOUR_MS};
+use openstorage_types::{
+    channel::{BucketReport, CyclesReport, Stamp},
+    limits::HOUR_MS,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -49,6 +52,9 @@ const LOOK_MS_MIN: u64 = HOUR_MS;
 
 /// Then it is looked at no sooner than this; and what it was found to need is given no later.
 const URGENT_MS: u64 = 600_000;
+
+/// One that seems to have been restored is looked at no sooner than this after the last time.
+const RESTORED_MS: u64 = 10_000;
 
 const DAY_MS: u64 = 24 * HOUR_MS;
 
@@ -157,12 +163,24 @@ impl Index {
             (Some(TopUp::Sent { at_ms, .. }), _) => at_ms.saturating_add(UNKNOWN_MS),
             (None, Some((at_ms, _))) => {
                 let says_low = |told: CyclesReport| told.balance < self.levels(&told).0;
-                if row.report.cycles.is_some_and(says_low) {
-                    at_ms.saturating_add(URGENT_MS)
-                } else {
-                    row.upkeep.look_ms
-                }
+                let urgent = row.report.cycles.is_some_and(says_low);
+                let urgent_ms = urgent.then(|| at_ms.saturating_add(URGENT_MS));
+                urgent_ms.map_or(row.upkeep.look_ms, |ms| ms.min(row.upkeep.look_ms))
             }
+        }
+    }
+
+    /// A bucket says where it stands in what it was told, and how it is. Where it has forgotten all of that, or its
+    /// code is older, it is looked at.
+    pub(crate) fn look_if_restored(row: &mut Bucket, at: Stamp, report: Option<&BucketReport>) {
+        let none = Stamp::default();
+        let has_forgotten = at == none && row.cursor.at != none;
+        let is_older = report.is_some_and(|report| report.version < row.report.version);
+        if let Some((at_ms, _)) = row.upkeep.seen
+            && (has_forgotten || is_older)
+        {
+            let soon_ms = at_ms.saturating_add(RESTORED_MS);
+            row.upkeep.look_ms = row.upkeep.look_ms.min(soon_ms);
         }
     }
 
@@ -258,6 +276,8 @@ impl Index {
 
     fn deposited(&mut self, bucket: Principal, cycles: u128, now_ms: u64) {
         self.note(now_ms, &format!("bucket {bucket} got {cycles} cycles"));
+        // One that was frozen has lost its timer, and sets it again when it hears something.
+        self.to_ask.insert(bucket);
         self.buckets.update(&bucket, |row| {
             let upkeep = &mut row.upkeep;
             upkeep.topup = None;

@@ -152,7 +152,7 @@ impl Index {
     }
 
     pub fn has_secret(&self) -> bool {
-        self.issuers.public_key().is_some()
+        self.issuers.has_secret()
     }
 
     /// Keeps the first 32 random bytes that arrive; later ones are of no use.

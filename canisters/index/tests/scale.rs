@@ -96,6 +96,17 @@ fn heap(world: &World) -> usize {
     LIVING.load(Relaxed).saturating_sub(stable_bytes(world))
 }
 
+/// What each update spends on looking for what is due, in nanoseconds.
+fn look_ns(world: &World) -> u128 {
+    const LOOKS: u32 = 1_000;
+    let running = Default::default();
+    let begun = Instant::now();
+    for _ in 0..LOOKS {
+        std::hint::black_box(world.index.agenda(world.now_ms, &running));
+    }
+    begun.elapsed().as_nanos() / u128::from(LOOKS)
+}
+
 /// The most that lived on the heap during `work`, above what lived before.
 fn peak<T>(world: &mut World, work: impl FnOnce(&mut World) -> T) -> (T, usize) {
     let before = heap(world);
@@ -127,7 +138,9 @@ fn one_change_reaches_every_bucket_within_bounded_heap() {
         "{users} users, {} bytes of stable memory",
         stable_bytes(&world)
     );
-    println!("buckets | batches | bytes sent | µs a bucket | heap above the tables | heap in all");
+    println!(
+        "buckets | batches | bytes sent | µs a bucket | heap above the tables | heap in all | ns a look"
+    );
     let mut made = 0;
     for buckets in [10, 100, 1_000] {
         add_buckets(&mut world, made, buckets, true);
@@ -142,8 +155,9 @@ fn one_change_reaches_every_bucket_within_bounded_heap() {
         let ((batches, bytes), above) = peak(&mut world, |world| push(world, buckets));
         let micros = begun.elapsed().as_micros() as usize / buckets;
         println!(
-            "{buckets:>7} | {batches:>7} | {bytes:>10} | {micros:>11} | {above:>21} | {:>11}",
-            heap(&world)
+            "{buckets:>7} | {batches:>7} | {bytes:>10} | {micros:>11} | {above:>21} | {:>11} | {:>9}",
+            heap(&world),
+            look_ns(&world)
         );
         // One event for each bucket.
         assert_eq!(batches, buckets);

@@ -26,7 +26,7 @@
 //! | 8 | 8 | size of the blob |
 //! | 16 | 8 | where the whole blob lies, if it lies in one extent; all bits set otherwise. In a free record: the next free one, plus 1; 0 at the end |
 //! | 24 | 32 | the digest, once sealed |
-//! | 56 | 8 | reserved, zero |
+//! | 56 | 8 | a number that whoever keeps the blob keeps beside it |
 
 use ic_stable_structures::Memory;
 
@@ -36,6 +36,7 @@ const MAGIC: &[u8; 3] = b"OSB";
 const VERSION: u8 = 1;
 const HEADER_BYTES: u64 = 64;
 const RECORD_BYTES: u64 = 64;
+const NOTE_AT: usize = 56;
 const PAGE: u64 = 65_536;
 
 /// The blob lies in no extent of its own, or in several.
@@ -57,6 +58,7 @@ pub struct Record {
     /// Where the whole blob lies, if it lies in one extent.
     pub whole: Option<u64>,
     pub digest: [u8; 32],
+    pub note: u64,
 }
 
 impl Record {
@@ -67,6 +69,7 @@ impl Record {
             size,
             whole: None,
             digest: [0; 32],
+            note: 0,
         }
     }
 
@@ -77,6 +80,7 @@ impl Record {
         bytes[8..16].copy_from_slice(&self.size.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.whole.unwrap_or(NOWHERE).to_le_bytes());
         bytes[24..56].copy_from_slice(&self.digest);
+        bytes[NOTE_AT..].copy_from_slice(&self.note.to_le_bytes());
         bytes
     }
 
@@ -92,6 +96,7 @@ impl Record {
             size: u64_at(bytes, 8),
             whole: (whole != NOWHERE).then_some(whole),
             digest: bytes[24..56].try_into().expect("32 bytes"),
+            note: u64_at(bytes, NOTE_AT),
         }
     }
 }
@@ -182,6 +187,12 @@ impl<M: Memory> Slots<M> {
     /// Writes the record of a slot in use.
     pub fn set(&mut self, slot: u64, record: Record) {
         self.memory.write(place(slot), &record.to_bytes());
+    }
+
+    /// Changes nothing of a record in use but its note.
+    pub fn set_note(&mut self, slot: u64, note: u64) {
+        let place = place(slot) + NOTE_AT as u64;
+        self.memory.write(place, &note.to_le_bytes());
     }
 
     /// A slot for a new record: a free one, else one behind the last. None where memory does not grow.

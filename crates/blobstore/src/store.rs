@@ -277,6 +277,18 @@ impl<M: Memory> BlobStore<M> {
         }
     }
 
+    /// The size of a sealed slot's blob, and the number that [`BlobStore::set_note`] has put beside it; 0 at
+    /// first.
+    pub fn note(&self, slot: u64) -> Option<(u64, u64)> {
+        let record = self.slots.get(slot)?;
+        (record.state == State::Sealed).then_some((record.size, record.note))
+    }
+
+    /// Keeps a number beside the blob of a slot in use, in place of the one before: at the cost of one write.
+    pub fn set_note(&mut self, slot: u64, note: u64) {
+        self.slots.set_note(slot, note);
+    }
+
     /// The size of a slot's blob.
     pub fn size(&self, slot: u64) -> Option<u64> {
         Some(self.slots.get(slot)?.size)

@@ -6,6 +6,7 @@
 //! | [`reply`] | replies, encoded at little cost or appended from stable memory |
 //! | [`row`] | values kept in stable memory as Candid |
 //! | [`outstanding`] | calls under way, counted for `pre_upgrade` |
+//! | [`timer`] | the system's timer, set for what is due first |
 //! | [`lines`] | the last lines for operators, in stable memory |
 //! | [`metrics`] | figures as Prometheus reads them |
 
@@ -15,6 +16,7 @@ pub mod metrics;
 pub mod outstanding;
 pub mod reply;
 pub mod row;
+pub mod timer;
 
 pub use argument::decode;
 pub use reply::{before_blob, encode, write_length};

@@ -11,7 +11,7 @@ use ic_stable_structures::Memory;
 use crate::{
     OpenError,
     hash::{self, Hash},
-    nodes::{Child, Label, Node, Nodes},
+    nodes::{Child, Label, NOTE_BYTES, Node, Nodes, Note},
     witness::Witness,
 };
 
@@ -91,6 +91,12 @@ impl<M: Memory> Forest<M> {
     /// For a longer label, and where memory does not grow.
     #[must_use]
     pub fn insert(&mut self, tree: Tree, label: &[u8], content: Content) -> Tree {
+        self.insert_with(tree, label, content, [0; NOTE_BYTES])
+    }
+
+    /// As [`Forest::insert`], with a note beside the content, which is no part of any digest.
+    #[must_use]
+    pub fn insert_with(&mut self, tree: Tree, label: &[u8], content: Content, note: Note) -> Tree {
         let (tree_below, digest) = match content {
             Content::Digest(digest) => (0, digest),
             Content::Tree(tree) => (tree.0, self.digest(tree)),
@@ -100,6 +106,7 @@ impl<M: Memory> Forest<M> {
             label,
             tree: tree_below,
             digest,
+            note,
         };
         let top = match tree {
             NONE => self.plant(&label, leaf),
@@ -250,6 +257,17 @@ impl<M: Memory> Forest<M> {
     }
 
     pub fn get(&self, tree: Tree, label: &[u8]) -> Option<Content> {
+        let (content, _) = self.find(tree, label)?;
+        Some(content)
+    }
+
+    /// The note beside what is under a label; zeros where it was inserted without one.
+    pub fn note(&self, tree: Tree, label: &[u8]) -> Option<Note> {
+        let (_, note) = self.find(tree, label)?;
+        Some(note)
+    }
+
+    fn find(&self, tree: Tree, label: &[u8]) -> Option<(Content, Note)> {
         let mut at = (tree != NONE).then_some(tree.0)?;
         loop {
             match self.nodes.get(at) {
@@ -258,9 +276,29 @@ impl<M: Memory> Forest<M> {
                     label: found,
                     tree,
                     digest,
-                } => return (found.as_slice() == label).then(|| content(tree, digest)),
+                    note,
+                } => return (found.as_slice() == label).then(|| (content(tree, digest), note)),
             }
         }
+    }
+
+    /// The first labels of a tree with their notes, in order, at most `max`.
+    pub fn first(&self, tree: Tree, max: usize) -> Vec<(Vec<u8>, Note)> {
+        let mut found = vec![];
+        // Subtrees that follow, the next one last: no more than the tree is high.
+        let mut left: Vec<u32> = (tree != NONE).then_some(tree.0).into_iter().collect();
+        while found.len() < max
+            && let Some(node) = left.pop()
+        {
+            match self.nodes.get(node) {
+                Node::Fork {
+                    children: [low, high],
+                    ..
+                } => left.extend([high.node, low.node]),
+                Node::Leaf { label, note, .. } => found.push((label.as_slice().to_vec(), note)),
+            }
+        }
+        found
     }
 
     /// The labels next below and next above one that is not there.
@@ -335,6 +373,7 @@ impl<M: Memory> Forest<M> {
                 label,
                 tree,
                 digest,
+                ..
             } => {
                 let label = label.as_slice();
                 match labels.contains(&label) {

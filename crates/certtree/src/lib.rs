@@ -35,7 +35,7 @@ use std::fmt;
 
 pub use forest::{Content, Forest, NONE, Tree};
 pub use hash::{Hash, fork, labeled, leaf};
-pub use nodes::LABEL_BYTES_MAX;
+pub use nodes::{LABEL_BYTES_MAX, NOTE_BYTES, Note};
 pub use witness::{Witness, path_to_cbor};
 
 /// Why a forest cannot be opened. Nothing was written.

@@ -26,7 +26,7 @@
 //! | 8 | 4 | fork: right child |
 //! | 12 | 4 | reserved, zero |
 //! | 16 | 32 | fork: digest of the left child. Leaf: digest of the content |
-//! | 48 | 32 | fork: digest of the right child |
+//! | 48 | 32 | fork: digest of the right child. Leaf: the note |
 //! | 80 | 64 | leaf: its label. Fork: a label that is above all on the left and not above any on the right |
 
 use ic_stable_structures::Memory;
@@ -42,6 +42,12 @@ const LABEL_AT: usize = 80;
 
 /// Bytes of a label: as many as a SHA-256 has in hexadecimal.
 pub const LABEL_BYTES_MAX: usize = RECORD_BYTES - LABEL_AT;
+
+/// Bytes of a note.
+pub const NOTE_BYTES: usize = 32;
+
+/// What is kept beside a label and is no part of any digest.
+pub type Note = [u8; NOTE_BYTES];
 
 const FREE: u8 = 0;
 const FORK: u8 = 1;
@@ -92,6 +98,7 @@ pub enum Node {
         tree: u32,
         /// Of the content.
         digest: Hash,
+        note: Note,
     },
 }
 
@@ -112,10 +119,12 @@ impl Node {
                 label,
                 tree,
                 digest,
+                note,
             } => {
                 bytes[0] = LEAF;
                 bytes[4..8].copy_from_slice(&tree.to_le_bytes());
                 bytes[16..48].copy_from_slice(&digest);
+                bytes[48..80].copy_from_slice(&note);
                 label
             }
         };
@@ -145,6 +154,7 @@ impl Node {
                     label,
                     tree: u32_at(bytes, 4),
                     digest: digest(0),
+                    note: digest(1),
                 }
             }
         }

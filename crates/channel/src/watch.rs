@@ -7,9 +7,9 @@
 
 use ic_stable_structures::{Memory, StableCell};
 
-/// Messages between two noted ones that the canister's own code does not see: what a timer needs before
-/// and after its work.
-const UNSEEN_MAX: u64 = 3;
+/// Changes between two noted messages that the canister's own code does not see: it is stopped and started, or
+/// cleans up after an answer whose message trapped.
+const UNSEEN_MAX: u64 = 2;
 
 /// The newest version of this canister that was noted: a `StableCell<u64>`.
 pub struct Watch<M: Memory> {
@@ -52,7 +52,7 @@ mod tests {
         let mut watch = Watch::init(memory.clone());
         assert!(!watch.note(70));
         assert!(!watch.note(70));
-        assert!(!watch.note(71) && !watch.note(75));
+        assert!(!watch.note(71) && !watch.note(74));
         let mut watch = Watch::init(memory);
         assert!(watch.note(80));
         assert!(!watch.note(81));

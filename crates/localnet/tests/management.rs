@@ -461,7 +461,9 @@ fn a_subnet_counts_what_it_executes_and_what_is_paid_for_it() {
     let balances = |ids: &[Principal]| ids.iter().map(|id| pic.cycle_balance(*id)).sum::<u128>();
     let metrics = pic.get_subnet_metrics(subnets[0]).unwrap();
     assert_eq!(metrics.num_canisters, 2);
-    assert!(metrics.canister_state_bytes > 2 * 20 * PAGE);
+    let memory = pic.canister_status(a, None).unwrap().memory_metrics;
+    let bytes = memory.wasm_memory_size + memory.stable_memory_size + memory.wasm_binary_size;
+    assert_eq!(Nat::from(metrics.canister_state_bytes), bytes * 2_u8);
 
     let before = [figures(0), figures(1)];
     let (near_before, far_before) = (balances(&[a, b]), balances(&[far]));
@@ -947,6 +949,68 @@ fn a_snapshot_can_be_carried_to_another_network() {
         "read_canister_snapshot_metadata",
         &args,
     ));
+}
+
+/// The client's own way: a folder on the server's disk.
+#[test]
+fn a_snapshot_is_a_folder() {
+    let (pic, elsewhere) = (network(1), network(1));
+    let canister = install(&pic);
+    // More than one part of stable memory, with nothing in the middle; a chunk.
+    let fill = keep("carried")
+        .stable_grow(100)
+        .stable_write(0, b"first")
+        .stable_write(100 * PAGE, b"last");
+    ok(update(&pic, canister, fill.reply(b"")));
+    let hash = pic.upload_chunk(canister, None, vec![7; 1000]).unwrap();
+    let taken = pic.take_canister_snapshot(canister, None, None).unwrap();
+    let folders = tempfile::tempdir().unwrap();
+    let (there, again) = (folders.path().join("there"), folders.path().join("again"));
+    pic.canister_snapshot_download(canister, USER, taken.id.clone(), there.clone());
+
+    let other = elsewhere.create_canister();
+    let uploaded = elsewhere.canister_snapshot_upload(other, USER, None, there.clone());
+    elsewhere.canister_snapshot_download(other, USER, uploaded.clone(), again.clone());
+    let file = |name: &str| {
+        let read = |folder: &std::path::Path| std::fs::read(folder.join(name)).unwrap();
+        assert!(read(&there) == read(&again), "{name}");
+        read(&there)
+    };
+    assert_eq!(file("wasm_module.bin"), WASM);
+    assert!(!file("wasm_memory.bin").is_empty());
+    let stable = file("stable_memory.bin");
+    assert_eq!(stable.len() as u64, 104 * PAGE);
+    assert!(stable.starts_with(b"first") && stable[100 * PAGE as usize..].starts_with(b"last"));
+    let chunk = format!("wasm_chunk_store/{}.bin", hex::encode(&hash));
+    assert_eq!(file(&chunk), vec![7; 1000]);
+    elsewhere
+        .load_canister_snapshot(other, None, uploaded.clone())
+        .unwrap();
+    assert_eq!(kept(&elsewhere, other), "carried");
+
+    // One takes another's place; what does not fit together is refused, and so is a stranger.
+    let second = elsewhere.canister_snapshot_upload(other, USER, Some(uploaded), there.clone());
+    let listed = elsewhere.list_canister_snapshots(other, None).unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].id, second);
+    let refused = |work: &dyn Fn()| {
+        let work = std::panic::AssertUnwindSafe(work);
+        *std::panic::catch_unwind(work)
+            .unwrap_err()
+            .downcast::<String>()
+            .unwrap()
+    };
+    let text = refused(&|| {
+        pic.canister_snapshot_download(canister, STRANGER, taken.id.clone(), again.clone())
+    });
+    assert!(text.contains("Only controllers"), "{text}");
+    std::fs::write(there.join("stable_memory.bin"), b"short").unwrap();
+    let text = refused(&|| drop(pic.canister_snapshot_upload(canister, USER, None, there.clone())));
+    assert!(text.contains("5 bytes and should have"), "{text}");
+    assert_eq!(
+        pic.list_canister_snapshots(canister, None).unwrap().len(),
+        1
+    );
 }
 
 /// Composite queries may ask, too: of canisters of their own subnet.

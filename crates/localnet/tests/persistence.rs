@@ -14,6 +14,7 @@ use std::{
 use candid::{Encode, Principal};
 use ic_management_canister_types::{CanisterInstallMode, InstallCodeArgs};
 use openstorage_localnet::{
+    machine::{STABLE_PAGE_BYTES, StableMemory},
     network::{Config, Ingress, SubnetKind},
     persist::{Kept, OpenError},
 };
@@ -156,7 +157,9 @@ mod in_process {
                     5 => network.tick(),
                     6 => drop(network.add_cycles(&one, 5)),
                     8 if step % 24 == 8 => install(network, two, CanisterInstallMode::Reinstall),
-                    9 if step % 48 == 9 => assert!(network.set_stable_memory(&one, &[9; 70_000])),
+                    9 if step % 48 == 9 => assert!(
+                        network.set_stable_memory(&one, StableMemory::from_bytes(&[9; 70_000]))
+                    ),
                     // Left unanswered, to be taken up after a restart.
                     10 => {
                         let ingress = Ingress {
@@ -185,13 +188,35 @@ mod in_process {
     }
 
     #[test]
+    fn an_image_too_long_for_the_journal_is_kept_with_what_came_before_and_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut network = open(folder.path());
+        let canister = create(&mut network);
+        install(&mut network, canister, CanisterInstallMode::Install);
+        call(&mut network, canister, "bump", vec![]);
+        let pages = (257 << 20) / STABLE_PAGE_BYTES;
+        let page = vec![5; 4096];
+        let image = [(0, page.as_slice()), (16 * pages - 1, &page)].into_iter();
+        let image = StableMemory::from_pages(pages, image).unwrap();
+        assert!(network.set_stable_memory(&canister, image));
+        call(&mut network, canister, "bump", vec![]);
+        network.sync().unwrap();
+        let before = network.digest();
+        let network = reopen(network, folder.path());
+        assert_eq!(network.digest(), before);
+        let stable = network.stable_memory(&canister).unwrap();
+        assert_eq!(stable.len() as u64, pages * STABLE_PAGE_BYTES);
+        assert_eq!((stable[99], stable[stable.len() - 1]), (5, 5));
+    }
+
+    #[test]
     fn a_checkpoint_writes_what_changed_and_page_files_stay_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let mut network = open(folder.path());
         let canister = create(&mut network);
         install(&mut network, canister, CanisterInstallMode::Install);
         let bytes: Vec<u8> = (0..8_000_000_u32).map(|i| (i / 7) as u8).collect();
-        network.set_stable_memory(&canister, &bytes);
+        network.set_stable_memory(&canister, StableMemory::from_bytes(&bytes));
         network.checkpoint().unwrap();
         let size = |network: &mut Kept| {
             network.checkpoint().unwrap();

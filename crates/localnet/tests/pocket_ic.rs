@@ -239,6 +239,11 @@ async fn a_message_is_executed_by_a_tick_and_shown_to_its_sender_only() {
         .await
         .unwrap();
     assert_eq!(pic.ingress_status(message.clone()).await, None);
+    // As long as there is nothing to tell, nobody is turned away.
+    assert!(matches!(
+        pic.ingress_status_as(message.clone(), other).await,
+        IngressStatusResult::NotAvailable
+    ));
     assert_eq!(count(&pic, canister).await, 0);
     pic.tick().await;
     let done = Ok(1u32.to_le_bytes().to_vec());
@@ -325,6 +330,48 @@ async fn stable_memory_goes_in_and_out() {
         pic.set_stable_memory(canister, sent, compression).await;
         assert_eq!(pic.get_stable_memory(canister).await, bytes);
     }
+    pic.drop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused() {
+    let server = server().await;
+    let pic = network(&server).await;
+    let canister = install(&pic).await;
+    let bytes = |len| vec![42; len];
+    let anonymous = Principal::anonymous();
+    let method = "bump";
+    let fits = bytes((2 << 20) - method.len());
+    pic.update_call(canister, anonymous, method, fits)
+        .await
+        .unwrap();
+    let client = Client::builder().no_proxy().build().unwrap();
+    let base = format!("http://{}/instances/{}", server.address(), pic.instance_id);
+    for (len, named) in [
+        (2 << 20, "larger than the max allowed 2097152"),
+        (70 << 20, "length limit exceeded"),
+    ] {
+        let call = pocket_ic::common::rest::RawCanisterCall {
+            sender: anonymous.as_slice().to_vec(),
+            canister_id: canister.as_slice().to_vec(),
+            effective_principal: pocket_ic::common::rest::RawEffectivePrincipal::None,
+            method: method.into(),
+            payload: bytes(len),
+            sender_info: None,
+        };
+        let request = client
+            .post(format!("{base}/update/submit_ingress_message"))
+            .header("content-type", "application/json")
+            .body(serde_json::to_vec(&call).unwrap());
+        // A server that has heard enough may close the connection before everything is sent.
+        let Ok(response) = request.send().await else {
+            continue;
+        };
+        let (status, message) = refusal(response).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(message.contains(named), "{message}");
+    }
+    assert_eq!(count(&pic, canister).await, 1);
     pic.drop().await;
 }
 

@@ -9,7 +9,7 @@ use candid::Principal;
 use ic_certification::{Certificate, LookupResult};
 use openstorage_universal::{Call, Op, Program, WASM, WASM_WITH_HEARTBEAT};
 use pic::*;
-use pocket_ic::{ErrorCode, PocketIc, RejectCode, Time};
+use pocket_ic::{ErrorCode, PocketIc, PocketIcBuilder, RejectCode, Time};
 
 /// 1. A timer of ic-cdk is an execution that makes a bounded-wait call to its own canister, and another.
 #[test]
@@ -569,12 +569,100 @@ fn it_behaves_like_pocket_ic() {
     let reject = update(&pic, missing, Program::new()).unwrap_err();
     assert_eq!(reject.reject_code, RejectCode::DestinationInvalid);
     assert!(reject.reject_message.contains("not found"), "{reject:?}");
-    let earlier = Time::from_nanos_since_unix_epoch(start);
-    let back = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pic.set_time(earlier)));
-    assert!(back.is_err(), "time does not go back");
+    let at = Time::from_nanos_since_unix_epoch;
+    assert!(panic_of(|| pic.set_time(at(start))).contains("SettingTimeIntoPast"));
+    assert!(panic_of(|| pic.set_time(at(u64::MAX))).contains("too late"));
     let later = SystemTime::UNIX_EPOCH + Duration::from_nanos(start + 5_000_000_000);
     pic.set_time(later.into());
     assert_eq!(SystemTime::try_from(pic.get_time()).unwrap(), later);
+    // A round shows the time that was set; the next one comes after it.
+    for nanos in 0..3 {
+        pic.tick();
+        assert_eq!(
+            pic.get_time(),
+            Time::from(later) + Duration::from_nanos(nanos)
+        );
+    }
+    pic.set_certified_time(at(start + 9_000_000_000));
+    assert_eq!(pic.get_time(), at(start + 9_000_000_000));
+}
+
+/// 12. The first time is the nanosecond after the one that was asked for.
+#[test]
+fn a_network_begins_when_it_was_asked_to() {
+    let asked = |nanos| {
+        PocketIcBuilder::new()
+            .with_application_subnet()
+            .with_initial_time(Time::from_nanos_since_unix_epoch(nanos))
+            .with_server_binary(env!("CARGO_BIN_EXE_pocket-ic-server").into())
+            .build()
+    };
+    let start = 1_620_328_630_000_000_000;
+    for nanos in [start, start + 5_000_000_000] {
+        let time = asked(nanos).get_time();
+        assert_eq!(time.as_nanos_since_unix_epoch(), nanos + 1);
+    }
+    for (nanos, text) in [
+        (start - 1, "must be no earlier than 1620328630000000000"),
+        (u64::MAX, "too late"),
+    ] {
+        let said = panic_of(|| drop(asked(nanos)));
+        assert!(said.contains(text), "{said}");
+    }
+}
+
+/// What the client panics with.
+fn panic_of(work: impl FnOnce()) -> String {
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    let panic = panic.expect_err("it panics");
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic
+            .downcast_ref::<&str>()
+            .copied()
+            .unwrap_or_default()
+            .into(),
+    }
+}
+
+/// Canisters read an error's code in its text; what a canister rejects with, they read as it is.
+#[test]
+fn canisters_read_why_a_call_failed() {
+    let pic = network(1);
+    let (a, b) = (install(&pic), install(&pic));
+    let said = |callee: Principal, method: &str, arg: Program| {
+        let program = Program::new()
+            .op(Op::RejectCode)
+            .append()
+            .op(Op::RejectMessage)
+            .append()
+            .answer();
+        let call = Call::new(callee, method).arg(arg).on_reject(program);
+        let answer = ok(update(&pic, a, Program::new().call(call)));
+        let text = String::from_utf8(answer[8..].to_vec()).unwrap();
+        (number(&answer[..8]), text)
+    };
+    assert_eq!(
+        said(b, "update", Program::new().reject("no")),
+        (4, "no".into())
+    );
+    let missing = Principal::from_slice(&[0, 0, 0, 0, 0, 0, 0, 99, 1, 1]);
+    let management = Principal::management_canister();
+    for (callee, method, code, begin) in [
+        (b, "update", 5, "IC0503: Error from Canister"),
+        (b, "nothing", 5, "IC0536: Error from Canister"),
+        (missing, "update", 3, "IC0301: Canister"),
+        (
+            management,
+            "nothing",
+            5,
+            "IC0536: Management canister has no method 'nothing'",
+        ),
+    ] {
+        let (said, text) = said(callee, method, Program::new().trap("trap"));
+        assert_eq!(said, code, "{text}");
+        assert!(text.starts_with(begin), "{text}");
+    }
 }
 
 /// 12. Arguments have up to 10 MB on one subnet, and 2 MiB from one to another.

@@ -38,7 +38,11 @@
 //! | 1,024 | 4 each | the segments, in the order of their places: pages in the lower 24 bits, number of the memory in the upper 8 |
 //! | 131,072 | | the first segment; each of the others follows the one before |
 
-use std::{cell::RefCell, fmt, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    rc::Rc,
+};
 
 use ic_stable_structures::Memory;
 
@@ -158,6 +162,7 @@ impl<M: Memory> Segments<M> {
         SegmentMemory {
             number,
             shared: Rc::clone(&self.0),
+            latest: Cell::default(),
         }
     }
 
@@ -237,6 +242,19 @@ impl Table {
 pub struct SegmentMemory<M: Memory> {
     number: u8,
     shared: Rc<Shared<M>>,
+    /// Where it was accessed last: what is asked next is mostly beside it. Segments stay where they are, so
+    /// this never becomes wrong.
+    latest: Cell<Window>,
+}
+
+/// Bytes of a memory that lie in one segment.
+#[derive(Clone, Copy, Default)]
+struct Window {
+    /// The place in the memory of the first of them, and of the first behind them.
+    from: u64,
+    end: u64,
+    /// The first one's place in the stable memory.
+    at: u64,
 }
 
 impl<M: Memory> Clone for SegmentMemory<M> {
@@ -244,6 +262,7 @@ impl<M: Memory> Clone for SegmentMemory<M> {
         Self {
             number: self.number,
             shared: Rc::clone(&self.shared),
+            latest: self.latest.clone(),
         }
     }
 }
@@ -305,7 +324,17 @@ impl<M: Memory> SegmentMemory<M> {
 
     /// Cuts `len` bytes from `offset` on into the pieces that lie in one segment each: place in the stable
     /// memory, place in the buffer, length.
+    #[inline]
     fn pieces(&self, offset: u64, len: usize, mut piece: impl FnMut(u64, usize, usize)) {
+        let Window { from, end, at } = self.latest.get();
+        if offset >= from && end.checked_sub(offset) >= Some(len as u64) {
+            return piece(at + (offset - from), 0, len);
+        }
+        self.search(offset, len, &mut piece);
+    }
+
+    #[inline(never)]
+    fn search(&self, offset: u64, len: usize, piece: &mut impl FnMut(u64, usize, usize)) {
         let table = self.shared.table.borrow();
         let memory = &table.memories[usize::from(self.number)];
         let end = offset.checked_add(len as u64);
@@ -322,10 +351,15 @@ impl<M: Memory> SegmentMemory<M> {
         while done < len {
             let segment = segments[next - 1];
             let inside = offset + done as u64 - segment.from;
-            let room = segments
-                .get(next)
-                .map_or(u64::MAX, |next| next.from - segment.from - inside);
+            let end = segments.get(next).map_or(u64::MAX, |next| next.from);
+            let end = end.min(memory.size * PAGE);
+            let room = end - segment.from - inside;
             let size = (len - done).min(usize::try_from(room).unwrap_or(usize::MAX));
+            self.latest.set(Window {
+                from: segment.from,
+                end,
+                at: segment.at,
+            });
             piece(segment.at + inside, done, size);
             done += size;
             next += 1;

@@ -28,14 +28,18 @@ proptest! {
     #[test]
     fn each_memory_keeps_what_was_written_to_it(steps in prop::collection::vec(step(), 1..60)) {
         let stable = VectorMemory::default();
-        let mut segments = Segments::open(stable.clone()).unwrap();
+        let open = || {
+            let segments = Segments::open(stable.clone()).unwrap();
+            [0, 1, 2, 3].map(|number| segments.get(number))
+        };
+        let mut memories = open();
         let mut model = vec![Vec::<u8>::new(); 4];
         for (n, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Grow { memory, pages } => {
                     let bytes = &mut model[usize::from(memory)];
                     let before = bytes.len() as u64 / PAGE;
-                    prop_assert_eq!(segments.get(memory).grow(pages), before as i64);
+                    prop_assert_eq!(memories[usize::from(memory)].grow(pages), before as i64);
                     bytes.resize(((before + pages) * PAGE) as usize, 0);
                 }
                 Step::Write { memory, at, len } => {
@@ -43,20 +47,20 @@ proptest! {
                     let at = at % (bytes.len() as u64 + 1);
                     let len = len.min(bytes.len() as u64 - at);
                     let new: Vec<u8> = (0..len).map(|i| (i as u8) ^ n as u8).collect();
-                    segments.get(memory).write(at, &new);
+                    memories[usize::from(memory)].write(at, &new);
                     bytes[at as usize..][..len as usize].copy_from_slice(&new);
                 }
-                Step::Reopen => segments = Segments::open(stable.clone()).unwrap(),
+                Step::Reopen => memories = open(),
             }
         }
-        for (number, expected) in (0u8..).zip(&model) {
-            let memory = segments.get(number);
+        for (memory, expected) in memories.iter().zip(&model) {
             prop_assert_eq!(memory.size() * PAGE, expected.len() as u64);
             let mut found = vec![1; expected.len()];
             memory.read(0, &mut found);
             prop_assert!(found == *expected);
         }
         let used: u64 = model.iter().map(|bytes| bytes.len() as u64 / PAGE).sum();
+        let segments = Segments::open(stable.clone()).unwrap();
         prop_assert_eq!(segments.spare_pages(), stable.size() - used);
     }
 }

@@ -35,7 +35,7 @@ mod stage;
 mod trouble;
 
 pub use run::{Failure, Options, Summary, run};
-pub use stage::Base;
+pub use stage::{Base, Stage, operator};
 
 use std::fmt;
 

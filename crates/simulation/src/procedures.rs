@@ -46,17 +46,23 @@ pub struct Taken {
 }
 
 impl Run<'_> {
-    /// Begins to stop a canister, do `what`, and start it. One procedure for a canister at a time.
+    /// Begins to stop a canister, do `what`, and start it. One procedure for a canister at a time. Some upgrades come
+    /// without the stop.
     pub fn begin_procedure(&mut self, canister: Principal, what: Stage) {
         if self.procedures.iter().any(|it| it.canister == canister) {
             return;
         }
+        let is_upgrade = matches!(what, Stage::Upgrade(_));
+        let now = match is_upgrade && self.dice.one_in(3) {
+            true => what,
+            false => Stage::Stop,
+        };
         let name = self.name(&canister);
-        self.note(format!("operator: {what:?} of {name}"));
+        self.note(format!("operator: {what:?} of {name}, {now:?} first"));
         self.procedures.push(Procedure {
             canister,
             what,
-            now: Stage::Stop,
+            now,
             waits_for: None,
         });
     }
@@ -142,7 +148,7 @@ impl Run<'_> {
         }
     }
 
-    /// The canister is stopped: nothing has happened in it since.
+    /// For a snapshot the canister is stopped: nothing has happened in it since.
     fn done(&mut self, procedure: &Procedure, answer: Result<Vec<u8>, Reject>) {
         let (canister, Ok(reply)) = (procedure.canister, answer) else {
             return;

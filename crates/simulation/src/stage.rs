@@ -180,7 +180,7 @@ impl Base {
     }
 
     /// A copy to run on.
-    pub(crate) fn stage(&self) -> Stage {
+    pub fn stage(&self) -> Stage {
         let network = Network::load(self.saved.clone(), self.compile_cache.as_deref());
         Stage {
             network: network.expect("what was saved can be loaded"),
@@ -334,7 +334,11 @@ impl Stage {
         panic!("{method} is not answered after {ROUNDS_MAX} rounds")
     }
 
-    fn until<T>(&mut self, what: &str, mut seen: impl FnMut(&mut Self) -> Option<T>) -> T {
+    /// Runs rounds until something is seen.
+    ///
+    /// # Panics
+    /// When that takes too many.
+    pub fn until<T>(&mut self, what: &str, mut seen: impl FnMut(&mut Self) -> Option<T>) -> T {
         for _ in 0..ROUNDS_MAX {
             if let Some(value) = seen(self) {
                 return value;

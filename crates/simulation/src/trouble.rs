@@ -39,6 +39,7 @@ pub fn plan(dice: &mut Dice, index: Principal) -> Plan {
         },
         Fault::QueueFull,
         Fault::StopCaller,
+        Fault::UpgradeCaller,
         Fault::HaltSubnet {
             subnet: dice.below(3),
             rounds: 1 + dice.below(3) as u64,

@@ -2,7 +2,11 @@
 
 use std::{path::PathBuf, thread};
 
-use openstorage_simulation::{Base, Options, Summary, run};
+use candid::{Principal, encode_one};
+use ic_management_canister_types::{CanisterInstallMode, InstallCodeArgs};
+use openstorage_localnet::network::{Fault, Plan, Rule, Site};
+use openstorage_simulation::{Base, Options, Stage, Summary, operator, run};
+use openstorage_types::index::UserArgs;
 
 /// Seeds of every test run.
 const SEEDS: u64 = 12;
@@ -82,6 +86,69 @@ fn the_fixed_seeds_hold_and_a_seed_is_the_same_run_each_time() {
     let again = [0, 1].map(|_| run(&base, 1, &options).map(|summary| summary.digest));
     assert!(again[0].is_ok());
     assert_eq!(again[0].as_ref().ok(), again[1].as_ref().ok());
+}
+
+/// The index has told two buckets of a user, in one message of its timer. The first answer's message traps: the other
+/// call is still under way, and counts.
+#[test]
+fn an_answer_whose_message_traps_ends_no_other_job() {
+    let mut stage = base(None).stage();
+    let index = stage.index;
+    let args = UserArgs {
+        user: Principal::self_authenticating("somebody"),
+        byte_limit: 1,
+    };
+    let sent = stage.send(index, operator(), "register_user", (args,));
+    // The call, then the timer.
+    (0..2).for_each(|_| stage.pass(1));
+    let of_index = |site, nth, fault| Rule {
+        canister: Some(index),
+        ..Rule::new(site, nth, fault)
+    };
+    let trap = Fault::Trap {
+        instructions: 5_000,
+    };
+    let plan = Plan {
+        rules: vec![
+            of_index(Site::Execution, 1, trap),
+            of_index(Site::Answer, 2, Fault::Delay { rounds: 8 }),
+        ],
+        seeded: None,
+    };
+    stage.network.set_faults(plan).expect("it can be followed");
+    (0..6).for_each(|_| stage.pass(1));
+    assert_eq!(
+        stage.network.fault_log().len(),
+        2,
+        "{:?}",
+        stage.network.fault_log()
+    );
+    assert!(sent.is_ok_and(|id| stage.wait(&id, "register_user").is_ok()));
+
+    let mut upgrade = || {
+        let args = InstallCodeArgs {
+            mode: CanisterInstallMode::Upgrade(None),
+            canister_id: index,
+            wasm_module: std::fs::read(wasm_dir().join("index.wasm.gz")).expect("it is built"),
+            arg: encode_one(None::<()>).expect("nothing has a Candid form"),
+            sender_canister_version: None,
+        };
+        let sent = stage.manage(index, "install_code", &args);
+        let sent = sent.expect("the management canister takes messages");
+        stage.wait(&sent, "install_code")
+    };
+    let refused = upgrade().expect_err("a call is under way");
+    assert!(
+        refused.message.contains("has 1 calls under way"),
+        "{}",
+        refused.message
+    );
+    // It is answered, and what was not heard is told again.
+    let told = |stage: &mut Stage| {
+        let buckets = stage.status()?.buckets;
+        buckets.iter().all(|it| it.events_behind == 0).then_some(())
+    };
+    stage.until("all buckets have heard of the user", told);
 }
 
 /// The bugs of `canisters/bucket/src/mutants.rs`, and the invariants one of which finds each.

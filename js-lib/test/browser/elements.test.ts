@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { after, test } from "node:test";
 
 import { type BlobReference, referenceToCandid } from "@openstorage/client";
-import type { Shown } from "@openstorage/client/elements";
+import type { Shown, ShownBlob } from "@openstorage/client/elements";
 import type { BrowserContext, Page } from "playwright-core";
 
 import { Network, tokenFor } from "../network.js";
@@ -72,7 +72,7 @@ class Visit {
   }
 
   /** Uploads and posts it, from outside of the page. */
-  async post(bytes: Buffer, name: string, mimeType: string): Promise<Shown> {
+  async post(bytes: Buffer, name: string, mimeType: string): Promise<ShownBlob> {
     const { user, accessorId, chat } = this.user;
     const storage = await user.storage();
     const data = new Uint8Array(bytes);
@@ -85,7 +85,7 @@ class Visit {
   }
 
   /** Puts an element on the page, and waits for how it ends. */
-  async show(tag: "stored-video" | "stored-file", shown: Shown): Promise<void> {
+  async show(tag: "stored-image" | "stored-video" | "stored-file", shown: Shown): Promise<void> {
     await this.page.evaluate(
       ([tag, shown]) => {
         const element = document.createElement(tag);
@@ -215,5 +215,45 @@ test("a file is saved under its name; an old link asks for a fresh token first",
   await save();
   assert.equal(visit.asked, 1);
   assert.deepEqual(visit.errors, []);
+  await context.close();
+});
+
+test("a small file that lies in the app's record is shown without a call, and one that is damaged says so", async () => {
+  const context = await browser.newContext();
+  const page = await kitPage(context, network.url, STEP_MS);
+  const calls: string[] = [];
+  page.on("request", (request) => calls.push(request.url()));
+  // Nobody has called `useStorage` here.
+  const outcome = await page.evaluate(async () => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [7, 5];
+    canvas.getContext("2d")?.fillRect(0, 0, 7, 5);
+    const base64 = canvas.toDataURL("image/png").split(",")[1] ?? "";
+    const ended = (element: HTMLElement) => new Promise<void>((resolve) => ["ready", "failed"].map((name) => element.addEventListener(name, () => resolve(), { once: true })));
+    const show = async (tag: "stored-image" | "stored-file", shown: Shown) => {
+      const element = document.createElement(tag);
+      element.shown = shown;
+      const end = ended(element);
+      document.body.append(element);
+      await end;
+      return element;
+    };
+    const image = await show("stored-image", { inline: { bytes: base64, mimeType: "image/png" } });
+    const img = image.shadowRoot?.querySelector("img");
+    const src = img?.src;
+    // A record that was read again has the same bytes: nothing flickers.
+    image.shown = { inline: { bytes: base64, mimeType: "image/png" } };
+    const isSteady = image.shadowRoot?.querySelector("img")?.src === src;
+    await show("stored-file", { inline: { bytes: new TextEncoder().encode("a,b\n"), mimeType: "text/csv" }, name: "a.csv" });
+    const damaged = await show("stored-file", { inline: { bytes: "no base64!", mimeType: "text/csv" } });
+    const said = damaged.shadowRoot?.querySelector('[part="message"]')?.textContent;
+    damaged.remove();
+    return { width: img?.naturalWidth, isSteady, said };
+  });
+  assert.deepEqual(outcome, { width: 7, isSteady: true, said: "the bytes of an inline file are neither bytes nor base64" });
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "a.csv (4 bytes)" }).click()]);
+  assert.equal(download.suggestedFilename(), "a.csv");
+  assert.equal(await readFile(await download.path(), "utf8"), "a,b\n");
+  assert.deepEqual(calls.filter((url) => !url.startsWith("blob:")), []);
   await context.close();
 });

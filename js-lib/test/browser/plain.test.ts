@@ -136,7 +136,8 @@ test("a large picture is hashed in a worker, and goes on after a reload where it
   const context = await browser.newContext();
   const large = await picture("large.bmp", 3_600);
   const { page, workers, errors } = await visit(context);
-  proxy.faults = { bytesPerSecond: 6 * MB };
+  // It cannot end before the page has gone.
+  proxy.faults = { bytesPerSecond: 6 * MB, bytesUpMax: proxy.bytesUp + 0.8 * large.size };
   await page.setInputFiles("#file", large.path);
   await page.waitForFunction(() => {
     const isUploading = document.getElementById("status")?.textContent === "uploading";
@@ -144,8 +145,10 @@ test("a large picture is hashed in a worker, and goes on after a reload where it
   });
   assert.equal(workers.length, 1);
   assert.match(workers[0] ?? "", /^blob:/);
-  await page.reload();
+  const address = page.url();
+  await page.goto("about:blank");
   proxy.faults = {};
+  await page.goto(address);
   assert.equal(await unfinished(page), 1);
 
   // What was on its way when the page went may still arrive: the rest is measured from here.

@@ -129,14 +129,18 @@ test("an upload pauses, goes on, outlives a reload, and sends only what is missi
   await newRoom(page, "Slow");
   const size = 24 * MB;
   const path = await scene.file("large.bin", noise(size));
-  proxy.faults = { bytesPerSecond: 6 * MB };
+  // It cannot end before the page has gone.
+  proxy.faults = { bytesPerSecond: 6 * MB, bytesUpMax: proxy.bytesUp + 0.8 * size };
   await page.setInputFiles("#files", path);
   await page.getByRole("button", { name: "Pause large.bin" }).click();
   await page.locator('[data-stage="paused"]').waitFor();
   await page.getByRole("button", { name: "Resume large.bin" }).click();
   const sent = (enough: number) => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > enough;
   await page.waitForFunction(sent, size * 0.4);
-  await page.reload();
+  const address = page.url();
+  await page.goto("about:blank");
+  proxy.faults = {};
+  await page.goto(address);
   await page.getByRole("region", { name: "Unfinished uploads" }).waitFor();
   assert.deepEqual(asked, ["beforeunload"]);
 
@@ -151,6 +155,102 @@ test("an upload pauses, goes on, outlives a reload, and sends only what is missi
   proxy.faults = {};
   assert.ok(proxy.bytesUp - before < 0.9 * size, `${proxy.bytesUp - before} of ${size} bytes went again`);
   assert.equal(await page.getByRole("region", { name: "Unfinished uploads" }).count(), 0);
+  await context.close();
+});
+
+test("two pages of one user send the same file at once; neither takes the other's for unfinished", async () => {
+  const { page, context, errors } = await scene.enter("Maria", WIDE);
+  await newRoom(page, "Twice");
+  const size = 24 * MB;
+  const path = await scene.file("twice.bin", noise(size));
+  const second = await context.newPage();
+  second.on("dialog", (dialog) => void dialog.accept());
+  await second.goto(page.url());
+  await second.waitForSelector(".composer");
+  // Neither can end before the third page has looked.
+  for (const each of [page, second]) {
+    proxy.faults = { bytesPerSecond: 6 * MB, bytesUpMax: proxy.bytesUp + size / 4 };
+    await each.setInputFiles("#files", path);
+    await each.waitForFunction(() => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > 0);
+    await each.getByRole("button", { name: "Pause twice.bin" }).click();
+    proxy.faults = {};
+  }
+  const third = await context.newPage();
+  await third.goto(page.url());
+  await third.getByRole("meter").waitFor();
+  assert.equal(await third.getByRole("region", { name: "Unfinished uploads" }).count(), 0);
+  for (const each of [page, second]) await each.getByRole("button", { name: "Resume twice.bin" }).click();
+  for (const each of [page, second]) await each.waitForFunction(() => document.querySelectorAll(".post").length === 2 && !document.querySelector(".uploads"));
+  // It is stored once, and counted once.
+  await page.reload();
+  await page.getByRole("meter", { name: /^24 MB of/ }).waitFor();
+  assert.equal(await page.getByRole("region", { name: "Unfinished uploads" }).count(), 0);
+  assert.deepEqual(errors, []);
+  await context.close();
+});
+
+test("what is written quickly arrives in order, and comes back where it could not be sent", async () => {
+  const { page, context } = await scene.enter("Chien", WIDE);
+  await newRoom(page, "Other");
+  await newRoom(page, "Quick");
+  const box = page.getByRole("textbox", { name: "Message" });
+  const lines = Array.from({ length: 12 }, (_, i) => `line ${i}`);
+  for (const line of lines) {
+    await box.fill(line);
+    await box.press("Enter");
+  }
+  await page.waitForFunction((count) => document.querySelectorAll(".post[data-id]").length === count, lines.length);
+  const texts = await page.locator(".post[data-id] .text").allTextContents();
+  assert.deepEqual(texts, lines);
+  // The end stays in view when the window changes, until the user goes away from it.
+  await page.setViewportSize({ width: 360, height: 420 });
+  const isAtEnd = () => page.waitForFunction(() => {
+    const list = document.querySelector(".scroll");
+    return list && list.scrollHeight - list.scrollTop - list.clientHeight < 2;
+  });
+  await isAtEnd();
+  await page.locator(".scroll").evaluate((list) => void (list.scrollTop = 0));
+  await page.getByRole("button", { name: "To the newest message" }).click();
+  await isAtEnd();
+  await page.getByRole("button", { name: "To the newest message" }).waitFor({ state: "hidden" });
+
+  // Nothing that was written is lost, nor turned round, in another room neither.
+  await context.route(/\/api\/v\d\/canister\/.*\/call$/, (route) => route.abort());
+  for (const line of ["first", "second"]) {
+    await box.fill(line);
+    await box.press("Enter");
+  }
+  await box.fill("third");
+  await page.getByRole("alert").getByText("The network does not answer").waitFor();
+  assert.equal(await box.inputValue(), "first\nsecond\nthird");
+  await context.unrouteAll({ behavior: "ignoreErrors" });
+  await page.evaluate(() => history.back());
+  await page.getByRole("heading", { name: "Other", level: 2 }).waitFor();
+  // What went wrong in the one is not told in the other.
+  assert.equal(await page.getByRole("alert").count(), 0);
+  assert.equal(await box.inputValue(), "");
+  await page.evaluate(() => history.forward());
+  await page.getByRole("heading", { name: "Quick", level: 2 }).waitFor();
+  assert.equal(await box.inputValue(), "first\nsecond\nthird");
+  await context.close();
+});
+
+test("text runs in the direction of its script, addresses are links, and what cannot be shown says what to do", async () => {
+  const { page, context } = await scene.enter("Noa", NARROW);
+  await newRoom(page, "Scripts");
+  const box = page.getByRole("textbox", { name: "Message" });
+  await box.fill("שלום, ראו https://example.org/a_(b)?c=d.");
+  await box.press("Enter");
+  const link = page.locator(".post[data-id]").getByRole("link");
+  await link.waitFor();
+  assert.equal(await link.getAttribute("href"), "https://example.org/a_(b)?c=d");
+  assert.equal(await link.getAttribute("rel"), "noopener noreferrer");
+  assert.equal(await page.locator(".post .text").evaluate((text) => getComputedStyle(text).direction), "rtl");
+  await page.setInputFiles("#files", await scene.file("broken.png", noise(4_000)));
+  await post(page, "broken.png").getByText("It cannot be shown here").waitFor();
+  await post(page, "broken.png").getByRole("button", { name: "Try again" }).click();
+  await post(page, "broken.png").getByText("It cannot be shown here").waitFor();
+  await assertNotWide(page);
   await context.close();
 });
 

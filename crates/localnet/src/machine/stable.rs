@@ -1,6 +1,9 @@
 //! Stable memory: outside Wasm, sparse, with an undo log.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    io::{self, Read},
+};
 
 use sha2::{Digest, Sha256};
 
@@ -45,12 +48,25 @@ pub struct OutOfBounds;
 impl StableMemory {
     /// Its first bytes are `bytes`, filled up with zeros to whole pages.
     pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self::from_reader(bytes, bytes.len() as u64).expect("there are so many bytes")
+    }
+
+    /// The same of the next `len` bytes of a reader, which has at least so many. Pages of zeros take no
+    /// memory.
+    pub fn from_reader(mut from: impl Read, len: u64) -> io::Result<Self> {
         let mut memory = Self {
-            size_pages: (bytes.len() as u64).div_ceil(STABLE_PAGE_BYTES),
+            size_pages: len.div_ceil(STABLE_PAGE_BYTES),
             ..Self::default()
         };
-        memory.write(0, bytes).expect("the memory has that size");
-        memory
+        for page in pages_of(0, len) {
+            let mut bytes: Page = Box::new([0; DIRTY_PAGE_BYTES as usize]);
+            let rest = (len - page * DIRTY_PAGE_BYTES).min(DIRTY_PAGE_BYTES);
+            from.read_exact(&mut bytes[..rest as usize])?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                memory.pages.insert(page, bytes);
+            }
+        }
+        Ok(memory)
     }
 
     /// Of that size, in pages of [`STABLE_PAGE_BYTES`], with these pages of [`DIRTY_PAGE_BYTES`]. None

@@ -100,7 +100,7 @@ impl From<Reject> for Response {
     fn from(reject: Reject) -> Self {
         Self::Reject {
             code: reject.code as u32,
-            message: reject.message,
+            message: reject.text_for_canisters(),
         }
     }
 }

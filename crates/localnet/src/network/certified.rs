@@ -11,10 +11,7 @@ use ic_transport_types::SubnetMetrics;
 use pocket_ic::common::rest::SubnetKind;
 
 use super::{MessageStatus, Network, Subnet, canister::Canister, history::Entry};
-use crate::{
-    cert::{Certifier, Facts, Node, Part, Path, SubnetKeys, cbor},
-    machine::STABLE_PAGE_BYTES,
-};
+use crate::cert::{Certifier, Facts, Node, Part, Path, SubnetKeys, cbor};
 
 /// Subnets have their canister ranges in shards of so many ranges; there are never more than two.
 const RANGES_PER_SHARD: usize = 5;
@@ -316,10 +313,12 @@ fn message_node(entry: &Entry) -> Node {
     }
 }
 
+/// Memories and code.
 fn state_bytes(canister: &Canister) -> u64 {
-    canister.machine.as_ref().map_or(0, |machine| {
-        machine.heap_bytes() + machine.stable().size_pages() * STABLE_PAGE_BYTES
-    })
+    match canister.machine {
+        Some(_) => canister.machine_bytes() + canister.wasm_bytes,
+        None => 0,
+    }
 }
 
 /// The subnet's kind as agents know it.

@@ -80,7 +80,8 @@ pub enum Fault {
     TimeOutAfter,
     /// Before the answer arrives: the caller is told to stop, as by a controller. It still gets the answer.
     StopCaller,
-    /// Before the answer arrives: the caller is upgraded to the code that it has, with an empty argument.
+    /// Before the answer arrives: the caller is upgraded to the code that it has, with no arguments in Candid. One
+    /// that traps changes nothing.
     UpgradeCaller,
     /// Round: the subnet of that place runs nothing for so many rounds.
     HaltSubnet { subnet: usize, rounds: u64 },

@@ -5,6 +5,7 @@ use candid::Principal;
 use serde::{Deserialize, Serialize};
 
 use super::{Ingress, MessageId, Network, Plan, PlanError, Reject, StillRunning, TimeGoesBack};
+use crate::machine::StableMemory;
 
 /// One thing that is done to a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +75,8 @@ impl Network {
                 Output::Cycles(self.add_cycles(&canister, cycles))
             }
             Input::SetStableMemory { canister, bytes } => {
-                Output::Found(self.set_stable_memory(&canister, &bytes))
+                let memory = StableMemory::from_bytes(&bytes);
+                Output::Found(self.set_stable_memory(&canister, memory))
             }
             Input::DeleteSubnet(subnet) => Output::Found(self.delete_subnet(&subnet)),
             Input::SetFaults(plan) => Output::Faults(self.set_faults(plan)),

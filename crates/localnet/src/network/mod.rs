@@ -125,6 +125,8 @@ pub struct Network {
     modules: BTreeMap<[u8; 32], Vec<u8>>,
     time_ns: u64,
     round: u64,
+    /// The time of the last round.
+    round_ns: u64,
     /// When storage was charged last.
     rent_ns: u64,
     rng: ChaCha20Rng,
@@ -191,6 +193,7 @@ impl Network {
             modules: BTreeMap::new(),
             time_ns: config.time_ns,
             round: 0,
+            round_ns: config.time_ns,
             rent_ns: config.time_ns,
             rng: ChaCha20Rng::seed_from_u64(config.seed),
             contexts: BTreeMap::new(),
@@ -284,7 +287,7 @@ impl Network {
     }
 
     /// Replaces stable memory; false where there is no such canister or no code in it.
-    pub fn set_stable_memory(&mut self, canister: &Principal, bytes: &[u8]) -> bool {
+    pub fn set_stable_memory(&mut self, canister: &Principal, memory: StableMemory) -> bool {
         let machine = self
             .canisters
             .get_mut(canister)
@@ -292,7 +295,7 @@ impl Network {
         let Some(machine) = machine else {
             return false;
         };
-        machine.set_stable(StableMemory::from_bytes(bytes));
+        machine.set_stable(memory);
         self.certified.touch(canister);
         true
     }

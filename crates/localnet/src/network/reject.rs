@@ -37,6 +37,15 @@ impl Reject {
         format!("IC{:04}", self.error_code as u64)
     }
 
+    /// How canisters read it: errors of the network's own begin with their code, as on the Internet
+    /// Computer; what a canister says is left as it is.
+    pub fn text_for_canisters(self) -> String {
+        match self.error_code {
+            ErrorCode::CanisterRejectedMessage | ErrorCode::DeadlineExpired => self.message,
+            _ => format!("{}: {}", self.error_code_text(), self.message),
+        }
+    }
+
     pub fn not_found(canister: &Principal) -> Self {
         Self::new(
             ErrorCode::CanisterNotFound,

@@ -12,6 +12,9 @@ use super::{
     money::Use,
 };
 
+/// Candid's form of no arguments.
+const NO_ARGUMENTS: &[u8] = b"DIDL\0\0";
+
 impl Network {
     /// Takes a canister's code and memories. `by` asked for it, with the version that it says it has; nobody,
     /// where its cycles ran out: then its history goes too.
@@ -139,7 +142,7 @@ impl Network {
         };
         let outcome = with_machine(canister, circumstances, |machine, view| {
             let module = machine.module().clone();
-            machine.upgrade(&module, vec![], view, false)
+            machine.upgrade(&module, NO_ARGUMENTS.to_vec(), view, false)
         });
         let Some(outcome) = outcome else { return };
         canister.log(outcome.logs);

@@ -25,9 +25,11 @@ const MANAGEMENT_MAX: usize = 1_000;
 const STOP_WAIT_NS: u64 = 300_000_000_000;
 
 impl Network {
-    /// Runs one round: a nanosecond passes, everything that can be executed is, within a budget.
+    /// Runs one round: everything that can be executed is, within a budget. It is later than the last
+    /// one by a nanosecond at least.
     pub fn tick(&mut self) {
-        self.time_ns += 1;
+        self.time_ns = self.time_ns.max(self.round_ns + 1);
+        self.round_ns = self.time_ns;
         self.round += 1;
         self.strike_round();
         self.history.forget(self.time_ns);

@@ -59,6 +59,7 @@ struct State {
     canisters: BTreeMap<Principal, Canister>,
     time_ns: u64,
     round: u64,
+    round_ns: u64,
     rent_ns: u64,
     random: ([u8; 32], u128),
     contexts: BTreeMap<u64, Context>,
@@ -128,7 +129,8 @@ impl Network {
         self.rng.set_word_pos(position);
         self.subnets = state.subnets;
         self.canisters = state.canisters;
-        (self.round, self.rent_ns) = (state.round, state.rent_ns);
+        (self.round, self.round_ns) = (state.round, state.round_ns);
+        self.rent_ns = state.rent_ns;
         (self.contexts, self.calls) = (state.contexts, state.calls);
         self.next_id = state.next_id;
         (self.management, self.streams) = (state.management, state.streams);
@@ -178,6 +180,7 @@ impl Network {
             &self.canisters,
             self.time_ns,
             self.round,
+            self.round_ns,
             self.rent_ns,
             random,
             &self.contexts,

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::records::{self, Writer};
 
 /// The layout of the folder. Another one is refused.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Page files are written anew, as one, when they hold this many times the bytes of the live pages.
 const PAGES_FACTOR_MAX: u64 = 2;
@@ -82,14 +82,14 @@ impl Folder {
             state = record;
             Ok(())
         };
-        records::read(&self.file("state", self.manifest.generation), take)?;
+        records::read_whole(&self.file("state", self.manifest.generation), take)?;
         Ok(state)
     }
 
     /// Hands every page of the last checkpoint to `take`, a later version of a page after an earlier one.
     pub fn pages(&self, mut take: impl FnMut(Vec<u8>) -> io::Result<()>) -> io::Result<()> {
         for generation in &self.manifest.pages {
-            records::read(&self.file("pages", *generation), &mut take)?;
+            records::read_whole(&self.file("pages", *generation), &mut take)?;
         }
         Ok(())
     }
@@ -284,6 +284,25 @@ mod tests {
             (pages(&folder), folder.state().unwrap()),
             (vec![b"c".to_vec()], b"three".to_vec())
         );
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_damaged_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::open(dir.path()).unwrap();
+        let write = |pages: &mut Writer| (0..9).try_for_each(|page| pages.append(&[page; 99]));
+        drop(folder.checkpoint(b"state", false, write).unwrap());
+        let path = dir.path().join("pages-1");
+        let whole = fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        flipped[500] ^= 1;
+        for damaged in [flipped, whole[..500].to_vec()] {
+            fs::write(&path, damaged).unwrap();
+            let error = folder.pages(|_| Ok(())).unwrap_err();
+            assert!(error.to_string().contains("damaged"), "{error}");
+        }
+        fs::write(&path, whole).unwrap();
+        assert_eq!(pages(&folder).len(), 9);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     cert,
+    machine::{STABLE_PAGE_BYTES, StableMemory},
     network::{
         Config, Ingress, Input, LoadError, MessageId, Network, Output, Plan, PlanError, Reject,
         StillRunning, SubnetKind, TimeGoesBack,
@@ -206,8 +207,18 @@ impl Kept {
         }
     }
 
-    pub fn set_stable_memory(&mut self, canister: &Principal, bytes: &[u8]) -> bool {
-        let (canister, bytes) = (*canister, bytes.to_vec());
+    /// An image that is longer than the journal may be is kept by a checkpoint instead.
+    pub fn set_stable_memory(&mut self, canister: &Principal, memory: StableMemory) -> bool {
+        let bytes = memory.size_pages() * STABLE_PAGE_BYTES;
+        if self.disk.is_none() || bytes > JOURNAL_BYTES_MAX {
+            let found = self.network.set_stable_memory(canister, memory);
+            let kept = self.checkpoint();
+            if let (Some(disk), Err(error)) = (&mut self.disk, kept) {
+                disk.failure.get_or_insert(error);
+            }
+            return found;
+        }
+        let (canister, bytes) = (*canister, memory.to_bytes());
         match self.apply(Input::SetStableMemory { canister, bytes }) {
             Output::Found(found) => found,
             other => unexpected(&other),

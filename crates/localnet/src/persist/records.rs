@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A process may die, and a machine may stop, in the middle of an append. So reading ends at the first
-//! record that is not whole; what was synced before that is there.
+//! record that is not whole; what was synced before that is there. A file that must be whole is damaged then.
 
 use std::{
     fs::{File, OpenOptions},
@@ -108,6 +108,19 @@ pub fn read(path: &Path, mut take: impl FnMut(Vec<u8>) -> io::Result<()>) -> io:
         take(record)?;
     }
     Ok(bytes)
+}
+
+/// As [`read`], of a file that was synced whole.
+///
+/// # Errors
+/// When something in it is not a record, too: then it was damaged afterwards.
+pub fn read_whole(path: &Path, take: impl FnMut(Vec<u8>) -> io::Result<()>) -> io::Result<()> {
+    let bytes = read(path, take)?;
+    if bytes == path.metadata()?.len() {
+        return Ok(());
+    }
+    let text = format!("{} is damaged at byte {bytes}", path.display());
+    Err(io::Error::new(ErrorKind::InvalidData, text))
 }
 
 /// The next record; none where no whole one follows.

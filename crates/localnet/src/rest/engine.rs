@@ -58,7 +58,7 @@ pub enum NoAnswer {
 
 /// Whoever asked for the outcome of a message of another sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the message was not sent by this caller")]
+#[error("The user tries to access Request ID not signed by the caller.")]
 pub struct NotTheSender;
 
 /// Progress is automatic already.
@@ -112,15 +112,18 @@ impl Engine {
     }
 
     /// The outcome of a message so far; none while it runs and for unknown ones. If a caller is named,
-    /// it must be the message's sender.
+    /// only the message's sender learns the outcome.
     pub fn status(
         &self,
         message: &MessageId,
         caller: Option<Principal>,
     ) -> Result<Option<Answer>, NotTheSender> {
+        let outcome = self.network.ingress_status(message).flatten();
         match (self.network.message(message), caller) {
-            (Some(entry), Some(caller)) if entry.sender != caller => Err(NotTheSender),
-            _ => Ok(self.network.ingress_status(message).flatten().cloned()),
+            (Some(entry), Some(caller)) if outcome.is_some() && entry.sender != caller => {
+                Err(NotTheSender)
+            }
+            _ => Ok(outcome.cloned()),
         }
     }
 

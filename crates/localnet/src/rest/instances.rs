@@ -1,26 +1,23 @@
-//! Instances are made, listed and deleted; blobs are stored.
+//! Instances are made, listed and deleted.
 
-use std::{io::Read, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::Bytes,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    http::StatusCode,
 };
-use flate2::read::GzDecoder;
 use pocket_ic::common::rest::{
     CanisterCyclesCostSchedule, CanisterIdRange, CreateInstanceResponse, ExtendedSubnetConfigSet,
     HttpGatewayBackend, HttpGatewayConfig, IcpFeatures, InitialTime, InstanceConfig, SubnetConfig,
     SubnetInstructionConfig, SubnetSpec, Topology,
 };
-use sha2::{Digest, Sha256};
 
 use super::{
-    BODY_BYTES_MAX,
     engine::{Engine, Gone, Handle},
     gateway,
     server::{Instance, Server},
     shapes::{ApiError, Json, Reply},
+    update,
 };
 use crate::{
     fees::{CostSchedule, Fees},
@@ -50,7 +47,8 @@ async fn try_create(
     check(&config)?;
     let specs = specs(&config.subnet_config_set);
     let time_ns = match &config.initial_time {
-        Some(InitialTime::Timestamp(time)) => time.nanos_since_epoch,
+        // As PocketIC has it, the first moment is the one after.
+        Some(InitialTime::Timestamp(time)) => time.nanos_since_epoch + 1,
         Some(InitialTime::AutoProgress(_)) | None => TIME_START_NS,
     };
     let new = Config {
@@ -134,14 +132,19 @@ fn check(config: &InstanceConfig) -> Result<(), String> {
             config.mainnet_nns_subnet_id == Some(true),
             "the mainnet's NNS subnet id is not served",
         ),
-        (
-            matches!(&config.initial_time, Some(InitialTime::Timestamp(time))
-                if time.nanos_since_epoch < TIME_START_NS),
-            "the initial time lies before 2021-05-06, when networks begin",
-        ),
     ];
     if let Some((_, reason)) = refused.into_iter().find(|(applies, _)| *applies) {
         return Err(reason.into());
+    }
+    if let Some(InitialTime::Timestamp(time)) = &config.initial_time {
+        update::check_time(time).map_err(|error| error.message)?;
+        if time.nanos_since_epoch < TIME_START_NS - 1 {
+            return Err(format!(
+                "The initial timestamp (unix timestamp in nanoseconds) must be no earlier than {} (provided {}).",
+                TIME_START_NS - 1,
+                time.nanos_since_epoch
+            ));
+        }
     }
     for (kind, spec) in specs(&config.subnet_config_set) {
         if spec.get_state_path().is_some() || !spec.is_supported() {
@@ -241,47 +244,4 @@ pub async fn delete(State(server): State<Arc<Server>>, Path(id): Path<usize>) ->
     } else {
         Err(ApiError::not_found(format!("there is no instance {id}")))
     }
-}
-
-/// Stores a blob, unpacked, and answers its name: the hash of the bytes as they were sent.
-pub async fn store_blob(
-    State(server): State<Arc<Server>>,
-    headers: HeaderMap,
-    sent: Bytes,
-) -> Result<String, ApiError> {
-    let hash = Sha256::digest(&sent).to_vec();
-    let name = hex::encode(&hash);
-    let encoding = headers.get(header::CONTENT_ENCODING);
-    let blob = match encoding.map(|encoding| encoding.as_bytes()) {
-        None => sent,
-        Some(b"gzip") => unzip(sent).await?,
-        Some(other) => {
-            return Err(ApiError::bad(format!(
-                "the content encoding {} is not served, only gzip",
-                String::from_utf8_lossy(other)
-            )));
-        }
-    };
-    server.add_blob(hash, blob);
-    Ok(name)
-}
-
-async fn unzip(packed: Bytes) -> Result<Bytes, ApiError> {
-    let unpacking = tokio::task::spawn_blocking(move || {
-        let mut blob = vec![];
-        GzDecoder::new(&packed[..])
-            .take(BODY_BYTES_MAX as u64 + 1)
-            .read_to_end(&mut blob)
-            .map(|_| blob)
-    });
-    let blob = unpacking
-        .await
-        .map_err(ApiError::bad)?
-        .map_err(|error| ApiError::bad(format!("the blob is no valid gzip: {error}")))?;
-    if blob.len() > BODY_BYTES_MAX {
-        return Err(ApiError::bad(format!(
-            "the blob has more than {BODY_BYTES_MAX} bytes unpacked"
-        )));
-    }
-    Ok(blob.into())
 }

@@ -5,18 +5,20 @@
 //! | `engine` | the thread that owns an instance's network |
 //! | `server` | what the server keeps: instances, gateways, blobs |
 //! | `api` | the Internet Computer's HTTP interface, for agents |
-//! | `instances`, `read`, `update` | the protocol's routes |
+//! | `instances`, `read`, `update`, `blobs`, `snapshots` | the protocol's routes |
 //! | `accounts`, `faults` | routes of our own: what executions cost, and what shall go wrong |
 //! | `shapes` | JSON, errors, ids |
 //! | `gateway`, `relay`, `loopback` | gateways, one request through them, their agent |
 //! | `cors` | who may ask gateways: every origin |
 //! | `listen` | listeners that stop, and when to stop |
+//! | `memory` | what the process does with freed memory |
 //!
 //! Every request is answered when its work is done; nothing is polled. Not served, and said so with
-//! status 404: outgoing HTTP, snapshots' files, verifying signatures.
+//! status 404: outgoing HTTP, verifying signatures.
 
 mod accounts;
 mod api;
+mod blobs;
 mod cors;
 mod engine;
 mod faults;
@@ -24,10 +26,12 @@ mod gateway;
 mod instances;
 mod listen;
 mod loopback;
+mod memory;
 mod read;
 mod relay;
 mod server;
 mod shapes;
+mod snapshots;
 mod update;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -48,8 +52,8 @@ use shapes::ApiError;
 /// The protocol's version, as `--version` prints it.
 pub const VERSION: &str = "16.1.0";
 
-/// The most bytes that one request may bring, and the largest blob.
-const BODY_BYTES_MAX: usize = 2 << 30;
+/// The most bytes that one request may bring, other than blobs.
+const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -71,6 +75,7 @@ pub struct Running {
 
 /// Starts a server; it listens when this returns. Fails if the address is taken.
 pub async fn serve(config: Config) -> io::Result<Running> {
+    memory::keep_freed();
     let server = Arc::new(Server::new(config.compile_cache));
     let listening = Listening::start(config.address, router(Arc::clone(&server))).await?;
     Ok(Running {
@@ -106,7 +111,7 @@ impl Running {
 fn router(server: Arc<Server>) -> Router {
     Router::new()
         .route("/status", get(|| async {}))
-        .route("/blobstore/", post(instances::store_blob))
+        .route("/blobstore/", post(blobs::store))
         .route("/instances", get(instances::list).post(instances::create))
         .route("/instances/{id}", axum::routing::delete(instances::delete))
         .route("/instances/{id}/", axum::routing::delete(instances::delete))
@@ -146,6 +151,11 @@ fn instance_routes() -> Router<Arc<Server>> {
         .route("/update/await_ingress_message", post(update::await_ingress))
         .route("/update/add_cycles", post(update::add_cycles))
         .route("/update/set_stable_memory", post(update::set_stable_memory))
+        .route(
+            "/update/canister_snapshot_download",
+            post(snapshots::download),
+        )
+        .route("/update/canister_snapshot_upload", post(snapshots::upload))
         .route(
             "/auto_progress",
             get(update::auto_progress_enabled).post(update::auto_progress),

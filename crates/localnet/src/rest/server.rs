@@ -6,13 +6,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use axum::body::Bytes;
 use pocket_ic::common::rest::{InstanceId, Topology};
 
 use super::{
+    blobs::Blob,
     engine::Handle,
     gateway::Gateway,
     listen::{Activity, locked},
+    memory,
 };
 use crate::cert::SubnetKeys;
 
@@ -36,7 +37,7 @@ pub struct Server {
     /// By id; none where it was stopped.
     gateways: Mutex<Vec<Option<Gateway>>>,
     /// By the hash under which they were stored.
-    blobs: Mutex<HashMap<Vec<u8>, Bytes>>,
+    blobs: Mutex<HashMap<Vec<u8>, Arc<Blob>>>,
 }
 
 impl Server {
@@ -78,6 +79,8 @@ impl Server {
         }
         if let Some(instance) = &instance {
             instance.engine.end().await;
+            // It looks at every free block, so nobody waits for it.
+            tokio::task::spawn_blocking(memory::give_back);
         }
         instance.is_some()
     }
@@ -107,11 +110,11 @@ impl Server {
         }
     }
 
-    pub fn add_blob(&self, hash: Vec<u8>, blob: Bytes) {
-        locked(&self.blobs).insert(hash, blob);
+    pub fn add_blob(&self, hash: Vec<u8>, blob: Blob) {
+        locked(&self.blobs).insert(hash, Arc::new(blob));
     }
 
-    pub fn blob(&self, hash: &[u8]) -> Option<Bytes> {
+    pub fn blob(&self, hash: &[u8]) -> Option<Arc<Blob>> {
         locked(&self.blobs).get(hash).cloned()
     }
 }

@@ -118,7 +118,9 @@ impl ApiError {
     }
 
     pub fn no_canister(canister: &Principal) -> Self {
-        Self::bad(format!("Canister {canister} not found"))
+        Self::bad(format!(
+            "CanisterNotFound(CanisterId({canister})): Canister {canister} not found"
+        ))
     }
 }
 

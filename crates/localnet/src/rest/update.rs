@@ -5,7 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::State;
+use axum::{extract::State, http::StatusCode};
+use candid::Principal;
 use pocket_ic::{
     RejectResponse,
     common::rest::{
@@ -20,7 +21,10 @@ use super::{
         ApiError, Call, Json, Reply, canister_result, effective, message_id, principal, reject,
     },
 };
-use crate::network::{Ingress, TimeGoesBack};
+use crate::{
+    machine::StableMemory,
+    network::{Ingress, Network, SubnetKind, TimeGoesBack},
+};
 
 pub async fn tick(instance: Instance, Json(config): Json<RawTickConfigs>) -> Reply<()> {
     if config.blockmakers.is_some() {
@@ -33,6 +37,7 @@ pub async fn tick(instance: Instance, Json(config): Json<RawTickConfigs>) -> Rep
 }
 
 pub async fn set_time(instance: Instance, Json(time): Json<RawTime>) -> Reply<()> {
+    check_time(&time)?;
     instance
         .engine
         .run(move |engine| engine.network.set_time(time.nanos_since_epoch))
@@ -43,6 +48,7 @@ pub async fn set_time(instance: Instance, Json(time): Json<RawTime>) -> Reply<()
 
 /// Sets the time and runs a round, so that canisters have seen it.
 pub async fn set_certified_time(instance: Instance, Json(time): Json<RawTime>) -> Reply<()> {
+    check_time(&time)?;
     instance
         .engine
         .run(move |engine| {
@@ -55,9 +61,21 @@ pub async fn set_certified_time(instance: Instance, Json(time): Json<RawTime>) -
     Ok(Json(()))
 }
 
+/// A network's time ends in 2262, so that no deadline is beyond what a clock can show.
+pub fn check_time(time: &RawTime) -> Result<(), ApiError> {
+    let max = u64::MAX / 2;
+    match time.nanos_since_epoch <= max {
+        true => Ok(()),
+        false => Err(ApiError::bad(format!(
+            "{} ns is too late: the network's time ends at {max} ns",
+            time.nanos_since_epoch
+        ))),
+    }
+}
+
 fn goes_back(asked: RawTime, TimeGoesBack { now_ns }: TimeGoesBack) -> ApiError {
     ApiError::bad(format!(
-        "time cannot go back from {now_ns} ns to {} ns",
+        "SettingTimeIntoPast: time cannot go back from {now_ns} ns to {} ns",
         asked.nanos_since_epoch
     ))
 }
@@ -77,8 +95,11 @@ pub async fn submit(
     };
     let submitted = instance
         .engine
-        .run(move |engine| engine.network.submit(ingress))
-        .await?;
+        .run(move |engine| {
+            check_size(&engine.network, &ingress)?;
+            Ok::<_, ApiError>(engine.network.submit(ingress))
+        })
+        .await??;
     Ok(Json(match submitted {
         Ok(id) => Ok(RawMessageId {
             effective_principal,
@@ -86,6 +107,28 @@ pub async fn submit(
         }),
         Err(error) => Err(reject(error, false)),
     }))
+}
+
+/// The Internet Computer's limit on a message from outside; NNS subnets take a little more.
+fn check_size(network: &Network, ingress: &Ingress) -> Result<(), ApiError> {
+    let named = match ingress.canister == Principal::management_canister() {
+        true => ingress.effective,
+        false => Some(ingress.canister),
+    };
+    let max = match network.route(named.as_ref()).kind {
+        SubnetKind::NNS => 7 << 19,
+        _ => 2 << 20,
+    };
+    let bytes = ingress.method.len() + ingress.arg.len();
+    if bytes <= max {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!(
+            "The message is too large. Message byte size {bytes} is larger than the max allowed {max}."
+        ),
+    ))
 }
 
 /// Runs rounds until the message is answered.
@@ -120,9 +163,14 @@ pub async fn set_stable_memory(
     let blob = server.blob(&raw.blob_id.0).ok_or_else(|| {
         ApiError::bad(format!("there is no blob {}", hex::encode(&raw.blob_id.0)))
     })?;
+    let image = move || blob.read(|bytes| StableMemory::from_reader(bytes, blob.len()));
+    let memory = tokio::task::spawn_blocking(image)
+        .await
+        .map_err(ApiError::bad)?
+        .map_err(ApiError::bad)?;
     let set = instance
         .engine
-        .run(move |engine| engine.network.set_stable_memory(&canister, &blob))
+        .run(move |engine| engine.network.set_stable_memory(&canister, memory))
         .await?;
     if set {
         Ok(Json(()))

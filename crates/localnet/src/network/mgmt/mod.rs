@@ -211,7 +211,7 @@ fn only_queries(method: &str) -> Reject {
 
 fn unserved(method: &str) -> Reject {
     Reject::new(
-        ErrorCode::UnknownManagementMessage,
-        format!("the management canister of this network has no method '{method}'"),
+        ErrorCode::CanisterMethodNotFound,
+        format!("Management canister has no method '{method}'"),
     )
 }

@@ -70,7 +70,7 @@ pub async fn of_subnet(
         other => return Err(wrong_kind(other, "call")),
     }
     if !instance.keys.iter().any(|keys| keys.subnet() == effective) {
-        return Err(Refusal::bad(format!("there is no subnet {effective}")));
+        return Err(Refusal::no_subnet(&effective));
     }
     answer(&instance, request, effective).await
 }

@@ -92,6 +92,22 @@ impl Refusal {
     fn bad(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
+
+    /// In the words of the Internet Computer's gateways, like [`Refusal::too_large`].
+    fn no_subnet(id: &Principal) -> Self {
+        Self::bad(format!(
+            "error: subnet_not_found\ndetails: The specified subnet cannot be found. ({id})"
+        ))
+    }
+
+    fn too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!(
+                "error: payload_too_large\ndetails: Payload is too large: maximum body size is {ENVELOPE_BYTES_MAX} bytes."
+            ),
+        )
+    }
 }
 
 impl From<EnvelopeError> for Refusal {
@@ -156,10 +172,7 @@ impl<S: Send + Sync> FromRequest<S> for Envelope {
             .await
             .map(Self)
             .map_err(|rejection| match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    format!("the request is larger than {ENVELOPE_BYTES_MAX} bytes"),
-                ),
+                StatusCode::PAYLOAD_TOO_LARGE => Refusal::too_large(),
                 status => Refusal::new(status, rejection.body_text()),
             })
     }

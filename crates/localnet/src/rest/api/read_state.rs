@@ -23,7 +23,7 @@ pub async fn of_subnet(
     envelope: Envelope,
 ) -> Result<Cbor<ReadStateResponse>, Refusal> {
     if !instance.keys.iter().any(|keys| keys.subnet() == effective) {
-        return Err(Refusal::bad(format!("there is no subnet {effective}")));
+        return Err(Refusal::no_subnet(&effective));
     }
     answer(instance, Scope::Subnet(effective), envelope).await
 }
