@@ -121,7 +121,7 @@ fn main() -> ExitCode {
         .expect("no run panics holding it");
     let done = progress.done.into_inner();
     for failure in &failures {
-        tell(failure, &flags);
+        tell(failure, &shrunk(&base, failure, &options), &flags);
     }
     println!(
         "{} of {done} seeds from {first} on hold, in {:.0} s: {summary}",
@@ -131,9 +131,10 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!failures.is_empty()))
 }
 
-fn one(base: &Base, seed: u64, options: &Options, progress: &Progress, keep_going: bool) {
+/// A run; a panic in it is a failure too.
+fn tried(base: &Base, seed: u64, options: &Options) -> Result<Summary, Box<Failure>> {
     let outcome = catch_unwind(AssertUnwindSafe(|| run(base, seed, options)));
-    let outcome = outcome.unwrap_or_else(|panic| {
+    outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()));
         Err(Box::new(Failure {
@@ -145,7 +146,29 @@ fn one(base: &Base, seed: u64, options: &Options, progress: &Progress, keep_goin
             },
             log: vec![],
         }))
-    });
+    })
+}
+
+/// The failure of the shortest run of the same seed that bisection finds: with fewer steps, everything up to
+/// there is the same, and then it comes to rest.
+fn shrunk(base: &Base, failure: &Failure, options: &Options) -> Failure {
+    let (mut holds, mut shortest) = (0, failure.clone());
+    while holds + 1 < shortest.step {
+        let steps = (holds + shortest.step) / 2;
+        let options = Options {
+            steps,
+            ..options.clone()
+        };
+        match tried(base, failure.seed, &options) {
+            Err(shorter) => shortest = *shorter,
+            Ok(_) => holds = steps,
+        }
+    }
+    shortest
+}
+
+fn one(base: &Base, seed: u64, options: &Options, progress: &Progress, keep_going: bool) {
+    let outcome = tried(base, seed, options);
     progress.done.fetch_add(1, Ordering::Relaxed);
     let mut so_far = progress.so_far.lock().expect("no run panics holding it");
     match outcome {
@@ -167,15 +190,16 @@ fn show(progress: &Progress, start: Instant) {
     let _ = std::io::stderr().flush();
 }
 
-/// What broke, where the log is, and how to see it again.
-fn tell(failure: &Failure, flags: &Flags) {
+/// What broke, how it breaks soonest, where the log of that is, and how to see it again.
+fn tell(failure: &Failure, shortest: &Failure, flags: &Flags) {
     let Failure {
         seed,
         step,
         violation,
         log,
-    } = failure;
-    println!("seed {seed}, step {step}: {violation}");
+    } = shortest;
+    println!("seed {seed}, step {}: {}", failure.step, failure.violation);
+    println!("  with {step} steps: {violation}");
     let path = flags.out.join(format!("seed-{seed}.log"));
     let written =
         fs::create_dir_all(&flags.out).and_then(|()| fs::write(&path, log.join("\n") + "\n"));
@@ -186,8 +210,7 @@ fn tell(failure: &Failure, flags: &Flags) {
             path.display()
         ),
     }
-    println!(
-        "  again: cargo xtask simulate --seed {seed} --steps {}",
-        flags.steps
-    );
+    // A panic has no step.
+    let steps = if *step == 0 { flags.steps } else { *step };
+    println!("  again: cargo xtask simulate --seed {seed} --steps {steps}");
 }

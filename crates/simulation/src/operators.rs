@@ -26,10 +26,11 @@ enum Deed {
     Retire,
     UpgradeBuckets,
     Audit,
+    RotateKey,
     Next,
 }
 
-const DEEDS: [(u32, Deed); 12] = [
+const DEEDS: [(u32, Deed); 13] = [
     (20, Deed::Limit),
     (5, Deed::DeleteUser),
     (10, Deed::TopUp),
@@ -41,6 +42,7 @@ const DEEDS: [(u32, Deed); 12] = [
     (1, Deed::Retire),
     (3, Deed::UpgradeBuckets),
     (4, Deed::Audit),
+    (3, Deed::RotateKey),
     (1, Deed::Next),
 ];
 
@@ -120,6 +122,17 @@ impl Run<'_> {
                 };
                 self.order("audit", (args,));
             }
+            Some(Deed::RotateKey) => {
+                let canister = match self.dice.one_in(2) {
+                    true => self.stage.chat,
+                    false => self.any_bucket(),
+                };
+                // A restored bucket would not know the key any more that the chat uses.
+                if !self.snapshots.contains_key(&canister) {
+                    self.is_rotated |= canister == self.stage.chat;
+                    self.send(canister, operator(), "rotate_key", (), |_| Op::Other);
+                }
+            }
             Some(Deed::Next) => {
                 let index = self.stage.index;
                 let may = self.base.wasms.index_next.is_some() && !self.is_doing(Stage::Load);
@@ -173,7 +186,9 @@ impl Run<'_> {
 
     fn upgrade_one(&mut self) {
         let canister = self.any_canister();
-        let code = if canister == self.stage.index {
+        let code = if self.dice.one_in(8) {
+            Code::Truncated
+        } else if canister == self.stage.index {
             Code::Index
         } else if canister == self.stage.chat {
             Code::Chat

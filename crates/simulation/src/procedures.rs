@@ -26,6 +26,8 @@ pub enum Code {
     IndexNext,
     Bucket,
     Chat,
+    /// Half of one: it is refused, and everything stays as it is.
+    Truncated,
 }
 
 /// Stop, something, start.
@@ -109,16 +111,17 @@ impl Run<'_> {
             Stage::Start => stage_of.manage(canister_id, "start_canister", &record),
             Stage::Upgrade(code) => {
                 let wasms = &self.base.wasms;
-                let wasm = match code {
+                let wasm: &[u8] = match code {
                     Code::Index => &wasms.index,
                     Code::IndexNext => wasms.index_next.as_ref().unwrap_or(&wasms.index),
                     Code::Bucket => &wasms.bucket,
                     Code::Chat => &wasms.chat,
+                    Code::Truncated => &wasms.bucket[..wasms.bucket.len() / 2],
                 };
                 let args = InstallCodeArgs {
                     mode: CanisterInstallMode::Upgrade(None),
                     canister_id,
-                    wasm_module: wasm.clone(),
+                    wasm_module: wasm.to_vec(),
                     arg: encode_one(None::<()>).expect("nothing has a Candid form"),
                     sender_canister_version: None,
                 };

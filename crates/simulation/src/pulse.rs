@@ -17,7 +17,7 @@ use crate::{Violation, clients::Op, ensure, run::Run};
 pub struct Pulse {
     /// (bucket, user) → the newest incarnation.
     incarnations: BTreeMap<(Principal, Principal), u64>,
-    /// User → its incarnation, and the bytes that buckets hold of its limit.
+    /// User → its incarnation, and the bytes of its limit that buckets hold, or that the index has promised them.
     held: BTreeMap<Principal, (u64, u64)>,
 }
 
@@ -102,7 +102,9 @@ impl Run<'_> {
             })?;
             let here: u64 = at.iter().filter(of).map(|it| it.kept.counters.held()).sum();
             let ceiling = self.ceiling(user, pool.byte_limit);
-            let (before, held) = (self.pulse.held.get(user).copied(), here);
+            // A grant may be on its way: it is held already, whatever becomes of the limit meanwhile.
+            let held = here.max(used + leased);
+            let before = self.pulse.held.get(user).copied();
             let was = match before {
                 Some((incarnation, was)) if incarnation == row.incarnation => was,
                 _ => 0,

@@ -130,6 +130,8 @@ pub(crate) struct Run<'a> {
     /// The index has the code of one version further.
     pub is_next: bool,
     pub retired: usize,
+    /// The chat was told to draw a new key.
+    pub is_rotated: bool,
     /// A read that was right at some rest.
     pub old_read: Option<Read>,
     pub step: usize,
@@ -160,6 +162,7 @@ pub fn run(base: &Base, seed: u64, options: &Options) -> Result<Summary, Box<Fai
         pulse: Pulse::default(),
         is_next: false,
         retired: 0,
+        is_rotated: false,
         old_read: None,
         step: 0,
         summary: Summary::default(),
@@ -193,7 +196,8 @@ impl Run<'_> {
             let plan = trouble::plan(&mut self.dice, self.stage.index);
             self.note(format!("faults: {plan:?}"));
             self.set_faults(plan);
-            for _ in 0..options.rest_every.max(1) {
+            let rest = self.step + options.rest_every.max(1);
+            while self.step < rest.min(options.steps) {
                 self.step += 1;
                 self.one_step()?;
             }
