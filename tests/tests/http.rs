@@ -9,6 +9,7 @@ use openstorage_types::{
     BlobId, BlobReference,
     bucket::RemoveBlobReferenceArgs,
     http::{HttpRequest, HttpResponse, UpgradableResponse},
+    index::InitArgs,
 };
 use pocket_ic::{PocketIcBuilder, RejectCode};
 
@@ -34,10 +35,14 @@ struct Exchange {
 
 impl Shelf {
     fn new() -> Self {
+        Self::with(InitArgs::default())
+    }
+
+    fn with(init: InitArgs) -> Self {
         // Only a network with an NNS has a root key.
         let builder = PocketIcBuilder::new().with_nns_subnet();
         let pic = builder.with_application_subnet().build();
-        let setup = Setup::deploy(pic, Default::default());
+        let setup = Setup::deploy(pic, init);
         let (alice, room) = setup.user_with_chat(1);
         let accessor = room.accessor_id;
         let picture = setup.upload(alice, &bytes(5_000, 1), accessor);
@@ -292,6 +297,31 @@ fn answers_verify_after_an_upgrade_and_after_a_deletion() {
     shelf.fails("the certificate of later", &mixed);
     let picture = shelf.ask("GET", shelf.url(shelf.picture.blob_id), &[]);
     shelf.verifies(&picture);
+}
+
+/// Where browsers are to ask each time, each answer says so under its certificate, before an upgrade and after it.
+#[test]
+fn a_strict_bucket_lets_nobody_show_what_was_not_asked_for_again() {
+    let shelf = Shelf::with(InitArgs {
+        bucket_strict_cache: Some(true),
+        ..InitArgs::default()
+    });
+    let look = || {
+        for exchange in shelf.exchanges() {
+            let expected = match exchange.answer.status_code {
+                404 => "no-store",
+                _ => "private, no-cache",
+            };
+            assert_eq!(exchange.answer.header("cache-control"), Some(expected));
+            shelf.verifies(&exchange);
+        }
+    };
+    look();
+    // As the index upgrades it; a setting that has changed since does not reach it.
+    let setup = &shelf.setup;
+    setup.upgrade(setup.bucket, "bucket").unwrap();
+    setup.pic.tick();
+    look();
 }
 
 /// References beside which answers are looked at.

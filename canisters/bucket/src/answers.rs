@@ -41,12 +41,22 @@ pub const ANSWER_ONLY: &str = "default_certification(ValidationArgs{certificatio
 /// Nothing: the canister says itself that an answer is not certified.
 pub const NOTHING: &str = "default_certification(ValidationArgs{no_certification:Empty{}})";
 
-/// Those that every answer about a blob has.
-const OF_BLOBS: [(&str, &str); 7] = [
-    ("Accept-Ranges", "bytes"),
+/// How long browsers show what they keep without asking: five minutes, or not at all.
+const CACHE: [(&str, &str); 2] = [
     ("Cache-Control", "private, max-age=300"),
+    ("Cache-Control", "private, no-cache"),
+];
+
+/// Those that answers of 304 repeat (RFC 9110, section 15.4.5, with [`CACHE`]), as they let a page of another origin
+/// read them.
+const OF_UNCHANGED: [(&str, &str); 2] = [
     ("Access-Control-Allow-Origin", "*"),
     ("Cross-Origin-Resource-Policy", "cross-origin"),
+];
+
+/// Those that every other answer about a blob has besides.
+const OF_BLOBS: [(&str, &str); 4] = [
+    ("Accept-Ranges", "bytes"),
     ("Referrer-Policy", "no-referrer"),
     ("X-Content-Type-Options", "nosniff"),
     // What a blob may do in a browser that opens it as a page: be looked at.
@@ -55,10 +65,6 @@ const OF_BLOBS: [(&str, &str); 7] = [
         "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'",
     ),
 ];
-
-/// Those that an answer of 304 repeats (RFC 9110, section 15.4.5), and what lets a page of another origin
-/// read it.
-const OF_UNCHANGED: [(&str, &str); 3] = [OF_BLOBS[1], OF_BLOBS[2], OF_BLOBS[3]];
 
 /// Statuses of certified answers.
 const STATUSES: [u16; 5] = [200, 206, 304, 404, 416];
@@ -191,8 +197,10 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    pub fn new() -> Self {
+    /// `is_strict`: browsers are to ask each time.
+    pub fn new(is_strict: bool) -> Self {
         let name = |name| (name, header_name(name));
+        let of_unchanged = [&CACHE[usize::from(is_strict)..][..1], &OF_UNCHANGED].concat();
         let fixed = |pairs: &[(&'static str, &'static str)]| {
             let pairs = pairs.iter();
             pairs.map(|(name, value)| Known::new(name, value)).collect()
@@ -207,8 +215,8 @@ impl Shapes {
             content_range: name("Content-Range"),
             content_disposition: name("Content-Disposition"),
             etag: name("ETag"),
-            of_blobs: fixed(&OF_BLOBS),
-            of_unchanged: fixed(&OF_UNCHANGED),
+            of_blobs: fixed(&[&of_unchanged[..], &OF_BLOBS].concat()),
+            of_unchanged: fixed(&of_unchanged),
             of_missing: fixed(&[
                 ("Content-Type", "text/plain; charset=utf-8"),
                 ("Cache-Control", "no-store"),
