@@ -12,6 +12,8 @@ use crate::{MIME_TYPE, Setup, operator};
 
 /// Blobs or users between two exchanges of events.
 const PAGE: u64 = 1_000;
+/// Blobs or users between two questions to the server.
+const TURN: u64 = 10_000;
 const USER_BYTES: u64 = 1_000_000;
 
 /// The stable memories of an index and a bucket whose canisters are stopped.
@@ -52,8 +54,13 @@ pub fn whole(data: &[u8], accessor: Principal) -> PushChunkArgs {
 /// Adds the small blobs `from..to`, all of them `owner`'s and shown to `accessor`, and as many users.
 pub fn grow(setup: &Setup, owner: Principal, accessor: Principal, from: u64, to: u64) {
     let mut grown = Grown::take(setup);
-    grown.register(from, to);
-    grown.fill(owner, accessor, from, to);
+    for from in (from..to).step_by(TURN as usize) {
+        let to = to.min(from + TURN);
+        grown.register(from, to);
+        grown.fill(owner, accessor, from, to);
+        // A server that nobody asks for a minute ends.
+        setup.pic.get_time();
+    }
     grown.give_back(setup);
 }
 

@@ -9,6 +9,7 @@ use openstorage_types::{
     BlobId, BlobReference,
     bucket::RemoveBlobReferenceArgs,
     http::{HttpRequest, UpgradableResponse},
+    index::InitArgs,
 };
 use pocket_ic::{PocketIcBuilder, RejectCode};
 
@@ -23,10 +24,14 @@ struct Shelf {
 
 impl Shelf {
     fn new() -> Self {
+        Self::with(InitArgs::default())
+    }
+
+    fn with(init: InitArgs) -> Self {
         // Only a network with an NNS has a root key.
         let builder = PocketIcBuilder::new().with_nns_subnet();
         let pic = builder.with_application_subnet().build();
-        let setup = Setup::deploy(pic, Default::default());
+        let setup = Setup::deploy(pic, init);
         let (alice, room) = setup.user_with_chat(1);
         let accessor = room.accessor_id;
         let picture = setup.upload(alice, &bytes(5_000, 1), accessor);
@@ -184,6 +189,31 @@ fn answers_verify_after_an_upgrade_and_after_a_deletion() {
     mixed.assert_refused(setup, "the certificate of later");
     let picture = shelf.ask("GET", shelf.url(shelf.picture.blob_id), &[]);
     picture.assert_certified(setup);
+}
+
+/// Where browsers are to ask each time, each answer says so under its certificate, before an upgrade and after it.
+#[test]
+fn a_strict_bucket_lets_nobody_show_what_was_not_asked_for_again() {
+    let shelf = Shelf::with(InitArgs {
+        bucket_strict_cache: Some(true),
+        ..InitArgs::default()
+    });
+    let setup = &shelf.setup;
+    let look = || {
+        for exchange in shelf.exchanges() {
+            let expected = match exchange.answer.status_code {
+                404 => "no-store",
+                _ => "private, no-cache",
+            };
+            assert_eq!(exchange.answer.header("cache-control"), Some(expected));
+            exchange.assert_certified(setup);
+        }
+    };
+    look();
+    // As the index upgrades it; a setting that has changed since does not reach it.
+    setup.upgrade(setup.bucket, "bucket").unwrap();
+    setup.pic.tick();
+    look();
 }
 
 /// References beside which answers are looked at.

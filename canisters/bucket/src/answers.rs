@@ -41,12 +41,22 @@ pub const ANSWER_ONLY: &str = "default_certification(ValidationArgs{certificatio
 /// Nothing: the canister says itself that an answer is not certified.
 pub const NOTHING: &str = "default_certification(ValidationArgs{no_certification:Empty{}})";
 
-/// Those that every answer about a blob has.
-const OF_BLOBS: [Known; 7] = [
-    Known::new("Accept-Ranges", "bytes"),
+/// How long browsers show what they keep without asking: five minutes, or not at all.
+const CACHE: [Known; 2] = [
     Known::new("Cache-Control", "private, max-age=300"),
+    Known::new("Cache-Control", "private, no-cache"),
+];
+
+/// Those that answers of 304 repeat (RFC 9110, section 15.4.5, with [`CACHE`]), as they let a page of another origin
+/// read them.
+const OF_UNCHANGED: [Known; 2] = [
     Known::new("Access-Control-Allow-Origin", "*"),
     Known::new("Cross-Origin-Resource-Policy", "cross-origin"),
+];
+
+/// Those that every other answer about a blob has besides.
+const OF_BLOBS: [Known; 4] = [
+    Known::new("Accept-Ranges", "bytes"),
     Known::new("Referrer-Policy", "no-referrer"),
     Known::new("X-Content-Type-Options", "nosniff"),
     // What a blob may do in a browser that opens it as a page: be looked at.
@@ -55,10 +65,6 @@ const OF_BLOBS: [Known; 7] = [
         "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'",
     ),
 ];
-
-/// Those that an answer of 304 repeats (RFC 9110, section 15.4.5), and what lets a page of another origin
-/// read it.
-const OF_UNCHANGED: [Known; 4] = [OF_BLOBS[1], OF_BLOBS[2], OF_BLOBS[3], ANSWER_ONLY_KNOWN];
 
 const OF_MISSING: [Known; 7] = [
     Known::new("Content-Type", "text/plain; charset=utf-8"),
@@ -241,8 +247,7 @@ struct Start {
 impl Start {
     /// `status` is part of it where all answers have the same; `others` are the names of headers that answers
     /// have besides.
-    fn new(known: &[Known], status: Option<&Pair>, others: &[&Hash]) -> Self {
-        let mut known = known.to_vec();
+    fn new(mut known: Vec<Known>, status: Option<&Pair>, others: &[&Hash]) -> Self {
         known.sort_unstable_by_key(|known| known.pair);
         let is_first = |pair: &Pair| others.iter().all(|name| pair[0] < **name);
         let begun = known.iter().take_while(|known| is_first(&known.pair));
@@ -273,7 +278,8 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    pub fn new() -> Self {
+    /// `is_strict`: browsers are to ask each time.
+    pub fn new(is_strict: bool) -> Self {
         let every = [&STATUS, &WITH_METHOD_KNOWN.pair[0]];
         let some = [
             CONTENT_TYPE,
@@ -284,10 +290,13 @@ impl Shapes {
         ];
         let some = some.each_ref().map(|(_, hash)| hash);
         let status = |code| &STATUS_PAIRS[place_of(code)];
+        let shared = [&CACHE[usize::from(is_strict)..][..1], &OF_UNCHANGED].concat();
+        let of_blobs = [&shared[..], &OF_BLOBS].concat();
+        let of_unchanged = [&shared[..], &[ANSWER_ONLY_KNOWN]].concat();
         let mut shapes = Self {
-            of_blobs: Start::new(&OF_BLOBS, None, &[&some[..], &every].concat()),
-            of_unchanged: Start::new(&OF_UNCHANGED, Some(status(304)), &[&ETAG.1]),
-            of_missing: Start::new(&OF_MISSING, Some(status(404)), &[]),
+            of_blobs: Start::new(of_blobs, None, &[&some[..], &every].concat()),
+            of_unchanged: Start::new(of_unchanged, Some(status(304)), &[&ETAG.1]),
+            of_missing: Start::new(OF_MISSING.to_vec(), Some(status(404)), &[]),
             leaf: leaf(b""),
             missing: [0; 32],
         };

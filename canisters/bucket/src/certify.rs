@@ -78,12 +78,14 @@ pub struct Certify {
 }
 
 impl Certify {
+    /// `is_strict` must be what it was when the memory was new.
+    ///
     /// # Panics
     /// When the memory holds something else, or a layout that this code does not know.
-    pub fn open(memories: &Memories) -> Self {
+    pub fn open(memories: &Memories, is_strict: bool) -> Self {
         let forest = Forest::init(memories.get(memory::CERTIFIED));
         let mut certify = Self {
-            shapes: Shapes::new(),
+            shapes: Shapes::new(is_strict),
             forest: forest.unwrap_or_else(|error| panic!("{error}")),
             parts: StableBTreeMap::init(memories.get(memory::PARTS)),
             trees: StableBTreeMap::init(memories.get(memory::PART_TREES)),

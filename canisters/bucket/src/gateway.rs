@@ -106,6 +106,9 @@ impl Gateway {
     }
 }
 
+/// Names and values.
+type Headers = Vec<(String, String)>;
+
 /// Takes values from the front, never more than there are.
 struct Reader<'a>(&'a [u8]);
 
@@ -147,7 +150,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Those of so many headers that count, under their names in lower case, and the version of certificates that is wanted: the rest of a request.
-    fn headers(mut self, count: usize) -> Option<(Vec<(String, String)>, Option<u16>)> {
+    fn headers(mut self, count: usize) -> Option<(Headers, Option<u16>)> {
         let mut found = [None; HEADERS.len()];
         for _ in 0..count {
             let (name, value) = (self.bytes()?, self.bytes()?);

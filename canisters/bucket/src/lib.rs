@@ -104,6 +104,8 @@ impl<E> From<E> for Stop<E> {
 struct Config {
     index: Principal,
     bytes_max: u64,
+    /// As it was installed: what is certified says so.
+    strict_cache: Option<bool>,
     #[cfg(feature = "mutants")]
     mutant: Option<u32>,
 }
@@ -196,12 +198,14 @@ impl Bucket {
         let config = args.map(|args| Config {
             index: args.index,
             bytes_max: args.bytes_max.unwrap_or(BUCKET_BYTES_MAX),
+            strict_cache: args.strict_cache,
             #[cfg(feature = "mutants")]
             mutant: args.mutant,
         });
         let nobody = Config {
             index: Principal::anonymous(),
             bytes_max: 0,
+            strict_cache: None,
             #[cfg(feature = "mutants")]
             mutant: None,
         };
@@ -218,9 +222,14 @@ impl Bucket {
         });
         let store = store.unwrap_or_else(|error| panic!("{error}"));
         let mut stored = StableCell::init(cell(memory::CONFIG), Row(nobody));
-        if let Some(config) = config {
+        if let Some(mut config) = config {
+            let known = &stored.get().0;
+            if known.index != Principal::anonymous() {
+                config.strict_cache = known.strict_cache;
+            }
             stored.set(Row(config));
         }
+        let is_strict = stored.get().0.strict_cache == Some(true);
         Self {
             config: stored,
             totals: StableCell::init(cell(memory::TOTALS), Totals::default()),
@@ -230,7 +239,7 @@ impl Bucket {
             references: References::open(&memories),
             blobs: StableBTreeMap::init(cell(memory::BLOBS)),
             store,
-            certify: Certify::open(&memories),
+            certify: Certify::open(&memories, is_strict),
             accessors_deleted: StableBTreeMap::init(cell(memory::ACCESSORS_DELETED)),
             deletions: StableBTreeMap::init(cell(memory::DELETIONS)),
             log: Log::init(cell(memory::LOG_EVENTS), cell(memory::LOG_ENDS)),

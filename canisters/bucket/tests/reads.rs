@@ -5,7 +5,9 @@ mod support;
 use candid::Principal;
 use openstorage_tokens::{Grant, Scope};
 use openstorage_types::{
-    bucket::{ReadChunkArgs, ReadChunkError, ReadChunkOk, RemoveBlobReferenceArgs, TokenProblem},
+    bucket::{
+        InitArgs, ReadChunkArgs, ReadChunkError, ReadChunkOk, RemoveBlobReferenceArgs, TokenProblem,
+    },
     channel::{IssuerRemoved, kind},
     http::{HttpRequest, HttpResponse},
     limits::{CHUNK_BYTES, CLOCK_SKEW_MS, READ_TOKEN_LIFE_MS},
@@ -67,6 +69,46 @@ fn a_picture_is_shown_with_what_a_browser_needs_and_nothing_that_harms() {
     assert_eq!(head.header("content-length"), Some("300"));
     let post = request(&world, "POST", &url, &[]);
     assert_eq!(post.status_code, 405);
+}
+
+/// What was certified under the one setting would not verify under the other.
+#[test]
+fn how_long_browsers_may_show_what_they_keep_is_said_once() {
+    for (installed, cache) in [
+        (None, "private, max-age=300"),
+        (Some(false), "private, max-age=300"),
+        (Some(true), "private, no-cache"),
+    ] {
+        let mut world = World::with(InitArgs {
+            strict_cache: installed,
+            ..World::init()
+        });
+        let data = bytes(5_000_000, 3);
+        let id = world.upload(alice(), &data);
+        let etag = format!("\"{id}\"");
+        let look = |world: &World| {
+            let url = format!("{}?token={}", path(&data), world.read_token(bob()));
+            for (headers, status) in [
+                (&[][..], 206),
+                (&[("Range", "bytes=4000000-")], 206),
+                (&[("Range", "bytes=0-1")], 416),
+                (&[("If-None-Match", etag.as_str())], 304),
+            ] {
+                let answer = request(world, "GET", &url, headers);
+                assert_eq!(answer.status_code, status);
+                assert_eq!(answer.header("cache-control"), Some(cache));
+            }
+        };
+        look(&world);
+        for strict_cache in [None, Some(true), Some(false)] {
+            let args = InitArgs {
+                strict_cache,
+                ..World::init()
+            };
+            world.upgrade_with(Some(args));
+            look(&world);
+        }
+    }
 }
 
 #[test]

@@ -43,6 +43,7 @@ impl Index {
         bucket::InitArgs {
             index: own,
             bytes_max: Some(self.bucket_bytes_max()),
+            strict_cache: self.config().bucket_strict_cache,
             #[cfg(feature = "mutants")]
             mutant: self.config().mutant,
         }

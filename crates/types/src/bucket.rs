@@ -18,6 +18,9 @@ pub struct InitArgs {
     pub index: Principal,
     /// The largest number of bytes to take; none means [`crate::limits::BUCKET_BYTES_MAX`].
     pub bytes_max: Option<u64>,
+    /// Browsers ask again each time before they show what they keep (`Cache-Control: private, no-cache`), and do not
+    /// show it for five minutes unasked. What counts is said at the installation: certificates are made of it.
+    pub strict_cache: Option<bool>,
     /// The bug to have: see `canisters/bucket/src/mutants.rs`. In builds for the simulation only.
     #[cfg(feature = "mutants")]
     pub mutant: Option<u32>,

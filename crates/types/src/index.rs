@@ -21,6 +21,9 @@ pub struct InitArgs {
     pub bucket_cycles: Option<u128>,
     /// The largest number of bytes of each bucket; none means [`crate::limits::BUCKET_BYTES_MAX`].
     pub bucket_bytes_max: Option<u64>,
+    /// Whether browsers ask a bucket again each time before they show what they keep; counts for buckets that are made
+    /// from then on. None means that they may show it for five minutes unasked.
+    pub bucket_strict_cache: Option<bool>,
     /// Who controls the buckets besides the index; none means the index's own controllers.
     pub governance: Option<Vec<Principal>>,
     /// A bucket is made when the active ones have less room than this in all; none means half a bucket,

@@ -362,6 +362,10 @@ export interface HttpResponse {
  */
 export interface InitArgs {
   /**
+   * Browsers ask again each time before they show what they keep. Counts at the installation.
+   */
+  'strict_cache' : [] | [boolean],
+  /**
    * The largest number of bytes to take; none means 200 GiB.
    */
   'bytes_max' : [] | [bigint],
@@ -848,6 +852,7 @@ export interface _SERVICE {
 }
 export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   const InitArgs = IDL.Record({
+    'strict_cache' : IDL.Opt(IDL.Bool),
     'bytes_max' : IDL.Opt(IDL.Nat64),
     'index' : IDL.Principal,
   });
@@ -1203,6 +1208,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
 
 export const init: (args: { IDL: typeof IDL }) => IDL.Type[] = ({ IDL }) => {
   const InitArgs = IDL.Record({
+    'strict_cache' : IDL.Opt(IDL.Bool),
     'bytes_max' : IDL.Opt(IDL.Nat64),
     'index' : IDL.Principal,
   });

@@ -571,6 +571,10 @@ export interface InitArgs {
    */
   'bucket_cycles' : [] | [bigint],
   /**
+   * Browsers ask buckets that are made from now on each time before they show what they keep; else every five minutes.
+   */
+  'bucket_strict_cache' : [] | [boolean],
+  /**
    * A bucket is made when the active ones have less room than this in all; none means half a bucket, at
    * most the largest blob.
    */
@@ -1075,6 +1079,7 @@ export interface _SERVICE {
 export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   const InitArgs = IDL.Record({
     'bucket_cycles' : IDL.Opt(IDL.Nat),
+    'bucket_strict_cache' : IDL.Opt(IDL.Bool),
     'free_bytes_target' : IDL.Opt(IDL.Nat64),
     'admins' : IDL.Vec(IDL.Principal),
     'governance' : IDL.Opt(IDL.Vec(IDL.Principal)),
@@ -1521,6 +1526,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
 export const init: (args: { IDL: typeof IDL }) => IDL.Type[] = ({ IDL }) => {
   const InitArgs = IDL.Record({
     'bucket_cycles' : IDL.Opt(IDL.Nat),
+    'bucket_strict_cache' : IDL.Opt(IDL.Bool),
     'free_bytes_target' : IDL.Opt(IDL.Nat64),
     'admins' : IDL.Vec(IDL.Principal),
     'governance' : IDL.Opt(IDL.Vec(IDL.Principal)),

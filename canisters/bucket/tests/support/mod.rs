@@ -113,7 +113,21 @@ pub struct World {
 impl World {
     /// With a secret, users 1 and 2 (each with a lease of 1 GB) and a trusted chat.
     pub fn new() -> Self {
-        let mut world = Self::empty(None);
+        Self::with(Self::init())
+    }
+
+    /// What an index gives that has no wishes.
+    pub fn init() -> InitArgs {
+        InitArgs {
+            index: index(),
+            bytes_max: None,
+            strict_cache: None,
+        }
+    }
+
+    /// As [`World::new`], otherwise installed.
+    pub fn with(init: InitArgs) -> Self {
+        let mut world = Self::installed(init);
         world.bucket.set_secret(SECRET, world.now);
         world.tell_user(alice());
         world.tell_user(bob());
@@ -130,13 +144,16 @@ impl World {
         world
     }
 
-    /// Just installed.
+    /// Just installed, to take so many bytes.
     pub fn empty(bytes_max: Option<u64>) -> Self {
-        let memory = DefaultMemoryImpl::default();
-        let init = InitArgs {
-            index: index(),
+        Self::installed(InitArgs {
             bytes_max,
-        };
+            ..Self::init()
+        })
+    }
+
+    fn installed(init: InitArgs) -> Self {
+        let memory = DefaultMemoryImpl::default();
         Self {
             bucket: Bucket::open(memory.clone(), own(), Some(init)),
             memory,
@@ -150,8 +167,12 @@ impl World {
 
     /// An upgrade: only stable memory is left.
     pub fn upgrade(&mut self) {
+        self.upgrade_with(None);
+    }
+
+    pub fn upgrade_with(&mut self, args: Option<InitArgs>) {
         self.now.version += 1;
-        self.bucket = Bucket::open(self.memory.clone(), own(), None);
+        self.bucket = Bucket::open(self.memory.clone(), own(), args);
     }
 
     pub fn pass(&mut self, ms: u64) {
