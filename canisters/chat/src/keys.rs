@@ -321,17 +321,23 @@ impl Keys {
     }
 
     /// The index has known other keys of the chat than the chat remembers: one of the two was made anew, or
-    /// restored from a snapshot.
+    /// restored from a snapshot. Versions from `expected` on are the chat's alone: nobody believes tokens under
+    /// them, and the next key is used at once where no other is left.
     pub fn renumber(&mut self, expected: u16) {
-        self.change(|ring| match ring.keys.last_mut() {
-            Some(newest) if newest.from_ms.is_none() => {
-                newest.version = expected;
-                newest.index = None;
+        self.change(|ring| {
+            let mut newest = ring.keys.pop_if(|newest| newest.from_ms.is_none());
+            ring.keys.retain(|key| key.version < expected);
+            match &mut newest {
+                Some(newest) => {
+                    newest.version = expected;
+                    newest.index = None;
+                }
+                None => {
+                    ring.next_version = expected;
+                    ring.wanted = true;
+                }
             }
-            _ => {
-                ring.next_version = expected;
-                ring.wanted = true;
-            }
+            ring.keys.extend(newest);
         });
     }
 

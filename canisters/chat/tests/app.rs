@@ -758,6 +758,35 @@ fn a_buckets_new_key_is_used_from_the_next_window_on_and_at_once_when_the_old_is
     assert_eq!(opened(&app, chat_id, later_ms, (1, 1)), Some(later_ms));
 }
 
+/// The index was restored from a snapshot of before two rotations: nobody believes the version in use any more, so
+/// the next one is not put off to the next window.
+#[test]
+fn versions_that_the_index_has_forgotten_are_used_no_more() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    send(&mut app, 1, chat_id, Some(reference())).unwrap();
+    let rotate = |app: &mut App, secret, now_ms| {
+        app.secret_drawn([secret; 32], now_ms);
+        let key = app.public_key().unwrap();
+        assert!(app.issuer_registered(&key, &registered(), now_ms));
+        while app.next_work(Lane::Derivation, now_ms).is_some() {
+            app.derive_keys();
+        }
+        key
+    };
+    app.rotate_key(true, NOW_MS).unwrap();
+    rotate(&mut app, 8, NOW_MS);
+    let now_ms = NOW_MS.next_multiple_of(READ_TOKEN_WINDOW_MS);
+    app.rotate_key(true, now_ms).unwrap();
+    let newest = rotate(&mut app, 9, now_ms);
+    assert_eq!(opened(&app, chat_id, now_ms, (2, 1)), Some(now_ms));
+    let forgotten = IssuerError::InvalidKeyVersion { expected: 2 };
+    assert!(!app.issuer_registered(&newest, &Err(forgotten), now_ms));
+    assert_eq!(app.next_work(Lane::Setup, now_ms), Some(Work::DrawSecret));
+    assert_eq!(rotate(&mut app, 10, now_ms).version, 2);
+    assert_eq!(opened(&app, chat_id, now_ms, (2, 1)), Some(now_ms));
+}
+
 #[test]
 fn a_chat_that_was_made_anew_takes_the_version_that_the_index_expects() {
     let mut app = empty();

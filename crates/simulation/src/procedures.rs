@@ -177,6 +177,7 @@ impl Run<'_> {
                 self.is_loose = true;
                 self.pulse.forget(canister);
                 if canister == self.stage.index {
+                    self.forgot_keys = true;
                     self.model.index_restored(taken.then.at());
                 } else {
                     self.model.restored(canister, &taken.then);

@@ -12,6 +12,7 @@ use openstorage_types::{
     channel::{AuditedUser, Counters},
     chat::{ChatError, RegisterOk},
     index::{BucketInfo, BucketState, IndexStatus},
+    limits::KEY_REFRESH_MS,
 };
 
 use crate::{
@@ -28,6 +29,8 @@ use crate::{
 /// Seconds, each a round, then minutes: longer than any wait, back-off or lost call lasts.
 const SECONDS: usize = 90;
 const MINUTES: usize = 150;
+/// By then the chat has asked the index, which was restored, whether it knows its keys, and has drawn another.
+const KEY_MINUTES: usize = (KEY_REFRESH_MS / MINUTE_MS) as usize + 2;
 /// Between two looks of an operator at what has stopped.
 const LOOK_EVERY: usize = 20;
 const MINUTE_MS: u64 = 60_000;
@@ -55,6 +58,9 @@ impl Run<'_> {
             self.stage.network.tick();
             self.collect();
             match self.at_rest() {
+                Ok(_) if self.forgot_keys && turn < SECONDS + KEY_MINUTES => {
+                    why = Violation::new(12, "the chat has not had its keys confirmed");
+                }
                 Ok(held) => return self.rested(&held),
                 Err(violation) => why = violation,
             }
@@ -70,6 +76,7 @@ impl Run<'_> {
         self.model.settle(&there)?;
         self.summary.references = there.len();
         self.is_loose = false;
+        self.forgot_keys = false;
         self.chat_limits.clear();
         self.check_fleet()?;
         self.check_reads()?;

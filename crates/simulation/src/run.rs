@@ -126,6 +126,9 @@ pub(crate) struct Run<'a> {
     pub ceilings: BTreeMap<Principal, u64>,
     /// A snapshot was restored since the last rest: what was promised since it was taken may be exceeded.
     pub is_loose: bool,
+    /// The index was restored since the last rest: it may believe older keys of the chat than the chat uses, until
+    /// that has them confirmed.
+    pub forgot_keys: bool,
     pub pulse: Pulse,
     /// The index has the code of one version further.
     pub is_next: bool,
@@ -159,6 +162,7 @@ pub fn run(base: &Base, seed: u64, options: &Options) -> Result<Summary, Box<Fai
         chat_limits: BTreeSet::new(),
         ceilings: BTreeMap::new(),
         is_loose: false,
+        forgot_keys: false,
         pulse: Pulse::default(),
         is_next: false,
         retired: 0,
