@@ -19,6 +19,9 @@ use sha2::{Digest, Sha256};
 const DEFAULT_BYTES: u64 = 41_000_001;
 const FULL_BYTES: u64 = 1_000_000_000;
 
+/// A month's storage of it, without which a canister freezes, and twice what its messages cost.
+const CYCLES_PER_GB: u128 = 1_000_000_000_000;
+
 /// Rounds for the hash of a blob whose first chunk came last: a slice takes 100 MB.
 const VERIFY_ROUNDS: u64 = 1_000;
 
@@ -71,6 +74,11 @@ impl Blob {
 #[test]
 fn a_large_blob_arrives_in_any_order_outlives_upgrades_and_reads_back() {
     let setup = Setup::new();
+    // All of it comes within a minute of the network's time, and the index tops buckets up less often.
+    setup.pic.add_cycles(
+        setup.bucket,
+        CYCLES_PER_GB * u128::from(size().div_ceil(1_000_000_000)),
+    );
     let (alice, room) = setup.user_with_chat(1);
     let blob = Blob::new(size());
     let allowance = UserArgs {
