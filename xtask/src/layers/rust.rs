@@ -13,7 +13,7 @@ pub const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 13] = [
+const INTEGRATION: [&str; 14] = [
     "accounts",
     "buckets",
     "client",
@@ -25,6 +25,7 @@ const INTEGRATION: [&str; 13] = [
     "large",
     "refusals",
     "secrets",
+    "site",
     "snapshots",
     "upgrades",
 ];
