@@ -149,7 +149,8 @@ impl<'a> Reader<'a> {
         Some((url, method, self.length()?))
     }
 
-    /// Those of so many headers that count, under their names in lower case, and the version of certificates that is wanted: the rest of a request.
+    /// The rest of a request: those of so many headers that count, under their names in lower case, and the
+    /// version of certificates that is wanted.
     fn headers(mut self, count: usize) -> Option<(Headers, Option<u16>)> {
         let mut found = [None; HEADERS.len()];
         for _ in 0..count {

@@ -59,7 +59,10 @@ impl Memories {
         match Segments::open(memory) {
             Ok(segments) => {
                 let is_old = RETIRED.iter().any(|id| segments.get(*id).size() > 0);
-                assert!(!is_old, "this memory is of a bucket of before version 1");
+                assert!(
+                    !is_old,
+                    "this memory is of a bucket of an earlier build, whose tables this code does not know: make a new bucket"
+                );
                 Self(segments)
             }
             Err(error) => panic!("{error}"),

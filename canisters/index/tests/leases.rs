@@ -4,9 +4,7 @@ mod support;
 
 use data_bucket_index::agenda::Job;
 use openstorage_types::{
-    channel::{
-        Counters, EventsArgs, LeaseArgs, LeaseError, LeaseOk, RecallArgs, Stamp, UserCounters,
-    },
+    channel::{Counters, LeaseArgs, LeaseError, LeaseOk, RecallArgs, UserCounters},
     index::Allowance,
     limits::{LEASE_BYTES_MIN, POOL_LOW_BYTES},
 };
@@ -46,16 +44,7 @@ fn told(incarnation: u64, counters: Counters) -> UserCounters {
 }
 
 fn tell(world: &mut World, told: UserCounters) -> Vec<UserCounters> {
-    let args = EventsArgs {
-        from_stamp: Stamp::default(),
-        events: vec![],
-        counters: vec![told],
-        report: None,
-        heard: Stamp::default(),
-        version: 5,
-    };
-    let context = world.context(canister(1));
-    world.index.events(&context, &args).unwrap().counters
+    world.tell(canister(1), told)
 }
 
 fn figures(world: &World) -> (u64, u64) {

@@ -8,8 +8,8 @@ use candid::{Principal, decode_one, encode_one};
 use data_bucket_index::{agenda::Job, sync::Sent};
 use openstorage_types::{
     channel::{
-        AccessorDeleted, Counters, EventsArgs, Stamp, StatePage, StateRow, UserCounters,
-        UserDeleted, UserUpserted, kind,
+        AccessorDeleted, Counters, Stamp, StatePage, StateRow, UserCounters, UserDeleted,
+        UserUpserted, kind,
     },
     limits::{BEHIND_EVENTS_MAX, EVENTS_PER_BATCH_MAX},
 };
@@ -248,18 +248,7 @@ fn a_bucket_that_speaks_of_a_user_who_is_gone_is_told_so_at_once() {
         incarnation,
         counters,
     };
-    let answer = |world: &mut World| {
-        let context = world.context(bucket);
-        let args = EventsArgs {
-            from_stamp: Stamp::default(),
-            events: vec![],
-            counters: vec![told],
-            report: None,
-            heard: Stamp::default(),
-            version: 5,
-        };
-        world.index.events(&context, &args).unwrap().counters
-    };
+    let answer = |world: &mut World| world.tell(bucket, told);
     // Silence says that they are right.
     assert_eq!(answer(&mut world), []);
     let gone = UserCounters {

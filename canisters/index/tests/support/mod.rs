@@ -16,7 +16,7 @@ use openstorage_types::{
     BlobId,
     channel::{
         BucketReport, Event, EventsArgs, EventsOk, PublicKey, Reference, Stamp, StatePage,
-        StateRow, kind,
+        StateRow, UserCounters, kind,
     },
     index::{InitArgs, RegisterIssuerArgs, RegisterIssuerOk, UserArgs},
     limits::HOUR_MS,
@@ -80,6 +80,20 @@ pub struct World {
 }
 
 impl World {
+    /// A bucket tells a user's counters, and nothing else. What the index knows better.
+    pub fn tell(&mut self, bucket: Principal, told: UserCounters) -> Vec<UserCounters> {
+        let args = EventsArgs {
+            from_stamp: Stamp::default(),
+            events: vec![],
+            counters: vec![told],
+            report: None,
+            heard: Stamp::default(),
+            version: 5,
+        };
+        let context = self.context(bucket);
+        self.index.events(&context, &args).unwrap().counters
+    }
+
     /// Just installed, with an admin.
     pub fn empty() -> Self {
         let memory = DefaultMemoryImpl::default();
