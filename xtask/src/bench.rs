@@ -114,7 +114,8 @@ fn read(path: &Path) -> Result<Map<String, Value>> {
 
 /// A line for each figure that is dearer now than before. One that is new, or was not measured, is none.
 fn regressions(before: &Map<String, Value>, now: &Map<String, Value>) -> Vec<String> {
-    let figure = |figures: &Map<String, Value>, name| figures.get(name).and_then(Value::as_f64);
+    let figure =
+        |figures: &Map<String, Value>, name: &str| figures.get(name).and_then(Value::as_f64);
     let line = |name: &String| {
         let (before, now) = (figure(before, name)?, figure(now, name)?);
         let is_dearer = now > before * (1.0 + TOLERANCE);
