@@ -1,7 +1,8 @@
 //! What the command-line clients do to deploy a canister, message by message.
 
-use candid::{Encode, Principal};
+use candid::{CandidType, Decode, Encode, Nat, Principal};
 use ic_agent::{AgentError, identity::BasicIdentity};
+use ic_management_canister_types::CanisterSettings;
 use ic_utils::{
     call::AsyncCall,
     interfaces::{
@@ -12,6 +13,7 @@ use ic_utils::{
         },
     },
 };
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::support::{Bench, code};
@@ -167,5 +169,145 @@ async fn canisters_are_made_without_naming_one() {
     }
 }
 
-#[derive(candid::CandidType)]
+#[derive(CandidType)]
 struct Nothing {}
+
+/// The cycles ledger's and the cycles minting canister's interfaces, as far as command lines need them.
+#[derive(CandidType)]
+struct CreateCanisterArgs {
+    from_subaccount: Option<Vec<u8>>,
+    created_at_time: Option<u64>,
+    amount: Nat,
+    creation_args: Option<CreationArgs>,
+}
+
+#[derive(CandidType)]
+struct CreationArgs {
+    subnet_selection: Option<SubnetSelection>,
+    settings: Option<CanisterSettings>,
+}
+
+#[derive(CandidType)]
+enum SubnetSelection {
+    Filter { subnet_type: Option<String> },
+    Subnet { subnet: Principal },
+}
+
+#[derive(CandidType, Deserialize, Debug)]
+enum Created {
+    Ok {
+        block_id: Nat,
+        canister_id: Principal,
+    },
+    Err(NotCreated),
+}
+
+#[derive(CandidType, Deserialize, Debug)]
+enum NotCreated {
+    FailedToCreate { error: String },
+    InsufficientFunds { balance: Nat },
+    TemporarilyUnavailable,
+}
+
+#[derive(CandidType)]
+struct WithdrawArgs {
+    amount: Nat,
+    from_subaccount: Option<Vec<u8>>,
+    to: Principal,
+    created_at_time: Option<u64>,
+}
+
+#[derive(CandidType, Deserialize, Debug)]
+enum NotWithdrawn {
+    InsufficientFunds { balance: Nat },
+    InvalidReceiver { receiver: Principal },
+}
+
+/// What `icp deploy` asks before anything else: a subnet of the one canister, a new canister there of the
+/// other, and more cycles later.
+#[tokio::test]
+async fn a_command_line_gets_subnets_and_cycles() {
+    let bench = Bench::with_cycles().await;
+    let agent = bench.agent(developer()).await;
+    let [minting, ledger] = ["rkp4c-7iaaa-aaaaa-aaaca-cai", "um5iw-rqaaa-aaaaq-qaaba-cai"]
+        .map(|id| Principal::from_text(id).unwrap());
+    let asked = agent.query(&minting, "get_default_subnets");
+    let answer = asked.with_arg(Encode!(&()).unwrap()).call().await.unwrap();
+    let subnets = Decode!(&answer, Vec<Principal>).unwrap();
+    assert_eq!(
+        subnets,
+        [bench.pic.get_subnet(bench.canister).await.unwrap()]
+    );
+
+    let update = async |method, arg: Vec<u8>| {
+        let call = agent.update(&ledger, method).with_arg(arg);
+        call.call_and_wait().await.unwrap()
+    };
+    let create = async |creation_args| {
+        let args = CreateCanisterArgs {
+            from_subaccount: None,
+            created_at_time: None,
+            amount: 2_000_000_000_000_u64.into(),
+            creation_args,
+        };
+        let answer = update("create_canister", Encode!(&args).unwrap()).await;
+        Decode!(&answer, Created).unwrap()
+    };
+    // Six, so that one of them would have the id of the cycles minting canister.
+    for _ in 0..6 {
+        let settings = CanisterSettings {
+            freezing_threshold: Some(7_u8.into()),
+            ..Default::default()
+        };
+        let subnet = subnets[0];
+        let made = create(Some(CreationArgs {
+            subnet_selection: Some(SubnetSelection::Subnet { subnet }),
+            settings: Some(settings),
+        }));
+        let Created::Ok { canister_id, .. } = made.await else {
+            panic!("it is not created");
+        };
+        let me = agent.get_principal().unwrap();
+        let status = bench.pic.canister_status(canister_id, Some(me)).await;
+        let status = status.unwrap();
+        assert_eq!(status.settings.controllers, [me]);
+        assert_eq!(status.settings.freezing_threshold, Nat::from(7_u8));
+        // Asking for the status has been paid.
+        let before = bench.pic.cycle_balance(canister_id).await;
+        assert!((1_999_000_000_000..2_000_000_000_000).contains(&before));
+        let args = WithdrawArgs {
+            amount: 5_u8.into(),
+            from_subaccount: None,
+            to: canister_id,
+            created_at_time: None,
+        };
+        let answer = update("withdraw", Encode!(&args).unwrap()).await;
+        Decode!(&answer, Result<Nat, NotWithdrawn>)
+            .unwrap()
+            .unwrap();
+        let balance = bench.pic.cycle_balance(canister_id).await;
+        assert_eq!(balance, before + 5);
+    }
+    let failed = create(Some(CreationArgs {
+        subnet_selection: Some(SubnetSelection::Subnet { subnet: minting }),
+        settings: None,
+    }));
+    assert!(matches!(
+        failed.await,
+        Created::Err(NotCreated::FailedToCreate { .. })
+    ));
+    let kind = SubnetSelection::Filter { subnet_type: None };
+    let made = create(Some(CreationArgs {
+        subnet_selection: Some(kind),
+        settings: None,
+    }));
+    assert!(matches!(made.await, Created::Ok { .. }));
+    // Other networks have no such canisters.
+    let alone = Bench::alone().await;
+    let asked = alone.anonymous().await;
+    let asked = asked.query(&minting, "get_default_subnets").call().await;
+    let Err(AgentError::UncertifiedReject { reject, .. }) = &asked else {
+        panic!("{asked:?}");
+    };
+    assert_eq!(reject.error_code.as_deref(), Some("IC0301"));
+}
