@@ -1,7 +1,12 @@
 //! What the command-line clients do to deploy a canister, message by message.
 
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
 use candid::{CandidType, Decode, Encode, Nat, Principal};
-use ic_agent::{AgentError, identity::BasicIdentity};
+use ic_agent::{Agent, AgentError, identity::BasicIdentity};
 use ic_management_canister_types::CanisterSettings;
 use ic_utils::{
     call::AsyncCall,
@@ -16,7 +21,7 @@ use ic_utils::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::support::{Bench, code};
+use crate::support::{Bench, agent, code};
 
 /// Where those clients send the creation of a canister when nobody says where.
 const EFFECTIVE: &str = "rwlgt-iiaaa-aaaaa-aaaaa-cai";
@@ -223,14 +228,30 @@ enum NotWithdrawn {
     InvalidReceiver { receiver: Principal },
 }
 
+fn ledger() -> Principal {
+    Principal::from_text("um5iw-rqaaa-aaaaq-qaaba-cai").unwrap()
+}
+
+async fn create_by_ledger(agent: &Agent, creation_args: Option<CreationArgs>) -> Created {
+    let args = CreateCanisterArgs {
+        from_subaccount: None,
+        created_at_time: None,
+        amount: 2_000_000_000_000_u64.into(),
+        creation_args,
+    };
+    let call = agent.update(&ledger(), "create_canister");
+    let call = call.with_arg(Encode!(&args).unwrap());
+    let answer = call.call_and_wait().await.unwrap();
+    Decode!(&answer, Created).unwrap()
+}
+
 /// What `icp deploy` asks before anything else: a subnet of the one canister, a new canister there of the
 /// other, and more cycles later.
 #[tokio::test]
 async fn a_command_line_gets_subnets_and_cycles() {
     let bench = Bench::with_cycles().await;
     let agent = bench.agent(developer()).await;
-    let [minting, ledger] = ["rkp4c-7iaaa-aaaaa-aaaca-cai", "um5iw-rqaaa-aaaaq-qaaba-cai"]
-        .map(|id| Principal::from_text(id).unwrap());
+    let minting = Principal::from_text("rkp4c-7iaaa-aaaaa-aaaca-cai").unwrap();
     let asked = agent.query(&minting, "get_default_subnets");
     let answer = asked.with_arg(Encode!(&()).unwrap()).call().await.unwrap();
     let subnets = Decode!(&answer, Vec<Principal>).unwrap();
@@ -239,20 +260,7 @@ async fn a_command_line_gets_subnets_and_cycles() {
         [bench.pic.get_subnet(bench.canister).await.unwrap()]
     );
 
-    let update = async |method, arg: Vec<u8>| {
-        let call = agent.update(&ledger, method).with_arg(arg);
-        call.call_and_wait().await.unwrap()
-    };
-    let create = async |creation_args| {
-        let args = CreateCanisterArgs {
-            from_subaccount: None,
-            created_at_time: None,
-            amount: 2_000_000_000_000_u64.into(),
-            creation_args,
-        };
-        let answer = update("create_canister", Encode!(&args).unwrap()).await;
-        Decode!(&answer, Created).unwrap()
-    };
+    let create = |args| create_by_ledger(&agent, args);
     // Six, so that one of them would have the id of the cycles minting canister.
     for _ in 0..6 {
         let settings = CanisterSettings {
@@ -281,7 +289,9 @@ async fn a_command_line_gets_subnets_and_cycles() {
             to: canister_id,
             created_at_time: None,
         };
-        let answer = update("withdraw", Encode!(&args).unwrap()).await;
+        let withdraw = agent.update(&ledger(), "withdraw");
+        let withdraw = withdraw.with_arg(Encode!(&args).unwrap());
+        let answer = withdraw.call_and_wait().await.unwrap();
         Decode!(&answer, Result<Nat, NotWithdrawn>)
             .unwrap()
             .unwrap();
@@ -310,4 +320,41 @@ async fn a_command_line_gets_subnets_and_cycles() {
         panic!("{asked:?}");
     };
     assert_eq!(reject.error_code.as_deref(), Some("IC0301"));
+}
+
+/// A server that is started for one network: agents find it on its port, and the next server goes on with it.
+#[tokio::test]
+async fn a_live_network_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut made = None;
+    for _ in 0..2 {
+        let mut server = Command::new(env!("CARGO_BIN_EXE_pocket-ic-server"))
+            .args(["--live", "0", "--state-dir"])
+            .arg(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+        let url = lines.find_map(|line| {
+            let line = line.unwrap();
+            line.strip_prefix("a network is live at ")
+                .map(str::to_owned)
+        });
+        let agent = agent(&url.unwrap(), developer());
+        agent.fetch_root_key().await.unwrap();
+        match made {
+            None => {
+                let Created::Ok { canister_id, .. } = create_by_ledger(&agent, None).await else {
+                    panic!("it is not created");
+                };
+                made = Some(canister_id);
+            }
+            Some(id) => {
+                let controllers = agent.read_state_canister_controllers(id).await;
+                assert_eq!(controllers.unwrap(), [agent.get_principal().unwrap()]);
+            }
+        }
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
 }
