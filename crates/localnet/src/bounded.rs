@@ -11,8 +11,8 @@ use serde::Deserialize;
 const SKIPPED_MAX: usize = 10_000;
 /// What may be decoded, in units of about a byte: ten times the largest argument of a call.
 const DECODED_MAX: usize = 100_000_000;
-/// What may be skipped beside a few fields: a message from outside, at four units a byte.
-const BESIDE_MAX: usize = 10_000_000;
+/// What may be skipped beside a few fields: the largest message from outside, at four units a byte.
+const BESIDE_MAX: usize = 16_000_000;
 
 /// All of an argument.
 pub fn decode<'a, T: ArgumentDecoder<'a>>(bytes: &'a [u8]) -> candid::Result<T> {

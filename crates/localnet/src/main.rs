@@ -35,6 +35,12 @@ struct Flags {
     /// End after so many seconds, whatever happens.
     #[arg(long, value_name = "SECONDS")]
     hard_ttl: Option<u64>,
+    /// Serve one network on this port, for command lines and browsers, until the server is told to end.
+    #[arg(long, value_name = "PORT", conflicts_with = "ttl")]
+    live: Option<u16>,
+    /// Keep that network in this folder, and go on with what is there.
+    #[arg(long, value_name = "DIR", requires = "live")]
+    state_dir: Option<PathBuf>,
     /// Keep compiled modules in this folder [default: a folder in the user's cache].
     #[arg(long, value_name = "DIR")]
     compile_cache: Option<PathBuf>,
@@ -84,12 +90,26 @@ async fn run(flags: Flags, mut port_file: Option<PortFile>) -> anyhow::Result<()
     let address = SocketAddr::new(flags.ip_addr, flags.port);
     let running = rest::serve(rest::Config {
         address,
-        ttl: Some(Duration::from_secs(flags.ttl)),
+        ttl: flags.live.is_none().then(|| Duration::from_secs(flags.ttl)),
         compile_cache: flags.compile_cache.or_else(user_cache),
     })
     .await
     .with_context(|| format!("cannot listen on {address}"))?;
     println!("listening on {}", running.address());
+    if let Some(port) = flags.live {
+        let live = rest::Live {
+            address: SocketAddr::new(flags.ip_addr, port),
+            state_dir: flags.state_dir,
+        };
+        let port = running
+            .make_live(live)
+            .await
+            .map_err(|error| anyhow!(error))?;
+        println!(
+            "a network is live at http://{}",
+            SocketAddr::new(flags.ip_addr, port)
+        );
+    }
     if let Some(PortFile { file, .. }) = &mut port_file {
         file.write_all(format!("{}\n", running.address().port()).as_bytes())
             .context("cannot write the port file")?;

@@ -6,7 +6,7 @@ use candid::Principal;
 use openstorage_localnet::fees::{CostSchedule, Fees};
 use openstorage_localnet::machine::{
     Compiler, Context, Entry, Keep, Machine, Module, ModuleError, Outcome, Response, StableMemory,
-    Trap,
+    Trap, Upgrade,
 };
 
 fn compile(wat: &str) -> Module {
@@ -184,7 +184,8 @@ fn an_upgrade_keeps_stable_memory_or_everything() {
     let broken = compile(&format!(
         r#"(module {COUNTERS} (func (export "canister_post_upgrade") (call $bump) unreachable))"#
     ));
-    let outcome = with_context(|context| machine.upgrade(&broken, vec![], context, false));
+    let outcome =
+        with_context(|context| machine.upgrade(&broken, vec![], context, Upgrade::default()));
     assert!(outcome.result.is_err());
     assert_eq!(
         machine.digest(),
@@ -194,7 +195,8 @@ fn an_upgrade_keeps_stable_memory_or_everything() {
     assert_eq!(reply(update(&mut machine, "get")), [1, 1, 1]);
 
     let new = compile(&format!("(module {COUNTERS})"));
-    let outcome = with_context(|context| machine.upgrade(&new, vec![], context, false));
+    let outcome =
+        with_context(|context| machine.upgrade(&new, vec![], context, Upgrade::default()));
     assert_eq!(outcome.result, Ok(()));
     assert_eq!(
         reply(update(&mut machine, "get")),

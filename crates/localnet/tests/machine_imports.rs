@@ -4,7 +4,7 @@
 mod support;
 
 use openstorage_localnet::machine::{
-    Closure, Compiler, Entry, Machine, Module, Outcome, Response, Scratch, Trap,
+    Closure, Compiler, Entry, Machine, Module, Outcome, Response, Scratch, Trap, Upgrade,
 };
 use support::{World, compile};
 
@@ -193,13 +193,13 @@ fn outcome(import: &Import, compiler: &Compiler, world: &World, context: &str) -
             let module = exported("canister_post_upgrade");
             world
                 .install(&module, &[])
-                .upgrade(&module, arg, &world.context(), false)
+                .upgrade(&module, arg, &world.context(), Upgrade::default())
         }
         "G" => {
             let module = exported("canister_pre_upgrade");
             world
                 .install(&module, &[])
-                .upgrade(&module, arg, &world.context(), false)
+                .upgrade(&module, arg, &world.context(), Upgrade::default())
         }
         "s" => {
             Machine::install(

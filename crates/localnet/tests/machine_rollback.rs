@@ -3,7 +3,7 @@
 mod support;
 
 use openstorage_localnet::machine::{
-    Closure, Compiler, Entry, HeapKind, Machine, Response, Scratch, Trap, Usage,
+    Closure, Compiler, Entry, HeapKind, Machine, Response, Scratch, Trap, Upgrade, Usage,
 };
 use openstorage_universal::{Call, Op, Program, WASM};
 use support::{World, compile, in_full, reply};
@@ -89,7 +89,7 @@ fn an_upgrade_that_fails_at_any_instruction_changes_nothing() {
             ..World::default()
         };
         let arg = init.bytes().to_vec();
-        let outcome = machine.upgrade(&module, arg, &world.context(), false);
+        let outcome = machine.upgrade(&module, arg, &world.context(), Upgrade::default());
         if outcome.result.is_ok() {
             break;
         }

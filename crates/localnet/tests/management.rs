@@ -12,9 +12,9 @@ use ic_management_canister_types::{
     InstallChunkedCodeArgs, InstallCodeArgs, LoadCanisterSnapshotArgs, LogVisibility,
     ReadCanisterSnapshotDataArgs, ReadCanisterSnapshotDataResult, ReadCanisterSnapshotMetadataArgs,
     ReadCanisterSnapshotMetadataResult, SnapshotDataKind, SnapshotDataOffset, SnapshotVisibility,
-    StatusVisibility, SubnetInfoArgs, SubnetInfoResult, UpdateSettingsArgs,
+    StatusVisibility, SubnetInfoArgs, SubnetInfoResult, UpdateSettingsArgs, UpgradeFlags,
     UploadCanisterSnapshotDataArgs, UploadCanisterSnapshotMetadataArgs,
-    UploadCanisterSnapshotMetadataResult, UploadChunkArgs,
+    UploadCanisterSnapshotMetadataResult, UploadChunkArgs, WasmMemoryPersistence,
 };
 use openstorage_universal::{Call, Op, Program, WASM};
 use pic::*;
@@ -716,13 +716,14 @@ fn a_canister_s_history_says_who_changed_it() {
     let (canister, other) = (install(&pic), install(&pic));
     pic.set_controllers(canister, None, vec![USER, other])
         .unwrap();
+    let said = version(&pic, other);
     let args = UpdateSettingsArgs {
         canister_id: canister,
         settings: CanisterSettings {
             controllers: Some(vec![USER]),
             ..Default::default()
         },
-        sender_canister_version: Some(7),
+        sender_canister_version: Some(said),
     };
     ok(asked(
         &pic,
@@ -761,7 +762,7 @@ fn a_canister_s_history_says_who_changed_it() {
     );
     match &all.recent_changes[3].origin {
         ChangeOrigin::FromCanister(by) => {
-            assert_eq!((by.canister_id, by.canister_version), (other, Some(7)));
+            assert_eq!((by.canister_id, by.canister_version), (other, Some(said)));
         }
         by => panic!("{by:?}"),
     }
@@ -1187,4 +1188,164 @@ fn custom_sections_are_read_by_canisters() {
     // Not for users.
     let args = args("candid:service");
     manage(&pic, USER, canister, "canister_metadata", &args).unwrap_err();
+}
+
+/// Only canisters may ask some things, only controllers others: from outside that is refused before it is a
+/// message (interface specification, "API Request submission").
+#[test]
+fn what_somebody_may_not_ask_is_no_message() {
+    let pic = network(1);
+    let canister = install(&pic);
+    let submit = |sender, method: &str, arg: Vec<u8>| {
+        let effective = RawEffectivePrincipal::CanisterId(canister.as_slice().to_vec());
+        let management = Principal::management_canister();
+        pic.submit_call_with_effective_principal(management, effective, sender, method, arg)
+    };
+    let refused = |sender, method, arg: &[u8], code| {
+        let reject = submit(sender, method, arg.to_vec()).unwrap_err();
+        assert_eq!(
+            (reject.error_code, reject.certified),
+            (code, false),
+            "{method}"
+        );
+    };
+    let record = Encode!(&CanisterIdRecord {
+        canister_id: canister
+    })
+    .unwrap();
+    for method in [
+        "raw_rand",
+        "deposit_cycles",
+        "canister_info",
+        "create_canister",
+    ] {
+        refused(USER, method, &record, ErrorCode::CanisterRejectedMessage);
+    }
+    refused(USER, "nothing", &record, ErrorCode::CanisterMethodNotFound);
+    let stop = "stop_canister";
+    refused(
+        STRANGER,
+        stop,
+        &record,
+        ErrorCode::CanisterInvalidController,
+    );
+    refused(
+        USER,
+        stop,
+        b"no candid",
+        ErrorCode::InvalidManagementPayload,
+    );
+    let status = "canister_status";
+    refused(
+        STRANGER,
+        status,
+        &record,
+        ErrorCode::CanisterStatusAccessDenied,
+    );
+    let nobody = Encode!(&CanisterIdRecord {
+        canister_id: STRANGER
+    });
+    refused(USER, stop, &nobody.unwrap(), ErrorCode::CanisterNotFound);
+    // Nothing of that was executed.
+    submit(USER, stop, record).map(drop).unwrap();
+}
+
+/// A canister cannot name another version of itself than it has; a user may say what he wants.
+#[test]
+fn a_canister_names_its_own_version() {
+    let pic = network(1);
+    let canister = install(&pic);
+    pic.set_controllers(canister, None, vec![USER, canister])
+        .unwrap();
+    let args = |said| UpdateSettingsArgs {
+        canister_id: canister,
+        settings: CanisterSettings::default(),
+        sender_canister_version: Some(said),
+    };
+    let change = |said| {
+        let arg = Encode!(&args(said)).unwrap();
+        asked(&pic, canister, "update_settings", arg)
+    };
+    let is = version(&pic, canister);
+    let text = failed(change(is + 1), ErrorCode::CanisterRejectedMessage);
+    assert!(text.contains("IC0504"), "{text}");
+    ok(change(version(&pic, canister)));
+    ok(manage(&pic, USER, canister, "update_settings", &args(666)));
+}
+
+/// A module that replies with four bytes of its heap, of which the last is its own, and can set the first.
+fn keeper(last: char, section: &str) -> Vec<u8> {
+    wat::parse_str(format!(
+        r#"(module
+            (import "ic0" "msg_reply" (func $reply))
+            (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
+            (memory 1)
+            (global $last (mut i32) (i32.const {}))
+            (data (i32.const 1) "{last}")
+            (@custom "{section}" "")
+            (func (export "canister_update set")
+                (i32.store8 (i32.const 0) (i32.const 0x58))
+                (drop (memory.grow (i32.const 1)))
+                (i32.store8 (i32.const 70000) (i32.const 0x59))
+                (global.set $last (i32.const 0x5a))
+                (call $reply))
+            (func (export "canister_query get")
+                (call $append (i32.const 0) (i32.const 2))
+                (i32.store8 (i32.const 2) (global.get $last))
+                (call $append (i32.const 2) (i32.const 1))
+                (call $append (i32.const 70000) (i32.const 1))
+                (call $reply)))"#,
+        last as u32
+    ))
+    .unwrap()
+}
+
+/// An upgrade keeps the heap where it is told to: globals begin anew, and segments stay unwritten.
+#[test]
+fn an_upgrade_keeps_the_heap_of_code_that_can_go_on_with_it() {
+    let pic = network(1);
+    let canister = install(&pic);
+    let upgrade = |last, section, wasm_memory_persistence| {
+        let flags = UpgradeFlags {
+            skip_pre_upgrade: None,
+            wasm_memory_persistence,
+        };
+        let args = InstallCodeArgs {
+            mode: CanisterInstallMode::Upgrade(Some(flags)),
+            canister_id: canister,
+            wasm_module: keeper(last, section),
+            arg: vec![],
+            sender_canister_version: None,
+        };
+        manage(&pic, USER, canister, "install_code", &args)
+    };
+    let (can, cannot) = ("icp:private enhanced-orthogonal-persistence", "name2");
+    let (keep, replace) = (
+        Some(WasmMemoryPersistence::Keep),
+        Some(WasmMemoryPersistence::Replace),
+    );
+    let get = || pic.query_call(canister, USER, "get", vec![]);
+    ok(upgrade('a', can, None));
+    get().unwrap_err();
+    pic.update_call(canister, USER, "set", vec![]).unwrap();
+    assert_eq!(get().unwrap(), b"XaZY");
+    // It must be said, and only of code that says so, too.
+    failed(
+        upgrade('b', can, None),
+        ErrorCode::CanisterContractViolation,
+    );
+    failed(
+        upgrade('b', cannot, keep),
+        ErrorCode::CanisterContractViolation,
+    );
+    for last in ['b', 'c'] {
+        ok(upgrade(last, can, keep));
+        assert_eq!(get().unwrap(), format!("Xa{last}Y").into_bytes());
+    }
+    // A message that traps leaves that heap as it is.
+    pic.update_call(canister, USER, "nothing", vec![])
+        .unwrap_err();
+    assert_eq!(get().unwrap(), b"XacY");
+    ok(upgrade('d', cannot, replace));
+    get().unwrap_err();
 }

@@ -829,3 +829,86 @@ fn a_composite_query_asks_its_subnet() {
     let through = Call::new(a, "composite_query").arg(Program::new().reply(b""));
     update(&pic, b, Program::new().call(through)).unwrap_err();
 }
+
+/// 5. Cycles that were put on a call stay with the canister when the call is not performed.
+#[test]
+fn a_call_that_is_not_performed_costs_no_cycles() {
+    let pic = network(1);
+    let (a, b) = (install(&pic), install(&pic));
+    let begin = |program: Program| {
+        let named = program.push(b.as_slice()).push("update");
+        let begun = named.push("").push("").op(Op::CallNew);
+        begun.amount(7 * TRILLION).op(Op::CallCycles)
+    };
+    let look = |program: Program| program.op(Op::Balance).append();
+    let program = look(begin(look(begin(look(Program::new()))))).answer();
+    let balances: Vec<_> = ok(update(&pic, a, program))
+        .chunks(16)
+        .map(cycles)
+        .collect();
+    let [before, one, another] = balances[..] else {
+        panic!("{balances:?}");
+    };
+    assert_eq!((before - one, one), (7 * TRILLION, another));
+    assert!(pic.cycle_balance(a) > before - TRILLION);
+}
+
+/// 9. The canister that was asked from outside has a certificate in all of its queries, and nobody else has one.
+#[test]
+fn a_certificate_is_the_first_canister_s() {
+    let pic = network(1);
+    let (a, b) = (install(&pic), install(&pic));
+    let present = || Program::new().op(Op::CertificatePresent).append().answer();
+    let composite = |program: Program| {
+        let arg = program.bytes().to_vec();
+        number(&ok(pic.query_call(
+            a,
+            Principal::anonymous(),
+            "composite_query",
+            arg,
+        )))
+    };
+    let ask = |of| Program::new().call(Call::new(of, "query").arg(present()));
+    assert_eq!(composite(present()), 1);
+    assert_eq!(composite(ask(a)), 1);
+    assert_eq!(composite(ask(b)), 0);
+    let call = Call::new(b, "query").arg(Program::new().reply(b""));
+    assert_eq!(composite(Program::new().call(call.on_reply(present()))), 0);
+}
+
+/// 9. A callback that traps ends its composite query, whatever else is under way.
+#[test]
+fn a_trap_ends_a_composite_query() {
+    let pic = network(1);
+    let (a, b) = (install(&pic), install(&pic));
+    let ask = || Call::new(b, "query").arg(Program::new().reply(b""));
+    let first = ask().on_reply(Program::new().trap("first"));
+    let second = ask().on_reply(Program::new().reply(b"second"));
+    let arg = Program::new().call(first).call(second).bytes().to_vec();
+    let asked = pic.query_call(a, Principal::anonymous(), "composite_query", arg);
+    let text = failed(asked, ErrorCode::CanisterCalledTrap);
+    assert!(text.contains("first"), "{text}");
+}
+
+/// Memory that no address reaches is not to be had, and asking for it is no fault.
+#[test]
+fn a_heap_does_not_grow_beyond_its_addresses() {
+    let pic = network(1);
+    let canister = install(&pic);
+    let program = Program::new().number(1 << 20).op(Op::HeapGrow);
+    let grown = number(&ok(update(&pic, canister, program.append().answer())));
+    assert_eq!(grown as u32, u32::MAX);
+}
+
+/// Nobody calls a composite query but a query.
+#[test]
+fn a_composite_query_is_no_update() {
+    let pic = network(1);
+    let (a, b) = (install(&pic), install(&pic));
+    let arg = Program::new().reply(b"").bytes().to_vec();
+    let called = pic.update_call(a, Principal::anonymous(), "composite_query", arg);
+    failed(called, ErrorCode::CompositeQueryCalledInReplicatedMode);
+    let code = Program::new().op(Op::RejectCode).append().answer();
+    let call = Call::new(b, "composite_query").on_reject(code);
+    assert_eq!(number(&ok(update(&pic, a, Program::new().call(call)))), 5);
+}

@@ -24,4 +24,4 @@ mod state;
 pub use certificate::{Certifier, cbor};
 pub use keys::SubnetKeys;
 pub use node::Node;
-pub use state::{Facts, Part, Path, State};
+pub use state::{Facts, Part, Path, State, natural};

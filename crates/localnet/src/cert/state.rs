@@ -21,8 +21,8 @@ const TIME: &str = "time";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     pub controllers: Vec<Principal>,
-    /// The module's hash and the certified data; none in a canister without code.
-    pub code: Option<([u8; 32], Vec<u8>)>,
+    /// The module's hash, the time at which it came, and the certified data; none in a canister without code.
+    pub code: Option<([u8; 32], u64, Vec<u8>)>,
 }
 
 /// A part of the state of which only the digest is kept here.
@@ -194,14 +194,12 @@ struct View {
 impl View {
     fn hidden(state: &State) -> Self {
         let hidden = |digest| Shown(pruned::<[u8; 32]>(digest));
-        let mut time = vec![];
-        leb128::write::unsigned(&mut time, state.time_ns).expect("a vector takes everything");
         Self {
             canisters: hidden(state.canisters.root_hash()),
             ranges: hidden(state.ranges.root_hash()),
             requests: hidden(state.requests.root_hash()),
             subnets: hidden(state.subnets.root_hash()),
-            time: leaf(time),
+            time: leaf(natural(state.time_ns)),
         }
     }
 
@@ -213,4 +211,11 @@ impl View {
         let right = fork(labeled(SUBNET, self.subnets.0), labeled(TIME, self.time));
         fork(left, fork(labeled(REQUEST_STATUS, self.requests.0), right))
     }
+}
+
+/// A number as the certified state has it.
+pub fn natural(number: u64) -> Vec<u8> {
+    let mut bytes = vec![];
+    leb128::write::unsigned(&mut bytes, number).expect("a vector takes everything");
+    bytes
 }

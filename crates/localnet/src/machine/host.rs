@@ -85,6 +85,9 @@ impl Host {
     }
 }
 
+/// What 32-bit addresses reach.
+const HEAP_BYTES_MAX: usize = 1 << 32;
+
 impl ResourceLimiter for Host {
     /// The heap may grow within what the canister may use; beyond its own limit the message fails.
     fn memory_growing(
@@ -93,15 +96,15 @@ impl ResourceLimiter for Host {
         desired: usize,
         maximum: Option<usize>,
     ) -> Result<bool> {
+        if desired > maximum.unwrap_or(HEAP_BYTES_MAX) {
+            return Ok(false);
+        }
         let limited = Kind::START.or(Kind::INIT).or(Kind::UPDATE);
         if self.run.kind.among(limited)
             && let Err(trap) = within(desired as u64, self.run.heap_bytes_max)
         {
             self.run.trap = Some(trap.clone());
             return Err(Error::new(trap));
-        }
-        if maximum.is_some_and(|max| desired > max) {
-            return Ok(false);
         }
         self.run.grow((desired - current) as u64).map_err(|trap| {
             self.run.trap = Some(trap.clone());

@@ -68,14 +68,40 @@ impl Live {
             return Ok(None);
         }
         live.begin();
-        if let Some(memory) = live.store.data().memory {
-            grow(memory, &mut live.store, heap.len());
-            memory.data_mut(&mut live.store).copy_from_slice(heap);
-        }
+        live.overwrite(heap);
         live.set_globals(&globals);
         live.look();
         live.commit();
         Ok(Some(live))
+    }
+
+    /// Has the heap of another, as that is now; globals and stable memory stay.
+    pub fn inherit(&mut self, other: &Self) -> Result<(), Trap> {
+        let (Some(heap), Some(memory)) = (other.memory(), self.store.data().memory) else {
+            return Ok(());
+        };
+        let pages = (heap.len() / WASM_PAGE_BYTES) as u64;
+        let max = memory.ty(&self.store).maximum();
+        if max.is_some_and(|max| pages > max) {
+            return Err(Trap::Wasm("the memory is too small for the heap".into()));
+        }
+        self.begin();
+        self.overwrite(heap);
+        self.look();
+        self.commit();
+        Ok(())
+    }
+
+    /// Makes the heap these bytes, and zeros where it is larger.
+    fn overwrite(&mut self, heap: &[u8]) {
+        let Some(memory) = self.store.data().memory else {
+            return;
+        };
+        grow(memory, &mut self.store, heap.len());
+        let live = memory.data_mut(&mut self.store);
+        let (same, rest) = live.split_at_mut(heap.len());
+        same.copy_from_slice(heap);
+        rest.fill(0);
     }
 
     pub fn module(&self) -> &Module {
@@ -320,7 +346,7 @@ fn instantiate(module: &Module, host: Host) -> Result<(Store<Host>, Instance, Ve
 
 /// Grows a memory to a size that it had before.
 fn grow(memory: wasmtime::Memory, store: &mut Store<Host>, bytes: usize) {
-    let missing = (bytes - memory.data_size(&*store)) / WASM_PAGE_BYTES;
+    let missing = bytes.saturating_sub(memory.data_size(&*store)) / WASM_PAGE_BYTES;
     if missing > 0 {
         memory
             .grow(store, missing as u64)

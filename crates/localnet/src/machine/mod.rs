@@ -26,7 +26,7 @@ use crate::fees::Fees;
 
 pub use image::{Global, Image};
 pub use module::{Compiler, MetadataVisibility, Module, ModuleError, WASM_BYTES_MAX};
-pub use run::{Machine, Scratch};
+pub use run::{Machine, Scratch, Upgrade};
 pub use stable::{STABLE_PAGE_BYTES, StableMemory};
 
 /// Pages in which memory is charged when it is written to.

@@ -18,6 +18,14 @@ pub struct Machine {
     live: Live,
 }
 
+/// How code is replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Upgrade {
+    pub skip_pre_upgrade: bool,
+    /// The heap stays as it is, and the new code's segments are not written to it.
+    pub keep_heap: bool,
+}
+
 /// What a composite query changed so far. It is kept between the query and its callbacks, in which other
 /// queries of the same canister may run, and dropped at the end.
 #[derive(Default)]
@@ -47,12 +55,12 @@ impl Machine {
         module: &Module,
         arg: Vec<u8>,
         context: &Context,
-        skip_pre_upgrade: bool,
+        how: Upgrade,
     ) -> Outcome {
         let mut before = nothing_done(Ok(()), context);
         let memory_bytes = self.memory_bytes();
         self.begin(context.instructions_max);
-        if !skip_pre_upgrade {
+        if !how.skip_pre_upgrade {
             let run = self.run_of(Kind::PRE_UPGRADE, context);
             self.live.host_mut().run = run;
             let result = self.call_optional("canister_pre_upgrade");
@@ -62,8 +70,14 @@ impl Machine {
                 return before;
             }
         }
-        let mut new = match Live::new(module) {
-            Ok(live) => Self { live },
+        let new = Live::new(module).and_then(|mut live| {
+            if how.keep_heap {
+                live.inherit(&self.live)?;
+            }
+            Ok(Self { live })
+        });
+        let mut new = match new {
+            Ok(new) => new,
             Err(trap) => {
                 self.end(false);
                 before.result = Err(trap);
@@ -338,6 +352,8 @@ impl Machine {
             .min(max);
         let host = self.live.host_mut();
         let mut run = std::mem::replace(&mut host.run, Run::idle());
+        // A call that was begun and not performed keeps no cycles.
+        run.balance += run.call.take().map_or(0, |call| call.cycles);
         if let Err(Trap::Wasm(text)) = &result {
             run.log(format!("[TRAP]: {text}").into_bytes());
         }

@@ -64,6 +64,9 @@ pub struct Canister {
     pub machine: Option<Machine>,
     /// Bytes of the module as it was given.
     pub wasm_bytes: u64,
+    pub created_ns: u64,
+    /// When its code came: by an installation or with a snapshot.
+    pub installed_ns: u64,
     /// Until when storage is paid.
     pub charged_ns: u64,
     pub settings: Settings,
@@ -133,6 +136,8 @@ impl Canister {
             consumed: Consumed::default(),
             machine: None,
             wasm_bytes: 0,
+            created_ns: now_ns,
+            installed_ns: 0,
             charged_ns: now_ns,
             settings: Settings::default(),
             status: Status::Running,

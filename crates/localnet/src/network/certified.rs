@@ -11,7 +11,7 @@ use ic_transport_types::SubnetMetrics;
 use pocket_ic::common::rest::SubnetKind;
 
 use super::{MessageStatus, Network, Subnet, canister::Canister, history::Entry};
-use crate::cert::{Certifier, Facts, Node, Part, Path, SubnetKeys, cbor};
+use crate::cert::{Certifier, Facts, Node, Part, Path, SubnetKeys, cbor, natural};
 
 /// Subnets have their canister ranges in shards of so many ranges; there are never more than two.
 const RANGES_PER_SHARD: usize = 5;
@@ -249,22 +249,28 @@ fn nothing() -> Node {
 fn facts(canister: &Canister) -> Facts {
     Facts {
         controllers: canister.controllers.iter().copied().collect(),
-        code: canister
-            .machine
-            .as_ref()
-            .map(|machine| (machine.module().hash(), canister.certified_data.clone())),
+        code: canister.machine.as_ref().map(|machine| {
+            let data = canister.certified_data.clone();
+            (machine.module().hash(), canister.installed_ns, data)
+        }),
     }
 }
 
 /// What stands under `/canister/<id>`.
 fn canister_node(canister: &Canister, metadata: impl FnOnce(&Canister) -> Option<Node>) -> Node {
     let controllers: Vec<_> = canister.controllers.iter().collect();
-    let mut children = vec![("controllers", Node::Leaf(cbor(&controllers)))];
+    let created = Node::Leaf(natural(canister.created_ns));
+    let mut children = vec![
+        ("canister_creation_timestamp", created),
+        ("controllers", Node::Leaf(cbor(&controllers))),
+    ];
     if let Some(machine) = &canister.machine {
         children.push((
             "certified_data",
             Node::leaf(canister.certified_data.clone()),
         ));
+        let installed = Node::Leaf(natural(canister.installed_ns));
+        children.push(("last_install_timestamp", installed));
         children.push(("module_hash", Node::leaf(machine.module().hash())));
     }
     children.extend(metadata(canister).map(|node| ("metadata", node)));
@@ -314,7 +320,7 @@ fn message_node(entry: &Entry) -> Node {
 }
 
 /// Memories and code.
-fn state_bytes(canister: &Canister) -> u64 {
+pub(super) fn state_bytes(canister: &Canister) -> u64 {
     match canister.machine {
         Some(_) => canister.machine_bytes() + canister.wasm_bytes,
         None => 0,

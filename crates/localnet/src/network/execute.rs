@@ -3,7 +3,7 @@
 use candid::Principal;
 
 use super::{
-    Network, Reject,
+    Network, Reject, Subnet,
     account::{Account, Kind},
     call::{Origin, Request},
     canister::{Canister, Context, Status},
@@ -154,6 +154,11 @@ impl Network {
             Status::Stopped => Some(Reject::stopped(&id)),
             Status::Stopping(_) => Some(Reject::stopping(&id)),
             Status::Running if canister.machine.is_none() => Some(Reject::no_module(&id)),
+            Status::Running
+                if canister.exports(&format!("canister_composite_query {}", request.method)) =>
+            {
+                Some(Reject::composite())
+            }
             Status::Running => None,
         };
         let too_few = matches!(request.origin, Origin::Call(_))
@@ -299,6 +304,7 @@ impl Network {
         if run.kind != Kind::Cleanup {
             self.count_execution(&id);
         }
+        self.count_instructions(&id, used);
         self.note_memory(&id);
         self.spent += used;
         if let Some(timer_ns) = timer_ns {
@@ -310,12 +316,22 @@ impl Network {
 
     /// A message was executed on the subnet of a canister, or on that subnet.
     pub(super) fn count_execution(&mut self, id: &Principal) {
-        let subnet = self.subnet_of(id);
-        let subnet = subnet.unwrap_or_else(|| self.route(Some(id)).id);
-        let place = self.subnets.iter_mut().find(|other| other.id == subnet);
-        if let Some(subnet) = place {
+        if let Some(subnet) = self.subnet_mut(id) {
             subnet.executions += 1;
         }
+    }
+
+    /// A canister, on its subnet, used so many instructions.
+    pub(super) fn count_instructions(&mut self, id: &Principal, used: u64) {
+        if let Some(subnet) = self.subnet_mut(id) {
+            subnet.instructions = subnet.instructions.saturating_add(used);
+        }
+    }
+
+    fn subnet_mut(&mut self, id: &Principal) -> Option<&mut Subnet> {
+        let subnet = self.subnet_of(id);
+        let subnet = subnet.unwrap_or_else(|| self.route(Some(id)).id);
+        self.subnets.iter_mut().find(|other| other.id == subnet)
     }
 
     fn keep_account(

@@ -90,7 +90,10 @@ impl Network {
             effective,
         } = ingress;
         let addressed = if canister == Principal::management_canister() {
+            self.admit(&sender, &method, &arg, effective.as_ref())?;
             effective
+        } else if self.plays(&canister) {
+            Some(canister)
         } else {
             self.inspect(sender, canister, &method, &arg)?;
             Some(canister)
@@ -191,9 +194,13 @@ impl Network {
         if canister.machine.is_none() {
             return Err(Reject::no_module(&id));
         }
-        let known = ["canister_update", "canister_query"]
-            .iter()
-            .any(|kind| canister.exports(&format!("{kind} {method}")));
+        let known = [
+            "canister_update",
+            "canister_query",
+            "canister_composite_query",
+        ]
+        .iter()
+        .any(|kind| canister.exports(&format!("{kind} {method}")));
         if !known {
             return Err(Reject::no_method(&id, "update", method));
         }

@@ -85,6 +85,10 @@ pub struct Config {
     pub subnets: Vec<SubnetKind>,
     /// The prices of each subnet, in their order; those that are missing here have their kind's.
     pub fees: Vec<Fees>,
+    /// The admins of each subnet, in their order; those that are missing here have none.
+    pub admins: Vec<BTreeSet<Principal>>,
+    /// Whether the network plays the cycles minting canister and the cycles ledger.
+    pub plays_cycles: bool,
     /// Rounds that a message takes from one subnet to another; 0 is as on one.
     pub latency_rounds: u64,
     /// Decides `raw_rand` and all keys.
@@ -100,6 +104,8 @@ impl Default for Config {
         Self {
             subnets: vec![SubnetKind::Application],
             fees: vec![],
+            admins: vec![],
+            plays_cycles: false,
             latency_rounds: 1,
             seed: 0,
             time_ns: TIME_START_NS,
@@ -127,6 +133,9 @@ pub struct Network {
     round: u64,
     /// The time of the last round.
     round_ns: u64,
+    /// On each of the latest days: the time of its first round, and how many there had been by then.
+    days: VecDeque<(u64, u64)>,
+    plays_cycles: bool,
     /// When storage was charged last.
     rent_ns: u64,
     rng: ChaCha20Rng,
@@ -184,6 +193,9 @@ impl Network {
         for (subnet, fees) in subnets.iter_mut().zip(config.fees) {
             subnet.fees = fees;
         }
+        for (subnet, admins) in subnets.iter_mut().zip(config.admins) {
+            subnet.admins = admins;
+        }
         Self {
             compiler,
             seed: config.seed,
@@ -194,6 +206,8 @@ impl Network {
             time_ns: config.time_ns,
             round: 0,
             round_ns: config.time_ns,
+            days: VecDeque::new(),
+            plays_cycles: config.plays_cycles,
             rent_ns: config.time_ns,
             rng: ChaCha20Rng::seed_from_u64(config.seed),
             contexts: BTreeMap::new(),

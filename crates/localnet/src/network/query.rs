@@ -28,6 +28,9 @@ struct Query {
 /// The graph so far.
 struct Graph {
     subnet: Principal,
+    /// The canister that was asked from outside: its queries in the graph have a certificate, but for callbacks.
+    root: Principal,
+    certificate: Option<Vec<u8>>,
     instructions_left: u64,
 }
 
@@ -40,8 +43,25 @@ impl Network {
         method: &str,
         arg: Vec<u8>,
     ) -> Result<Vec<u8>, Reject> {
+        self.query_at(None, sender, id, method, arg)
+    }
+
+    /// The same for a query that says which canister or subnet it means: the management canister may not
+    /// learn that from its argument.
+    pub fn query_at(
+        &mut self,
+        effective: Option<Principal>,
+        sender: Principal,
+        id: Principal,
+        method: &str,
+        arg: Vec<u8>,
+    ) -> Result<Vec<u8>, Reject> {
         if id == Principal::management_canister() {
-            return self.manage_query(sender, method, &arg);
+            let subnet = self.route(effective.as_ref()).id;
+            return self.manage_query(&subnet, sender, method, &arg);
+        }
+        if self.plays(&id) {
+            return self.play_query(&id, method);
         }
         let certificate = self.data_certificate(&id);
         let query = Query {
@@ -49,11 +69,13 @@ impl Network {
             id,
             method: method.into(),
             arg,
-            certificate,
+            certificate: certificate.clone(),
         };
         let subnet = self.subnet_of(&id).ok_or_else(|| Reject::not_found(&id))?;
         let mut graph = Graph {
             subnet,
+            root: id,
+            certificate,
             instructions_left: QUERY_INSTRUCTIONS,
         };
         self.run_query(query, 0, &mut graph)
@@ -129,8 +151,9 @@ impl Network {
             graph.spend(&outcome);
             used += outcome.usage.instructions;
             calls.extend(std::mem::take(&mut outcome.calls));
-            // An answer is final; so is a trap once nothing else can answer.
-            if outcome.response.is_some() || calls.is_empty() {
+            // An answer is final, and so is a trap: nothing of what was done is kept anyway, so there is nothing to
+            // clean up.
+            if outcome.response.is_some() || outcome.result.is_err() {
                 return answer(&id, outcome);
             }
             let Some(call) = calls.pop_front() else {
@@ -150,7 +173,6 @@ impl Network {
                 arg,
                 on_reply,
                 on_reject,
-                on_cleanup,
                 ..
             } = call;
             let called = Query {
@@ -158,23 +180,14 @@ impl Network {
                 id: callee,
                 method,
                 arg,
-                certificate: None,
+                certificate: graph.certificate.clone().filter(|_| callee == graph.root),
             };
-            let (closure, reject_code, response) = match self.run_query(called, depth + 1, graph) {
-                Ok(reply) => (on_reply, 0, Response::Reply(reply)),
-                Err(reject) => (on_reject, reject.code as u32, reject.into()),
+            let (closure, response) = match self.run_query(called, depth + 1, graph) {
+                Ok(reply) => (on_reply, Response::Reply(reply)),
+                Err(reject) => (on_reject, reject.into()),
             };
             let entry = Entry::CompositeCallback { closure, response };
             outcome = self.run_part(&query, entry, kind, Some(&mut scratch), used, graph)?;
-            if let (Err(_), Some(closure)) = (&outcome.result, on_cleanup) {
-                let entry = Entry::CompositeCleanup {
-                    closure,
-                    reject_code,
-                };
-                let cleanup =
-                    self.run_part(&query, entry, kind, Some(&mut scratch), used, graph)?;
-                graph.spend(&cleanup);
-            }
         }
     }
 

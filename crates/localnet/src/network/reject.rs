@@ -69,6 +69,14 @@ impl Reject {
         )
     }
 
+    /// A composite query that is called as an update, or by an update.
+    pub fn composite() -> Self {
+        Self::new(
+            ErrorCode::CompositeQueryCalledInReplicatedMode,
+            "Composite query cannot be called in replicated mode",
+        )
+    }
+
     pub fn stopped(canister: &Principal) -> Self {
         Self::new(
             ErrorCode::CanisterStopped,
@@ -160,6 +168,23 @@ impl Reject {
             format!(
                 "Only controllers of canister {canister} can call ic00 method; {caller} is none of them"
             ),
+        )
+    }
+
+    /// A canister that tells the management canister another version than it has.
+    pub fn sender_version(said: u64, is: u64) -> Self {
+        Self::new(
+            ErrorCode::CanisterContractViolation,
+            format!(
+                "Management canister call payload includes sender canister version {said} that does not match the actual sender canister version {is}."
+            ),
+        )
+    }
+
+    pub fn no_status(canister: &Principal, caller: &Principal) -> Self {
+        Self::new(
+            ErrorCode::CanisterStatusAccessDenied,
+            format!("Caller {caller} is not allowed to access the status of canister {canister}"),
         )
     }
 

@@ -11,6 +11,7 @@ use super::{
     execute::{Circumstances, INSTALL_INSTRUCTIONS, with_machine},
     money::Use,
 };
+use crate::machine::Upgrade;
 
 /// Candid's form of no arguments.
 const NO_ARGUMENTS: &[u8] = b"DIDL\0\0";
@@ -142,7 +143,7 @@ impl Network {
         };
         let outcome = with_machine(canister, circumstances, |machine, view| {
             let module = machine.module().clone();
-            machine.upgrade(&module, NO_ARGUMENTS.to_vec(), view, false)
+            machine.upgrade(&module, NO_ARGUMENTS.to_vec(), view, Upgrade::default())
         });
         let Some(outcome) = outcome else { return };
         canister.log(outcome.logs);

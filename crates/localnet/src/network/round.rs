@@ -31,6 +31,7 @@ impl Network {
         self.time_ns = self.time_ns.max(self.round_ns + 1);
         self.round_ns = self.time_ns;
         self.round += 1;
+        self.note_day();
         self.strike_round();
         self.history.forget(self.time_ns);
         self.charge_rent();

@@ -61,6 +61,8 @@ struct State {
     round: u64,
     round_ns: u64,
     rent_ns: u64,
+    days: VecDeque<(u64, u64)>,
+    plays_cycles: bool,
     random: ([u8; 32], u128),
     contexts: BTreeMap<u64, Context>,
     calls: BTreeMap<u64, Outstanding>,
@@ -104,6 +106,8 @@ impl Network {
         let config = Config {
             subnets: state.subnets.iter().map(|subnet| subnet.kind).collect(),
             fees: vec![],
+            admins: vec![],
+            plays_cycles: state.plays_cycles,
             seed: state.seed,
             time_ns: state.time_ns,
             latency_rounds: state.latency_rounds,
@@ -130,7 +134,7 @@ impl Network {
         self.subnets = state.subnets;
         self.canisters = state.canisters;
         (self.round, self.round_ns) = (state.round, state.round_ns);
-        self.rent_ns = state.rent_ns;
+        (self.rent_ns, self.days) = (state.rent_ns, state.days);
         (self.contexts, self.calls) = (state.contexts, state.calls);
         self.next_id = state.next_id;
         (self.management, self.streams) = (state.management, state.streams);
@@ -182,11 +186,13 @@ impl Network {
             self.round,
             self.round_ns,
             self.rent_ns,
+            &self.days,
+            self.plays_cycles,
             random,
-            &self.contexts,
-            &self.calls,
         );
         let second = (
+            &self.contexts,
+            &self.calls,
             self.next_id,
             &self.management,
             &self.streams,

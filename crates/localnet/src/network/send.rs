@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use candid::Principal;
+use candid::{CandidType, Principal};
+use serde::Deserialize;
 
 use super::{
     Network, Reject,
@@ -10,17 +11,31 @@ use super::{
     fault::{Event, Fault, Site},
     money::Use,
 };
-use crate::machine::{self, Response};
+use crate::{
+    bounded::decode_part,
+    machine::{self, Response},
+};
 
 /// A bounded wait is never longer.
 const WAIT_S_MAX: u32 = 300;
+/// Methods of the management canister to which a canister may tell its version.
+const NAMES_SENDER: [&str; 8] = [
+    "create_canister",
+    "update_settings",
+    "install_code",
+    "install_chunked_code",
+    "uninstall_code",
+    "provisional_create_canister_with_cycles",
+    "take_canister_snapshot",
+    "load_canister_snapshot",
+];
 /// Bytes that cross from one subnet to another.
 const CROSS_SUBNET_BYTES_MAX: usize = 2 << 20;
 
 impl Network {
     /// Puts a request where it will be executed.
     pub(super) fn enqueue(&mut self, request: Request) {
-        if request.callee == Principal::management_canister() {
+        if request.callee == Principal::management_canister() || self.plays(&request.callee) {
             self.management.push_back(request);
         } else if let Some(callee) = self.canisters.get_mut(&request.callee) {
             let id = request.callee;
@@ -82,7 +97,30 @@ impl Network {
         if let Some(context) = self.contexts.get_mut(&context) {
             context.calls_outstanding += 1;
         }
-        self.send_request(request, subnet);
+        match self.check_sender_version(&request) {
+            Ok(()) => self.send_request(request, subnet),
+            Err(reject) => self.refuse(request, reject),
+        }
+    }
+
+    /// What a canister tells the management canister of its own version must be so (interface specification,
+    /// "Message execution"). The message that made the call has already raised it.
+    fn check_sender_version(&self, request: &Request) -> Result<(), Reject> {
+        #[derive(CandidType, Deserialize)]
+        struct Sent {
+            sender_canister_version: Option<u64>,
+        }
+        let named = request.callee == Principal::management_canister()
+            && NAMES_SENDER.contains(&request.method.as_str());
+        let caller = self.canisters.get(&request.caller).filter(|_| named);
+        // An argument that cannot be read is refused where it is looked at.
+        let sent = caller.and_then(|_| decode_part::<Sent>(&request.arg).ok());
+        let said = sent.and_then(|sent| sent.sender_canister_version);
+        let is = caller.map_or(0, |caller| caller.version.saturating_sub(1));
+        match said {
+            Some(said) if said != is => Err(Reject::sender_version(said, is)),
+            _ => Ok(()),
+        }
     }
 
     fn send_request(&mut self, request: Request, from: Principal) {

@@ -1,5 +1,7 @@
 //! Subnets, their ids, and the canister ids they hand out.
 
+use std::collections::BTreeSet;
+
 use candid::Principal;
 pub use pocket_ic::common::rest::SubnetKind;
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,9 @@ pub struct Subnet {
     pub kind: SubnetKind,
     pub seed: [u8; 32],
     pub fees: Fees,
+    /// They may do with canisters here what controllers may, but for their code and settings, and make new
+    /// ones.
+    pub admins: BTreeSet<Principal>,
     /// It runs no message before this round.
     pub(super) halted_until: u64,
     /// It was deleted, with everything on it.
@@ -29,6 +34,8 @@ pub struct Subnet {
     /// Messages that were executed on it, ever: calls, callbacks, tasks, and what the management canister
     /// did.
     pub executions: u64,
+    /// What those used.
+    pub instructions: u64,
     first: u64,
     next: u64,
 }
@@ -44,10 +51,12 @@ impl Subnet {
             kind,
             seed,
             fees: fees_of(kind),
+            admins: BTreeSet::new(),
             halted_until: 0,
             deleted: false,
             consumed: 0,
             executions: 0,
+            instructions: 0,
             first,
             next: first,
         }
@@ -100,6 +109,12 @@ pub fn fees_of(kind: SubnetKind) -> Fees {
         _ => CostSchedule::Normal,
     };
     Fees { nodes, schedule }
+}
+
+/// The id that the subnet hands out after that one. None where that is no id of a canister.
+pub fn next_canister_id(id: &Principal) -> Option<Principal> {
+    let number = id.as_slice().strip_suffix(&[1, 1])?.try_into().ok()?;
+    Some(canister_id(u64::from_be_bytes(number).checked_add(1)?))
 }
 
 /// Eight bytes of number, then 1, 1: the form of canister ids on the Internet Computer.

@@ -255,14 +255,16 @@ impl Kept {
     }
 
     /// A query changes nothing that has to be kept.
-    pub fn query(
+    pub fn query_at(
         &mut self,
+        effective: Option<Principal>,
         sender: Principal,
         canister: Principal,
         method: &str,
         arg: Vec<u8>,
     ) -> Result<Vec<u8>, Reject> {
-        self.network.query(sender, canister, method, arg)
+        self.network
+            .query_at(effective, sender, canister, method, arg)
     }
 
     /// Neither does a certificate: it is made of what is there.

@@ -1,11 +1,12 @@
 //! Instances are made, listed and deleted.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Path, State},
     http::StatusCode,
 };
+use candid::Principal;
 use pocket_ic::common::rest::{
     CanisterCyclesCostSchedule, CanisterIdRange, CreateInstanceResponse, ExtendedSubnetConfigSet,
     HttpGatewayBackend, HttpGatewayConfig, IcpFeatures, InitialTime, InstanceConfig, SubnetConfig,
@@ -40,7 +41,8 @@ pub async fn create(
     }
 }
 
-async fn try_create(
+/// Makes an instance; the error is a sentence for whoever asked.
+pub async fn try_create(
     server: &Arc<Server>,
     config: InstanceConfig,
 ) -> Result<CreateInstanceResponse, String> {
@@ -54,6 +56,8 @@ async fn try_create(
     let new = Config {
         subnets: specs.iter().map(|(kind, _)| *kind).collect(),
         fees: specs.iter().map(fees).collect(),
+        admins: specs.iter().map(admins).collect(),
+        plays_cycles: plays_cycles(&config),
         seed: SEED,
         time_ns,
         compile_cache: server.compile_cache.clone(),
@@ -118,11 +122,15 @@ fn check(config: &InstanceConfig) -> Result<(), String> {
     }
     let refused = [
         (
-            config
-                .icp_features
-                .as_ref()
-                .is_some_and(|features| *features != IcpFeatures::default()),
-            "canisters of the Internet Computer itself (`icp_features`) are not at hand here",
+            config.icp_features.as_ref().is_some_and(|features| {
+                let served = IcpFeatures {
+                    cycles_minting: features.cycles_minting.clone(),
+                    cycles_token: features.cycles_token.clone(),
+                    ..IcpFeatures::default()
+                };
+                *features != served
+            }),
+            "of the Internet Computer's own canisters (`icp_features`), only `cycles_minting` and `cycles_token` are played here",
         ),
         (
             config.bitcoind_addr.is_some() || config.dogecoind_addr.is_some(),
@@ -157,11 +165,6 @@ fn check(config: &InstanceConfig) -> Result<(), String> {
                 "the {kind:?} subnet cannot have other instruction limits than in production"
             ));
         }
-        if spec.get_subnet_admins().is_some() {
-            return Err(format!(
-                "the {kind:?} subnet cannot have admins: they are not served"
-            ));
-        }
     }
     Ok(())
 }
@@ -176,6 +179,17 @@ fn fees((kind, spec): &(SubnetKind, SubnetSpec)) -> Fees {
         },
         CanisterCyclesCostSchedule::Normal => fees,
     }
+}
+
+fn admins((_, spec): &(SubnetKind, SubnetSpec)) -> BTreeSet<Principal> {
+    spec.get_subnet_admins().into_iter().flatten().collect()
+}
+
+/// Either of the two features brings both canisters.
+fn plays_cycles(config: &InstanceConfig) -> bool {
+    config.icp_features.as_ref().is_some_and(|features| {
+        features.cycles_minting.is_some() || features.cycles_token.is_some()
+    })
 }
 
 /// All subnets in the order of their canister ids.
@@ -209,7 +223,8 @@ fn topology(engine: &Engine) -> Topology {
         let ranges = engine.network.canister_ranges(subnet);
         let config = SubnetConfig {
             subnet_kind: subnet.kind,
-            subnet_admins: None,
+            subnet_admins: (!subnet.admins.is_empty())
+                .then(|| subnet.admins.iter().copied().map(Into::into).collect()),
             cost_schedule: match subnet.fees.schedule {
                 CostSchedule::Free => CanisterCyclesCostSchedule::Free,
                 CostSchedule::Normal | CostSchedule::System => CanisterCyclesCostSchedule::Normal,

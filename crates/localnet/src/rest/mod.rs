@@ -7,6 +7,7 @@
 //! | `api` | the Internet Computer's HTTP interface, for agents |
 //! | `instances`, `read`, `update`, `blobs`, `snapshots` | the protocol's routes |
 //! | `accounts`, `faults` | routes of our own: what executions cost, and what shall go wrong |
+//! | `live` | one network for the server's whole life |
 //! | `shapes` | JSON, errors, ids |
 //! | `gateway`, `relay`, `loopback` | gateways, one request through them, their agent |
 //! | `cors` | who may ask gateways: every origin |
@@ -25,6 +26,7 @@ mod faults;
 mod gateway;
 mod instances;
 mod listen;
+mod live;
 mod loopback;
 mod memory;
 mod read;
@@ -46,6 +48,7 @@ use axum::{
 };
 
 use listen::Listening;
+pub use live::Live;
 use server::Server;
 use shapes::ApiError;
 

@@ -8,7 +8,7 @@ use pocket_ic::common::rest::{
 
 use super::{
     server::Instance,
-    shapes::{ApiError, Call, Json, Reply, canister_result, message_id, principal},
+    shapes::{ApiError, Call, Json, Reply, canister_result, effective, message_id, principal},
 };
 
 pub async fn topology(instance: Instance) -> Json<Topology> {
@@ -30,13 +30,16 @@ pub async fn get_canister_http(_: Instance) -> Json<Vec<RawCanisterHttpRequest>>
 
 pub async fn query(instance: Instance, Json(call): Json<Call>) -> Reply<RawCanisterResult> {
     let (sender, canister) = (principal(&call.sender)?, principal(&call.canister_id)?);
+    let effective = effective(&call.effective_principal)?;
     let answer = instance
         .engine
         .run(move |engine| {
             let Call {
                 method, payload, ..
             } = call;
-            engine.network.query(sender, canister, &method, payload)
+            engine
+                .network
+                .query_at(effective, sender, canister, &method, payload)
         })
         .await?;
     Ok(Json(canister_result(answer, false)))

@@ -1,7 +1,13 @@
 //! What the command-line clients do to deploy a canister, message by message.
 
-use candid::{Encode, Principal};
-use ic_agent::{AgentError, identity::BasicIdentity};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use candid::{CandidType, Decode, Encode, Nat, Principal};
+use ic_agent::{Agent, AgentError, identity::BasicIdentity};
+use ic_management_canister_types::CanisterSettings;
 use ic_utils::{
     call::AsyncCall,
     interfaces::{
@@ -12,9 +18,10 @@ use ic_utils::{
         },
     },
 };
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::support::{Bench, code};
+use crate::support::{Bench, agent, code};
 
 /// Where those clients send the creation of a canister when nobody says where.
 const EFFECTIVE: &str = "rwlgt-iiaaa-aaaaa-aaaaa-cai";
@@ -167,5 +174,187 @@ async fn canisters_are_made_without_naming_one() {
     }
 }
 
-#[derive(candid::CandidType)]
+#[derive(CandidType)]
 struct Nothing {}
+
+/// The cycles ledger's and the cycles minting canister's interfaces, as far as command lines need them.
+#[derive(CandidType)]
+struct CreateCanisterArgs {
+    from_subaccount: Option<Vec<u8>>,
+    created_at_time: Option<u64>,
+    amount: Nat,
+    creation_args: Option<CreationArgs>,
+}
+
+#[derive(CandidType)]
+struct CreationArgs {
+    subnet_selection: Option<SubnetSelection>,
+    settings: Option<CanisterSettings>,
+}
+
+#[derive(CandidType)]
+enum SubnetSelection {
+    Filter { subnet_type: Option<String> },
+    Subnet { subnet: Principal },
+}
+
+#[derive(CandidType, Deserialize, Debug)]
+enum Created {
+    Ok {
+        block_id: Nat,
+        canister_id: Principal,
+    },
+    Err(NotCreated),
+}
+
+#[derive(CandidType, Deserialize, Debug)]
+enum NotCreated {
+    FailedToCreate { error: String },
+    InsufficientFunds { balance: Nat },
+    TemporarilyUnavailable,
+}
+
+#[derive(CandidType)]
+struct WithdrawArgs {
+    amount: Nat,
+    from_subaccount: Option<Vec<u8>>,
+    to: Principal,
+    created_at_time: Option<u64>,
+}
+
+#[derive(CandidType, Deserialize, Debug)]
+enum NotWithdrawn {
+    InsufficientFunds { balance: Nat },
+    InvalidReceiver { receiver: Principal },
+}
+
+fn ledger() -> Principal {
+    Principal::from_text("um5iw-rqaaa-aaaaq-qaaba-cai").unwrap()
+}
+
+async fn create_by_ledger(agent: &Agent, creation_args: Option<CreationArgs>) -> Created {
+    let args = CreateCanisterArgs {
+        from_subaccount: None,
+        created_at_time: None,
+        amount: 2_000_000_000_000_u64.into(),
+        creation_args,
+    };
+    let call = agent.update(&ledger(), "create_canister");
+    let call = call.with_arg(Encode!(&args).unwrap());
+    let answer = call.call_and_wait().await.unwrap();
+    Decode!(&answer, Created).unwrap()
+}
+
+/// What `icp deploy` asks before anything else: a subnet of the one canister, a new canister there of the
+/// other, and more cycles later.
+#[tokio::test]
+async fn a_command_line_gets_subnets_and_cycles() {
+    let bench = Bench::with_cycles().await;
+    let agent = bench.agent(developer()).await;
+    let minting = Principal::from_text("rkp4c-7iaaa-aaaaa-aaaca-cai").unwrap();
+    let asked = agent.query(&minting, "get_default_subnets");
+    let answer = asked.with_arg(Encode!(&()).unwrap()).call().await.unwrap();
+    let subnets = Decode!(&answer, Vec<Principal>).unwrap();
+    assert_eq!(
+        subnets,
+        [bench.pic.get_subnet(bench.canister).await.unwrap()]
+    );
+
+    let create = |args| create_by_ledger(&agent, args);
+    // Six, so that one of them would have the id of the cycles minting canister.
+    for _ in 0..6 {
+        let settings = CanisterSettings {
+            freezing_threshold: Some(7_u8.into()),
+            ..Default::default()
+        };
+        let subnet = subnets[0];
+        let made = create(Some(CreationArgs {
+            subnet_selection: Some(SubnetSelection::Subnet { subnet }),
+            settings: Some(settings),
+        }));
+        let Created::Ok { canister_id, .. } = made.await else {
+            panic!("it is not created");
+        };
+        let me = agent.get_principal().unwrap();
+        let status = bench.pic.canister_status(canister_id, Some(me)).await;
+        let status = status.unwrap();
+        assert_eq!(status.settings.controllers, [me]);
+        assert_eq!(status.settings.freezing_threshold, Nat::from(7_u8));
+        // Asking for the status has been paid.
+        let before = bench.pic.cycle_balance(canister_id).await;
+        assert!((1_999_000_000_000..2_000_000_000_000).contains(&before));
+        let args = WithdrawArgs {
+            amount: 5_u8.into(),
+            from_subaccount: None,
+            to: canister_id,
+            created_at_time: None,
+        };
+        let withdraw = agent.update(&ledger(), "withdraw");
+        let withdraw = withdraw.with_arg(Encode!(&args).unwrap());
+        let answer = withdraw.call_and_wait().await.unwrap();
+        Decode!(&answer, Result<Nat, NotWithdrawn>)
+            .unwrap()
+            .unwrap();
+        let balance = bench.pic.cycle_balance(canister_id).await;
+        assert_eq!(balance, before + 5);
+    }
+    let failed = create(Some(CreationArgs {
+        subnet_selection: Some(SubnetSelection::Subnet { subnet: minting }),
+        settings: None,
+    }));
+    assert!(matches!(
+        failed.await,
+        Created::Err(NotCreated::FailedToCreate { .. })
+    ));
+    let kind = SubnetSelection::Filter { subnet_type: None };
+    let made = create(Some(CreationArgs {
+        subnet_selection: Some(kind),
+        settings: None,
+    }));
+    assert!(matches!(made.await, Created::Ok { .. }));
+    // Other networks have no such canisters.
+    let alone = Bench::alone().await;
+    let asked = alone.anonymous().await;
+    let asked = asked.query(&minting, "get_default_subnets").call().await;
+    let Err(AgentError::UncertifiedReject { reject, .. }) = &asked else {
+        panic!("{asked:?}");
+    };
+    assert_eq!(reject.error_code.as_deref(), Some("IC0301"));
+}
+
+/// A server that is started for one network: agents find it on its port, and the next server goes on with it.
+#[tokio::test]
+async fn a_live_network_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut made = None;
+    for _ in 0..2 {
+        let mut server = Command::new(env!("CARGO_BIN_EXE_pocket-ic-server"))
+            .args(["--live", "0", "--state-dir"])
+            .arg(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+        let url = lines.find_map(|line| {
+            let line = line.unwrap();
+            line.strip_prefix("a network is live at ")
+                .map(str::to_owned)
+        });
+        let agent = agent(&url.unwrap(), developer());
+        agent.fetch_root_key().await.unwrap();
+        match made {
+            None => {
+                let Created::Ok { canister_id, .. } = create_by_ledger(&agent, None).await else {
+                    panic!("it is not created");
+                };
+                made = Some(canister_id);
+            }
+            Some(id) => {
+                let controllers = agent.read_state_canister_controllers(id).await;
+                assert_eq!(controllers.unwrap(), [agent.get_principal().unwrap()]);
+            }
+        }
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+}

@@ -46,6 +46,35 @@ async fn what_a_canister_is_can_be_read() {
     );
 }
 
+/// When a canister was created, and when its code came: once more with each installation, no more when it is
+/// gone.
+#[tokio::test]
+async fn a_canister_tells_its_times() {
+    let bench = Bench::start().await;
+    let agent = bench.anonymous().await;
+    let id = bench.canister;
+    let read = async |what: &str| {
+        let path = [b"canister", id.as_slice(), what.as_bytes()].map(Label::from_bytes);
+        let certificate = agent.read_state_raw(vec![path.to_vec()], EffectiveId::Canister(id));
+        let certificate = certificate.await.unwrap();
+        match certificate.tree.lookup_path(&path) {
+            LookupResult::Found(mut bytes) => Some(leb128::read::unsigned(&mut bytes).unwrap()),
+            LookupResult::Absent => None,
+            other => panic!("{what}: {other:?}"),
+        }
+    };
+    let now = bench.pic.get_time().await.as_nanos_since_unix_epoch();
+    let created = read("canister_creation_timestamp").await.unwrap();
+    let installed = read("last_install_timestamp").await.unwrap();
+    assert!(created <= installed && installed <= now);
+    let upgraded = bench.pic.upgrade_canister(id, code(), vec![], None);
+    upgraded.await.unwrap();
+    assert!(read("last_install_timestamp").await.unwrap() > installed);
+    bench.pic.uninstall_canister(id, None).await.unwrap();
+    assert_eq!(read("last_install_timestamp").await, None);
+    assert_eq!(read("canister_creation_timestamp").await, Some(created));
+}
+
 #[tokio::test]
 async fn what_is_not_there_is_proven_absent() {
     for bench in [Bench::start().await, Bench::alone().await] {

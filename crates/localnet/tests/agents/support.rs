@@ -5,7 +5,11 @@ use std::sync::Arc;
 use candid::Principal;
 use ic_agent::{Agent, Identity, identity::AnonymousIdentity};
 use openstorage_localnet::rest::{self, Config, Running};
-use pocket_ic::{PocketIcBuilder, common::rest::SubnetConfigSet, nonblocking::PocketIc};
+use pocket_ic::{
+    PocketIcBuilder,
+    common::rest::{IcpFeatures, IcpFeaturesConfig, SubnetConfigSet},
+    nonblocking::PocketIc,
+};
 
 /// What the canister does; the same in the JavaScript agent's tests.
 const CANISTER: &str = include_str!("canister.wat");
@@ -29,24 +33,31 @@ impl Bench {
     /// With an NNS subnet, which is the root, and the canister on an application subnet, whose key the
     /// root delegates to.
     pub async fn start() -> Self {
-        Self::with(SubnetConfigSet {
+        let subnets = SubnetConfigSet {
             nns: true,
             application: 1,
             ..Default::default()
-        })
-        .await
+        };
+        Self::with(PocketIcBuilder::new_with_config(subnets)).await
     }
 
     /// With one subnet, which is its own root.
     pub async fn alone() -> Self {
-        Self::with(SubnetConfigSet {
-            application: 1,
-            ..Default::default()
-        })
-        .await
+        Self::with(PocketIcBuilder::new().with_application_subnet()).await
     }
 
-    async fn with(subnets: SubnetConfigSet) -> Self {
+    /// The same with the canisters that command lines get cycles from.
+    pub async fn with_cycles() -> Self {
+        let features = IcpFeatures {
+            cycles_minting: Some(IcpFeaturesConfig::DefaultConfig),
+            cycles_token: Some(IcpFeaturesConfig::DefaultConfig),
+            ..Default::default()
+        };
+        let builder = PocketIcBuilder::new().with_application_subnet();
+        Self::with(builder.with_icp_features(features)).await
+    }
+
+    async fn with(builder: PocketIcBuilder) -> Self {
         let server = rest::serve(Config {
             address: ([127, 0, 0, 1], 0).into(),
             ttl: None,
@@ -55,7 +66,7 @@ impl Bench {
         .await
         .unwrap();
         let url = format!("http://{}/", server.address());
-        let mut pic = PocketIcBuilder::new_with_config(subnets)
+        let mut pic = builder
             .with_server_url(url.parse().unwrap())
             .build_async()
             .await;

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{Managed, nothing, reply};
 use crate::{
     fees::Fees,
-    machine::{Machine, Module, Outcome, WASM_BYTES_MAX},
+    machine::{Machine, MetadataVisibility, Module, Outcome, Upgrade, WASM_BYTES_MAX},
     network::{
         Account, AccountKind, Network, Reject,
         call::Request,
@@ -27,6 +27,8 @@ const CHUNK_BYTES_MAX: usize = CHUNK_BYTES as usize;
 pub const CHUNKS_MAX: usize = 100;
 /// What it takes to store a chunk, on the Internet Computer.
 const CHUNK_INSTRUCTIONS: u64 = 200_000_000;
+/// The private custom section of code that can go on with the heap of the code before it.
+const KEEPS_HEAP: &str = "enhanced-orthogonal-persistence";
 
 impl Network {
     pub(super) fn install_code(
@@ -106,12 +108,12 @@ impl Network {
         let fees = self.fees_of(&id);
         let prepaid = fees.execution(INSTALL_INSTRUCTIONS);
         let canister = self.existing(&id)?;
-        let skip = check_mode(&id, &mode, canister.machine.is_some())?;
+        let how = check_mode(&id, &mode, canister.machine.as_ref(), &module)?;
         canister.pay(&id, prepaid, &fees)?;
         // The new module is a part of what the canister must be able to keep.
         let wasm_bytes_before = std::mem::replace(&mut canister.wasm_bytes, wasm.len() as u64);
         let bytes_in = (wasm.len() + arg.len()) as u64;
-        let (mode, outcome) = self.run_install(request, &id, mode, &module, arg, skip, &fees);
+        let (mode, outcome) = self.run_install(request, &id, mode, &module, arg, how, &fees);
         let refund = fees
             .instructions(INSTALL_INSTRUCTIONS - outcome.usage.instructions)
             .min(prepaid);
@@ -129,6 +131,7 @@ impl Network {
             ..self.account_of(id, request.caller, kind, method, &outcome)
         };
         self.accounts.keep(account);
+        self.count_instructions(&id, outcome.usage.instructions);
         self.consume(&id, Use::Instructions, prepaid - refund);
         let canister = self.existing(&id)?;
         canister.balance += refund;
@@ -168,6 +171,7 @@ impl Network {
             canister.certified_data = data;
         }
         canister.version += 1;
+        canister.installed_ns = time_ns;
         let details = ChangeDetails::CodeDeployment(details);
         canister.record(time_ns, request, sender_version, details);
         self.consume(id, Use::Burned, outcome.cycles_burned);
@@ -186,7 +190,7 @@ impl Network {
         mode: CanisterInstallMode,
         module: &Module,
         arg: Vec<u8>,
-        skip_pre_upgrade: bool,
+        how: Upgrade,
         fees: &Fees,
     ) -> (CodeDeploymentMode, Outcome) {
         let circumstances = Circumstances::new(
@@ -210,7 +214,7 @@ impl Network {
             CanisterInstallMode::Upgrade(_) => (
                 CodeDeploymentMode::Upgrade,
                 with_machine(canister, circumstances, |machine, view| {
-                    machine.upgrade(module, arg, view, skip_pre_upgrade)
+                    machine.upgrade(module, arg, view, how)
                 })
                 .expect("the caller looked"),
             ),
@@ -222,7 +226,7 @@ impl Network {
         request: &Request,
         (args,): (UninstallCodeArgs,),
     ) -> Managed {
-        self.controlled(&args.canister_id, &request.caller)?;
+        self.administered(&args.canister_id, &request.caller)?;
         let by = Some((request, args.sender_canister_version));
         self.uninstall(args.canister_id, by);
         nothing()
@@ -282,19 +286,52 @@ pub fn check_chunk(chunk: &[u8]) -> Result<(), Reject> {
     Ok(())
 }
 
-/// Whether there may be code in that mode, and whether `canister_pre_upgrade` is left out.
-fn check_mode(id: &Principal, mode: &CanisterInstallMode, has_code: bool) -> Result<bool, Reject> {
-    match mode {
-        CanisterInstallMode::Install if has_code => Err(Reject::new(
+/// Whether there may be code in that mode, and how it replaces what is there.
+fn check_mode(
+    id: &Principal,
+    mode: &CanisterInstallMode,
+    old: Option<&Machine>,
+    new: &Module,
+) -> Result<Upgrade, Reject> {
+    match (mode, old) {
+        (CanisterInstallMode::Install, Some(_)) => Err(Reject::new(
             ErrorCode::CanisterNonEmpty,
             format!(
                 "Canister {id} cannot be installed because the canister is not empty. Try installing with mode='reinstall' instead."
             ),
         )),
-        CanisterInstallMode::Upgrade(_) if !has_code => Err(Reject::no_module(id)),
-        CanisterInstallMode::Upgrade(flags) => skips_pre_upgrade(*flags),
-        CanisterInstallMode::Install | CanisterInstallMode::Reinstall => Ok(false),
+        (CanisterInstallMode::Upgrade(_), None) => Err(Reject::no_module(id)),
+        (CanisterInstallMode::Upgrade(flags), Some(old)) => {
+            check_upgrade(flags.unwrap_or_default(), old.module(), new)
+        }
+        (CanisterInstallMode::Install | CanisterInstallMode::Reinstall, _) => {
+            Ok(Upgrade::default())
+        }
     }
+}
+
+/// Code that says that it goes on with its heap must be asked whether it shall, and no other may be.
+fn check_upgrade(flags: UpgradeFlags, old: &Module, new: &Module) -> Result<Upgrade, Reject> {
+    let says = |module: &Module| {
+        let section = module.metadata(KEEPS_HEAP);
+        section.is_some_and(|(visibility, _)| visibility == MetadataVisibility::Private)
+    };
+    let refused = |text: &str| Err(Reject::new(ErrorCode::CanisterContractViolation, text));
+    let keep_heap = flags.wasm_memory_persistence == Some(WasmMemoryPersistence::Keep);
+    if flags.wasm_memory_persistence.is_none() && says(old) {
+        return refused(
+            "Missing upgrade option: Enhanced orthogonal persistence requires the `wasm_memory_persistence` upgrade option.",
+        );
+    }
+    if keep_heap && !says(new) {
+        return refused(
+            "Invalid upgrade option: The `wasm_memory_persistence: opt Keep` upgrade option requires that the new canister module supports enhanced orthogonal persistence.",
+        );
+    }
+    Ok(Upgrade {
+        skip_pre_upgrade: flags.skip_pre_upgrade.unwrap_or(false),
+        keep_heap,
+    })
 }
 
 /// New code over nothing. What was there before stays if it fails.
@@ -309,16 +346,4 @@ fn fresh(
         canister.machine = Some(machine);
     }
     outcome
-}
-
-/// Whether `canister_pre_upgrade` is left out. Heap memory is always replaced here.
-fn skips_pre_upgrade(flags: Option<UpgradeFlags>) -> Result<bool, Reject> {
-    let Some(flags) = flags else { return Ok(false) };
-    if flags.wasm_memory_persistence == Some(WasmMemoryPersistence::Keep) {
-        return Err(Reject::new(
-            ErrorCode::InvalidManagementPayload,
-            "this network always replaces the heap on an upgrade; it does not keep it",
-        ));
-    }
-    Ok(flags.skip_pre_upgrade.unwrap_or(false))
 }

@@ -1,16 +1,16 @@
-//! What can be learnt of canisters, and randomness.
+//! What can be learnt of a canister, and randomness.
 
 use candid::{Nat, Principal};
 use ic_management_canister_types::{
     CanisterInfoArgs, CanisterInfoResult, CanisterLogFilter, CanisterLogRecord,
     CanisterMetadataArgs, CanisterMetadataResult, CanisterMetricsResult, CanisterStatusResult,
     CanisterStatusType, CyclesConsumed, FetchCanisterLogsArgs, FetchCanisterLogsResult,
-    MemoryMetrics, QueryStats, SubnetInfoArgs, SubnetInfoResult,
+    MemoryMetrics, QueryStats,
 };
 use pocket_ic::ErrorCode;
 use rand_chacha::rand_core::Rng;
 
-use super::{Managed, only_canisters, reply};
+use super::{Managed, reply};
 use crate::{
     machine::{MetadataVisibility, STABLE_PAGE_BYTES},
     network::{
@@ -21,34 +21,13 @@ use crate::{
 };
 
 impl Network {
-    /// The version is this network's own; it has one registry.
-    pub(super) fn subnet_info(&self, request: &Request, (args,): (SubnetInfoArgs,)) -> Managed {
-        only_canisters(request)?;
-        if !self
-            .subnets
-            .iter()
-            .any(|subnet| subnet.id == args.subnet_id)
-        {
-            return Err(Reject::new(
-                ErrorCode::CanisterRejectedMessage,
-                format!("there is no subnet {}", args.subnet_id),
-            ));
-        }
-        reply(&SubnetInfoResult {
-            replica_version: env!("CARGO_PKG_VERSION").into(),
-            registry_version: 1,
-        })
-    }
-
     /// Figures are those of now. Queries are not counted: they leave nothing behind.
     pub(super) fn canister_status(&mut self, caller: &Principal, id: Principal) -> Managed {
-        let fees = self.fees_of(&id);
+        let (fees, admin) = (self.fees_of(&id), self.is_admin(caller, &id));
         let canister = self.existing(&id)?;
-        if id != *caller && !canister.shows(&canister.settings.status_visibility, caller) {
-            return Err(Reject::new(
-                ErrorCode::CanisterStatusAccessDenied,
-                format!("Caller {caller} is not allowed to access the status of canister {id}"),
-            ));
+        if id != *caller && !admin && !canister.shows(&canister.settings.status_visibility, caller)
+        {
+            return Err(Reject::no_status(&id, caller));
         }
         let memory = memory_metrics(canister);
         let parts = [
@@ -85,12 +64,7 @@ impl Network {
         })
     }
 
-    pub(super) fn canister_info(
-        &mut self,
-        request: &Request,
-        (args,): (CanisterInfoArgs,),
-    ) -> Managed {
-        only_canisters(request)?;
+    pub(super) fn canister_info(&mut self, (args,): (CanisterInfoArgs,)) -> Managed {
         let canister = self.existing(&args.canister_id)?;
         let wanted = args.num_requested_changes.unwrap_or(0);
         let left_out = canister
@@ -141,7 +115,7 @@ impl Network {
 
     /// What its cycles were consumed for.
     pub(super) fn canister_metrics(&mut self, caller: &Principal, id: Principal) -> Managed {
-        let consumed = self.controlled(&id, caller)?.consumed;
+        let consumed = self.administered(&id, caller)?.consumed;
         reply(&CanisterMetricsResult {
             cycles_consumed: CyclesConsumed {
                 memory: consumed.memory.into(),
@@ -163,7 +137,6 @@ impl Network {
         request: &Request,
         (args,): (CanisterMetadataArgs,),
     ) -> Managed {
-        only_canisters(request)?;
         let (id, name) = (args.canister_id, args.name);
         let canister = self.existing(&id)?;
         let machine = canister.machine.as_ref();
@@ -189,8 +162,7 @@ impl Network {
     }
 
     /// From the network's seed: the same calls get the same bytes.
-    pub(super) fn raw_rand(&mut self, request: &Request) -> Managed {
-        only_canisters(request)?;
+    pub(super) fn raw_rand(&mut self) -> Managed {
         let mut bytes = [0; 32];
         self.rng.fill_bytes(&mut bytes);
         reply(&serde_bytes::ByteBuf::from(bytes))

@@ -11,7 +11,7 @@ use ic_management_canister_types::{
 use pocket_ic::ErrorCode;
 use sha2::{Digest, Sha256};
 
-use super::{Done, Managed, encode, nothing, only_canisters};
+use super::{Done, Managed, cycles::PLAYED, encode, nothing};
 use crate::{
     fees::Fees,
     network::{
@@ -28,12 +28,21 @@ const CYCLES_DEFAULT: u128 = 100_000_000_000_000;
 /// What all canisters of a subnet may set aside and use together, as on the Internet Computer.
 const SUBNET_BYTES_MAX: u64 = 2 << 40;
 
+/// A canister that is to be.
+pub(super) struct Wanted {
+    /// Where; none for where the request says.
+    pub subnet: Option<Principal>,
+    pub settings: Option<CanisterSettings>,
+    pub balance: u128,
+    pub specified: Option<Principal>,
+    pub sender_version: Option<u64>,
+}
+
 impl Network {
     pub(super) fn create(&mut self, request: &Request, (args,): (CreateCanisterArgs,)) -> Managed {
-        only_canisters(request)?;
-        let fee = self
-            .fees(&self.subnets[self.subnet_for(request, None)].id)
-            .create_canister();
+        let subnet = &self.subnets[self.subnet_for(request, None)];
+        if !subnet.admins.contains(&request.caller) {}
+        let fee = subnet.fees.create_canister();
         if request.cycles < fee {
             return Err(Reject::new(
                 ErrorCode::InsufficientCyclesForCreateCanister,
@@ -43,9 +52,14 @@ impl Network {
                 ),
             ));
         }
-        let balance = request.cycles - fee;
-        let version = args.sender_canister_version;
-        let id = self.make(request, args.settings, balance, None, version)?;
+        let wanted = Wanted {
+            subnet: None,
+            settings: args.settings,
+            balance: request.cycles - fee,
+            specified: None,
+            sender_version: args.sender_canister_version,
+        };
+        let id = self.make(request, wanted)?;
         self.consume(&id, Use::Creation, fee);
         Ok(Done::Reply {
             bytes: encode(&CanisterIdRecord { canister_id: id }),
@@ -62,9 +76,15 @@ impl Network {
             .amount
             .as_ref()
             .map_or(Ok(CYCLES_DEFAULT), |amount| figure("amount", amount))?;
-        let version = args.sender_canister_version;
         let balance = self.mintable(balance);
-        let id = self.make(request, args.settings, balance, args.specified_id, version)?;
+        let wanted = Wanted {
+            subnet: None,
+            settings: args.settings,
+            balance,
+            specified: args.specified_id,
+            sender_version: args.sender_canister_version,
+        };
+        let id = self.make(request, wanted)?;
         self.mint(balance);
         super::reply(&CanisterIdRecord { canister_id: id })
     }
@@ -79,16 +99,12 @@ impl Network {
         nothing()
     }
 
-    fn make(
-        &mut self,
-        request: &Request,
-        settings: Option<CanisterSettings>,
-        balance: u128,
-        specified: Option<Principal>,
-        sender_version: Option<u64>,
-    ) -> Result<Principal, Reject> {
-        let subnet = self.subnet_for(request, specified.as_ref());
-        let settings = settings.unwrap_or_default();
+    pub(super) fn make(&mut self, request: &Request, wanted: Wanted) -> Result<Principal, Reject> {
+        let Wanted {
+            specified, balance, ..
+        } = wanted;
+        let subnet = self.subnet_for(request, specified.or(wanted.subnet).as_ref());
+        let settings = wanted.settings.unwrap_or_default();
         let mut canister = Canister::new(
             self.subnets[subnet].id,
             BTreeSet::from([request.caller]),
@@ -96,23 +112,22 @@ impl Network {
             self.time_ns,
         );
         self.change(&mut canister, &settings)?;
-        let canisters = &self.canisters;
+        let (canisters, plays) = (&self.canisters, self.plays_cycles);
+        let taken = |id: &Principal| canisters.contains_key(id) || (plays && PLAYED.contains(id));
         let id = match specified {
-            Some(id) if canisters.contains_key(&id) => {
+            Some(id) if taken(&id) => {
                 return Err(Reject::new(
                     ErrorCode::CanisterAlreadyInstalled,
                     format!("there is a canister {id} already"),
                 ));
             }
             Some(id) => id,
-            None => self.subnets[subnet]
-                .next_id(|id| canisters.contains_key(id))
-                .ok_or_else(|| {
-                    Reject::new(
-                        ErrorCode::MaxNumberOfCanistersReached,
-                        "the subnet has no canister id left",
-                    )
-                })?,
+            None => self.subnets[subnet].next_id(taken).ok_or_else(|| {
+                Reject::new(
+                    ErrorCode::MaxNumberOfCanistersReached,
+                    "the subnet has no canister id left",
+                )
+            })?,
         };
         let details = CreationRecord {
             controllers: canister.controllers.iter().copied().collect(),
@@ -121,14 +136,14 @@ impl Network {
                 .map(|_| hash_of(&canister.settings.environment)),
         };
         let details = ChangeDetails::Creation(details);
-        canister.record(self.time_ns, request, sender_version, details);
+        canister.record(self.time_ns, request, wanted.sender_version, details);
         self.canisters.insert(id, canister);
         self.certified.touch(&id);
         self.note_memory(&id);
         Ok(id)
     }
 
-    /// The subnet that holds the id which was asked for; else the one that was named, or holds the id
+    /// The subnet that was asked for, or holds the id which was; else the one that was named, or holds the id
     /// that was named, or is the caller's; else the default.
     fn subnet_for(&self, request: &Request, specified: Option<&Principal>) -> usize {
         let named = |name: &Principal| {
@@ -174,7 +189,7 @@ impl Network {
     }
 
     pub(super) fn start(&mut self, caller: &Principal, id: Principal) -> Managed {
-        let canister = self.controlled(&id, caller)?;
+        let canister = self.administered(&id, caller)?;
         canister.version += 1;
         let subnet = Some(canister.subnet);
         if let Status::Stopping(waiting) = std::mem::replace(&mut canister.status, Status::Running)
@@ -192,7 +207,7 @@ impl Network {
             cycles: request.cycles,
             since_ns: self.time_ns,
         };
-        let canister = self.controlled(&id, &request.caller)?;
+        let canister = self.administered(&id, &request.caller)?;
         canister.version += 1;
         match &mut canister.status {
             Status::Running => {
@@ -209,7 +224,7 @@ impl Network {
     }
 
     pub(super) fn delete(&mut self, caller: &Principal, id: Principal) -> Managed {
-        let canister = self.controlled(&id, caller)?;
+        let canister = self.administered(&id, caller)?;
         if !matches!(canister.status, Status::Stopped) {
             return Err(Reject::new(
                 ErrorCode::CanisterNotStopped,
@@ -221,7 +236,6 @@ impl Network {
     }
 
     pub(super) fn deposit(&mut self, request: &Request, id: Principal) -> Managed {
-        only_canisters(request)?;
         let canister = self.existing(&id)?;
         canister.balance = canister.balance.saturating_add(request.cycles);
         Ok(Done::Reply {

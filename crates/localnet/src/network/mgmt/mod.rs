@@ -2,21 +2,20 @@
 //!
 //! What is not served answers with a reject that names the method.
 
+mod admission;
 mod code;
+mod cycles;
 mod info;
 mod lifecycle;
 mod snapshots;
+mod subnets;
 mod transfer;
 
 use candid::{CandidType, Principal, utils::ArgumentDecoder};
 use ic_management_canister_types::CanisterIdRecord;
 use pocket_ic::ErrorCode;
 
-use super::{
-    Network, Reject,
-    call::{Origin, Request},
-    canister::Canister,
-};
+use super::{Network, Reject, call::Request};
 use crate::bounded;
 
 /// How a management call ended.
@@ -57,12 +56,17 @@ fn decode<'a, T: ArgumentDecoder<'a>>(method: &str, arg: &'a [u8]) -> Result<T, 
 }
 
 impl Network {
-    /// Executes a call to the management canister.
+    /// Executes a call to the management canister, or to one that the network plays.
     pub(super) fn manage(&mut self, request: Request) {
         let (origin, cycles) = (request.origin, request.cycles);
         let subnet = request.subnet.unwrap_or_else(|| self.default_subnet().id);
         self.count_execution(&subnet);
-        match self.dispatch(&request) {
+        let done = if self.plays(&request.callee) {
+            self.play(&request)
+        } else {
+            self.dispatch(&request)
+        };
+        match done {
             Ok(Done::Reply { bytes, cycles_kept }) => {
                 self.answer(origin, Some(subnet), Ok(bytes), cycles - cycles_kept, 0);
             }
@@ -98,10 +102,10 @@ impl Network {
             "stored_chunks" => self.stored_chunks(caller, of_canister()?),
             "clear_chunk_store" => self.clear_chunk_store(caller, of_canister()?),
             "canister_status" => self.canister_status(caller, of_canister()?),
-            "canister_info" => self.canister_info(request, decode(method, arg)?),
+            "canister_info" => self.canister_info(decode(method, arg)?),
             "canister_metrics" => self.canister_metrics(caller, of_canister()?),
             "canister_metadata" => self.canister_metadata(request, decode(method, arg)?),
-            "fetch_canister_logs" => Err(only_queries(method)),
+            "fetch_canister_logs" | "list_canisters" => Err(only_queries(method)),
             "take_canister_snapshot" => self.take_snapshot(request, decode(method, arg)?),
             "load_canister_snapshot" => self.load_snapshot(request, decode(method, arg)?),
             "list_canister_snapshots" => self.list_snapshots(caller, of_canister()?),
@@ -116,15 +120,18 @@ impl Network {
             "upload_canister_snapshot_data" => {
                 self.upload_snapshot_data(caller, decode(method, arg)?)
             }
-            "raw_rand" => self.raw_rand(request),
-            "subnet_info" => self.subnet_info(request, decode(method, arg)?),
+            "raw_rand" => self.raw_rand(),
+            "subnet_info" => self.subnet_info(decode(method, arg)?),
+            "subnet_metrics" => self.subnet_metrics(decode(method, arg)?),
+            "node_metrics_history" => self.node_metrics_history(decode(method, arg)?),
             other => Err(unserved(other)),
         }
     }
 
-    /// A query of the management canister.
+    /// A query of the management canister, on that subnet.
     pub(super) fn manage_query(
         &mut self,
+        subnet: &Principal,
         sender: Principal,
         method: &str,
         arg: &[u8],
@@ -139,6 +146,7 @@ impl Network {
                 let (record,): (CanisterIdRecord,) = decode(method, arg)?;
                 self.canister_metrics(&sender, record.canister_id)
             }
+            "list_canisters" => self.list_canisters(&sender, subnet),
             other => Err(unserved(other)),
         };
         match done? {
@@ -155,55 +163,17 @@ impl Network {
         method: &str,
         arg: &[u8],
     ) -> Result<Vec<u8>, Reject> {
-        let (of,): (CanisterIdRecord,) = decode(method, arg)?;
-        if self.subnet_of(&of.canister_id).as_ref() != Some(subnet) {
-            return Err(Reject::not_found(&of.canister_id));
+        if method != "list_canisters" {
+            let (of,): (CanisterIdRecord,) = decode(method, arg)?;
+            if self.subnet_of(&of.canister_id).as_ref() != Some(subnet) {
+                return Err(Reject::not_found(&of.canister_id));
+            }
         }
-        self.manage_query(sender, method, arg)
-    }
-
-    fn existing(&mut self, id: &Principal) -> Result<&mut Canister, Reject> {
-        self.canisters
-            .get_mut(id)
-            .ok_or_else(|| Reject::not_found(id))
-    }
-
-    /// The canister, if the caller controls it.
-    fn controlled(&mut self, id: &Principal, caller: &Principal) -> Result<&mut Canister, Reject> {
-        let canister = self.existing(id)?;
-        if canister.controllers.contains(caller) {
-            Ok(canister)
-        } else {
-            Err(Reject::not_controller(id, caller))
-        }
-    }
-
-    /// The canister, if the caller controls it or is it.
-    fn controlled_or_self(
-        &mut self,
-        id: &Principal,
-        caller: &Principal,
-    ) -> Result<&mut Canister, Reject> {
-        if id == caller {
-            self.existing(id)
-        } else {
-            self.controlled(id, caller)
-        }
+        self.manage_query(subnet, sender, method, arg)
     }
 }
 
-/// Some methods are for canisters only.
-fn only_canisters(request: &Request) -> Result<(), Reject> {
-    match request.origin {
-        Origin::Call(_) => Ok(()),
-        Origin::Ingress(_) => Err(Reject::new(
-            ErrorCode::CanisterRejectedMessage,
-            format!("{} can only be called by canisters", request.method),
-        )),
-    }
-}
-
-/// Some are for queries only.
+/// Some methods are for queries only.
 fn only_queries(method: &str) -> Reject {
     Reject::new(
         ErrorCode::CanisterRejectedMessage,

@@ -162,6 +162,7 @@ impl Network {
         let hash = loaded.machine.module().hash();
         canister.machine = Some(loaded.machine);
         canister.version += 1;
+        canister.installed_ns = time_ns;
         let record = LoadSnapshotRecord {
             from_canister_id: (owner != id).then_some(owner),
             ..loaded.record

@@ -22,6 +22,13 @@ const OF_MESSAGES: [&[u8]; 5] = [
     b"reject_message",
     b"error_code",
 ];
+/// What stands under `/canister/<id>` for everybody.
+const OF_CANISTERS: [&[u8]; 4] = [
+    b"canister_creation_timestamp",
+    b"controllers",
+    b"last_install_timestamp",
+    b"module_hash",
+];
 /// What stands under `/subnet/<id>`, but for `metrics`, which are read through the subnet's own route.
 const OF_SUBNETS: [&[u8]; 3] = [b"public_key", b"canister_ranges", b"type"];
 
@@ -93,7 +100,7 @@ fn forbidden(message: impl Into<String>) -> Refusal {
     Refusal::new(StatusCode::FORBIDDEN, message)
 }
 
-/// Controllers and the module's hash are everybody's to read, private custom sections only the
+/// Most is everybody's to read, private custom sections only the
 /// controllers'.
 fn check_canister(
     network: &Network,
@@ -114,7 +121,7 @@ fn check_canister(
         Scope::Subnet(_) => return Err(no_such_path()),
     }
     match rest {
-        [b"controllers" | b"module_hash"] => Ok(()),
+        [what] if OF_CANISTERS.contains(what) => Ok(()),
         [b"metadata", name] => {
             let name = std::str::from_utf8(name)
                 .map_err(|_| Refusal::bad("the name of a custom section is not UTF-8"))?;

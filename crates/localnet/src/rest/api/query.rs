@@ -72,7 +72,13 @@ async fn answer(
             return Err(wrong_kind(&request.content, "query"));
         };
         request.check_target(&canister_id)?;
-        let answer = network.query(sender, canister_id, method_name, arg.clone());
+        let answer = network.query_at(
+            Some(effective),
+            sender,
+            canister_id,
+            method_name,
+            arg.clone(),
+        );
         let subnet = network.route(Some(&effective)).id;
         Ok((answer, subnet, network.time_ns()))
     });
