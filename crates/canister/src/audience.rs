@@ -26,6 +26,7 @@ const fn versions(issuer: u16, own: u16) -> u32 {
 /// When an issuer's version lapses, milliseconds since 1970, and the [`PairKey`].
 type Shared = (u64, [u8; PAIR_KEY_BYTES]);
 
+/// Keeps its keys, and what it shares with issuers, in stable memory.
 pub struct Audience<M: Memory> {
     /// This canister.
     own: Principal,
