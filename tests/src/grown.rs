@@ -78,7 +78,7 @@ impl Grown {
         };
         let (bucket_memory, bucket_version) = take(setup.bucket);
         let (index_memory, index_version) = take(setup.index);
-        let mut index = Index::open(index_memory.clone(), None);
+        let mut index = Index::open(index_memory.clone(), setup.index, None);
         let mut bucket = Bucket::open(bucket_memory.clone(), setup.bucket, None);
         // Nobody is to take what follows for a restored snapshot.
         index.observe(index_version);

@@ -1,6 +1,8 @@
 //! What a bucket answers to a browser, under the verifier that gateways have built in: every answer that says
 //! it is certified verifies, and nothing else does in its place.
 
+use std::time::SystemTime;
+
 use candid::Principal;
 use integration_tests::{
     Setup, blob_id, bucket, bytes, chat, chunk, exchange::Exchange, grown, user,
@@ -11,7 +13,9 @@ use openstorage_types::{
     http::{HttpRequest, UpgradableResponse},
     index::InitArgs,
 };
-use pocket_ic::{PocketIcBuilder, RejectCode};
+use pocket_ic::{PocketIc, PocketIcBuilder, RejectCode};
+use reqwest::{Client, Url};
+use tokio::runtime::Runtime;
 
 /// A bucket with blobs that one chat sees, and what opens them.
 struct Shelf {
@@ -28,9 +32,10 @@ impl Shelf {
     }
 
     fn with(init: InitArgs) -> Self {
-        // Only a network with an NNS has a root key.
-        let builder = PocketIcBuilder::new().with_nns_subnet();
-        let pic = builder.with_application_subnet().build();
+        Self::on(network(), init)
+    }
+
+    fn on(pic: PocketIc, init: InitArgs) -> Self {
         let setup = Setup::deploy(pic, init);
         let (alice, room) = setup.user_with_chat(1);
         let accessor = room.accessor_id;
@@ -44,6 +49,19 @@ impl Shelf {
             token,
             picture,
             film,
+        }
+    }
+
+    /// The accessor sees nothing any more.
+    fn empty(&self) {
+        for blob in [&self.film, &self.picture] {
+            let args = RemoveBlobReferenceArgs {
+                blob_id: blob.blob_id,
+                accessor_id: self.accessor,
+                owner: user(1),
+                token: None,
+            };
+            bucket::delete_blob(&self.setup, self.setup.bucket, user(1), args).unwrap();
         }
     }
 
@@ -93,6 +111,12 @@ impl Shelf {
         })
         .collect()
     }
+}
+
+/// Only a network with an NNS has a root key.
+fn network() -> PocketIc {
+    let builder = PocketIcBuilder::new().with_nns_subnet();
+    builder.with_application_subnet().build()
 }
 
 /// In three parts, which have a type each.
@@ -270,15 +294,7 @@ fn what_cannot_be_proved_is_asked_again_by_an_update() {
     let shelf = Shelf::new();
     let setup = &shelf.setup;
     let (alice, accessor) = (user(1), shelf.accessor);
-    for blob in [&shelf.film, &shelf.picture] {
-        let args = RemoveBlobReferenceArgs {
-            blob_id: blob.blob_id,
-            accessor_id: accessor,
-            owner: alice,
-            token: None,
-        };
-        bucket::delete_blob(setup, setup.bucket, alice, args).unwrap();
-    }
+    shelf.empty();
     let url = shelf.url(shelf.film.blob_id);
     let request = |url: &str, method: &str| HttpRequest {
         method: method.into(),
@@ -316,6 +332,40 @@ fn what_cannot_be_proved_is_asked_again_by_an_update() {
     let refused = again(&url, "GET").unwrap_err();
     assert_eq!(refused.reject_code, RejectCode::CanisterReject, "{refused}");
     shelf.ask("GET", url, &[]).assert_certified(setup);
+}
+
+/// What a browser gets at `path` through a gateway: status, whether the gateway has verified it, and body.
+async fn browse(gateway: &Url, bucket: Principal, path: &str) -> (u16, bool, String) {
+    let client = Client::builder().no_proxy().build().unwrap();
+    let asked = client.get(gateway.join(path).unwrap());
+    let asked = asked.header("host", format!("{bucket}.localhost"));
+    let answer = asked.send().await.unwrap();
+    let verified = answer.headers()["x-ic-verified"] == "true";
+    let status = answer.status().as_u16();
+    (status, verified, answer.text().await.unwrap())
+}
+
+/// The whole way: a gateway that runs asks again by itself, and a browser gets the subnet's answer.
+#[test]
+fn a_running_gateway_shows_what_cannot_be_proved_and_no_refusal() {
+    let pic = network();
+    // Before anything is stored: a network that runs lives in the present.
+    pic.set_time(SystemTime::now().into());
+    let mut shelf = Shelf::on(pic, InitArgs::default());
+    let (bucket, url) = (shelf.setup.bucket, shelf.url(shelf.picture.blob_id));
+    let gateway = shelf.setup.pic.make_live(None);
+    let runtime = Runtime::new().unwrap();
+    let get = |path: &str| runtime.block_on(browse(&gateway, bucket, path));
+
+    let (status, verified, _) = get(&url);
+    assert_eq!((status, verified), (200, true));
+    shelf.empty();
+    let (status, verified, body) = get(&url);
+    assert_eq!((status, verified), (404, true), "{body}");
+    assert_eq!(body, "The accessor has no such blob.\n");
+    // Without a good token nothing is asked again, and nothing is verified.
+    let (status, verified, why) = get(&format!("{url}A"));
+    assert_eq!((status, verified), (503, false), "{why}");
 }
 
 #[test]

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use candid::Principal;
 use integration_tests::{Setup, bucket, bytes, chat, index, operator, user};
+use openstorage_tokens::parse;
 use openstorage_types::{
     BlobId, BlobReference,
     bucket::{ReadChunkArgs, ReadChunkError, TokenProblem},
     channel::{PublicKey, RevokeKeyError, RotateKeyError},
-    index::RevokeIssuerKeyArgs,
+    chat::{CreateChatArgs, DeleteChatOk},
+    index::{DeleteChatArgs, DeleteChatError, RevokeIssuerKeyArgs},
     limits::{HOUR_MS, KEY_LIFE_MS, KEY_REFRESH_MS, READ_TOKEN_LIFE_MS, READ_TOKEN_WINDOW_MS},
 };
 
@@ -116,6 +118,39 @@ impl Room {
             (key.version == version).then_some(())
         });
         self.pass(1_000);
+    }
+
+    /// The index tells that version of its key.
+    fn settle_index(&self, version: u16) {
+        let what = format!("the index has version {version} of its key");
+        self.setup.settle(&what, |setup| {
+            (index::status(setup).key?.version == version).then_some(())
+        });
+    }
+
+    /// The chat deletes another room of alice's: what she has to show to the index.
+    fn deletion(&self) -> DeleteChatArgs {
+        let (setup, name) = (&self.setup, "soon gone".into());
+        let room = chat::create_chat(setup, self.alice, CreateChatArgs { name });
+        let chat_id = room.expect("there may be many").chat_id;
+        match chat::delete_chat(setup, self.alice, chat_id) {
+            Ok(DeleteChatOk::Delete { chat_id, token, .. }) => DeleteChatArgs { chat_id, token },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn delete(&self, args: &DeleteChatArgs) -> Result<(), TokenProblem> {
+        match index::delete_chat(&self.setup, self.alice, args.clone()) {
+            Ok(()) => Ok(()),
+            Err(DeleteChatError::InvalidToken(problem)) => Err(problem),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    /// Versions of the chat's key and of the index's, under which the token is sealed.
+    fn versions(args: &DeleteChatArgs) -> (u16, u16) {
+        let token = parse(&args.token).expect("a token");
+        (token.issuer_key_version(), token.audience_key_version())
     }
 
     fn upgrade_all(&self) {
@@ -244,10 +279,94 @@ fn a_buckets_key_is_replaced_and_revoked() {
 }
 
 #[test]
+fn an_indexs_key_is_replaced_and_revoked_while_chats_go_on_being_deleted() {
+    let room = Room::new();
+    let Setup { chat, index, .. } = room.setup;
+    let delete_another = |versions| {
+        let args = room.deletion();
+        assert_eq!(Room::versions(&args), versions);
+        assert_eq!(room.delete(&args), Ok(()));
+    };
+    delete_another((1, 1));
+    room.rotate(index).unwrap();
+    // The wish, the drawn key and what the chat shares under it each outlive an upgrade.
+    room.upgrade_all();
+    room.settle_index(2);
+    room.upgrade_all();
+    delete_another((1, 1));
+    let old = room.deletion();
+    // Within an hour the chat has heard of the new key, and seals for it at once.
+    room.pass(KEY_REFRESH_MS - 60_000);
+    delete_another((1, 1));
+    room.pass(60_000);
+    delete_another((1, 2));
+    room.upgrade_all();
+    delete_another((1, 2));
+    // The chat's own key turns meanwhile.
+    room.rotate(chat).unwrap();
+    room.settle_issuer(2);
+    delete_another((2, 2));
+    assert_eq!(room.delete(&old), Err(TokenProblem::Expired));
+
+    let current = RevokeKeyError::CurrentKey { version: 2 };
+    assert_eq!(room.revoke(index, 2), Err(current));
+    room.rotate(index).unwrap();
+    room.settle_index(3);
+    let old = room.deletion();
+    assert_eq!(Room::versions(&old), (2, 2));
+    room.revoke(index, 2).unwrap();
+    for _ in 0..2 {
+        assert_eq!(room.delete(&old), Err(TokenProblem::UnknownIssuer));
+        room.upgrade_all();
+    }
+    room.pass(KEY_REFRESH_MS);
+    delete_another((2, 3));
+}
+
+#[test]
+fn an_index_that_was_restored_from_a_snapshot_and_a_chat_agree_on_a_key_again() {
+    let room = Room::new();
+    let Setup { index, .. } = room.setup;
+    let (pic, sender) = (&room.setup.pic, Some(operator()));
+    pic.stop_canister(index, sender).unwrap();
+    let snapshot = pic.take_canister_snapshot(index, sender, None).unwrap();
+    pic.start_canister(index, sender).unwrap();
+    room.rotate(index).unwrap();
+    room.settle_index(2);
+    room.pass(KEY_REFRESH_MS);
+    let forgotten = room.deletion();
+    assert_eq!(Room::versions(&forgotten), (1, 2));
+    pic.stop_canister(index, sender).unwrap();
+    pic.load_canister_snapshot(index, sender, snapshot.id)
+        .unwrap();
+    pic.start_canister(index, sender).unwrap();
+
+    assert_eq!(room.delete(&forgotten), Err(TokenProblem::UnknownIssuer));
+    room.pass(KEY_REFRESH_MS);
+    let known = room.deletion();
+    assert_eq!(Room::versions(&known), (1, 1));
+    assert_eq!(room.delete(&known), Ok(()));
+    // Another key comes under the version that was forgotten.
+    room.rotate(index).unwrap();
+    room.settle_index(2);
+    assert_eq!(room.delete(&forgotten), Err(TokenProblem::NotAuthentic));
+    room.pass(KEY_REFRESH_MS);
+    let new = room.deletion();
+    assert_eq!(Room::versions(&new), (1, 2));
+    assert_eq!(room.delete(&new), Ok(()));
+    assert_eq!(room.open(&room.token()), Ok(()));
+}
+
+#[test]
 fn only_controllers_replace_keys_and_not_too_many() {
     let room = Room::new();
-    let Setup { chat, bucket, .. } = room.setup;
-    for canister in [chat, bucket] {
+    let Setup {
+        chat,
+        bucket,
+        index,
+        ..
+    } = room.setup;
+    for canister in [chat, bucket, index] {
         let rotated: Result<(), RotateKeyError> =
             room.setup.call(canister, room.alice, "rotate_key", ());
         assert_eq!(rotated, Err(RotateKeyError::NotAuthorized));
@@ -285,11 +404,13 @@ fn every_key_is_replaced_after_a_month() {
     let early_ms = READ_TOKEN_WINDOW_MS + HOUR_MS;
     room.pass(KEY_LIFE_MS - early_ms);
     assert_eq!((key(&room), room.chat_key().unwrap().version), (None, 1));
+    assert_eq!(index::status(&room.setup).key.unwrap().version, 1);
     assert_eq!(room.open(&room.token()), Ok(()));
     room.pass(early_ms);
-    room.setup.settle("bucket and chat have new keys", |_| {
+    room.setup.settle("all have new keys", |setup| {
         key(&room)?;
-        (room.chat_key()?.version == 2).then_some(())
+        let versions = [room.chat_key()?, index::status(setup).key?].map(|key| key.version);
+        (versions == [2, 2]).then_some(())
     });
     for _ in 0..3 {
         assert_eq!(room.open(&room.token()), Ok(()));

@@ -1,13 +1,15 @@
 //! Bad inputs: each has its typed answer, and leaves nothing behind.
 
-use candid::Principal;
+use candid::{Principal, decode_one, encode_one};
 use integration_tests::{Setup, blob_id, bucket, bytes, chat, chunk, index, user};
 use openstorage_types::{
     BlobId,
     bucket::*,
     index::{AllocatedBucketArgs, AllocatedBucketError, UserArgs, UserError},
-    limits::{BLOB_BYTES_MAX, CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES},
+    limits::{ACCESSORS_MAX, BLOB_BYTES_MAX, CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES},
 };
+use serde_json::json;
+use tokio::runtime::Runtime;
 
 #[test]
 fn a_push_that_breaks_a_rule_is_told_which() {
@@ -390,4 +392,69 @@ fn strangers_register_nobody_and_send_no_events() {
         .pic
         .submit_call(setup.bucket, mallory, "push_chunk", vec![0; 2_000_000]);
     assert!(junk.is_err());
+}
+
+/// From now on the first `push_chunk` finds no memory to grow by.
+fn let_no_memory_grow(setup: &Setup) {
+    let pic = &setup.pic;
+    let route = format!(
+        "{}instances/{}/faults",
+        pic.get_server_url(),
+        pic.instance_id()
+    );
+    let rule = json!({
+        "site": "execution", "canister": setup.bucket, "method": "push_chunk", "nth": 1, "fault": "no_growth"
+    });
+    let plan = json!({ "rules": [rule] }).to_string();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let told = client
+        .post(route)
+        .header("content-type", "application/json")
+        .body(plan);
+    let answer = Runtime::new().unwrap().block_on(told.send()).unwrap();
+    assert!(answer.status().is_success(), "this network makes no faults");
+}
+
+/// Memory is wanted for the certificates' tree before anything else is done: a push that names many accessors is
+/// refused where one that names a single one still finds room.
+#[test]
+fn a_push_for_which_the_tree_has_no_room_changes_nothing() {
+    let setup = Setup::new();
+    let (alice, room) = setup.user_with_chat(1);
+    setup.upload(alice, b"first", room.accessor_id);
+    let push = |args: &PushChunkArgs| {
+        let args = encode_one(args).unwrap();
+        let answer = setup
+            .pic
+            .update_call(setup.bucket, alice, "push_chunk", args);
+        // Where another table has to grow, the message traps, and is undone.
+        answer.map(|bytes| decode_one::<Result<PushChunkOk, PushChunkError>>(&bytes).unwrap())
+    };
+    let figures = || {
+        let status = bucket::status(&setup, setup.bucket);
+        (status.blobs, status.references, status.bytes_stored)
+    };
+    let accessors: Vec<_> = (0..ACCESSORS_MAX as u64).map(|n| user(100 + n)).collect();
+    for n in 0..30 {
+        let data = bytes(100, n);
+        let one = chunk(&data, 0, room.accessor_id);
+        let many = PushChunkArgs {
+            accessor_ids: accessors.clone(),
+            ..one.clone()
+        };
+        let before = figures();
+        let_no_memory_grow(&setup);
+        if push(&many) == Ok(Err(PushChunkError::StorageFull)) {
+            assert_eq!(figures(), before);
+            let_no_memory_grow(&setup);
+            assert!(matches!(push(&one), Ok(Ok(_))), "there is room for one");
+            assert!(matches!(push(&many), Ok(Ok(_))), "memory grows again");
+            let (blobs, references, bytes) = before;
+            let expected = (blobs + 1, references + 33, bytes + 100);
+            assert_eq!(figures(), expected);
+            return;
+        }
+        assert!(matches!(push(&many), Ok(Ok(_))));
+    }
+    panic!("the tree never needed memory");
 }

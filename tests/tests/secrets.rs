@@ -67,13 +67,11 @@ fn places<'a>(haystack: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usiz
 
 /// The secret behind a public key, from the memory of the canister that drew it.
 fn secret_of(memory: &[u8], public: &[u8; 32]) -> SecretKey {
-    // Kept with its public key, or alone in a cell of its own.
-    let beside = places(memory, public).flat_map(|at| {
+    let mut beside = places(memory, public).flat_map(|at| {
         let from = at.saturating_sub(ROW_BYTES);
         from..at + ROW_BYTES
     });
-    let cells = places(memory, b"SCL\x01").map(|at| at + 8);
-    let secret = beside.chain(cells).find_map(|at| {
+    let secret = beside.find_map(|at| {
         let bytes: [u8; 32] = memory.get(at..at + 32)?.try_into().ok()?;
         let secret = SecretKey::from_bytes(bytes);
         (secret.public() == *public).then_some(secret)
@@ -134,7 +132,7 @@ fn no_secret_is_said_or_kept_elsewhere() {
     let mut heard = Heard::default();
 
     // Keys are drawn anew, so that their making is heard too.
-    for canister in [setup.chat, bucket] {
+    for canister in [setup.chat, bucket, index] {
         heard.call(&setup, canister, operator(), "rotate_key", ());
     }
     setup.rest();
@@ -154,6 +152,7 @@ fn no_secret_is_said_or_kept_elsewhere() {
         },),
     );
     let index_key = registered.expect("it is registered").index_key;
+    assert_eq!(index_key.version, 2);
 
     // Every call that has to do with keys and tokens, and everything that can be wrong with one.
     let strange = token.chars().rev().collect::<String>();
@@ -191,7 +190,7 @@ fn no_secret_is_said_or_kept_elsewhere() {
         }
     }
     for caller in [operator(), alice] {
-        for canister in [setup.chat, bucket] {
+        for canister in [setup.chat, bucket, index] {
             heard.call(&setup, canister, alice, "rotate_key", ());
             heard.call(&setup, canister, caller, "revoke_key", (7_u16,));
             heard.call(&setup, canister, caller, "revoke_key", ("junk",));

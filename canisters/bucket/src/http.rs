@@ -8,7 +8,7 @@
 //! serves any range, uncertified.
 
 use candid::Principal;
-use openstorage_canister::metrics;
+use openstorage_canister::{audience::Wanted, metrics};
 use openstorage_tokens::Scope;
 use openstorage_types::{
     BlobId, chunk_count, chunk_len,
@@ -18,7 +18,6 @@ use openstorage_types::{
 
 use crate::{
     Bucket, Now, Part, Stored,
-    access::Wanted,
     answers::{EXPRESSION, Head, NOTHING, etag},
     certify::{OPERATORS, RANGES, Shown},
     references::Reference,

@@ -15,8 +15,7 @@
 //! | `certify` | the tree that a gateway verifies them with |
 //! | `sync` | events to and from the index |
 //! | `users` | leases, recalls, deletions of users |
-//! | `access` | the issuers, what is shared with each, the check of tokens |
-//! | `keys` | the bucket's own keys and their versions |
+//! | `access` | the issuers, the tokens that were taken back, the chunks that prove possession |
 //! | `accounts`, `uploads`, `references` | the tables |
 //! | `audit` | the counters, counted anew |
 //! | `operation` | version, cycles, and whether the index has closed the bucket |
@@ -30,7 +29,6 @@ mod audit;
 mod certify;
 mod gateway;
 mod http;
-mod keys;
 mod memory;
 mod mutants;
 mod operation;
@@ -262,24 +260,24 @@ impl Bucket {
     }
 
     pub fn has_secret(&self) -> bool {
-        !self.access.keys.is_empty()
+        !self.access.audience.keys.is_empty()
     }
 
     /// When 32 random bytes are needed for a new key, in milliseconds since 1970; 0 for at once.
     pub fn secret_due_ms(&self) -> u64 {
-        self.access.keys.due_ms()
+        self.access.audience.keys.due_ms()
     }
 
     /// 32 random bytes for the key that is due; later ones are of no use.
     pub fn set_secret(&mut self, random: [u8; 32], now: Now) {
-        if self.access.keys.add(random, now.ms) {
+        if self.access.audience.keys.add(random, now.ms) {
             self.derive_slice();
         }
     }
 
     /// A new key is not told before all issuers share one with it.
     pub fn is_deriving(&self) -> bool {
-        self.access.keys.derived_until().is_some()
+        self.access.audience.is_deriving()
     }
 
     /// Computes some of what a new key shares with issuers.
@@ -293,7 +291,7 @@ impl Bucket {
         if !is_controller {
             return Err(RotateKeyError::NotAuthorized);
         }
-        self.access.keys.want(now.ms)
+        self.access.audience.keys.want(now.ms)
     }
 
     /// Tokens under a replaced version of the key are believed no longer, by a controller's wish.
@@ -301,7 +299,7 @@ impl Bucket {
         if !is_controller {
             return Err(RevokeKeyError::NotAuthorized);
         }
-        self.access.keys.revoke(version)?;
+        self.access.audience.keys.revoke(version)?;
         self.report_due = true;
         Ok(())
     }
@@ -363,7 +361,7 @@ impl Bucket {
             bytes_reserved: totals.bytes_reserved,
             bytes_free: self.bytes_free(),
             events_unsent: self.events_unsent(),
-            key: self.access.keys.public(),
+            key: self.access.audience.keys.public(),
             version: VERSION,
             closed: self.operation.is_closed(),
         }

@@ -1,6 +1,7 @@
 //! What a caller may see: its own blobs, and chunks that a token opens.
 
 use candid::Principal;
+use openstorage_canister::audience::Wanted;
 use openstorage_tokens::Scope;
 use openstorage_types::{
     BlobId,
@@ -13,7 +14,7 @@ use openstorage_types::{
 };
 use serde_bytes::ByteBuf;
 
-use crate::{Bucket, Now, access::Wanted, mutants::Mutant, references::Reference};
+use crate::{Bucket, Now, mutants::Mutant, references::Reference};
 
 /// Bytes of a stored blob.
 #[derive(Debug, Clone, Copy)]

@@ -2,6 +2,7 @@
 //! that has one.
 
 use candid::Principal;
+use openstorage_canister::audience::Wanted;
 use openstorage_tokens::Scope;
 use openstorage_types::{
     BlobId, BlobReference, accessors_are_valid,
@@ -14,9 +15,7 @@ use openstorage_types::{
     limits::{ACCESSORS_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX},
 };
 
-use crate::{
-    Bucket, Now, Stop, Stored, access::Wanted, certify::View, mutants::Mutant, references::Named,
-};
+use crate::{Bucket, Now, Stop, Stored, certify::View, mutants::Mutant, references::Named};
 
 /// References removed in one turn of the deletion of an accessor.
 const REMOVED_PER_TURN: usize = 500;
@@ -201,7 +200,7 @@ impl Bucket {
         self.refer(caller, blob, stored, owner_has, &named, now);
         Ok(BlobReference {
             blob_id: args.blob_id,
-            bucket: self.access.own(),
+            bucket: self.access.audience.own(),
             size: stored.size,
             mime_type: args.mime_type.clone(),
         })

@@ -272,7 +272,7 @@ impl Bucket {
         // A key that came about or was revoked while the batch was under way is still to be told.
         let report = sent.args.report.as_ref();
         let told = report.map(|report| (report.key, report.oldest_key_version));
-        let keys = &self.access.keys;
+        let keys = &self.access.audience.keys;
         self.report_due = told != Some((keys.public(), keys.oldest_version()));
         let mut cursors = self.cursors.get().0.clone();
         cursors.sent.answered(&sent.told, answer.stamp);
@@ -286,8 +286,8 @@ impl Bucket {
         BucketReport {
             bytes_used: self.totals().bytes_stored + self.totals().bytes_reserved,
             bytes_free: self.bytes_free(),
-            key: self.access.keys.public(),
-            oldest_key_version: self.access.keys.oldest_version(),
+            key: self.access.audience.keys.public(),
+            oldest_key_version: self.access.audience.keys.oldest_version(),
             version: Some(VERSION),
             index_version: *self.index_version.get(),
             cycles: Some(self.cycles()),

@@ -198,5 +198,10 @@ fn a_new_key_is_told_when_every_issuer_can_use_it_and_versions_are_few() {
         too_many,
         Err(RotateKeyError::TooManyKeyVersions { max, ms })
     );
+    // One after the other.
+    assert_eq!(world.bucket.secret_due_ms(), u64::MAX);
+    while world.bucket.is_deriving() {
+        world.bucket.derive_slice();
+    }
     assert_eq!(world.bucket.secret_due_ms(), world.now.ms + KEY_LIFE_MS);
 }

@@ -1,4 +1,4 @@
-//! What the index does without being asked: draw its secret, make buckets, tell them the news, recall
+//! What the index does without being asked: draw its keys, make buckets, tell them the news, recall
 //! leases, sweep.
 
 use std::collections::BTreeSet;
@@ -17,6 +17,8 @@ const RECALLS_MAX: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Job {
     DrawSecret,
+    /// Computes what a new key shares with some issuers.
+    DeriveKeys,
     MakeBucket,
     /// Puts a bucket's code in, checks it, replaces it.
     Upkeep(Principal),
@@ -64,8 +66,9 @@ impl Index {
                 agenda.next_ms = Some(agenda.next_ms.map_or(due_ms, |next| next.min(due_ms)));
             }
         };
-        if !self.has_secret() {
-            add(Job::DrawSecret, self.secret_backoff.due_ms);
+        add(Job::DrawSecret, self.secret_due_ms());
+        if self.is_deriving() {
+            add(Job::DeriveKeys, now_ms);
         }
         for (job, due_ms) in self.fleet_jobs(now_ms) {
             add(job, due_ms);

@@ -1,11 +1,14 @@
 //! Issuers: canisters whose tokens are believed, and the accessors that are deleted for good.
 
+use std::ops::Bound::{Excluded, Unbounded};
+
 use candid::{CandidType, Principal};
-use ic_stable_structures::{StableBTreeMap, StableCell};
-use openstorage_canister::Row;
-use openstorage_tokens::{
-    Expect, InvalidKey, PAIR_KEY_BYTES, Pair, PairKey, Scope, SecretKey, TokenError, parse,
+use ic_stable_structures::StableBTreeMap;
+use openstorage_canister::{
+    Row,
+    audience::{Audience, Wanted},
 };
+use openstorage_tokens::{InvalidKey, Scope};
 use openstorage_types::{
     BlobId,
     bucket::TokenProblem,
@@ -14,99 +17,46 @@ use openstorage_types::{
     limits::{KEY_OVERLAP_MS, KEY_VERSIONS_MAX},
 };
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteArray;
 
 use crate::memory::Memory;
 
-/// The only version of the index's own key. It checks nothing but deletions of accessors, whose tokens live
-/// for an hour.
-const KEY_VERSION: u16 = 1;
-
-/// An issuer's newest public key, and the key that the index shares with it. A removed issuer's row stays, so
-/// that a bucket that is told the whole state anew hears of the removal.
+/// An issuer's keys. A removed issuer's row stays, so that a bucket that is told the whole state anew hears of the
+/// removal.
 #[derive(CandidType, Serialize, Deserialize, Clone)]
 struct Known {
+    /// The newest.
     key: PublicKey,
-    pair: ByteArray<PAIR_KEY_BYTES>,
     trusted: bool,
     /// Replaced keys, oldest first; also lapsed ones, until there is a next. None in rows of before there
     /// were any.
-    older: Option<Vec<Older>>,
-}
-
-#[derive(CandidType, Serialize, Deserialize, Clone)]
-struct Older {
-    known: OldKey,
-    pair: ByteArray<PAIR_KEY_BYTES>,
+    older: Option<Vec<OldKey>>,
 }
 
 impl Known {
-    /// Replaced keys whose tokens are still believed.
-    fn living(&self, now_ms: u64) -> impl Iterator<Item = &Older> {
-        let older = self.older.iter().flatten();
-        older.filter(move |older| now_ms < older.known.until_ms)
-    }
-
-    /// What the index shares with a version of the key.
-    fn pair(&self, version: u16, now_ms: u64) -> Option<&ByteArray<PAIR_KEY_BYTES>> {
-        if version == self.key.version {
-            return Some(&self.pair);
-        }
-        let mut older = self.living(now_ms);
-        let older = older.find(|older| older.known.key.version == version)?;
-        Some(&older.pair)
-    }
-
-    fn told(&self, issuer: Principal) -> IssuerUpserted {
-        let older = self.older.iter().flatten();
-        let older: Vec<_> = older.map(|older| older.known).collect();
+    fn told(self, issuer: Principal) -> IssuerUpserted {
         IssuerUpserted {
             issuer,
             key: self.key,
-            older: (!older.is_empty()).then_some(older),
+            older: self.older.filter(|older| !older.is_empty()),
         }
     }
 }
 
 pub struct Issuers {
-    /// 32 bytes; nothing until they are drawn.
-    secret: StableCell<Vec<u8>, Memory>,
+    /// The index checks nothing but deletions of accessors, whose tokens live for an hour.
+    pub audience: Audience<Memory>,
     rows: StableBTreeMap<Principal, Row<Known>, Memory>,
     /// Accessor → when it was deleted, milliseconds since 1970.
     deleted: StableBTreeMap<Principal, u64, Memory>,
 }
 
 impl Issuers {
-    pub fn init(secret: Memory, rows: Memory, deleted: Memory) -> Self {
+    pub fn init(audience: Audience<Memory>, rows: Memory, deleted: Memory) -> Self {
         Self {
-            secret: StableCell::init(secret, Vec::new()),
+            audience,
             rows: StableBTreeMap::init(rows),
             deleted: StableBTreeMap::init(deleted),
         }
-    }
-
-    fn secret(&self) -> Option<SecretKey> {
-        let bytes = self.secret.get().as_slice().try_into().ok()?;
-        Some(SecretKey::from_bytes(bytes))
-    }
-
-    /// Keeps the secret, unless there is one: keys that others have computed from it must go on.
-    pub fn set_secret(&mut self, bytes: [u8; 32]) {
-        if self.secret.get().is_empty() {
-            self.secret.set(bytes.to_vec());
-        }
-    }
-
-    pub fn has_secret(&self) -> bool {
-        !self.secret.get().is_empty()
-    }
-
-    /// None until the secret is drawn. Computed from it: which is dear.
-    pub fn public_key(&self) -> Option<PublicKey> {
-        Some(PublicKey {
-            version: KEY_VERSION,
-            bytes: BlobId(self.secret()?.public()),
-        })
     }
 
     fn trusted(&self, issuer: &Principal) -> Option<Known> {
@@ -144,65 +94,31 @@ impl Issuers {
 
     /// Trusts `issuer` under `key`. A key of the next version replaces the one before, whose tokens are believed
     /// for a while; one of the same version takes its place. Costs several million instructions.
-    ///
-    /// # Panics
-    /// Before the secret is drawn.
     pub fn insert(
         &mut self,
-        own: Principal,
         issuer: Principal,
         key: PublicKey,
         now_ms: u64,
     ) -> Result<(), IssuerError> {
         self.check_version(&issuer, key.version)?;
-        let older = self.older_beside(&issuer, key.version, now_ms)?;
-        let pair = Pair {
-            issuer,
-            issuer_key_version: key.version,
-            audience: own,
-            audience_key_version: KEY_VERSION,
+        // Whoever was removed begins anew.
+        let before = self.trusted(&issuer);
+        let older = match &before {
+            Some(before) => older_beside(before, key.version, now_ms)?,
+            None => vec![],
         };
-        let secret = self.secret().expect("the secret is drawn");
-        let pair = secret.pair(&key.bytes.0, &pair);
-        let pair = pair.map_err(|InvalidKey| IssuerError::InvalidKey)?;
         let row = Known {
             key,
-            pair: pair.to_bytes().into(),
             trusted: true,
-            older: (!older.is_empty()).then_some(older),
+            older: Some(older),
         };
+        let before = before.map(|before| before.told(issuer));
+        let believed = self
+            .audience
+            .believe(&row.clone().told(issuer), before.as_ref());
+        believed.map_err(|InvalidKey| IssuerError::InvalidKey)?;
         self.rows.insert(issuer, Row(row));
         Ok(())
-    }
-
-    /// The replaced keys that count beside a new one of `version`.
-    fn older_beside(
-        &self,
-        issuer: &Principal,
-        version: u16,
-        now_ms: u64,
-    ) -> Result<Vec<Older>, IssuerError> {
-        // Whoever was removed begins anew.
-        let Some(row) = self.trusted(issuer) else {
-            return Ok(vec![]);
-        };
-        let mut older: Vec<_> = row.living(now_ms).cloned().collect();
-        if version != row.key.version {
-            let until_ms = now_ms + KEY_OVERLAP_MS;
-            let known = OldKey {
-                key: row.key,
-                until_ms,
-            };
-            let pair = row.pair;
-            older.push(Older { known, pair });
-        }
-        if older.len() >= KEY_VERSIONS_MAX {
-            return Err(IssuerError::TooManyKeyVersions {
-                max: KEY_VERSIONS_MAX as u32,
-                ms: older[0].known.until_ms,
-            });
-        }
-        Ok(older)
     }
 
     /// Tokens under a replaced key are believed no longer. False when they were not anyway.
@@ -212,11 +128,14 @@ impl Issuers {
         if version >= newest {
             return Err(RevokeKeyError::CurrentKey { version: newest });
         }
+        let before = row.clone().told(issuer);
         let older = row.older.get_or_insert_default();
-        let before = older.len();
-        older.retain(|older| older.known.key.version != version);
-        let changed = older.len() < before;
+        older.retain(|older| older.key.version != version);
+        let told = row.clone().told(issuer);
+        let changed = told != before;
         if changed {
+            // With keys that are believed one can be shared.
+            let _ = self.audience.believe(&told, Some(&before));
             self.rows.insert(issuer, Row(row));
         }
         Ok(changed)
@@ -229,7 +148,17 @@ impl Issuers {
         };
         let trusted = false;
         self.rows.insert(issuer, Row(Known { trusted, ..row }));
+        self.audience.forget(issuer);
         true
+    }
+
+    /// Computes some of what the index's newest key shares with issuers.
+    pub fn derive_slice(&mut self) {
+        let rows = &self.rows;
+        self.audience.derive_slice(|after| {
+            let rows = rows.range((Excluded(after), Unbounded));
+            rows.filter_map(|entry| told(*entry.key(), entry.value().0))
+        });
     }
 
     /// Issuers in key order, from the first after `after`; of removed ones the principal only.
@@ -237,43 +166,26 @@ impl Issuers {
         &self,
         after: Principal,
     ) -> impl Iterator<Item = (Principal, Option<IssuerUpserted>)> {
-        use std::ops::Bound::{Excluded, Unbounded};
         self.rows.range((Excluded(after), Unbounded)).map(|entry| {
-            let (issuer, row) = (*entry.key(), entry.value().0);
-            (issuer, row.trusted.then(|| row.told(issuer)))
+            let issuer = *entry.key();
+            (issuer, told(issuer, entry.value().0))
         })
     }
 
     /// To whom an issuer has granted to delete `accessor`.
     pub fn check_deletion(
         &self,
-        own: Principal,
         accessor: Principal,
         token: &str,
         now_ms: u64,
     ) -> Result<Principal, TokenProblem> {
-        if self.secret.get().is_empty() {
-            return Err(TokenProblem::KeysNotReady);
-        }
-        let token = parse(token).map_err(problem)?;
-        let issuer = token.issuer_for(&accessor).map_err(problem)?;
-        let row = self.trusted(&issuer).ok_or(TokenProblem::UnknownIssuer)?;
-        let pair = row
-            .pair(token.issuer_key_version(), now_ms)
-            .filter(|_| token.audience_key_version() == KEY_VERSION)
-            .ok_or(TokenProblem::UnknownIssuer)?;
-        let expect = Expect {
-            audience: own,
-            accessor,
-            blob: [0; 32],
-            owner: None,
+        let wanted = Wanted {
             scope: Scope::DELETE_ACCESSOR,
-            now_ms,
+            accessor,
+            blob: BlobId([0; 32]),
+            owner: None,
         };
-        let claims = token
-            .check(&PairKey::from_bytes(pair), &expect)
-            .map_err(problem)?;
-        Ok(claims.principal)
+        Ok(self.audience.check(token, &wanted, now_ms)?.principal)
     }
 
     /// False when it was deleted before.
@@ -287,20 +199,33 @@ impl Issuers {
 
     /// Deleted accessors in key order, from the first after `after`.
     pub fn deleted_after(&self, after: Principal) -> impl Iterator<Item = Principal> {
-        use std::ops::Bound::{Excluded, Unbounded};
         self.deleted
             .range((Excluded(after), Unbounded))
             .map(|entry| *entry.key())
     }
 }
 
-fn problem(error: TokenError) -> TokenProblem {
-    match error {
-        TokenError::Malformed => TokenProblem::Malformed,
-        TokenError::OtherAccessor | TokenError::OtherScope | TokenError::NotAuthentic => {
-            TokenProblem::NotAuthentic
-        }
-        TokenError::Expired => TokenProblem::Expired,
-        TokenError::InvalidTimes => TokenProblem::InvalidTimes,
+/// What buckets have to believe of an issuer; nothing where it was removed.
+fn told(issuer: Principal, row: Known) -> Option<IssuerUpserted> {
+    row.trusted.then(|| row.told(issuer))
+}
+
+/// The replaced keys that count beside a new one of `version`.
+fn older_beside(row: &Known, version: u16, now_ms: u64) -> Result<Vec<OldKey>, IssuerError> {
+    let older = row.older.iter().flatten().copied();
+    let mut older: Vec<_> = older.filter(|older| now_ms < older.until_ms).collect();
+    if version != row.key.version {
+        let until_ms = now_ms + KEY_OVERLAP_MS;
+        older.push(OldKey {
+            key: row.key,
+            until_ms,
+        });
     }
+    if older.len() >= KEY_VERSIONS_MAX {
+        return Err(IssuerError::TooManyKeyVersions {
+            max: KEY_VERSIONS_MAX as u32,
+            ms: older[0].until_ms,
+        });
+    }
+    Ok(older)
 }

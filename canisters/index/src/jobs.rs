@@ -1,4 +1,4 @@
-//! The jobs of the index, and the timer that begins them. The timer is armed only while there is work; every
+//! The jobs of the index, and the timer that begins them. The timer is armed for what is due next; every
 //! update and every upgrade looks whether there is (a restored snapshot runs no hook).
 //!
 //! A job makes one call. Whatever it was cut by, its next turn finds on record where to go on.
@@ -10,7 +10,7 @@ use std::{
 
 use candid::Principal;
 use data_bucket_index::{
-    Moment,
+    Index, Moment,
     agenda::{Agenda, CALLS_MAX, Job},
     calls::{Answer, Call as FleetCall, Failure, Look},
     sync::Sent,
@@ -166,6 +166,7 @@ pub fn turn() {
 async fn run(job: Job) -> bool {
     match job {
         Job::DrawSecret => draw_secret().await,
+        Job::DeriveKeys => write(Index::derive_slice),
         Job::Send(bucket) => send(bucket).await,
         Job::Recall(user, bucket) => recall(user, bucket).await,
         Job::Sweep => write(|index| index.sweep()),
@@ -200,7 +201,7 @@ async fn go_on(job: Job) -> bool {
 async fn draw_secret() {
     let drawn = ic_cdk_management_canister::raw_rand().await;
     match drawn.ok().and_then(|bytes| bytes.try_into().ok()) {
-        Some(bytes) => write(|index| index.set_secret(bytes)),
+        Some(bytes) => write(|index| index.set_secret(bytes, now_ms())),
         None => write(|index| index.secret_failed(now_ms())),
     }
 }

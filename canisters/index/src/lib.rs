@@ -64,7 +64,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use candid::Principal;
 use ic_stable_structures::{DefaultMemoryImpl, StableBTreeMap, StableCell};
-use openstorage_canister::{Row, lines::Lines};
+use openstorage_canister::{Row, audience::Audience, lines::Lines};
 use openstorage_channel::Watch;
 use openstorage_types::{BlobId, index::InitArgs};
 
@@ -133,8 +133,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens what is in `memory`, or begins with nothing.
-    pub fn open(memory: DefaultMemoryImpl, bucket_wasm: Option<BlobId>) -> Self {
+    /// Opens what is in `memory`, or begins with nothing; `own` is this canister.
+    pub fn open(memory: DefaultMemoryImpl, own: Principal, bucket_wasm: Option<BlobId>) -> Self {
         let memory = memory::manager(memory);
         let at = |id| memory.get(id);
         Self {
@@ -152,7 +152,7 @@ impl Index {
             ),
             buckets: Buckets::init(at(memory::BUCKETS)),
             issuers: Issuers::init(
-                at(memory::SECRET),
+                Audience::open(at(memory::KEYS), at(memory::PAIRS), own),
                 at(memory::ISSUERS),
                 at(memory::DELETED_ACCESSORS),
             ),

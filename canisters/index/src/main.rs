@@ -18,7 +18,10 @@ use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_canister::outstanding;
 use openstorage_types::{
     BlobId,
-    channel::{EventsArgs, EventsError, EventsOk, LeaseArgs, LeaseError, LeaseOk, RevokeKeyError},
+    channel::{
+        EventsArgs, EventsError, EventsOk, LeaseArgs, LeaseError, LeaseOk, RevokeKeyError,
+        RotateKeyError,
+    },
     http::{HttpRequest, HttpResponse},
     index::{self, *},
     limits::UNKNOWN_CALLER_BYTES_MAX,
@@ -30,7 +33,12 @@ use sha2::{Digest, Sha256};
 static BUCKET_WASM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bucket.wasm.gz"));
 
 thread_local! {
-    static INDEX: RefCell<Index> = RefCell::new(Index::open(DefaultMemoryImpl::default(), bucket_wasm_hash()));
+    static INDEX: RefCell<Index> = RefCell::new(open());
+}
+
+fn open() -> Index {
+    let own = ic_cdk::api::canister_self();
+    Index::open(DefaultMemoryImpl::default(), own, bucket_wasm_hash())
 }
 
 fn bucket_wasm_hash() -> Option<BlobId> {
@@ -235,6 +243,17 @@ fn issuers() -> Vec<Issuer> {
 #[update(hidden = true, decode_with = "decode", encode_with = "encode")]
 fn revoke_issuer_key(args: RevokeIssuerKeyArgs) -> Result<(), RevokeKeyError> {
     act(|index, context| index.revoke_issuer_key(context, &args))
+}
+
+#[update]
+fn rotate_key() -> Result<(), RotateKeyError> {
+    act(|index, context| index.rotate_key(context))
+}
+
+#[candid_method(update)]
+#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
+    act(|index, context| index.revoke_key(context, version))
 }
 
 #[candid_method(update)]

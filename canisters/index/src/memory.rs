@@ -1,4 +1,5 @@
-//! Where everything lives in stable memory. A number is never used again for something else.
+//! Where everything lives in stable memory. A number is never used again for something else: 1 was the one secret
+//! of before there were versions of it.
 
 use candid::Principal;
 use ic_stable_structures::{
@@ -9,7 +10,6 @@ use ic_stable_structures::{
 pub type Memory = VirtualMemory<DefaultMemoryImpl>;
 
 pub const CONFIG: MemoryId = MemoryId::new(0);
-pub const SECRET: MemoryId = MemoryId::new(1);
 pub const CREATION: MemoryId = MemoryId::new(2);
 pub const TOTALS: MemoryId = MemoryId::new(3);
 pub const USERS: MemoryId = MemoryId::new(4);
@@ -32,9 +32,11 @@ pub const USERS_LIVING: MemoryId = MemoryId::new(20);
 pub const FLEET: MemoryId = MemoryId::new(30);
 pub const LINES: MemoryId = MemoryId::new(31);
 pub const FORGETTING: MemoryId = MemoryId::new(32);
+pub const KEYS: MemoryId = MemoryId::new(33);
+pub const PAIRS: MemoryId = MemoryId::new(34);
 
 /// Pages of 64 KiB that a memory grows by at once: 1 MiB. The manager has 32,768 such steps, so an
-/// index may take 32 GiB, and an empty one takes 24 MiB.
+/// index may take 32 GiB, and an empty one takes 25 MiB.
 const STEP_PAGES: u16 = 16;
 
 pub fn manager(memory: DefaultMemoryImpl) -> MemoryManager<DefaultMemoryImpl> {

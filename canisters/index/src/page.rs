@@ -67,6 +67,7 @@ impl Index {
             roll: self.roll_status(),
             last_creation_error: self.creation_error(),
             topup_withheld: self.topup_error(),
+            key: self.public_key(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use candid::Principal;
 use openstorage_types::{
-    channel::{PublicKey, RevokeKeyError},
+    channel::{PublicKey, RevokeKeyError, RotateKeyError},
     index::{
         BucketKey, BucketKeysArgs, BucketKeysError, DeleteChatArgs, DeleteChatError, Issuer,
         IssuerError, RegisterIssuerArgs, RegisterIssuerOk, RevokeIssuerKeyArgs,
@@ -12,6 +12,7 @@ use openstorage_types::{
 
 use crate::{
     Context, Index,
+    backoff::Backoff,
     sync::{deletion_event, issuer_event},
 };
 
@@ -38,7 +39,7 @@ impl Index {
         if !is_admin && (issuer != context.caller || !is_canister(&issuer)) {
             return Err(IssuerError::NotAuthorized);
         }
-        let index_key = self.issuers.public_key().ok_or(IssuerError::KeysNotReady)?;
+        let index_key = self.public_key().ok_or(IssuerError::KeysNotReady)?;
         let known = self.issuers.key(&issuer);
         if known == Some(args.key) {
             return Ok(Registration::Done(RegisterIssuerOk { index_key }));
@@ -61,10 +62,9 @@ impl Index {
         issuer: Principal,
         key: PublicKey,
     ) -> Result<RegisterIssuerOk, IssuerError> {
-        let index_key = self.issuers.public_key().ok_or(IssuerError::KeysNotReady)?;
+        let index_key = self.public_key().ok_or(IssuerError::KeysNotReady)?;
         if self.issuers.key(&issuer) != Some(key) {
-            self.issuers
-                .insert(context.own, issuer, key, context.now_ms)?;
+            self.issuers.insert(issuer, key, context.now_ms)?;
             self.tell(context, issuer_event(issuer, self.issuers.told(&issuer)));
         }
         Ok(RegisterIssuerOk { index_key })
@@ -102,6 +102,11 @@ impl Index {
         Ok(())
     }
 
+    /// The index's own, for tokens that it checks; none until one is drawn.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.issuers.audience.keys.public()
+    }
+
     /// The first 1,000.
     pub fn issuers(&self) -> Vec<Issuer> {
         self.issuers
@@ -134,7 +139,7 @@ impl Index {
     ) -> Result<(), DeleteChatError> {
         let principal = self
             .issuers
-            .check_deletion(context.own, args.chat_id, &args.token, context.now_ms)
+            .check_deletion(args.chat_id, &args.token, context.now_ms)
             .map_err(DeleteChatError::InvalidToken)?;
         if principal != context.caller {
             return Err(DeleteChatError::NotAuthorized);
@@ -151,17 +156,49 @@ impl Index {
         }
     }
 
-    pub fn has_secret(&self) -> bool {
-        self.issuers.has_secret()
+    /// When 32 random bytes are needed for a new key, in milliseconds since 1970; 0 for at once.
+    pub fn secret_due_ms(&self) -> u64 {
+        let due_ms = self.issuers.audience.keys.due_ms();
+        due_ms.max(self.secret_backoff.due_ms)
     }
 
-    /// Keeps the first 32 random bytes that arrive; later ones are of no use.
-    pub fn set_secret(&mut self, bytes: [u8; 32]) {
-        self.issuers.set_secret(bytes);
+    /// 32 random bytes for the key that is due; later ones are of no use.
+    pub fn set_secret(&mut self, random: [u8; 32], now_ms: u64) {
+        self.secret_backoff = Backoff::default();
+        if self.issuers.audience.keys.add(random, now_ms) {
+            self.derive_slice();
+        }
     }
 
     pub fn secret_failed(&mut self, now_ms: u64) {
         self.secret_backoff.fail(now_ms);
+    }
+
+    /// A new key is not told before all issuers share one with it.
+    pub fn is_deriving(&self) -> bool {
+        self.issuers.audience.is_deriving()
+    }
+
+    /// Computes some of what a new key shares with issuers.
+    pub fn derive_slice(&mut self) {
+        self.issuers.derive_slice();
+    }
+
+    /// A new key is drawn soon, by an admin's wish; issuers hear of it when they register again, and tokens under
+    /// the one before are believed until the last of them has lapsed.
+    pub fn rotate_key(&mut self, context: &Context) -> Result<(), RotateKeyError> {
+        if !self.is_admin(context) {
+            return Err(RotateKeyError::NotAuthorized);
+        }
+        self.issuers.audience.keys.want(context.now_ms)
+    }
+
+    /// Tokens under a replaced version of the index's key are believed no longer, by an admin's wish.
+    pub fn revoke_key(&mut self, context: &Context, version: u16) -> Result<(), RevokeKeyError> {
+        if !self.is_admin(context) {
+            return Err(RevokeKeyError::NotAuthorized);
+        }
+        self.issuers.audience.keys.revoke(version)
     }
 }
 

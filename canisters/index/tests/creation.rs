@@ -234,7 +234,7 @@ fn a_target_for_free_space_counts_the_room_of_all_that_take_blobs() {
 
 #[test]
 fn without_a_wasm_there_are_no_buckets_and_the_status_says_why() {
-    let index = Index::open(DefaultMemoryImpl::default(), None);
+    let index = Index::open(DefaultMemoryImpl::default(), own(), None);
     let Agenda { jobs, .. } = index.agenda(START_MS, &BTreeSet::new());
     assert_eq!(jobs, [Job::DrawSecret]);
     let error = index.status().last_creation_error.unwrap();

@@ -189,14 +189,14 @@ fn newer_code_is_kept() {
 #[should_panic(expected = "an index is not downgraded")]
 fn an_older_index_does_not_take_over() {
     let memory = DefaultMemoryImpl::default();
-    Index::open(memory.clone(), Some(WASM)).take_over();
+    Index::open(memory.clone(), own(), Some(WASM)).take_over();
     let newer = Fleet {
         version: VERSION + 1,
         ..Fleet::default()
     };
     let cell = memory::manager(memory.clone()).get(memory::FLEET);
     StableCell::init(cell, Row(Fleet::default())).set(Row(newer));
-    Index::open(memory, Some(WASM)).take_over();
+    Index::open(memory, own(), Some(WASM)).take_over();
 }
 
 /// A fleet of one that burns a T a day and has too little.

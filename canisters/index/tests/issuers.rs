@@ -2,18 +2,23 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use candid::Principal;
+use data_bucket_index::agenda::Job;
 use data_bucket_index::trust::{Registration, share_controller};
 use openstorage_tokens::derived_accessor;
 use openstorage_types::{
     BlobId,
     bucket::TokenProblem,
-    channel::{AccessorDeleted, IssuerUpserted, OldKey, PublicKey, RevokeKeyError, kind},
+    channel::{
+        AccessorDeleted, IssuerUpserted, OldKey, PublicKey, RevokeKeyError, RotateKeyError, kind,
+    },
     index::{
         BucketKey, BucketKeysArgs, BucketKeysError, DeleteChatArgs, DeleteChatError, Issuer,
         IssuerError, RegisterIssuerArgs, RevokeIssuerKeyArgs,
     },
-    limits::{HOUR_MS, KEY_OVERLAP_MS},
+    limits::{HOUR_MS, KEY_LIFE_MS, KEY_OVERLAP_MS},
 };
 use support::*;
 
@@ -21,7 +26,7 @@ const ROOM: &[u8] = b"room 1";
 
 fn with_secret() -> World {
     let mut world = World::empty();
-    world.index.set_secret(SECRET);
+    world.index.set_secret(SECRET, START_MS);
     world
 }
 
@@ -89,7 +94,7 @@ fn a_key_must_be_one_and_of_the_first_version() {
         world.index.register_issuer(&context, &with_key(1, good)),
         Err(IssuerError::KeysNotReady)
     );
-    world.index.set_secret(SECRET);
+    world.index.set_secret(SECRET, START_MS);
     assert_eq!(
         world.index.register_issuer(&context, &with_key(2, good)),
         Err(IssuerError::InvalidKeyVersion { expected: 1 })
@@ -287,4 +292,125 @@ fn an_issuer_replaces_its_key_and_buckets_hear_of_all_that_count() {
         older: None,
     };
     assert_eq!(events[1], flat(&[event(kind::ISSUER_UPSERTED, &told)])[0]);
+}
+
+/// What the index says to a token that deletes a room, sealed for a version of its key.
+fn delete_under(world: &mut World, version: u16) -> Result<(), TokenProblem> {
+    let context = world.context(alice());
+    let args = DeleteChatArgs {
+        chat_id: derived_accessor(&chat(), ROOM),
+        token: world.deletion_token_under(alice(), ROOM, version),
+    };
+    match world.index.delete_chat(&context, &args) {
+        Ok(()) => Ok(()),
+        Err(DeleteChatError::InvalidToken(problem)) => Err(problem),
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+const REFUSED: Result<(), TokenProblem> = Err(TokenProblem::UnknownIssuer);
+
+/// The version that issuers are told.
+fn told(world: &World) -> Option<u16> {
+    world.index.status().key.map(|key| key.version)
+}
+
+fn rotate(world: &mut World) {
+    let context = world.context(admin());
+    world.index.rotate_key(&context).expect("the admin may");
+}
+
+#[test]
+fn a_replaced_key_of_the_index_is_believed_until_it_lapses_or_is_revoked() {
+    let mut world = World::new(0);
+    let stranger = world.context(alice());
+    let refused = world.index.rotate_key(&stranger);
+    assert_eq!(refused, Err(RotateKeyError::NotAuthorized));
+    // Bytes that nobody has asked for change nothing.
+    world.index.set_secret(secret(2), world.now_ms);
+    assert_eq!(delete_under(&mut world, 2), REFUSED);
+    rotate(&mut world);
+    world.upgrade();
+    assert_eq!(world.index.secret_due_ms(), 0);
+    world.index.set_secret(secret(2), world.now_ms);
+    assert_eq!(world.trust_chat().index_key.version, 2);
+    for _ in 0..2 {
+        assert_eq!(delete_under(&mut world, 1), Ok(()));
+        assert_eq!(delete_under(&mut world, 2), Ok(()));
+        world.upgrade();
+    }
+    world.now_ms += KEY_OVERLAP_MS - 1;
+    assert_eq!(delete_under(&mut world, 1), Ok(()));
+    world.now_ms += 1;
+    assert_eq!(delete_under(&mut world, 1), REFUSED);
+    assert_eq!(delete_under(&mut world, 2), Ok(()));
+
+    rotate(&mut world);
+    world.index.set_secret(secret(3), world.now_ms);
+    assert_eq!(delete_under(&mut world, 2), Ok(()));
+    let refused = world.index.revoke_key(&stranger, 2);
+    assert_eq!(refused, Err(RevokeKeyError::NotAuthorized));
+    let admin = world.context(admin());
+    let refused = world.index.revoke_key(&admin, 3);
+    assert_eq!(refused, Err(RevokeKeyError::CurrentKey { version: 3 }));
+    for _ in 0..2 {
+        assert_eq!(world.index.revoke_key(&admin, 2), Ok(()));
+        assert_eq!(delete_under(&mut world, 2), REFUSED);
+        assert_eq!(delete_under(&mut world, 3), Ok(()));
+        world.upgrade();
+    }
+    // A month later there is a new one anyway.
+    let due_ms = world.now_ms + KEY_LIFE_MS;
+    assert_eq!(world.index.secret_due_ms(), due_ms);
+}
+
+#[test]
+fn a_new_key_of_the_index_is_told_when_every_issuer_can_use_it() {
+    let mut world = World::new(0);
+    let context = world.context(operator());
+    for n in 51..=100 {
+        let trusted = world.index.trust_issuer(&context, canister(n), chat_key());
+        trusted.expect("the operator may");
+    }
+    rotate(&mut world);
+    world.index.set_secret(secret(2), world.now_ms);
+    // Another is wanted, and waits.
+    rotate(&mut world);
+    let mut slices = 0;
+    while world.index.is_deriving() {
+        assert_eq!(told(&world), Some(1));
+        world.index.set_secret(secret(3), world.now_ms);
+        let jobs = world.index.agenda(world.now_ms, &BTreeSet::new()).jobs;
+        assert!(jobs.contains(&Job::DeriveKeys) && !jobs.contains(&Job::DrawSecret));
+        world.upgrade();
+        world.index.derive_slice();
+        slices += 1;
+    }
+    assert_eq!((told(&world), slices), (Some(2), 2));
+    assert_eq!(delete_under(&mut world, 2), Ok(()));
+    let jobs = world.index.agenda(world.now_ms, &BTreeSet::new()).jobs;
+    assert!(jobs.contains(&Job::DrawSecret) && !jobs.contains(&Job::DeriveKeys));
+    world.index.set_secret(secret(3), world.now_ms);
+    while world.index.is_deriving() {
+        world.index.derive_slice();
+    }
+    assert_eq!(told(&world), Some(3));
+    let context = world.context(admin());
+    let (max, ms) = (3, world.now_ms + KEY_OVERLAP_MS);
+    assert_eq!(
+        world.index.rotate_key(&context),
+        Err(RotateKeyError::TooManyKeyVersions { max, ms })
+    );
+    // Who comes now shares one with every version.
+    let again = world.context(operator());
+    assert_eq!(world.index.remove_issuer(&again, chat()), Ok(()));
+    assert_eq!(world.trust_chat().index_key.version, 3);
+    for version in 1..=3 {
+        assert_eq!(delete_under(&mut world, version), Ok(()));
+    }
+    // Nothing is left of an issuer that is removed, under any version.
+    assert_eq!(world.index.remove_issuer(&context, chat()), Ok(()));
+    for version in 1..=3 {
+        assert_eq!(delete_under(&mut world, version), REFUSED);
+    }
 }

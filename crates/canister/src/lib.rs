@@ -2,6 +2,8 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`audience`] | whose tokens are believed, and their check |
+//! | [`keys`] | the versions of the key under which they are sealed |
 //! | [`argument`] | arguments decoded within a budget |
 //! | [`reply`] | replies, encoded at little cost or appended from stable memory |
 //! | [`row`] | values kept in stable memory as Candid |
@@ -11,6 +13,8 @@
 //! | [`metrics`] | figures as Prometheus reads them |
 
 pub mod argument;
+pub mod audience;
+pub mod keys;
 pub mod lines;
 pub mod metrics;
 pub mod outstanding;

@@ -418,7 +418,7 @@ impl Stage {
 
     /// A copy of the index, opened.
     pub fn index_image(&self) -> Option<Index> {
-        Some(Index::open(self.image(self.index)?, None))
+        Some(Index::open(self.image(self.index)?, self.index, None))
     }
 
     fn image(&self, id: Principal) -> Option<VectorMemory> {

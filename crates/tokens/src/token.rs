@@ -34,9 +34,12 @@ use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
-use openstorage_types::limits::{
-    CLOCK_SKEW_MS, DELETE_TOKEN_LIFE_MS, DERIVED_NAME_BYTES_MAX, READ_TOKEN_LIFE_MS,
-    READ_TOKEN_WINDOW_MS, TOKEN_CHARS_MAX,
+use openstorage_types::{
+    bucket::TokenProblem,
+    limits::{
+        CLOCK_SKEW_MS, DELETE_TOKEN_LIFE_MS, DERIVED_NAME_BYTES_MAX, READ_TOKEN_LIFE_MS,
+        READ_TOKEN_WINDOW_MS, TOKEN_CHARS_MAX,
+    },
 };
 
 use crate::{
@@ -137,6 +140,20 @@ pub enum TokenError {
     Expired,
     /// Issued in the future, or with a longer life than its scope may have.
     InvalidTimes,
+}
+
+/// As it is told to callers: nobody learns for what else a token is good.
+impl From<TokenError> for TokenProblem {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Malformed => Self::Malformed,
+            TokenError::OtherAccessor | TokenError::OtherScope | TokenError::NotAuthentic => {
+                Self::NotAuthentic
+            }
+            TokenError::Expired => Self::Expired,
+            TokenError::InvalidTimes => Self::InvalidTimes,
+        }
+    }
 }
 
 /// A token as it can be read without keys. Nothing in it is to be believed before [`Token::check`].

@@ -241,7 +241,7 @@ pub struct PublicKey {
 /// Why a canister draws no new key.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub enum RotateKeyError {
-    /// Only a controller of the canister may.
+    /// Only a controller of the canister may; of the index, an admin too.
     NotAuthorized,
     /// Tokens of `max` versions are believed already; at `ms` since 1970 there is room for another. Revoking one
     /// makes room at once.
@@ -251,7 +251,7 @@ pub enum RotateKeyError {
 /// Why a version of a key is not revoked.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub enum RevokeKeyError {
-    /// Only a controller may; of an issuer's keys, the issuer or an admin of the index.
+    /// Only a controller may; of the index's keys, an admin too, and of an issuer's the issuer or an admin of the index.
     NotAuthorized,
     /// There is no such issuer.
     NotFound,

@@ -427,4 +427,6 @@ pub struct IndexStatus {
     pub last_creation_error: Option<String>,
     /// Why a bucket that needs cycles gets none, if that is so.
     pub topup_withheld: Option<String>,
+    /// The index's own key, for tokens that the index checks; none until it has drawn its secret.
+    pub key: Option<PublicKey>,
 }

@@ -230,7 +230,7 @@ export type RevokeKeyError = {
   } |
   {
     /**
-     * Only a controller may; of an issuer's keys, the issuer or an admin of the index.
+     * Only a controller may; of the index's keys, an admin too, and of an issuer's the issuer or an admin of the index.
      */
     'NotAuthorized' : null
   } |
@@ -245,7 +245,7 @@ export type RevokeKeyError = {
  */
 export type RotateKeyError = {
     /**
-     * Only a controller of the canister may.
+     * Only a controller of the canister may; of the index, an admin too.
      */
     'NotAuthorized' : null
   } |

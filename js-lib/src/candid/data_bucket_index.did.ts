@@ -543,6 +543,10 @@ export interface HttpResponse {
  * Answer of status: what an operator or a health check asks first.
  */
 export interface IndexStatus {
+  /**
+   * The index's own key, for tokens that the index checks; none until it has drawn its secret.
+   */
+  'key' : [] | [PublicKey],
   'roll' : RollStatus,
   /**
    * Why the last attempt to create a bucket failed, if it did.
@@ -766,7 +770,7 @@ export type RevokeKeyError = {
   } |
   {
     /**
-     * Only a controller may; of an issuer's keys, the issuer or an admin of the index.
+     * Only a controller may; of the index's keys, an admin too, and of an issuer's the issuer or an admin of the index.
      */
     'NotAuthorized' : null
   } |
@@ -806,6 +810,22 @@ export interface RollStatus {
    */
   'running' : number,
 }
+/**
+ * Why a canister draws no new key.
+ */
+export type RotateKeyError = {
+    /**
+     * Only a controller of the canister may; of the index, an admin too.
+     */
+    'NotAuthorized' : null
+  } |
+  {
+    /**
+     * Tokens of max versions are believed already; at ms since 1970 there is room for another. Revoking one makes
+     * room at once.
+     */
+    'TooManyKeyVersions' : { 'ms' : bigint, 'max' : number }
+  };
 export interface SetBucketFullArgs {
   /**
    * False lets it take new blobs again.
@@ -1040,6 +1060,16 @@ export interface _SERVICE {
     { 'Ok' : null } |
       { 'Err' : RevokeKeyError }
   >,
+  'revoke_key' : ActorMethod<
+    [number],
+    { 'Ok' : null } |
+      { 'Err' : RevokeKeyError }
+  >,
+  /**
+   * The index's own key, by admins: a new one is drawn soon, and tokens under the one before are believed until the
+   * last of them has lapsed; tokens under a replaced version are believed no longer.
+   */
+  'rotate_key' : ActorMethod<[], { 'Ok' : null } | { 'Err' : RotateKeyError }>,
   /**
    * It takes no new blobs, until it is set not full.
    */
@@ -1356,6 +1386,10 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'NotAuthorized' : IDL.Null,
     'CurrentKey' : IDL.Record({ 'version' : IDL.Nat16 }),
   });
+  const RotateKeyError = IDL.Variant({
+    'NotAuthorized' : IDL.Null,
+    'TooManyKeyVersions' : IDL.Record({ 'ms' : IDL.Nat64, 'max' : IDL.Nat32 }),
+  });
   const SetBucketFullArgs = IDL.Record({
     'full' : IDL.Bool,
     'bucket' : IDL.Principal,
@@ -1370,6 +1404,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'running' : IDL.Nat32,
   });
   const IndexStatus = IDL.Record({
+    'key' : IDL.Opt(PublicKey),
     'roll' : RollStatus,
     'last_creation_error' : IDL.Opt(IDL.Text),
     'bucket_wasm_hash' : IDL.Vec(IDL.Nat8),
@@ -1492,6 +1527,16 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'revoke_issuer_key' : IDL.Func(
         [RevokeIssuerKeyArgs],
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RevokeKeyError })],
+        [],
+      ),
+    'revoke_key' : IDL.Func(
+        [IDL.Nat16],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RevokeKeyError })],
+        [],
+      ),
+    'rotate_key' : IDL.Func(
+        [],
+        [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RotateKeyError })],
         [],
       ),
     'set_bucket_full' : IDL.Func(

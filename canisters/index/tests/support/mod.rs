@@ -23,7 +23,7 @@ use openstorage_types::{
 };
 
 pub const START_MS: u64 = 1_700_000_000_000;
-pub const SECRET: [u8; 32] = [7; 32];
+pub const SECRET: [u8; 32] = secret(1);
 pub const WASM: BlobId = BlobId([3; 32]);
 /// Of each bucket.
 pub const BUCKET_BYTES: u64 = 100_000_000_000;
@@ -38,6 +38,11 @@ pub fn principal(n: u8) -> Principal {
 /// The n-th canister: its id ends in 1, as canisters' do.
 pub fn canister(n: u8) -> Principal {
     Principal::from_slice(&[0, 0, 0, 0, 0, 0, 0, n, 1, 1])
+}
+
+/// Of a version of the index's own key.
+pub const fn secret(version: u16) -> [u8; 32] {
+    [6 + version as u8; 32]
 }
 
 pub fn own() -> Principal {
@@ -97,7 +102,7 @@ impl World {
     /// Just installed, with an admin.
     pub fn empty() -> Self {
         let memory = DefaultMemoryImpl::default();
-        let mut index = Index::open(memory.clone(), Some(WASM));
+        let mut index = Index::open(memory.clone(), own(), Some(WASM));
         index.configure(&InitArgs {
             admins: vec![admin()],
             bucket_bytes_max: Some(BUCKET_BYTES),
@@ -114,7 +119,7 @@ impl World {
     /// With a secret, a trusted chat, and `count` buckets.
     pub fn new(count: u8) -> Self {
         let mut world = Self::empty();
-        world.index.set_secret(SECRET);
+        world.index.set_secret(SECRET, START_MS);
         world.trust_chat();
         for n in 1..=count {
             world.add_bucket(n);
@@ -125,7 +130,7 @@ impl World {
     /// An upgrade: only stable memory is left.
     pub fn upgrade(&mut self) {
         self.version += 1;
-        self.index = Index::open(self.memory.clone(), Some(WASM));
+        self.index = Index::open(self.memory.clone(), own(), Some(WASM));
     }
 
     pub fn context(&self, caller: Principal) -> Context {
@@ -255,13 +260,18 @@ impl World {
 
     /// The chat's token for `user`, to delete the accessor `dn` of the chat.
     pub fn deletion_token(&self, user: Principal, dn: &[u8]) -> String {
+        self.deletion_token_under(user, dn, 1)
+    }
+
+    /// The same, sealed for a version of the index's key.
+    pub fn deletion_token_under(&self, user: Principal, dn: &[u8], version: u16) -> String {
         let pair = Pair {
             issuer: chat(),
             issuer_key_version: 1,
             audience: own(),
-            audience_key_version: 1,
+            audience_key_version: version,
         };
-        let public = SecretKey::from_bytes(SECRET).public();
+        let public = SecretKey::from_bytes(secret(version)).public();
         let key = chat_secret().pair(&public, &pair).expect("a shared key");
         let grant = Grant {
             scope: Scope::DELETE_ACCESSOR,

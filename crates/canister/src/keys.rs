@@ -1,9 +1,8 @@
-//! The bucket's own keys. The newest is the one that issuers are told; tokens under replaced ones are believed
-//! until the last of them has lapsed, or the version is revoked.
+//! The keys of a canister that checks tokens. The newest is the one that issuers are told; tokens under replaced
+//! ones are believed until the last of them has lapsed, or the version is revoked.
 
 use candid::{CandidType, Principal};
-use ic_stable_structures::StableCell;
-use openstorage_canister::Row;
+use ic_stable_structures::{Memory, StableCell};
 use openstorage_tokens::SecretKey;
 use openstorage_types::{
     BlobId,
@@ -13,7 +12,7 @@ use openstorage_types::{
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 
-use crate::memory::Memory;
+use crate::Row;
 
 /// One version of the key.
 #[derive(CandidType, Serialize, Deserialize, Clone)]
@@ -28,7 +27,7 @@ pub struct OwnKey {
 }
 
 impl OwnKey {
-    pub fn secret(&self) -> SecretKey {
+    pub(crate) fn secret(&self) -> SecretKey {
         SecretKey::from_bytes(*self.secret)
     }
 
@@ -60,10 +59,10 @@ struct Ring {
 }
 
 /// Read from memory once: each check of a token looks here.
-pub struct Keys(StableCell<Row<Ring>, Memory>);
+pub struct Keys<M: Memory>(StableCell<Row<Ring>, M>);
 
-impl Keys {
-    pub fn open(memory: Memory) -> Self {
+impl<M: Memory> Keys<M> {
+    pub fn open(memory: M) -> Self {
         Self(StableCell::init(memory, Row(Ring::default())))
     }
 
@@ -106,23 +105,24 @@ impl Keys {
         Some(self.ring().keys.first()?.version)
     }
 
-    /// When a key is to be drawn: 0 for at once.
+    /// When a key is to be drawn: 0 for at once. One after the other: not before issuers are told the one before.
     pub fn due_ms(&self) -> u64 {
         let ring = self.ring();
-        match (ring.keys.first(), ring.keys.last()) {
-            (Some(oldest), Some(newest)) => {
-                let room_ms = match ring.keys.len() < KEY_VERSIONS_MAX {
-                    true => 0,
-                    false => oldest.until_ms.unwrap_or(0),
-                };
-                let want_ms = match ring.wanted {
-                    true => 0,
-                    false => newest.drawn_ms + KEY_LIFE_MS,
-                };
-                room_ms.max(want_ms)
-            }
-            _ => 0,
+        let (Some(oldest), Some(newest)) = (ring.keys.first(), ring.keys.last()) else {
+            return 0;
+        };
+        if ring.derived_until.is_some() {
+            return u64::MAX;
         }
+        let room_ms = match ring.keys.len() < KEY_VERSIONS_MAX {
+            true => 0,
+            false => oldest.until_ms.unwrap_or(0),
+        };
+        let want_ms = match ring.wanted {
+            true => 0,
+            false => newest.drawn_ms + KEY_LIFE_MS,
+        };
+        room_ms.max(want_ms)
     }
 
     /// A controller wants a new key. Wanting one that is about to be drawn is no error.
