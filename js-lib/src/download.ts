@@ -180,7 +180,7 @@ export class Reading {
     const patience = new Patience(parts.patienceMs);
     const { start, end } = chunkAt(this.reference.size, index);
     for (let attempt = 0; ; attempt++) {
-      const slot = await parts.pullPace.slot(end - start, signal);
+      const slot = await patience.free(() => parts.pullPace.slot(end - start, signal));
       let last: string;
       try {
         const issued = await this.#token.get();

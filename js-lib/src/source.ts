@@ -113,7 +113,8 @@ export async function* readPieces(
 
 /** An error of the source as this library words it. */
 export function unreadable(name: string, cause: unknown): OpenStorageError<"SourceUnreadable"> {
-  return new OpenStorageError("SourceUnreadable", `${name} cannot be read`, { name }, { cause });
+  const message = `${name} cannot be read: it was changed, moved or deleted, or is no file. Choose it again`;
+  return new OpenStorageError("SourceUnreadable", message, { name }, { cause });
 }
 
 /** Reads piece after piece, `undefined` at the end. */
