@@ -61,7 +61,7 @@ function gaveUp(limitMs: number, last: string): OpenStorageError<"GaveUp"> {
   const seconds = Math.round(limitMs / 1000);
   const message =
     `gave up after ${seconds} s without progress (last: ${last}). ` +
-    "Check the connection and start again: what was sent is kept for a day";
+    "Check the connection, or wait until that has passed, and start again: what was sent is kept for a day";
   return new OpenStorageError("GaveUp", message, { seconds, last });
 }
 

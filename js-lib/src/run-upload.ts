@@ -290,7 +290,8 @@ function checkName(name: string): void {
 
 /** @throws `InvalidAccessors`, `InvalidPrincipal` */
 export function accessorsOf(ids: readonly PrincipalLike[] | undefined): readonly Principal[] {
-  const accessors = (ids ?? []).map((id) => toPrincipal(id, "accessorIds"));
+  if (!Array.isArray(ids)) throw invalidAccessors(ACCESSORS_MAX);
+  const accessors = ids.map((id) => toPrincipal(id, "accessorIds"));
   const nobody = ["aaaaa-aa", "2vxsx-fae"];
   const isOne = accessors.length >= 1 && accessors.length <= ACCESSORS_MAX;
   if (isOne && !accessors.some((id) => nobody.includes(id.toText()))) return accessors;

@@ -48,7 +48,7 @@ const PIECE_BYTES = 1_000_000;
  */
 export function sourceOf(data: Blob | Uint8Array<ArrayBuffer>): Source {
   // Not `instanceof`: bytes may come from another frame, whose Uint8Array is another class.
-  return ArrayBuffer.isView(data) ? new BytesSource(data) : new BlobSource(data);
+  return ArrayBuffer.isView(data) ? new BytesSource(new Uint8Array(data.buffer, data.byteOffset, data.byteLength)) : new BlobSource(data);
 }
 
 /**

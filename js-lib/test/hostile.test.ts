@@ -273,6 +273,25 @@ test("another interface than the one expected is named", async () => {
   await assert.rejects(upload(transport), failure("InterfaceMismatch", { canister: INDEX, method: "allocated_bucket" }));
 });
 
+test("what a program without types gets wrong is told by its name", async () => {
+  const make = (options: object) => new OpenStorage({ cache: false, resumeStore: new MemoryResumeStore(), ...options } as never);
+  assert.throws(() => make({ transport: scripted({}) }), failure("InvalidPrincipal", { argument: "indexCanisterId" }));
+  for (const agent of [undefined, Promise.resolve()]) {
+    assert.throws(() => make({ agent, indexCanisterId: INDEX }), failure("InvalidOption", { option: "agent" }));
+  }
+  const storage = storageOn(scripted({ ...here, push_chunk: () => stored }));
+  for (const accessorIds of [undefined, ACCESSOR, []]) {
+    assert.throws(() => storage.upload(pattern(3), { accessorIds } as never), failure("InvalidAccessors", { max: 32 }));
+  }
+  for (const token of [undefined, () => undefined]) {
+    await assert.rejects(storage.download(reference, { accessorId: ACCESSOR, token } as never), failure("InvalidToken", { max: 192 }));
+  }
+  // The bytes of a view are stored, whatever it counts.
+  const words = new Uint16Array([1, 2, 3]);
+  const { blobId } = await storage.upload(words as never, { accessorIds: [ACCESSOR] }).done;
+  assert.equal(blobId, sha256(new Uint8Array(words.buffer)));
+});
+
 test("iterating without awaiting done leaves no unhandled rejection", async () => {
   const handle = storageOn(scripted({})).upload(pattern(1), { accessorIds: [ACCESSOR] });
   const seen = async () => {
