@@ -69,6 +69,13 @@ test("the licence is the project's", () => {
   assert.equal(read("LICENSE"), read("../LICENSE"));
 });
 
+test("the README names everything that can be imported", async () => {
+  const text = read("README.md");
+  const modules = await Promise.all(["index", "node", "elements"].map((name) => import(new URL(`dist/src/${name}.js`, packageDir).href)));
+  const missing = modules.flatMap((module: object) => Object.keys(module)).filter((name) => !text.includes(name));
+  assert.deepEqual(missing, []);
+});
+
 test("the lock file names no host", () => {
   assert.doesNotMatch(read("package-lock.json"), /"resolved"/);
 });
