@@ -130,6 +130,7 @@ interface AgentErrorLike {
     rejectErrorCode?: string;
     rejectMessage?: string;
     status?: number;
+    error?: unknown;
     isCertified?: boolean;
   };
 }
@@ -144,6 +145,12 @@ function callErrorOf(cause: unknown): CallError {
     const advice =
       "the answer does not carry the network's signature. For a local network create the agent " +
       "with shouldFetchRootKey: true";
+    return new CallError("final", `${advice} (${text})`, { cause });
+  }
+  if ((code?.error as { name?: string } | undefined)?.name === "SecurityError") {
+    const advice =
+      "the browser lets this page keep nothing, and the agent wants to keep the network's keys: create it with a " +
+      "subnetNodeKeyExpirableStore in memory, or allow the page to keep data";
     return new CallError("final", `${advice} (${text})`, { cause });
   }
   const status = code?.status;

@@ -202,8 +202,8 @@ test("a page that lacks something does what it can without, and says what it lac
     // No WebCrypto.
     { origin: insecure, outcome: { stored: "done", hashed: "done", forgotten: "done" } },
     { origin: insecure, encrypted: true, outcome: { stored: "NotSupported", hashed: "done", forgotten: "done" } },
-    // Nothing may be kept.
-    { isPrivate: true, outcome: { stored: "done", hashed: "done", forgotten: "done" } },
+    // Nothing may be kept, and the agent wants to.
+    { isPrivate: true, outcome: { stored: "CallFailed", hashed: "CallFailed", forgotten: "done" } },
   ];
   for (const { origin = network.url, policy, encrypted = false, isPrivate, outcome } of cases) {
     const context = await browser.newContext();

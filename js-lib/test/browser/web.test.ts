@@ -186,6 +186,22 @@ test("what is left of an earlier visit goes on wherever its file is chosen, also
   await context.close();
 });
 
+test("a browser that keeps nothing shows and sends all the same", async () => {
+  const context = await scene.browser.newContext();
+  await context.addInitScript("IDBFactory.prototype.open = () => { throw new DOMException('denied', 'SecurityError'); }");
+  const page = await context.newPage();
+  page.setDefaultTimeout(60_000);
+  await page.goto(scene.url);
+  await page.getByLabel("Your name").fill("Vera");
+  await page.getByRole("button", { name: "Enter" }).click();
+  await page.waitForSelector(".app");
+  await newRoom(page, "Private");
+  await page.setInputFiles("#files", [await scene.file("private.bin", noise(3 * MB)), await scene.file("private.bmp", bitmap(90, 60))]);
+  await post(page, "private.bin").waitFor();
+  await page.waitForSelector('stored-image[state="ready"]');
+  await context.close();
+});
+
 test("what a network that went away had cut off goes on by itself when it is back", async () => {
   const { page, context } = await scene.enter("Mary");
   await page.clock.install();
