@@ -85,12 +85,10 @@ export async function hashInStream(source: StreamSource, options: HashOptions): 
  */
 export async function wasmHasher(): Promise<IHasher> {
   try {
-    const { createSHA256 } = await import("hash-wasm");
+    const { createSHA256 } = await import("./wasm-hasher.js");
     return await createSHA256();
   } catch (cause) {
-    const message =
-      "the hasher cannot be loaded. Load the page again; if it stays so, its Content Security Policy " +
-      "has to allow WebAssembly: script-src 'wasm-unsafe-eval'";
+    const message = "the hasher cannot be loaded: load the page again, or let its policy allow WebAssembly (script-src 'wasm-unsafe-eval')";
     throw new OpenStorageError("NotSupported", message, { feature: "WebAssembly" }, { cause });
   }
 }

@@ -24,7 +24,7 @@ const PASSPHRASE_ITERATIONS_MAX = 10_000_000;
 /** @throws `NotSupported` where there is no WebCrypto */
 export function checkWebCrypto(): void {
   if (globalThis.crypto?.subtle) return;
-  const message = "there is no WebCrypto here, which encrypts: browsers have it on pages served by https, or from localhost";
+  const message = "encryption needs WebCrypto: browsers have it on pages served by https, or from localhost";
   throw new OpenStorageError("NotSupported", message, { feature: "WebCrypto" });
 }
 

@@ -148,9 +148,7 @@ function callErrorOf(cause: unknown): CallError {
     return new CallError("final", `${advice} (${text})`, { cause });
   }
   if ((code?.error as { name?: string } | undefined)?.name === "SecurityError") {
-    const advice =
-      "the browser lets this page keep nothing, and the agent wants to keep the network's keys: create it with a " +
-      "subnetNodeKeyExpirableStore in memory, or allow the page to keep data";
+    const advice = "this browser keeps nothing for the page: create the agent with a subnetNodeKeyExpirableStore in memory";
     return new CallError("final", `${advice} (${text})`, { cause });
   }
   const status = code?.status;
