@@ -16,7 +16,7 @@ import { type BlobReference, toPrincipal } from "./reference.js";
 import { caseOf, payloadOf, refusal } from "./refusals.js";
 import { Patience } from "./retry.js";
 import { CallError } from "./transport.js";
-import type { PrincipalLike } from "./url.js";
+import { invalidToken, type PrincipalLike } from "./url.js";
 
 /**
  * A read token for the accessor whose principal is the caller; or how to get one, which is asked again
@@ -180,7 +180,7 @@ export class Reading {
     const patience = new Patience(parts.patienceMs);
     const { start, end } = chunkAt(this.reference.size, index);
     for (let attempt = 0; ; attempt++) {
-      const slot = await parts.pullPace.slot(end - start, signal);
+      const slot = await patience.free(() => parts.pullPace.slot(end - start, signal));
       let last: string;
       try {
         const issued = await this.#token.get();
@@ -270,14 +270,16 @@ class Token {
 
   async #issue(turn: number): Promise<Issued> {
     const { source } = this;
-    return { token: typeof source === "string" ? source : await source(), turn };
+    const token = typeof source === "function" ? await source() : source;
+    if (typeof token !== "string") throw invalidToken();
+    return { token, turn };
   }
 
   /** Whether there may be a better one. Chunks that fail together ask for one together. */
   renew({ token, turn }: Issued): boolean {
     if (turn < this.#turn) return true;
     // An app that gives the expired one again has no better.
-    if (typeof this.source === "string" || token === this.#expired) return false;
+    if (typeof this.source !== "function" || token === this.#expired) return false;
     this.#expired = token;
     this.#turn++;
     this.#current = undefined;

@@ -17,7 +17,7 @@
  */
 
 import { OpenStorageError } from "./errors.js";
-import type { KeyProvider } from "./keys.js";
+import { checkWebCrypto, type KeyProvider } from "./keys.js";
 import type { Source } from "./source.js";
 
 const MAGIC = "OSE1";
@@ -49,6 +49,7 @@ export async function encryptedSource(
     const message = `a blob is encrypted for 1 to ${WRAPS_MAX} key providers`;
     throw new OpenStorageError("InvalidOption", message, { option: "encryptFor" });
   }
+  checkWebCrypto();
   const secret = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
   const wraps = await Promise.all(
     providers.map(async (provider) => ({ id: provider.id, key: await provider.wrap(secret) })),
@@ -71,13 +72,14 @@ export class DecryptedBlob {
 
   /**
    * @param sealedSize bytes of the encrypted blob
-   * @throws `NotEncrypted`, `WrongKey`; what `readSealed` throws
+   * @throws `NotEncrypted`, `WrongKey`, `NotSupported`; what `readSealed` throws
    */
   static async open(
     sealedSize: number,
     readSealed: ReadSealed,
     provider: KeyProvider,
   ): Promise<DecryptedBlob> {
+    checkWebCrypto();
     const head = await readSealed(0, Math.min(sealedSize, HEADER_BYTES_MAX));
     const header = decodeHeader(head);
     const key = await unwrapAny(header.wraps, provider);

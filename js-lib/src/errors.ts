@@ -12,6 +12,7 @@
  * - `network`: a canister could not be reached, or did not do the work in time. What an upload has
  *   sent stays for a day: the same upload again goes on from there.
  * - `integrity`: what came back is not what was asked for. Do not use it.
+ * - `platform`: the page or the browser lacks something; the message says how a page gets it.
  */
 export type ErrorKind =
   | "argument"
@@ -20,7 +21,8 @@ export type ErrorKind =
   | "access"
   | "conflict"
   | "network"
-  | "integrity";
+  | "integrity"
+  | "platform";
 
 /** Every code with its kind and fields. */
 export interface ErrorCatalogue {
@@ -105,6 +107,8 @@ export interface ErrorCatalogue {
   NotEncrypted: { kind: "integrity"; fields: { reason: string } };
   /** None of the blob's wrapped keys opens with the key provider. */
   WrongKey: { kind: "access"; fields: { provider: string } };
+  /** Encrypting needs `WebCrypto`, hashing large blobs and downloads in a page `WebAssembly`. */
+  NotSupported: { kind: "platform"; fields: { feature: "WebCrypto" | "WebAssembly" } };
 }
 
 export type ErrorCode = keyof ErrorCatalogue;
@@ -149,6 +153,7 @@ const KINDS: { readonly [C in ErrorCode]: ErrorCatalogue[C]["kind"] } = {
   WrongBytes: "integrity",
   NotEncrypted: "integrity",
   WrongKey: "access",
+  NotSupported: "platform",
 };
 
 /**

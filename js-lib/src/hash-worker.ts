@@ -3,13 +3,16 @@
  * Security Policy forbids workers from `blob:` serves this module itself.
  */
 
-import { createSHA256 } from "hash-wasm";
+import { createSHA256, type IHasher } from "hash-wasm";
 
 /** What the worker answers, any number of `bytesDone` and one of the others. */
 export type HashAnswer =
   | { readonly bytesDone: number }
   | { readonly digest: Uint8Array }
-  | { readonly error: string };
+  /** The bytes cannot be read. */
+  | { readonly error: string }
+  /** There is nothing to hash them with. */
+  | { readonly noHasher: string };
 
 /** Bytes between two reports. */
 const REPORT_BYTES = 4_000_000;
@@ -19,12 +22,16 @@ const scope = globalThis as unknown as {
   postMessage(answer: HashAnswer): void;
 };
 
-scope.onmessage = ({ data }) => {
-  hash(data).catch((error: unknown) => scope.postMessage({ error: String(error) }));
+scope.onmessage = async ({ data }) => {
+  try {
+    const hasher = await createSHA256();
+    await hash(data, hasher).catch((error: unknown) => scope.postMessage({ error: String(error) }));
+  } catch (error) {
+    scope.postMessage({ noHasher: String(error) });
+  }
 };
 
-async function hash(blob: Blob): Promise<void> {
-  const hasher = await createSHA256();
+async function hash(blob: Blob, hasher: IHasher): Promise<void> {
   const reader = blob.stream().getReader();
   let bytesDone = 0;
   let told = 0;

@@ -3,6 +3,7 @@
 import type { IHasher } from "hash-wasm";
 
 import { type BlobId, blobIdFromBytes } from "./blob.js";
+import { OpenStorageError } from "./errors.js";
 import { readPieces, type StreamSource } from "./source.js";
 
 /** How far a hash has come. */
@@ -33,7 +34,7 @@ const TURN_BYTES = 2_000_000;
  * size, and the event loop is let run in between.
  *
  * @throws `SizeMismatch` when the source gives more or fewer bytes than it announced;
- * `SourceUnreadable`, `SourceChanged`, `SourceConsumed`; the signal's reason
+ * `SourceUnreadable`, `SourceChanged`, `SourceConsumed`; `NotSupported`; the signal's reason
  */
 export async function hashSource(source: StreamSource, options: HashOptions = {}): Promise<BlobId> {
   // WebCrypto is there in secure contexts only: a page from http://192.168.… has none.
@@ -77,10 +78,19 @@ export async function hashInStream(source: StreamSource, options: HashOptions): 
   return blobIdFromBytes(hasher.digest("binary"));
 }
 
-/** Loaded when it is needed: most files are hashed in one go, most large ones in a worker. */
+/**
+ * Loaded when it is needed: most files are hashed in one go, most large ones in a worker.
+ *
+ * @throws `NotSupported`
+ */
 export async function wasmHasher(): Promise<IHasher> {
-  const { createSHA256 } = await import("hash-wasm");
-  return createSHA256();
+  try {
+    const { createSHA256 } = await import("./wasm-hasher.js");
+    return await createSHA256();
+  } catch (cause) {
+    const message = "the hasher cannot be loaded: load the page again, or let its policy allow WebAssembly (script-src 'wasm-unsafe-eval')";
+    throw new OpenStorageError("NotSupported", message, { feature: "WebAssembly" }, { cause });
+  }
 }
 
 /**

@@ -21,12 +21,20 @@ const PASSPHRASE_ITERATIONS = 600_000;
 /** A blob that asks for more is hostile: it would freeze whoever opens it. */
 const PASSPHRASE_ITERATIONS_MAX = 10_000_000;
 
+/** @throws `NotSupported` where there is no WebCrypto */
+export function checkWebCrypto(): void {
+  if (globalThis.crypto?.subtle) return;
+  const message = "encryption needs WebCrypto: browsers have it on pages served by https, or from localhost";
+  throw new OpenStorageError("NotSupported", message, { feature: "WebCrypto" });
+}
+
 /** A key of 32 bytes that the app keeps. Whoever has it reads every blob that was encrypted for it. */
 export function rawKey(key: Uint8Array<ArrayBuffer>): KeyProvider {
   if (key.byteLength !== KEY_BYTES) {
     const message = `a raw key has ${KEY_BYTES} bytes`;
     throw new OpenStorageError("InvalidOption", message, { option: "key" });
   }
+  checkWebCrypto();
   const wrapping = crypto.subtle.importKey("raw", key, "AES-GCM", false, ["encrypt", "decrypt"]);
   wrapping.catch(() => {});
   return {

@@ -149,7 +149,7 @@ class FileSource implements Source {
   }
 
   #changed(): OpenStorageError<"SourceChanged"> {
-    const message = `${this.name} was written to while it was in use`;
+    const message = `${this.name} was written to while it was in use: upload it again`;
     return new OpenStorageError("SourceChanged", message, { name: this.name });
   }
 }

@@ -83,6 +83,8 @@ const STATES: Readonly<Record<string, "open" | "verifying" | "stored">> = {
 class Push {
   readonly #subject: Subject;
   readonly #count: number;
+  /** Of the chunks that are being sent: one that arrives is progress of the whole. */
+  readonly #patiences = new Set<Patience>();
   #bytesDone = 0;
 
   constructor(private readonly job: PushJob) {
@@ -206,18 +208,24 @@ class Push {
   /** Pushes one chunk until it is in, or until it is clear that it will not be. */
   async #push(index: number, slot: Slot, signal: AbortSignal | undefined): Promise<Step> {
     const patience = new Patience(this.job.options.patienceMs);
+    this.#patiences.add(patience);
+    const turn = () => patience.free(() => this.#slot(index, signal));
     let registered = false;
-    for (let attempt = 0, held = slot; ; attempt++, held = await this.#slot(index, signal)) {
-      const met = await this.#try(index, attempt, held, signal);
-      if (met.what === "unknown" && registered) throw met.error;
-      if (met.what === "unknown") {
-        registered = true;
-        await this.job.register();
-      } else if (met.what === "again") {
-        await patience.pause(met.last, signal, met.askedMs);
-      } else {
-        return met;
+    try {
+      for (let attempt = 0, held = slot; ; attempt++, held = await turn()) {
+        const met = await this.#try(index, attempt, held, signal);
+        if (met.what === "unknown" && registered) throw met.error;
+        if (met.what === "unknown") {
+          registered = true;
+          await this.job.register();
+        } else if (met.what === "again") {
+          await patience.pause(met.last, signal, met.askedMs);
+        } else {
+          return met;
+        }
       }
+    } finally {
+      this.#patiences.delete(patience);
     }
   }
 
@@ -232,6 +240,7 @@ class Push {
       const answer = await this.#send(index, this.job.pace.stallMs(attempt), signal);
       if ("Err" in answer) return this.#refused(answer.Err);
       slot.done({ end: "arrived", bytes: this.#bytesOf(index) });
+      for (const patience of this.#patiences) patience.renew();
       this.#tell("uploading", this.#bytesDone + this.#bytesOf(index));
       const gone = payloadOf(answer.Ok.state, "Gone");
       if (gone) throw uploadGone(caseOf(gone));

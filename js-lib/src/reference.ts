@@ -39,9 +39,8 @@ export function referenceFromCandid(reference: CandidReference): BlobReference {
 
 /** @throws `InvalidPrincipal` */
 export function toPrincipal(principal: PrincipalLike, argument: string): Principal {
-  const text = typeof principal === "string" ? principal : principal.toText();
   try {
-    return Principal.fromText(text);
+    return Principal.fromText(typeof principal === "string" ? principal : principal.toText());
   } catch (cause) {
     const message = `${argument} is not the text of a principal`;
     throw new OpenStorageError("InvalidPrincipal", message, { argument }, { cause });

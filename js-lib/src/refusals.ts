@@ -127,11 +127,11 @@ const REFUSALS: Readonly<Record<string, (figures: Figures, subject: Subject) => 
   TokenOlderThanReference: () =>
     error("TokenOlderThanReference", "the blob was shared again after the token was issued: ask the app for a fresh one", {}),
   ChunkConflict: (_, { blobId = "" }) =>
-    error("ChunkConflict", "an earlier upload of this blob holds other bytes: discard it (discardUpload), then upload again", { blobId }),
+    error("ChunkConflict", "an earlier upload of this blob holds other bytes, and is discarded now: upload it again", { blobId }),
   ChunkMismatch: ({ attempts_left = 0 }) =>
     error("ChunkMismatch", `the source is not the stored blob: it changed while it was read; upload it again (${attempts_left} attempts left today)`, { attemptsLeft: attempts_left }),
   SessionMismatch: ({ size }) =>
-    error("SessionMismatch", `an earlier upload of this blob announced ${size} bytes: discard it (discardUpload), then upload again`, { size: Number(size) }),
+    error("SessionMismatch", `an earlier upload of this blob announced ${size} bytes, and is discarded now: upload it again`, { size: Number(size) }),
   HashMismatch: ({ actual }, { blobId = "" }) => {
     const found = actual ? blobIdFromBytes(actual) : "";
     return error("HashMismatch", "the file changed while it was read: upload it again", { expected: blobId, actual: found });

@@ -12,21 +12,30 @@ const TIMER_EARLY_MS = 2;
 /** How long something is tried again without any progress, unless the caller says otherwise. */
 export const PATIENCE_MS = 120_000;
 
-/** Patience with one piece of work. Progress renews it. */
+/** Patience with one piece of work: begins with the first thing that goes wrong. Progress renews it. */
 export class Patience {
   readonly #limitMs: number;
-  #deadlineMs = 0;
-  #waitMs = 0;
+  #deadlineMs: number | undefined;
+  #waitMs = FIRST_WAIT_MS;
 
   constructor(limitMs: number) {
     this.#limitMs = limitMs;
-    this.renew();
   }
 
-  /** Something went well: the clock starts again. */
+  /** Something went well: whatever goes wrong next is the first. */
   renew(): void {
-    this.#deadlineMs = performance.now() + this.#limitMs;
+    this.#deadlineMs = undefined;
     this.#waitMs = FIRST_WAIT_MS;
+  }
+
+  /** What `waiting` brings. It is no trying, such as a turn that has to come, and takes no patience. */
+  async free<T>(waiting: () => Promise<T>): Promise<T> {
+    const beganMs = performance.now();
+    try {
+      return await waiting();
+    } finally {
+      if (this.#deadlineMs !== undefined) this.#deadlineMs += performance.now() - beganMs;
+    }
   }
 
   /**
@@ -35,7 +44,9 @@ export class Patience {
    * @throws `GaveUp` with `last` once the time is up; the signal's reason
    */
   async pause(last: string, signal: AbortSignal | undefined, askedMs = 0): Promise<void> {
-    const leftMs = this.#deadlineMs - performance.now();
+    const nowMs = performance.now();
+    this.#deadlineMs ??= nowMs + this.#limitMs;
+    const leftMs = this.#deadlineMs - nowMs;
     if (leftMs < TIMER_EARLY_MS) throw gaveUp(this.#limitMs, last);
     const wantedMs = Math.max(this.#waitMs, Math.min(askedMs, ASKED_WAIT_MAX_MS));
     this.#waitMs = Math.min(2 * this.#waitMs, WAIT_MAX_MS);
@@ -50,7 +61,7 @@ function gaveUp(limitMs: number, last: string): OpenStorageError<"GaveUp"> {
   const seconds = Math.round(limitMs / 1000);
   const message =
     `gave up after ${seconds} s without progress (last: ${last}). ` +
-    "Check the connection and start again: what was sent is kept for a day";
+    "Check the connection, or wait until that has passed, and start again: what was sent is kept for a day";
   return new OpenStorageError("GaveUp", message, { seconds, last });
 }
 

@@ -62,10 +62,10 @@ export class UploadRun {
   }
 
   /** Gives back what was sent: drops the chunks, and forgets the upload. */
-  async discard(): Promise<void> {
+  async discard(signal?: AbortSignal): Promise<void> {
     if (!this.#placed) return;
     const { bucket, key, blobId } = this.#placed;
-    await discardUpload(this.context, bucket, blobId);
+    await discardUpload(this.context, bucket, blobId, signal);
     await this.context.parts.resumeStore.delete(key);
   }
 
@@ -146,7 +146,7 @@ export class UploadRun {
         return bucket;
       } catch (error) {
         if (!(error instanceof BucketFull)) {
-          await this.#forget(error, key);
+          await this.#giveUp(error);
           throw error;
         }
         // The index did not know yet; another bucket has room.
@@ -156,10 +156,12 @@ export class UploadRun {
     }
   }
 
-  /** What cannot go on is not offered again. */
-  async #forget(error: unknown, key: string): Promise<void> {
-    const ends = isOpenStorageError(error) && (error.kind === "source" || error.kind === "conflict");
-    if (ends) await this.context.parts.resumeStore.delete(key);
+  /** What cannot go on is not offered again, and takes no room. A file that cannot be read may be back tomorrow. */
+  async #giveUp(error: unknown): Promise<void> {
+    if (!isOpenStorageError(error) || error.code === "SourceUnreadable") return;
+    const ends = error.kind === "source" || error.kind === "conflict";
+    // Before the error is told: whoever uploads again at once begins anew.
+    if (ends) await this.discard(AbortSignal.timeout(GIVE_UP_MS)).catch(() => {});
   }
 
   /** The bucket for the blob. Waits while the index makes one. */
@@ -232,16 +234,18 @@ class Place {
 /** How often an upload that is to go is looked for again: a chunk that was on its way may open it anew. */
 const DISCARD_TRIES = 3;
 const DISCARD_WAIT_MS = 300;
+/** How long an upload that has failed waits for its chunks to go; what stays is listed as unfinished. */
+const GIVE_UP_MS = 5_000;
 
 /** Makes a bucket drop the chunks of an unfinished upload. */
-export async function discardUpload(context: Context, bucketId: string, blobId: BlobId): Promise<void> {
+export async function discardUpload(context: Context, bucketId: string, blobId: BlobId, signal?: AbortSignal): Promise<void> {
   const bucket = context.bucket(bucketId);
-  const { patienceMs } = context.parts;
+  const options = { signal, patienceMs: context.parts.patienceMs };
   const args = { blob_id: blobIdToBytes(blobId) };
   for (let tries = 0; tries < DISCARD_TRIES; tries++) {
-    await bucket.call("abort_upload", [args], { patienceMs });
-    await sleep(DISCARD_WAIT_MS);
-    const answer = await bucket.call("upload_status", [args], { patienceMs });
+    await bucket.call("abort_upload", [args], options);
+    await sleep(DISCARD_WAIT_MS, signal);
+    const answer = await bucket.call("upload_status", [args], options);
     const isOpen = "Ok" in answer && ["Open", "Verifying"].includes(caseOf(answer.Ok.state));
     if (!isOpen) return;
   }
@@ -286,7 +290,8 @@ function checkName(name: string): void {
 
 /** @throws `InvalidAccessors`, `InvalidPrincipal` */
 export function accessorsOf(ids: readonly PrincipalLike[] | undefined): readonly Principal[] {
-  const accessors = (ids ?? []).map((id) => toPrincipal(id, "accessorIds"));
+  if (!Array.isArray(ids)) throw invalidAccessors(ACCESSORS_MAX);
+  const accessors = ids.map((id) => toPrincipal(id, "accessorIds"));
   const nobody = ["aaaaa-aa", "2vxsx-fae"];
   const isOne = accessors.length >= 1 && accessors.length <= ACCESSORS_MAX;
   if (isOne && !accessors.some((id) => nobody.includes(id.toText()))) return accessors;

@@ -48,7 +48,7 @@ const PIECE_BYTES = 1_000_000;
  */
 export function sourceOf(data: Blob | Uint8Array<ArrayBuffer>): Source {
   // Not `instanceof`: bytes may come from another frame, whose Uint8Array is another class.
-  return ArrayBuffer.isView(data) ? new BytesSource(data) : new BlobSource(data);
+  return ArrayBuffer.isView(data) ? new BytesSource(new Uint8Array(data.buffer, data.byteOffset, data.byteLength)) : new BlobSource(data);
 }
 
 /**
@@ -113,7 +113,8 @@ export async function* readPieces(
 
 /** An error of the source as this library words it. */
 export function unreadable(name: string, cause: unknown): OpenStorageError<"SourceUnreadable"> {
-  return new OpenStorageError("SourceUnreadable", `${name} cannot be read`, { name }, { cause });
+  const message = `${name} cannot be read: it was changed, moved or deleted, or is no file. Choose it again`;
+  return new OpenStorageError("SourceUnreadable", message, { name }, { cause });
 }
 
 /** Reads piece after piece, `undefined` at the end. */

@@ -105,8 +105,7 @@ export class OpenStorageOn {
   /** @throws `InvalidPrincipal`, `InvalidOption` */
   constructor(platform: Platform, options: OpenStorageOptions) {
     const indexId = toPrincipal(options.indexCanisterId, "indexCanisterId").toText();
-    const transport = options.transport ?? (options.agent && agentTransport(options.agent));
-    if (!transport) throw invalidOption("agent", "pass an agent: await HttpAgent.create({ host, identity })");
+    const transport = options.transport ?? agentTransport(options.agent);
     const concurrencyMax = options.concurrencyMax ?? CONCURRENCY_MAX;
     const bytesMax = options.concurrencyMax === undefined ? platform.bytesInFlightMax : undefined;
     if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > 32) {

@@ -3,6 +3,8 @@
 import type { HttpAgent } from "@icp-sdk/core/agent";
 import type { Principal } from "@icp-sdk/core/principal";
 
+import { OpenStorageError } from "./errors.js";
+
 /** Carries calls to canisters, as one caller. Arguments and answers are Candid. */
 export interface Transport {
   /** As whom the calls are made. */
@@ -38,8 +40,16 @@ export class CallError extends Error {
 export type AgentLike = Pick<HttpAgent, "getPrincipal" | "query" | "update"> &
   Partial<Pick<HttpAgent, "addTransform">>;
 
-/** Calls through an agent of `@icp-sdk/core`. The agent's identity is the caller. */
-export function agentTransport(agent: AgentLike): Transport {
+/**
+ * Calls through an agent of `@icp-sdk/core`. The agent's identity is the caller.
+ *
+ * @throws `InvalidOption` for none, or for the promise of one
+ */
+export function agentTransport(agent: AgentLike | undefined): Transport {
+  if (typeof agent?.query !== "function") {
+    const message = "pass an agent: await HttpAgent.create({ host, identity })";
+    throw new OpenStorageError("InvalidOption", message, { option: "agent" });
+  }
   const signals = signalsOf(agent);
   return {
     principal: () => agent.getPrincipal(),
@@ -120,6 +130,7 @@ interface AgentErrorLike {
     rejectErrorCode?: string;
     rejectMessage?: string;
     status?: number;
+    error?: unknown;
     isCertified?: boolean;
   };
 }
@@ -134,6 +145,10 @@ function callErrorOf(cause: unknown): CallError {
     const advice =
       "the answer does not carry the network's signature. For a local network create the agent " +
       "with shouldFetchRootKey: true";
+    return new CallError("final", `${advice} (${text})`, { cause });
+  }
+  if ((code?.error as { name?: string } | undefined)?.name === "SecurityError") {
+    const advice = "this browser keeps nothing for the page: create the agent with a subnetNodeKeyExpirableStore in memory";
     return new CallError("final", `${advice} (${text})`, { cause });
   }
   const status = code?.status;

@@ -41,8 +41,6 @@ export type UploadState = "running" | "paused" | "done" | "failed" | "aborted";
 /** What the work of an upload sees of its {@link Upload}. */
 export interface Control {
   readonly signal: AbortSignal;
-  /** Whether the app wants to give back what was sent, when the signal is aborted. */
-  readonly isDiscarded: () => boolean;
   readonly gate: Gate;
   onBlobId(blobId: BlobId): void;
   onBytes(phase: Phase, bytesDone: number, bytesTotal: number): void;
@@ -58,10 +56,9 @@ export class Upload implements AsyncIterable<Progress> {
   #progress: Progress = { phase: "hashing", bytesDone: 0, bytesTotal: 0, bytesPerSecond: 0 };
   #state: Exclude<UploadState, "paused"> = "running";
   #blobId: BlobId | undefined;
-  #isDiscarded = false;
   readonly #controller = new AbortController();
   readonly #gate = new Gate();
-  readonly #settled: Promise<void>;
+  #givenBack: Promise<void> | undefined;
   #wake = () => {};
   #news: Promise<void>;
 
@@ -69,7 +66,7 @@ export class Upload implements AsyncIterable<Progress> {
   constructor(
     work: (control: Control) => Promise<BlobReference>,
     /** Gives back what was sent. */
-    discard: (control: Control) => Promise<void>,
+    private readonly discard: () => Promise<void>,
     { signal, onProgress }: Pick<UploadOptions, "signal" | "onProgress">,
   ) {
     this.#news = this.#nextNews();
@@ -79,7 +76,6 @@ export class Upload implements AsyncIterable<Progress> {
     const meter = new Meter();
     const control: Control = {
       signal: this.#controller.signal,
-      isDiscarded: () => this.#isDiscarded,
       gate: this.#gate,
       onBlobId: (blobId) => {
         this.#blobId = blobId;
@@ -102,11 +98,7 @@ export class Upload implements AsyncIterable<Progress> {
       },
     );
     const settled = () => signal?.removeEventListener("abort", abort);
-    this.#settled = this.done.then(settled, async () => {
-      settled();
-      if (this.#isDiscarded) await discard(control);
-    });
-    this.#settled.catch(() => {});
+    this.done.then(settled, settled);
   }
 
   get state(): UploadState {
@@ -136,16 +128,19 @@ export class Upload implements AsyncIterable<Progress> {
 
   /**
    * Stops, and gives back what was sent together with the allowance reserved for it. {@link Upload.done}
-   * rejects with an `AbortError` at once; this resolves when the bucket has dropped the chunks.
-   * To stop and go on later, abort the `signal` of the options instead.
+   * rejects with an `AbortError` at once; this resolves when the bucket has dropped the chunks. An upload that has
+   * failed gives back what it left there. To stop and go on later, abort the `signal` of the options instead.
    */
-  async abort(): Promise<void> {
-    if (this.#state === "running") {
-      this.#isDiscarded = true;
-      this.#stop(new DOMException("the upload was aborted", "AbortError"));
-    }
+  abort(): Promise<void> {
+    if (this.#state === "running") this.#stop(new DOMException("the upload was aborted", "AbortError"));
     // Whoever calls again waits for the chunks to go too.
-    if (this.#isDiscarded) await this.#settled;
+    this.#givenBack ??= this.done.then(
+      () => {},
+      () => this.discard(),
+    );
+    // A network that is gone may be asked again, and does not end a program that has not waited.
+    this.#givenBack.catch(() => (this.#givenBack = undefined));
+    return this.#givenBack;
   }
 
   /** The progress as it comes: always the newest, none twice. Throws what {@link Upload.done} rejects with. */

@@ -72,17 +72,21 @@ const PRINCIPAL = /^(?=.{1,63}$)[a-z2-7]{5}(-[a-z2-7]{5})*(-[a-z2-7]{1,5})?$/;
 
 /** The checksum inside is the gateway's to check: this keeps anything else out of the URL. */
 function principalText(principal: PrincipalLike, argument: string): string {
-  const text = typeof principal === "string" ? principal : principal.toText();
+  const text = typeof principal === "string" ? principal : (principal?.toText() ?? "");
   if (PRINCIPAL.test(text)) return text;
   const message = `${argument} is not the text of a principal`;
   throw new OpenStorageError("InvalidPrincipal", message, { argument });
 }
 
 function checkToken(token: string): void {
-  if (/^[A-Za-z0-9_-]+$/.test(token) && token.length <= TOKEN_CHARS_MAX) return;
+  const isToken = typeof token === "string" && /^[A-Za-z0-9_-]+$/.test(token) && token.length <= TOKEN_CHARS_MAX;
+  if (!isToken) throw invalidToken();
+}
+
+export function invalidToken(): OpenStorageError<"InvalidToken"> {
   // The token itself stays out of the message: messages end up in logs.
-  const message = `an access token is base64url, at most ${TOKEN_CHARS_MAX} characters`;
-  throw new OpenStorageError("InvalidToken", message, { max: TOKEN_CHARS_MAX });
+  const message = `an access token is base64url, at most ${TOKEN_CHARS_MAX} characters: pass it as the app's canister gave it`;
+  return new OpenStorageError("InvalidToken", message, { max: TOKEN_CHARS_MAX });
 }
 
 function gatewayOrigin(gateway: string | URL): URL {

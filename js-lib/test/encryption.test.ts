@@ -116,6 +116,17 @@ test("a hostile header cannot make the reader work for ever", async () => {
   await assert.rejects(provider.unwrap(wrapped), RangeError);
 });
 
+test("where there is no WebCrypto, encrypting and decrypting say how to get it", async (t) => {
+  const words = passphrase("x", { iterations: 1 });
+  const { sealed } = await encrypt(pattern(10), words);
+  Object.defineProperty(crypto, "subtle", { value: undefined, configurable: true });
+  t.after(() => delete (crypto as { subtle?: unknown }).subtle);
+  const refused = failure("NotSupported", { feature: "WebCrypto" });
+  assert.throws(() => rawKey(new Uint8Array(32)), refused);
+  await assert.rejects(encryptedSource(sourceOf(pattern(10)), { mimeType: "a/b" }, [words]), refused);
+  await assert.rejects(open(sealed, words), refused);
+});
+
 test("keys and passphrases that cannot be are refused", () => {
   assert.throws(() => rawKey(new Uint8Array(31)), failure("InvalidOption", { option: "key" }));
   assert.throws(() => passphrase(""), failure("InvalidOption", { option: "passphrase" }));

@@ -138,6 +138,69 @@ test("an upload that went wrong elsewhere stops the chunks beside it", async () 
   assert.ok(transport.calls["push_chunk"]! < 20, `${transport.calls["push_chunk"]} chunks`);
 });
 
+/** A transport whose pushes are slow, and lost where `isLost` says so. */
+function losing(transport: Transport, delayMs: number, isLost: (index: number) => boolean): Transport {
+  return {
+    ...transport,
+    async update(canister, method, arg, signal) {
+      if (method !== "push_chunk") return transport.update(canister, method, arg, signal);
+      await new Promise((resolve) => setTimeout(resolve, delayMs));
+      const [{ chunk_index }] = IDL.decode(bucketFactory({ IDL })._fields.find(([name]) => name === method)![1].argTypes, arg) as unknown as [{ chunk_index: number }];
+      if (isLost(chunk_index)) throw new CallError("transient", "lost");
+      return transport.update(canister, method, arg, signal);
+    },
+  };
+}
+
+test("a chunk that is lost after longer than patience lasts is sent again", async () => {
+  let lost = 0;
+  const transport = scripted({ ...here, push_chunk: () => stored });
+  await upload(losing(transport, 500, () => lost++ === 0), 1 * MB);
+  assert.equal(transport.calls["push_chunk"], 1);
+});
+
+test("a chunk may be lost for longer than patience lasts while others arrive", async () => {
+  let arrived = 0;
+  const isLost = (index: number) => index === 3 && arrived < 20;
+  const push_chunk: Answer = () => (++arrived === 25 ? stored : open);
+  const upload_status: Answer = () => (arrived >= 25 ? { Ok: { state: { Stored: null }, size: 50n * BigInt(MB), missing: [] } } : { Err: { NotFound: null } });
+  await upload(losing(scripted({ ...here, push_chunk, upload_status }), 100, isLost), 50 * MB);
+});
+
+test("an upload that was paused for longer than patience lasts goes on", async () => {
+  let lost = 0;
+  const transport = losing(scripted({ ...here, push_chunk: () => stored }), 20, () => lost++ < 2);
+  const paused = storageOn(transport).upload(pattern(1 * MB), { accessorIds: [ACCESSOR] });
+  while (lost === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  paused.pause();
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  paused.resume();
+  await paused.done;
+});
+
+test("what cannot go on is given back to the bucket, and not offered again", async () => {
+  const resumeStore = new MemoryResumeStore();
+  const push_chunk: Answer = ({ chunk_index }) => (chunk_index === 0 ? open : { Err: { ChunkConflict: null } });
+  const transport = scripted({ ...here, push_chunk, abort_upload: () => ({ Ok: null }) });
+  const storage = new OpenStorage({ transport, indexCanisterId: INDEX, resumeStore, cache: false, patienceMs: 400 });
+  await assert.rejects(storage.upload(pattern(6 * MB), { accessorIds: [ACCESSOR] }).done, { code: "ChunkConflict" });
+  assert.equal(transport.calls["abort_upload"], 1);
+  assert.deepEqual(await resumeStore.all(), []);
+});
+
+test("an upload that has failed gives back what it sent when it is aborted", async () => {
+  const resumeStore = new MemoryResumeStore();
+  const push_chunk: Answer = ({ chunk_index }) => (chunk_index === 0 ? open : { Err: { Retry: { ms: 1n } } });
+  const transport = scripted({ ...here, push_chunk, abort_upload: () => ({ Ok: null }) });
+  const storage = new OpenStorage({ transport, indexCanisterId: INDEX, resumeStore, cache: false, patienceMs: 400 });
+  const failed = storage.upload(pattern(6 * MB), { accessorIds: [ACCESSOR] });
+  await assert.rejects(failed.done, { code: "GaveUp" });
+  assert.equal((await resumeStore.all()).length, 1);
+  await failed.abort();
+  assert.equal(transport.calls["abort_upload"], 1);
+  assert.deepEqual([await resumeStore.all(), failed.state], [[], "failed"]);
+});
+
 test("resuming keeps to the bucket that has the chunks", async () => {
   const resumeStore = new MemoryResumeStore();
   const controller = new AbortController();
@@ -208,6 +271,25 @@ test("a stream that stops taking bytes ends the download and its calls", async (
 test("another interface than the one expected is named", async () => {
   const transport: Transport = { principal: async () => USER, query: async () => new Uint8Array([1, 2, 3]), update: async () => new Uint8Array() };
   await assert.rejects(upload(transport), failure("InterfaceMismatch", { canister: INDEX, method: "allocated_bucket" }));
+});
+
+test("what a program without types gets wrong is told by its name", async () => {
+  const make = (options: object) => new OpenStorage({ cache: false, resumeStore: new MemoryResumeStore(), ...options } as never);
+  assert.throws(() => make({ transport: scripted({}) }), failure("InvalidPrincipal", { argument: "indexCanisterId" }));
+  for (const agent of [undefined, Promise.resolve()]) {
+    assert.throws(() => make({ agent, indexCanisterId: INDEX }), failure("InvalidOption", { option: "agent" }));
+  }
+  const storage = storageOn(scripted({ ...here, push_chunk: () => stored }));
+  for (const accessorIds of [undefined, ACCESSOR, []]) {
+    assert.throws(() => storage.upload(pattern(3), { accessorIds } as never), failure("InvalidAccessors", { max: 32 }));
+  }
+  for (const token of [undefined, () => undefined]) {
+    await assert.rejects(storage.download(reference, { accessorId: ACCESSOR, token } as never), failure("InvalidToken", { max: 192 }));
+  }
+  // The bytes of a view are stored, whatever it counts.
+  const words = new Uint16Array([1, 2, 3]);
+  const { blobId } = await storage.upload(words as never, { accessorIds: [ACCESSOR] }).done;
+  assert.equal(blobId, sha256(new Uint8Array(words.buffer)));
 });
 
 test("iterating without awaiting done leaves no unhandled rejection", async () => {

@@ -25,6 +25,20 @@ test("progress renews patience", async () => {
   }
 });
 
+test("patience begins with the first thing that goes wrong, however long it took to", async () => {
+  const patience = new Patience(100);
+  await sleep(200);
+  await patience.pause("lost", undefined);
+  await assert.rejects(patience.pause("lost", undefined), { code: "GaveUp" });
+});
+
+test("waiting for a turn takes no patience", async () => {
+  const patience = new Patience(300);
+  await patience.pause("lost", undefined);
+  await patience.free(() => sleep(400));
+  await patience.pause("lost", undefined);
+});
+
 test("an abort ends a wait", async () => {
   const controller = new AbortController();
   const waiting = sleep(60_000, controller.signal);

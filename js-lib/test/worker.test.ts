@@ -66,6 +66,7 @@ test("a file that cannot be read is named", async () => {
 test("where workers are forbidden the page hashes by itself", async () => {
   for (const make of [
     () => dressed('throw new Error("blocked")'),
+    () => dressed('globalThis.onmessage = () => postMessage({ noHasher: "CompileError" });'),
     () => {
       throw new DOMException("blocked", "SecurityError");
     },

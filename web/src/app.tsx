@@ -1,35 +1,37 @@
 /** The page once the user is known: rooms at the side, one of them open. */
 
-import { useSignal } from "@preact/signals";
+import { useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 
 import { Asking } from "./dialog.js";
+import { droppedFiles } from "./dropped.js";
 import { Icon } from "./icons.js";
 import { Room } from "./room.js";
 import { isAnswering, joinRoom, notice, openId, openRoom } from "./rooms.js";
 import { Side } from "./side.js";
 import { UnfinishedList } from "./upload-list.js";
-import { sendFiles } from "./uploads.js";
-import { words } from "./words.js";
+import { batch, items, sendFiles } from "./uploads.js";
+import { errors, words } from "./words.js";
 
 /** Files that are dropped or pasted anywhere go to the open room. */
-function filesOf(data: DataTransfer | null): File[] {
-  return [...(data?.files ?? [])];
-}
-
 export function App() {
   const isOver = useSignal(false);
+  useSignalEffect(() => {
+    const { bytesDone, bytesTotal } = batch.value;
+    const isSending = items.value.length > 0;
+    document.title = words.titleOf(openRoom()?.name, isSending ? Math.floor((100 * bytesDone) / Math.max(1, bytesTotal)) : undefined);
+  });
   const drop = (event: DragEvent) => {
     event.preventDefault();
     isOver.value = false;
-    sendFiles(filesOf(event.dataTransfer));
+    void droppedFiles(event.dataTransfer).then(sendFiles, () => (notice.value = { text: errors.SourceUnreadable, isError: true }));
   };
   const over = (event: DragEvent) => {
     event.preventDefault();
     if (event.dataTransfer?.types.includes("Files")) isOver.value = true;
   };
   const paste = (event: ClipboardEvent) => {
-    const files = filesOf(event.clipboardData);
+    const files = [...(event.clipboardData?.files ?? [])];
     if (files.length === 0) return;
     event.preventDefault();
     sendFiles(files);

@@ -7,6 +7,7 @@ import type { ComponentChildren } from "preact";
 
 import { Dialog } from "./dialog.js";
 import { explain } from "./explain.js";
+import { FileName } from "./file-name.js";
 import { bytesText } from "./format.js";
 import { Icon, iconOf } from "./icons.js";
 import { type Attachment, save } from "./posts.js";
@@ -140,7 +141,7 @@ function Caption({ attachment, name, time }: Omit<AttachedProps, "preview"> & { 
   return (
     <>
       <span class="label">
-        <span class="name" dir="auto" title={name}>{name}</span>
+        <FileName name={name} />
         <small>{isBusy.value ? words.saving : bytesText(attachment.reference.size)} · {time}</small>
       </span>
       <button class="bare" disabled={isBusy.value} onClick={start} aria-label={`${words.save} ${name}`} title={words.save}>

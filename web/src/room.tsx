@@ -24,7 +24,7 @@ const NEAR = 160;
 const TOGETHER_MS = 5 * 60_000;
 
 export function Room({ room }: { room: ChatInfo }) {
-  const { list, content, isAway, toEnd, scrolled } = useFollowing();
+  const { list, content, isAway, toEnd, scrolled, keeping } = useFollowing();
   const waiting = outboxOf(room).waiting.value;
   // What the user sends is seen, wherever the view was.
   const sent = items.value.length + waiting.length;
@@ -40,7 +40,7 @@ export function Room({ room }: { room: ChatInfo }) {
         <div class="content" ref={content}>
           <div class="messages" role="log" aria-label={words.messages}>
             {hasOlder.value && (
-              <button class="link" onClick={() => void attempt(loadOlder)}>{words.older}</button>
+              <button class="link" onClick={() => void attempt((current) => keeping(() => loadOlder(current)))}>{words.older}</button>
             )}
             {isLoaded.value && messages.value.length + sent === 0 && <Nothing />}
             {messages.value.map((message, i) => (
@@ -90,7 +90,14 @@ function useFollowing() {
     if (isNear || scrollTop < lastTop.current) isAway.value = !isNear;
     lastTop.current = scrollTop;
   };
-  return { list, content, isAway, toEnd, scrolled };
+  /** What is in view stays there, though more comes above it. */
+  const keeping = async (load: () => Promise<void>) => {
+    const { current } = list;
+    const below = current ? current.scrollHeight - current.scrollTop : 0;
+    await load();
+    requestAnimationFrame(() => current && (current.scrollTop = current.scrollHeight - below));
+  };
+  return { list, content, isAway, toEnd, scrolled, keeping };
 }
 
 function isNewDay(message: Message, before: Message | undefined): boolean {

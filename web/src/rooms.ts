@@ -84,7 +84,8 @@ export async function newest(chat: Session["chat"], id: bigint): Promise<Message
 }
 
 /** Asks for the newest page, or only for what came after the last message. */
-export async function loadNewest({ chat }: Session, whole = true): Promise<void> {
+export async function loadNewest(current: Session, whole = true): Promise<void> {
+  const { chat } = current;
   const id = openId.value;
   if (id === undefined) return;
   const last = messages.value.at(-1)?.message_id;
@@ -92,6 +93,8 @@ export async function loadNewest({ chat }: Session, whole = true): Promise<void>
   const page = isWhole ? await newest(chat, id) : ok(await chat.messages({ chat_id: id, after: [last], before: [], limit: PAGE_MESSAGES }));
   // Another room may have been opened meanwhile.
   if (openId.value !== id) return;
+  // More than a page came while nobody looked: what lies between comes first.
+  if (isWhole && last !== undefined && (page[0]?.message_id ?? last) > last + 1n) return loadNewest(current, false);
   if (messages.value.length === 0) hasOlder.value = (page[0]?.message_id ?? FIRST) > FIRST;
   isLoaded.value = true;
   if (page.length > 0) merge(page);

@@ -1,6 +1,6 @@
 /** One signed-in user: the chat's calls, and the storage. */
 
-import { Actor, type ActorSubclass, HttpAgent, type SignIdentity } from "@icp-sdk/core/agent";
+import { Actor, type ActorSubclass, HttpAgent, type HttpAgentOptions, type SignIdentity } from "@icp-sdk/core/agent";
 import { OpenStorage } from "@openstorage/client";
 import { type _SERVICE as Chat, idlFactory } from "@openstorage/client/candid/chat";
 
@@ -19,10 +19,23 @@ export interface Session {
   readonly storage: OpenStorage;
 }
 
+type NodeKeys = NonNullable<HttpAgentOptions["subnetNodeKeyExpirableStore"]>;
+
+/** The keys by which the network signs, for as long as the page is open: in private windows nothing else is kept. */
+function nodeKeys(): NodeKeys {
+  const keys = new Map<string, Awaited<ReturnType<NodeKeys["get"]>>>();
+  return {
+    expirationTime: 3_600_000,
+    get: async (subnet) => keys.get(subnet),
+    set: async (subnet, known) => void keys.set(subnet, known),
+    delete: async (subnet) => void keys.delete(subnet),
+  };
+}
+
 /** Registers the user, and resolves once the index knows of it. */
 export async function open(identity: SignIdentity, name: string): Promise<Session> {
   const { index, chat: canisterId } = await env();
-  const agent = await HttpAgent.create({ host, identity, shouldFetchRootKey: isLocal });
+  const agent = await HttpAgent.create({ host, identity, shouldFetchRootKey: isLocal, subnetNodeKeyExpirableStore: nodeKeys() });
   const chat = Actor.createActor<Chat>(idlFactory, { agent, canisterId });
   const me = identity.getPrincipal();
   const state = ok(await chat.register());

@@ -3,6 +3,7 @@
 import type { UnfinishedUpload } from "@openstorage/client";
 import type { ChatInfo } from "@openstorage/client/candid/chat";
 
+import { FileName } from "./file-name.js";
 import { bytesText, secondsText } from "./format.js";
 import { Icon, iconOf } from "./icons.js";
 import { previewUrl } from "./preview.js";
@@ -62,7 +63,7 @@ function Running({ item }: { item: Item }) {
     <li data-stage={stage}>
       <span class="tile">{preview ? <img src={previewUrl(preview)} alt="" /> : <Icon name={iconOf(file.type)} />}</span>
       <div class="label">
-        <span class="name" dir="auto" title={file.name}>{file.name}</span>
+        <FileName name={file.name} />
         {stage === "failed" ? (
           <p class="bad" role="alert">{error}</p>
         ) : (
@@ -111,7 +112,7 @@ function Unfinished({ upload }: { upload: UnfinishedUpload }) {
     <li data-stage="unfinished">
       <span class="tile"><Icon name={iconOf(mimeType)} /></span>
       <div class="label">
-        <span class="name" dir="auto" title={name}>{name}</span>
+        <FileName name={name} />
         <progress max={size} value={bytesDone} aria-label={name} />
         <small>{words.of(bytesText(bytesDone), bytesText(size))}</small>
         <div class="buttons">

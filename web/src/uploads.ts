@@ -7,7 +7,7 @@ import type { ChatInfo, Message } from "@openstorage/client/candid/chat";
 import { explain, ok, Refused } from "./explain.js";
 import { patiently } from "./patience.js";
 import { previewOf } from "./preview.js";
-import { attempt, loadAllowance, loadNewest, messages, newest, notice, openId, openRoom, rooms, say, session } from "./rooms.js";
+import { attempt, isAnswering, loadAllowance, loadNewest, messages, newest, notice, openId, openRoom, rooms, say, session } from "./rooms.js";
 import { confirmed, type Session } from "./session.js";
 import { words } from "./words.js";
 
@@ -24,6 +24,8 @@ export interface Item {
   readonly error: string | undefined;
   /** More storage would help. */
   readonly isFull: boolean;
+  /** The network would, once it answers again. */
+  readonly isCutOff: boolean;
 }
 
 export const items = signal<readonly Item[]>([]);
@@ -96,7 +98,7 @@ export function sendFiles(files: Iterable<File>): void {
 }
 
 function start(file: File, room: ChatInfo): void {
-  const item: Item = { key: ++lastKey, file, room, stage: "running", progress: undefined, preview: undefined, error: undefined, isFull: false };
+  const item: Item = { key: ++lastKey, file, room, stage: "running", progress: undefined, preview: undefined, error: undefined, isFull: false, isCutOff: false };
   items.value = [...items.value, item];
   void run(item);
 }
@@ -133,10 +135,11 @@ async function run({ key, file, room }: Item): Promise<void> {
     if (isLast && sent.value.count > 1) say(words.allSent(sent.value.count));
     remove(key);
   } catch (error) {
-    running.delete(key);
     if (error instanceof DOMException && error.name === "AbortError") return remove(key);
-    const isFull = isOpenStorageError(error) && error.code === "AllowanceExceeded";
-    change(key, { stage: "failed", error: explain(error), isFull });
+    const code = isOpenStorageError(error) ? error.code : undefined;
+    const isFull = code === "AllowanceExceeded";
+    const isCutOff = code === "GaveUp" || !(code || error instanceof Refused);
+    change(key, { stage: "failed", error: explain(error), isFull, isCutOff });
     // What the side shows is older than this refusal.
     if (isFull) await loadAllowance(current).catch(() => {});
   }
@@ -211,7 +214,7 @@ export function resume(key: number): void {
   change(key, { stage: "running" });
 }
 
-/** Stops an upload, and gives back what was sent. */
+/** Stops an upload, or gives up one that has failed, and gives back what was sent. */
 export async function cancel(key: number): Promise<void> {
   const upload = running.get(key);
   remove(key);
@@ -244,15 +247,22 @@ export async function cancelAll(): Promise<void> {
 }
 
 export function retry(item: Item): void {
-  change(item.key, { stage: "running", error: undefined, progress: undefined, isFull: false });
+  change(item.key, { stage: "running", error: undefined, progress: undefined, isFull: false, isCutOff: false });
   void run(item);
 }
+
+// Whoever comes back into the network's reach need not ask for it.
+isAnswering.subscribe((answers) => {
+  if (answers) for (const item of items.peek()) if (item.isCutOff) retry(item);
+});
 
 const lockOf = (blobId: string) => `openstorage upload ${blobId}`;
 
 /** Tells the browser's other pages that this upload runs, until it ends or the page does. False before it is hashed. */
 function hold(upload: Upload | undefined): boolean {
   if (upload?.blobId === undefined) return false;
+  // The user has chosen its file again, there or anywhere else.
+  unfinished.value = unfinished.value.filter(({ blobId }) => blobId !== upload.blobId);
   // Browsers have locks on secure pages only.
   void navigator.locks?.request(lockOf(upload.blobId), { mode: "shared" }, () => upload.done.catch(() => {}));
   return true;

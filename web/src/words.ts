@@ -2,6 +2,8 @@
 
 export const words = {
   title: "OpenStorage Chat",
+  titleOf: (room: string | undefined, percent: number | undefined) =>
+    [percent === undefined ? "" : `${percent} %`, room ?? "", "OpenStorage Chat"].filter(Boolean).join(" · "),
   loading: "Opening …",
   cannotOpen: "The page cannot reach the chat",
   tryAgain: "Try again",
@@ -115,7 +117,7 @@ export const errors = {
   SourceChanged: "The file changed while it was read. Choose it again.",
   SizeMismatch: "The file changed while it was read. Choose it again.",
   HashMismatch: "The file changed while it was read. Choose it again.",
-  SourceUnreadable: "The file cannot be read: it was moved, or is a folder. Choose it again; send a folder's files one by one.",
+  SourceUnreadable: "The file cannot be read: it was changed, moved or deleted. Choose it again.",
   ChunkMismatch: "The file is not the one that is stored under its hash. Choose it again.",
   ChunkConflict: "An earlier upload of this file went wrong. Retry: it begins anew.",
   SessionMismatch: "An earlier upload of this file went wrong. Retry: it begins anew.",

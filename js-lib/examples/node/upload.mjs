@@ -47,17 +47,17 @@ function ok(answer) {
   throw new Error(`the chat answers ${Object.keys(answer.Err)[0]}`);
 }
 
-const identity = identityFrom(values.identity);
-const agent = await HttpAgent.create({ host: values.host, identity, shouldFetchRootKey: true });
-const chat = Actor.createActor(idlFactory, { agent, canisterId: values.chat });
-const storage = new OpenStorage({ agent, indexCanisterId: values.index });
-
-ok(await chat.register());
-while (!ok(await chat.me()).confirmed) await new Promise((resolve) => setTimeout(resolve, 200));
-const [room] = await chat.chats();
-const { chat_id, accessor_id } = room ?? ok(await chat.create_chat({ name: "example" }));
-
 try {
+  const identity = identityFrom(values.identity);
+  const agent = await HttpAgent.create({ host: values.host, identity, shouldFetchRootKey: true });
+  const chat = Actor.createActor(idlFactory, { agent, canisterId: values.chat });
+  const storage = new OpenStorage({ agent, indexCanisterId: values.index });
+
+  ok(await chat.register());
+  while (!ok(await chat.me()).confirmed) await new Promise((resolve) => setTimeout(resolve, 200));
+  const [room] = await chat.chats();
+  const { chat_id, accessor_id } = room ?? ok(await chat.create_chat({ name: "example" }));
+
   const upload = storage.upload(await fileSource(path), {
     accessorIds: [accessor_id],
     name: basename(path),
@@ -82,7 +82,7 @@ try {
   if (values.out) await downloadToFile(storage, reference, values.out, { accessorId: accessor_id, token });
   console.log(JSON.stringify({ ...reference, url: storage.url(reference, accessor_id, await token()) }));
 } catch (error) {
-  if (!isOpenStorageError(error)) throw error;
-  console.error(`\n${error.code}: ${error.message}`);
+  // The library's errors say what to do; others are the agent's, about the network.
+  console.error(`\n${isOpenStorageError(error) ? error.code : values.host}: ${error.message}`);
   process.exitCode = 1;
 }

@@ -125,6 +125,8 @@ export class IdbCacheStore implements CacheStore {
   }
 
   async clear(): Promise<void> {
+    // Where the browser keeps nothing, nothing is to be forgotten.
+    if (!(await database().catch(() => undefined))) return;
     await transact([BYTES, ENTRIES, KEYS], "readwrite", (store) => {
       store(BYTES).clear();
       store(ENTRIES).clear();

@@ -23,7 +23,7 @@ export function setHashWorker(makeWorker: MakeWorker): void {
   make = makeWorker;
 }
 
-/** No worker can be made here: hash on the page, in turns. */
+/** No worker can hash here: hash on the page, in turns. */
 export class NoWorker extends Error {}
 
 /** @throws {@link NoWorker}; `SourceUnreadable`; the signal's reason */
@@ -47,6 +47,7 @@ export async function hashInWorker(
         heard = true;
         const told = (bytesDone: number) => onProgress?.({ bytesDone, bytesTotal: blob.size });
         try {
+          if ("noHasher" in data) return reject(new NoWorker(data.noHasher));
           if ("error" in data) return reject(unreadable(name, data.error));
           if ("bytesDone" in data) return told(data.bytesDone);
           told(blob.size);

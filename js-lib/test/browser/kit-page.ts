@@ -18,11 +18,14 @@ const { outputFiles } = await build({
 });
 const code = outputFiles[0]?.text ?? "";
 
-/** @param stepMs how long a step on the page may take */
-export async function kitPage(context: BrowserContext, gateway: string, stepMs: number): Promise<Page> {
+/**
+ * @param stepMs how long a step on the page may take
+ * @param policy the page's Content Security Policy
+ */
+export async function kitPage(context: BrowserContext, gateway: string, stepMs: number, policy = "default-src * blob: data: 'unsafe-inline' 'wasm-unsafe-eval'"): Promise<Page> {
   await context.route(`${gateway}/kit.js`, (route) => route.fulfill({ contentType: "text/javascript", body: code }));
   const body = '<!doctype html><title>kit</title><link rel="icon" href="data:,"><input type="file"><script type="module" src="kit.js"></script>';
-  await context.route(`${gateway}/kit.html`, (route) => route.fulfill({ contentType: "text/html", body }));
+  await context.route(`${gateway}/kit.html`, (route) => route.fulfill({ contentType: "text/html", headers: { "content-security-policy": policy }, body }));
   const page = await context.newPage();
   page.setDefaultTimeout(stepMs);
   await page.goto(`${gateway}/kit.html`);

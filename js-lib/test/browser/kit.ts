@@ -2,7 +2,7 @@
 
 import { HttpAgent } from "@icp-sdk/core/agent";
 import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
-import { OpenStorage } from "@openstorage/client";
+import { isOpenStorageError, OpenStorage, passphrase } from "@openstorage/client";
 import { type GetToken, useStorage } from "@openstorage/client/elements";
 
 import { type Given, type Outcome, perform, type Step } from "../conformance/perform.js";
@@ -38,6 +38,19 @@ const kit = {
     const file = document.querySelector<HTMLInputElement>(input)?.files?.[0];
     if (!file) throw new Error("no file was chosen");
     return (await opened().storage.estimate(file)).blobId;
+  },
+
+  /** Stores some bytes with all that the page has, reads their hash in the way of large ones, forgets what is kept. */
+  async tour(accessorId: string, encrypted: boolean): Promise<Record<"stored" | "hashed" | "forgotten", string>> {
+    const { storage } = opened();
+    const small = crypto.getRandomValues(new Uint8Array(10_000));
+    const options = { accessorIds: [accessorId], ...(encrypted && { encryptFor: passphrase("words", { iterations: 1 }) }) };
+    const told = (work: Promise<unknown>) => work.then(() => "done", (error) => (isOpenStorageError(error) ? error.code : String(error)));
+    return {
+      stored: await told(storage.upload(small, options).done),
+      hashed: await told(storage.estimate(new Blob([new Uint8Array(33_000_000)]))),
+      forgotten: await told(storage.clearCache()),
+    };
   },
 
   /** A step of the conformance cases, as the user of the page. */

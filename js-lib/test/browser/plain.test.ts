@@ -14,6 +14,7 @@ import type { BrowserContext, Page } from "playwright-core";
 import { Network } from "../network.js";
 import { Proxy } from "../proxy.js";
 import { packageDir, readmeProgram, sha256 } from "../support.js";
+import { kitPage } from "./kit-page.js";
 import { build, launch, PageServer } from "./page.js";
 import { bitmap } from "./scene.js";
 
@@ -188,6 +189,36 @@ test("a file that is no picture is stored, and the element says that it cannot s
   assert.match(said ?? "", /cannot show this/);
   assert.deepEqual(errors, []);
   await context.close();
+});
+
+test("a page that lacks something does what it can without, and says what it lacks for the rest", async () => {
+  const { user, accessorId } = await network.userWithChat();
+  const insecure = "http://plain.example";
+  const noWasm = "default-src 'self'; worker-src blob:";
+  const cases = [
+    // No worker may be made: the page hashes by itself.
+    { policy: "script-src 'self' 'wasm-unsafe-eval'; worker-src 'none'", outcome: { stored: "done", hashed: "done", forgotten: "done" } },
+    { policy: noWasm, outcome: { stored: "done", hashed: "NotSupported", forgotten: "done" } },
+    // No WebCrypto.
+    { origin: insecure, outcome: { stored: "done", hashed: "done", forgotten: "done" } },
+    { origin: insecure, encrypted: true, outcome: { stored: "NotSupported", hashed: "done", forgotten: "done" } },
+    // Nothing may be kept, and the agent wants to.
+    { isPrivate: true, outcome: { stored: "CallFailed", hashed: "CallFailed", forgotten: "done" } },
+  ];
+  for (const { origin = network.url, policy, encrypted = false, isPrivate, outcome } of cases) {
+    const context = await browser.newContext();
+    await context.route(`${insecure}/api/**`, async (route) => {
+      const url = network.url + new URL(route.request().url()).pathname;
+      await route.fulfill({ response: await route.fetch({ url }) });
+    });
+    if (isPrivate) await context.addInitScript("IDBFactory.prototype.open = () => { throw new DOMException('denied', 'SecurityError'); }");
+    const page = await kitPage(context, origin, STEP_MS, policy);
+    const who = [network.index, JSON.stringify(user.identity.toJSON())] as const;
+    await page.evaluate(([index, identity]) => window.kit.open(index, identity), who);
+    const told = await page.evaluate(([accessor, isEncrypted]) => window.kit.tour(accessor, isEncrypted), [accessorId, encrypted] as const);
+    assert.deepEqual(told, outcome, `${origin} ${policy} ${encrypted} ${isPrivate}`);
+    await context.close();
+  }
 });
 
 test("the README's first program stores a picture and shows it, and again in the same chat after a reload", async () => {

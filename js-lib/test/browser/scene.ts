@@ -1,7 +1,7 @@
 /** The chat's page as users meet it: deployed canisters, a network that may be bad, a browser, files on a disk. */
 
 import { randomFillSync } from "node:crypto";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -74,6 +74,13 @@ export class Scene {
     await visit.page.getByRole("button", { name: "Enter" }).click();
     await visit.page.waitForSelector(".app");
     return visit;
+  }
+
+  /** A folder on the disk; its path. */
+  async folder(name: string): Promise<string> {
+    const path = join(this.dir, name);
+    await mkdir(path);
+    return path;
   }
 
   /** A file on the disk; its path. */

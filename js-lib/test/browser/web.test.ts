@@ -3,9 +3,12 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 
+import { Actor } from "@icp-sdk/core/agent";
 import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
+import { type _SERVICE as Chat, idlFactory } from "@openstorage/client/candid/chat";
 import type { Page } from "playwright-core";
 
+import { agentOf } from "../network.js";
 import { mp4Film, secondSeen } from "./mp4.js";
 import { bitmap, dropFiles, MB, newRoom, noise, openRoom, post, Scene } from "./scene.js";
 
@@ -155,6 +158,96 @@ test("an upload pauses, goes on, outlives a reload, and sends only what is missi
   proxy.faults = {};
   assert.ok(proxy.bytesUp - before < 0.9 * size, `${proxy.bytesUp - before} of ${size} bytes went again`);
   assert.equal(await page.getByRole("region", { name: "Unfinished uploads" }).count(), 0);
+  await context.close();
+});
+
+test("what is left of an earlier visit goes on wherever its file is chosen, also in a folder that is dropped", async () => {
+  const { page, context } = await scene.enter("Grete");
+  await newRoom(page, "Later");
+  const size = 24 * MB;
+  const folder = await scene.folder("album");
+  const path = await scene.file("album/large.bin", noise(size));
+  await scene.file("album/small.bin", noise(1_000));
+  proxy.faults = { bytesPerSecond: 6 * MB, bytesUpMax: proxy.bytesUp + 0.8 * size };
+  await page.setInputFiles("#files", path);
+  await page.waitForFunction((enough) => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > enough, size * 0.4);
+  assert.match(await page.title(), /^\d+ % · Later · /);
+  const address = page.url();
+  await page.goto("about:blank");
+  proxy.faults = {};
+  await page.goto(address);
+  await page.getByRole("region", { name: "Unfinished uploads" }).waitFor();
+  const before = proxy.bytesUp;
+  await dropFiles(page, ".scroll", [folder]);
+  await page.waitForFunction(() => document.querySelectorAll(".post").length === 2 && !document.querySelector(".uploads"));
+  assert.ok(proxy.bytesUp - before < 0.9 * size, `${proxy.bytesUp - before} of ${size} bytes went again`);
+  assert.equal(await page.getByRole("region", { name: "Unfinished uploads" }).count(), 0);
+  assert.match(await page.title(), /^Later · /);
+  await context.close();
+});
+
+test("a browser that keeps nothing shows and sends all the same", async () => {
+  const context = await scene.browser.newContext();
+  await context.addInitScript("IDBFactory.prototype.open = () => { throw new DOMException('denied', 'SecurityError'); }");
+  const page = await context.newPage();
+  page.setDefaultTimeout(60_000);
+  await page.goto(scene.url);
+  await page.getByLabel("Your name").fill("Vera");
+  await page.getByRole("button", { name: "Enter" }).click();
+  await page.waitForSelector(".app");
+  await newRoom(page, "Private");
+  await page.setInputFiles("#files", [await scene.file("private.bin", noise(3 * MB)), await scene.file("private.bmp", bitmap(90, 60))]);
+  await post(page, "private.bin").waitFor();
+  await page.waitForSelector('stored-image[state="ready"]');
+  await context.close();
+});
+
+test("what a network that went away had cut off goes on by itself when it is back", async () => {
+  const { page, context } = await scene.enter("Mary");
+  await page.clock.install();
+  await newRoom(page, "Tunnel");
+  await context.route(/\/api\//, (route) => route.abort());
+  await page.setInputFiles("#files", await scene.file("tunnel.bin", noise(1_000)));
+  const failed = page.locator('[data-stage="failed"]');
+  // Longer than patience lasts, in leaps: each lets what waits try again.
+  for (let leaps = 0; leaps < 60 && (await failed.count()) === 0; leaps++) {
+    await page.clock.fastForward(5_000);
+    await page.waitForTimeout(100);
+  }
+  await failed.getByText("The network does not answer").waitFor();
+  await page.getByText("The chat does not answer").waitFor();
+  await context.unroute(/\/api\//);
+  await post(page, "tunnel.bin").waitFor();
+  await context.close();
+});
+
+test("what came while nobody looked is shown without a gap, and older messages leave the view where it is", async () => {
+  const { page, context } = await scene.enter("Alva", WIDE);
+  await newRoom(page, "Busy");
+  await page.getByRole("textbox", { name: "Message" }).fill("the first");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".post[data-id]");
+  const identity = Ed25519KeyIdentity.fromJSON((await page.evaluate(() => localStorage.getItem("openstorage.identity"))) ?? "");
+  const chat = Actor.createActor<Chat>(idlFactory, { agent: await agentOf(network.url, identity), canisterId: network.chat });
+  const chat_id = BigInt(/\d+$/.exec(page.url())?.[0] ?? "");
+  await context.route(/\/api\//, (route) => route.abort());
+  // Four pages: one of the next four rounds asks for the newest page alone.
+  const count = 250;
+  await Promise.all(Array.from({ length: count }, () => chat.send_message({ chat_id, text: "one of many", blob: [], name: [], preview: [] })));
+  await context.unroute(/\/api\//);
+  await page.waitForFunction((all) => document.querySelectorAll(".post[data-id]").length === all, count + 1);
+
+  await page.reload();
+  const older = page.getByRole("button", { name: "Show older messages" });
+  await older.waitFor();
+  await page.locator(".scroll").evaluate((list) => void (list.scrollTop = 0));
+  const topOf = () => page.locator(`[data-id="${count - 58}"]`).evaluate((element) => element.getBoundingClientRect().top);
+  const before = await topOf();
+  await older.click();
+  await page.waitForFunction(() => document.querySelectorAll(".post[data-id]").length > 60);
+  await page.waitForTimeout(100);
+  const moved = (await topOf()) - before;
+  assert.ok(Math.abs(moved) < 60, `what was in view moved by ${moved} pixels`);
   await context.close();
 });
 
