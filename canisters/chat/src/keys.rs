@@ -17,7 +17,10 @@ use openstorage_types::{
     BlobId,
     channel::{PublicKey, RevokeKeyError, RotateKeyError},
     index::BucketKey,
-    limits::{KEY_HEARD_MS, KEY_LIFE_MS, KEY_REFRESH_MS, READ_TOKEN_WINDOW_MS},
+    limits::{
+        CLOCK_SKEW_MS, KEY_HEARD_MS, KEY_LIFE_MS, KEY_OVERLAP_MS, KEY_REFRESH_MS,
+        READ_TOKEN_LIFE_MS, READ_TOKEN_WINDOW_MS,
+    },
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
@@ -26,6 +29,10 @@ use crate::memory::{self, Manager, Memory};
 
 /// A bucket that had no usable key is asked for again after so long.
 const AWAITED_MS: u64 = 1_000;
+
+/// After it was told, a bucket's key is good for tokens for so long at least, whenever it is replaced: the last of
+/// them has its whole life.
+const TOLD_MS: u64 = KEY_OVERLAP_MS - READ_TOKEN_LIFE_MS - CLOCK_SKEW_MS;
 
 /// Buckets for which keys are computed in one message: some 4 M instructions for each, and as much again for
 /// each key that is about to be replaced.
@@ -103,6 +110,8 @@ struct Bucket {
     before: Option<PublicKey>,
     /// When the index is asked again.
     due_ms: u64,
+    /// When the index has told `key` last; none in rows of before that was noted.
+    told_ms: Option<u64>,
 }
 
 /// What the chat shares with a bucket under one version of its own key and one of the bucket's.
@@ -399,6 +408,10 @@ impl Keys {
         let is_same = known
             .as_ref()
             .is_some_and(|known| (known.key, known.before) == (key, before));
+        let told_ms = match told {
+            Some(_) => Some(now_ms),
+            None => known.as_ref().and_then(|known| known.told_ms),
+        };
         if let Some(known) = known {
             self.due.remove(&(known.due_ms, bucket));
         }
@@ -408,6 +421,7 @@ impl Keys {
             from_ms,
             before,
             due_ms,
+            told_ms,
         };
         self.buckets.insert(bucket, Row(row));
         if !is_same {
@@ -435,7 +449,14 @@ impl Keys {
             (None, _) => (0, None),
             (Some(_), true) if known.from_ms <= now_ms => (0, None),
             (Some(_), true) => (known.from_ms, before),
-            (Some(_), false) => (next_window(now_ms), before),
+            (Some(_), false) => {
+                let from_ms = next_window(now_ms);
+                // Not told for long, the chat does not know how long ago the key before was replaced.
+                match known.told_ms.is_none_or(|ms| from_ms <= ms + TOLD_MS) {
+                    true => (from_ms, before),
+                    false => (0, None),
+                }
+            }
         }
     }
 

@@ -758,6 +758,29 @@ fn a_buckets_new_key_is_used_from_the_next_window_on_and_at_once_when_the_old_is
     assert_eq!(opened(&app, chat_id, later_ms, (1, 1)), Some(later_ms));
 }
 
+/// The chat was away for days, and the bucket's key was replaced meanwhile: nobody knows when, and the bucket may refuse
+/// the old one by now.
+#[test]
+fn a_buckets_new_key_is_used_at_once_when_the_old_was_not_heard_of_for_long() {
+    let told = |version| BucketKey {
+        version,
+        bytes: BlobId(SecretKey::from_bytes([version as u8; 32]).public()),
+        oldest_version: Some(1),
+    };
+    let asked_at = |later_ms: u64| {
+        let (mut app, room) = with_chat();
+        let ChatInfo { chat_id, .. } = room;
+        send(&mut app, 1, chat_id, Some(reference())).unwrap();
+        let now_ms = NOW_MS + later_ms;
+        app.bucket_key_came(bucket(), &Ok(told(2)), now_ms);
+        [(1, 1), (1, 2)].map(|versions| opened(&app, chat_id, now_ms, versions).is_some())
+    };
+    assert_eq!(asked_at(KEY_REFRESH_MS), [true, false]);
+    // A token under the old one might not open for all its life.
+    assert_eq!(asked_at(KEY_OVERLAP_MS - READ_TOKEN_LIFE_MS), [false, true]);
+    assert_eq!(asked_at(KEY_OVERLAP_MS), [false, true]);
+}
+
 /// The index was restored from a snapshot of before two rotations: nobody believes the version in use any more, so
 /// the next one is not put off to the next window.
 #[test]

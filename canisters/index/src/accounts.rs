@@ -56,7 +56,8 @@ impl Index {
         if !self.users.knows(&user) {
             return Err(UserError::NotRegistered);
         }
-        if let Some(row) = self.users.delete(user) {
+        let is_unsure = self.has_doubts();
+        if let Some(row) = self.users.delete(user, context.version, is_unsure) {
             self.recalls.forget(&user);
             self.sweeps.leases_of(user);
             self.tell(context, user_event(user, &row, None));

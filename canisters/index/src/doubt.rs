@@ -26,8 +26,7 @@ impl Index {
         self.restorations_suspected += 1;
         self.recalls = Default::default();
         self.send_backoffs.clear();
-        let is_first = self.buckets.iter().all(|(_, row)| row.doubt == Doubt::None);
-        if is_first {
+        if !self.has_doubts() {
             self.trusted.set(noted);
         }
         let buckets: Vec<_> = self.buckets.iter().map(|(bucket, _)| *bucket).collect();
@@ -41,6 +40,12 @@ impl Index {
             }
         }
         true
+    }
+
+    /// Whether some bucket, reached or not, may remember what the index has forgotten.
+    pub(crate) fn has_doubts(&self) -> bool {
+        let mut buckets = self.buckets.iter();
+        buckets.any(|(_, row)| row.doubt != Doubt::None)
     }
 
     /// Whether a bucket that can be reached has yet to say what it remembers.

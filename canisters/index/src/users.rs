@@ -128,15 +128,15 @@ impl Users {
         Some(new)
     }
 
-    /// The row of the user that is gone now. None when it was gone or never there.
-    pub fn delete(&mut self, user: Principal) -> Option<User> {
-        let row = User {
-            deleted: true,
-            pool: Pool::default(),
-            ..self.get(&user)?
-        };
-        self.set(user, row);
-        Some(row)
+    /// The user is gone with every incarnation of before `version`, the canister's: also with those that a restored
+    /// index has forgotten, and that buckets still speak of. Its row; none when it was never there, or was gone
+    /// before, unless `again`.
+    pub fn delete(&mut self, user: Principal, version: u64, again: bool) -> Option<User> {
+        let known = self.users.get(&user)?;
+        if known.deleted && !again {
+            return None;
+        }
+        self.bury(user, version.max(known.incarnation))
     }
 
     /// The user is gone with every incarnation up to this one. Its row; none where that is known, or a

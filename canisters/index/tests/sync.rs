@@ -152,13 +152,14 @@ fn a_deletion_is_told_to_new_buckets_too() {
     world.drain(canister(1));
     let context = world.context(operator());
     world.index.delete_user(&context, alice()).unwrap();
+    let version = world.version;
     for n in [1, 2] {
         if n == 2 {
             world.add_bucket(2);
         }
         let rows = world.drain(canister(n));
         let deleted: UserDeleted = decode_one(&rows.last().unwrap().bytes).unwrap();
-        assert_eq!((deleted.user, deleted.incarnation), (alice(), 1));
+        assert_eq!((deleted.user, deleted.incarnation), (alice(), version));
     }
 }
 
@@ -262,6 +263,50 @@ fn a_bucket_that_speaks_of_a_user_who_is_gone_is_told_so_at_once() {
     world.version += 1;
     world.register(alice(), 8);
     assert_eq!(answer(&mut world), [gone]);
+}
+
+/// Two snapshots of the index, of before a user was registered anew: in one the user is an earlier one, in the other
+/// none. Whoever deletes the user after the restoration means the one that only a bucket knows.
+#[test]
+fn a_deletion_covers_incarnations_that_a_restored_index_has_forgotten() {
+    for was_gone in [false, true] {
+        let mut world = World::new(1);
+        let bucket = canister(1);
+        world.index.observe(world.version);
+        world.register(alice(), 7);
+        let delete = |world: &mut World| {
+            let context = world.context(admin());
+            world.index.delete_user(&context, alice())
+        };
+        if was_gone {
+            delete(&mut world).unwrap();
+        }
+        world.drain(bucket);
+        world.version = 90;
+        assert!(world.index.observe(world.version));
+        delete(&mut world).unwrap();
+        let told = UserCounters {
+            user: alice(),
+            incarnation: 80,
+            counters: Counters {
+                granted: 5,
+                spent: 5,
+                ..Counters::default()
+            },
+        };
+        let gone = UserCounters {
+            counters: Counters::default(),
+            ..told
+        };
+        assert_eq!(world.tell(bucket, told), [gone]);
+        assert!(world.index.user(&world.context(alice()), None).is_err());
+        // Who is registered afterwards is another.
+        world.version += 1;
+        world.register(alice(), 8);
+        assert_eq!(world.tell(bucket, told), [gone]);
+        let info = world.index.user(&world.context(alice()), None).unwrap();
+        assert_eq!((info.byte_limit, info.bytes_used), (8, 0));
+    }
 }
 
 #[test]

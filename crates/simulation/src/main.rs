@@ -212,5 +212,7 @@ fn tell(failure: &Failure, shortest: &Failure, flags: &Flags) {
     }
     // A panic has no step.
     let steps = if *step == 0 { flags.steps } else { *step };
-    println!("  again: cargo xtask simulate --seed {seed} --steps {steps}");
+    let mutant = flags.mutant.map(|mutant| format!(" --mutant {mutant}"));
+    let mutant = mutant.unwrap_or_default();
+    println!("  again: cargo xtask simulate --seed {seed} --steps {steps}{mutant}");
 }

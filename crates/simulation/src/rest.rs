@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candid::Principal;
+use chat::work::Lane;
 use data_bucket::{Bucket, Inventory};
 use data_bucket_index::Context;
 use openstorage_localnet::network::Plan;
@@ -231,9 +232,26 @@ impl Run<'_> {
                 format!("the chat says of {}: {me:?}", user(n))
             })?;
         }
+        self.nothing_due_in_chat()?;
         let roll = &status.roll;
         let is_done = roll.stopped.is_none() && roll.running == 0 && roll.waiting == 0;
         ensure(is_done, 12, || format!("{roll:?}"))
+    }
+
+    /// The chat is behind with nothing that it does by itself: after hours that pass at once, it has asked for the keys
+    /// of buckets, and has had its own confirmed.
+    fn nothing_due_in_chat(&self) -> Result<(), Violation> {
+        let Some(chat) = self.stage.chat_image() else {
+            return Err(Violation::new(12, "the chat has no code"));
+        };
+        let now_ms = self.stage.now_ms();
+        for lane in Lane::ALL {
+            let work = chat.next_work(lane, now_ms);
+            ensure(work.is_none(), 12, || {
+                format!("the chat has yet to do {work:?}")
+            })?;
+        }
+        Ok(())
     }
 
     /// Did the bucket speak now, the index would have nothing to ask it, and nothing to say: both stand where

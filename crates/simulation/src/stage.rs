@@ -8,6 +8,7 @@ use std::{
 use candid::{
     CandidType, Nat, Principal, decode_one, encode_args, encode_one, utils::ArgumentEncoder,
 };
+use chat::App;
 use data_bucket::Bucket;
 use data_bucket_index::Index;
 use ic_management_canister_types::{
@@ -419,6 +420,11 @@ impl Stage {
     /// A copy of the index, opened.
     pub fn index_image(&self) -> Option<Index> {
         Some(Index::open(self.image(self.index)?, self.index, None))
+    }
+
+    /// A copy of the chat, opened.
+    pub fn chat_image(&self) -> Option<App> {
+        App::open(self.image(self.chat)?, self.chat, None).ok()
     }
 
     fn image(&self, id: Principal) -> Option<VectorMemory> {
