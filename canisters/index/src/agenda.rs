@@ -31,7 +31,7 @@ pub enum Job {
     Sweep,
     /// Has a bucket count anew.
     Audit(Principal),
-    /// Looks whether an issuer shares a controller.
+    /// Looks whose an issuer is.
     CheckIssuer(Principal),
     /// Looks whether a canister may become a bucket.
     AddBucket(Principal),

@@ -10,7 +10,7 @@ use data_bucket_index::{
     Context, Index,
     accounts::batch,
     page::Gauges,
-    trust::{Registration, share_controller},
+    trust::{Registration, is_of},
 };
 use ic_cdk::{api::CanisterStatusCode, futures::internals::in_executor_context};
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
@@ -197,9 +197,9 @@ async fn register_issuer(args: RegisterIssuerArgs) -> Result<RegisterIssuerOk, I
     let context = context();
     match act(|index, context| index.register_issuer(context, &args))? {
         Registration::Done(ok) => Ok(ok),
-        Registration::CheckControllers(issuer) => {
-            let (theirs, ours) = jobs::controllers_of_both(issuer).await?;
-            if !share_controller(&theirs, &ours) {
+        Registration::CheckOrigin(issuer) => {
+            let (origin, ours) = jobs::look_at_issuer(issuer).await?;
+            if !is_of(&issuer, &origin, &ours) {
                 return Err(IssuerError::NotAuthorized);
             }
             let context = Context {

@@ -237,8 +237,8 @@ pub enum DeleteChatError {
     InvalidToken(crate::bucket::TokenProblem),
 }
 
-/// Asks the index to trust the caller's tokens. A canister that shares a controller with the index
-/// registers itself; for others an admin calls with `issuer` set.
+/// Asks the index to trust the caller's tokens. A canister that has the index's controllers and no others, and whose
+/// code one of them put in, registers itself; for others an admin calls with `issuer` set.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct RegisterIssuerArgs {
     /// None means the caller.
