@@ -75,7 +75,7 @@ impl Index {
             .filter(|job| matches!(job, Job::Send(_)))
             .count();
         let mut free = SENDS_MAX.saturating_sub(sending);
-        for (bucket, row) in self.buckets.iter() {
+        for (bucket, row) in self.buckets.in_turn() {
             if free == 0 {
                 break;
             }

@@ -81,7 +81,8 @@ pub struct FeedArgs {
 pub struct FeedPage {
     /// In order.
     pub changes: Vec<Change>,
-    /// Changes up to this id are not kept any more: who has read less far than this has missed some.
+    /// Changes up to this id are not kept any more, or some were never heard of (canisters that were restored, or
+    /// away for long, tell how things are and not how they came about): who has read less far has missed some.
     pub forgotten_until: u64,
 }
 
