@@ -21,7 +21,7 @@ use ic_cdk::{
 };
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
-use openstorage_canister::{before_blob, outstanding};
+use openstorage_canister::{before_blob, expect_short, outstanding};
 use openstorage_types::{
     BlobReference,
     bucket::*,
@@ -175,11 +175,20 @@ fn inspect_message() {
     }
 }
 
+/// Calls of canisters do not pass `inspect_message`.
+fn is_welcome() -> Result<(), String> {
+    expect_short(ic0::msg_arg_data_size(), || {
+        let caller = msg_caller();
+        with(|bucket| bucket.index() == caller || bucket.knows(&caller))
+    });
+    Ok(())
+}
+
 // Where an argument is decoded within a budget, ic_cdk takes it for bytes: such a method is hidden from it
 // and shown to Candid here.
 
 /// The bytes of a chunk come on top of the budget; they are written to their place from where they arrived.
-#[update(encode_with = "encode", hidden = true)]
+#[update(guard = "is_welcome", encode_with = "encode", hidden = true)]
 async fn push_chunk() -> Result<PushChunkOk, PushChunkError> {
     let argument = argument();
     let args: Chunk = openstorage_canister::decode(&argument, INGRESS_BYTES_MAX as usize);
@@ -195,7 +204,7 @@ async fn push_chunk() -> Result<PushChunkOk, PushChunkError> {
 }
 
 /// Another name for `push_chunk`.
-#[update(encode_with = "encode", hidden = true)]
+#[update(guard = "is_welcome", encode_with = "encode", hidden = true)]
 async fn upload_chunk() -> Result<PushChunkOk, PushChunkError> {
     push_chunk().await
 }
@@ -211,13 +220,18 @@ fn argument() -> Vec<u8> {
     bytes
 }
 
-#[query(decode_with = "decode", hidden = true)]
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn upload_status(args: UploadArgs) -> Result<UploadStatus, UploadError> {
     with(|bucket| bucket.upload_status(&msg_caller(), &args.blob_id))
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn abort_upload(args: UploadArgs) -> Result<(), UploadError> {
     let aborted = update(|bucket| bucket.abort_upload(&msg_caller(), &args.blob_id, now()));
@@ -239,7 +253,12 @@ async fn ensure_registered() -> Result<(), EnsureRegisteredError> {
     }
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 async fn add_blob_reference(
     args: AddBlobReferenceArgs,
@@ -257,7 +276,12 @@ async fn add_blob_reference(
     })
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
     let removed = update(|bucket| bucket.remove_blob_reference(msg_caller(), &args, now()));
@@ -266,19 +290,24 @@ fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlob
 }
 
 /// Another name for `remove_blob_reference`.
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn delete_blob(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
     remove_blob_reference(args)
 }
 
-#[query(decode_with = "decode", hidden = true)]
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn blob_info(args: UploadArgs) -> Result<BlobInfo, UploadError> {
     with(|bucket| bucket.blob_info(&msg_caller(), &args.blob_id))
 }
 
-#[query(decode_with = "decode", hidden = true)]
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn my_blobs(args: MyBlobsArgs) -> Vec<BlobInfo> {
     with(|bucket| bucket.my_blobs(&msg_caller(), &args))
@@ -287,7 +316,12 @@ fn my_blobs(args: MyBlobsArgs) -> Vec<BlobInfo> {
 type ReadChunkAnswer = Result<ReadChunkOk, ReadChunkError>;
 
 /// A byte of a reply costs 50 instructions; gathering it first, and encoding it, would cost four more.
-#[query(manual_reply = true, decode_with = "decode", hidden = true)]
+#[query(
+    manual_reply = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    hidden = true
+)]
 #[candid_method(query)]
 fn read_chunk(args: ReadChunkArgs) -> PhantomData<ReadChunkAnswer> {
     with(
@@ -351,7 +385,12 @@ fn rotate_key() -> Result<(), RotateKeyError> {
     answer
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
     let is_controller = ic_cdk::api::is_controller(&msg_caller());
@@ -360,7 +399,12 @@ fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
     answer
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn c2c_set_closed(closed: bool) -> Result<(), SetClosedError> {
     let answer = update(|bucket| bucket.set_closed(&msg_caller(), closed, now()));
@@ -368,7 +412,12 @@ fn c2c_set_closed(closed: bool) -> Result<(), SetClosedError> {
     answer
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     observe_cycles();
@@ -377,7 +426,12 @@ fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     answer
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn c2c_recall(args: RecallArgs) -> Result<UserCounters, RecallError> {
     let answer = update(|bucket| bucket.recall(&msg_caller(), &args, now()));
@@ -385,7 +439,12 @@ fn c2c_recall(args: RecallArgs) -> Result<UserCounters, RecallError> {
     answer
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn c2c_audit(args: AuditArgs) -> Result<AuditPage, AuditPageError> {
     update(|bucket| bucket.audit(&msg_caller(), &args))
