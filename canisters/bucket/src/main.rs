@@ -35,8 +35,11 @@ use openstorage_types::{
 };
 use serde::de::DeserializeOwned;
 
-/// Callers whose allowance may be asked for at the same time.
+/// Callers whom the index may be asked about at the same time.
 const LEASES_IN_FLIGHT_MAX: usize = 100;
+/// As long as so many are asked about, no stranger is: there are as many of those as somebody likes, and they must
+/// not keep users waiting who need allowance.
+const STRANGERS_IN_FLIGHT_MAX: usize = LEASES_IN_FLIGHT_MAX / 2;
 /// What a caller waits while a request for allowance is on its way, or after one that failed.
 const LEASE_RETRY_MS: u64 = 500;
 
@@ -525,8 +528,12 @@ struct InFlight(Principal);
 
 impl InFlight {
     fn begin(user: Principal) -> Option<Self> {
+        let max = match with(|bucket| bucket.knows(&user)) {
+            true => LEASES_IN_FLIGHT_MAX,
+            false => STRANGERS_IN_FLIGHT_MAX,
+        };
         LEASES.with_borrow_mut(|leases| {
-            let may = leases.len() < LEASES_IN_FLIGHT_MAX && leases.insert(user);
+            let may = leases.len() < max && leases.insert(user);
             // Not `then_some`: one that is made in vain would be dropped, and end the request under way.
             may.then(|| Self(user))
         })
