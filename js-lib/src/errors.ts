@@ -60,6 +60,8 @@ export interface ErrorCatalogue {
   };
   /** In one bucket. */
   TooManyOpenUploads: { kind: "limit"; fields: { max: number } };
+  /** In one bucket: one for each 1,024 bytes of the user's limit, and 1,000 more. */
+  TooManyReferences: { kind: "limit"; fields: { max: number } };
   /**
    * The source announced `expected` bytes and gave `received`. Reading stops at the first byte too
    * many, so `received` may be less than all that it would have given.
@@ -131,6 +133,7 @@ const KINDS: { readonly [C in ErrorCode]: ErrorCatalogue[C]["kind"] } = {
   BlobTooLarge: "limit",
   AllowanceExceeded: "limit",
   TooManyOpenUploads: "limit",
+  TooManyReferences: "limit",
   SizeMismatch: "source",
   SourceUnreadable: "source",
   SourceChanged: "source",

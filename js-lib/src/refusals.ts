@@ -115,6 +115,8 @@ const REFUSALS: Readonly<Record<string, (figures: Figures, subject: Subject) => 
     error("BlobTooLarge", `a blob has at most ${mb(Number(max))}, not ${mb(size)}`, { size, max: Number(max) }),
   TooManyOpenUploads: ({ max }) =>
     error("TooManyOpenUploads", `${max} uploads are open: finish or abort one (unfinishedUploads() lists them)`, { max: Number(max) }),
+  TooManyReferences: ({ max }) =>
+    error("TooManyReferences", `${max} references are all that the caller's limit allows in this bucket: delete some, or ask the app for a larger limit`, { max: Number(max) }),
   InvalidMimeType: ({ max }) => invalidMimeType(Number(max)),
   InvalidName: ({ max }) => invalidName(Number(max)),
   InvalidAccessors: ({ max }) => invalidAccessors(Number(max)),

@@ -1,13 +1,18 @@
 //! Bad inputs: each has its typed answer, and leaves nothing behind.
 
-use candid::{Principal, decode_one, encode_one};
-use integration_tests::{Setup, blob_id, bucket, bytes, chat, chunk, index, user};
+use candid::{Encode, Principal, decode_one, encode_one};
+use integration_tests::{Setup, blob_id, bucket, bytes, chat, chunk, index, operator, user};
 use openstorage_types::{
     BlobId,
     bucket::*,
-    index::{AllocatedBucketArgs, AllocatedBucketError, UserArgs, UserError},
+    channel::PublicKey,
+    index::{
+        AllocatedBucketArgs, AllocatedBucketError, IssuerError, RegisterIssuerArgs,
+        RegisterIssuerOk, UserArgs, UserError,
+    },
     limits::{ACCESSORS_MAX, BLOB_BYTES_MAX, CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES},
 };
+use openstorage_universal::{Call, Program, WASM};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -457,4 +462,107 @@ fn a_push_for_which_the_tree_has_no_room_changes_nothing() {
         assert!(matches!(push(&many), Ok(Ok(_))));
     }
     panic!("the tree never needed memory");
+}
+
+/// Anybody may name the operator as a controller of its own canister too, or hand it over with its code in it: by that it
+/// would set the limits of all users, and delete them.
+#[test]
+fn a_strangers_canister_becomes_no_issuer_whoever_controls_it() {
+    let setup = Setup::new();
+    let (pic, mallory) = (&setup.pic, user(9));
+    let canister = pic.create_canister_with_settings(Some(mallory), None);
+    pic.add_cycles(canister, 100_000_000_000_000);
+    let nothing = Program::new().bytes().to_vec();
+    pic.install_canister(canister, WASM.to_vec(), nothing.clone(), Some(mallory));
+    let register = || -> Result<RegisterIssuerOk, IssuerError> {
+        let bytes = BlobId([9; 32]);
+        let key = PublicKey { version: 1, bytes };
+        let args = RegisterIssuerArgs { issuer: None, key };
+        let call = Call::new(setup.index, "register_issuer").payload(Encode!(&args).unwrap());
+        let program = Program::new().call(call).bytes().to_vec();
+        let answer = pic.update_call(canister, mallory, "update", program);
+        decode_one(&answer.expect("the index answers")).unwrap()
+    };
+    let refused = Err(IssuerError::NotAuthorized);
+    assert_eq!(register(), refused);
+    for controllers in [vec![mallory, operator()], vec![operator()]] {
+        pic.set_controllers(canister, Some(mallory), controllers)
+            .unwrap();
+        assert_eq!(register(), refused);
+    }
+    // What the operator has put in is the operator's, until the operator says otherwise.
+    pic.upgrade_canister(canister, WASM.to_vec(), nothing, Some(operator()))
+        .unwrap();
+    register().unwrap();
+    let removed: Result<(), IssuerError> =
+        setup.call(setup.index, operator(), "remove_issuer", (canister,));
+    removed.unwrap();
+    assert_eq!(register(), refused);
+}
+
+/// Strangers are made for nothing. However many ask a bucket who they are, its users get their allowance.
+#[test]
+fn strangers_keep_no_user_waiting() {
+    let setup = Setup::new();
+    let (alice, room) = setup.user_with_chat(1);
+    bucket::ensure_registered(&setup, setup.bucket, alice).unwrap();
+    let submit = |caller, method, args| {
+        let call = setup.pic.submit_call(setup.bucket, caller, method, args);
+        call.expect("it is let in")
+    };
+    let nothing = Encode!().unwrap();
+    let strangers: Vec<_> = (0..150)
+        .map(|n| submit(user(1_000 + n), "ensure_registered", nothing.clone()))
+        .collect();
+    let push = Encode!(&chunk(&bytes(100, 1), 0, room.accessor_id)).unwrap();
+    let push = submit(alice, "push_chunk", push);
+    let pushed = setup.pic.await_call(push).expect("it is answered");
+    let pushed: Result<PushChunkOk, PushChunkError> = decode_one(&pushed).unwrap();
+    assert_eq!(pushed.map(|ok| ok.state), Ok(UploadState::Stored));
+    for stranger in strangers {
+        setup.pic.await_call(stranger).expect("it is answered");
+    }
+}
+
+/// Canisters can send 2 MB to any method, and pass no `inspect_message`: of those who are not known here nothing so long is
+/// read. That is no message of which an index would think that a snapshot was restored.
+#[test]
+fn what_is_long_and_of_an_unknown_canister_is_not_read() {
+    let setup = Setup::new();
+    let pic = &setup.pic;
+    let canister = pic.create_canister_with_settings(Some(operator()), None);
+    pic.add_cycles(canister, 100_000_000_000_000);
+    let nothing = Program::new().bytes().to_vec();
+    pic.install_canister(canister, WASM.to_vec(), nothing, Some(operator()));
+    let send = |callee: Principal, method: &str, len| {
+        let call = Call::new(callee, method).payload(vec![0; len]);
+        let program = Program::new().call(call).bytes().to_vec();
+        let rejected = pic.update_call(canister, user(9), "update", program);
+        rejected.expect_err("it is turned away").to_string()
+    };
+    let calls = [
+        (setup.bucket, "push_chunk"),
+        (setup.bucket, "c2c_events"),
+        (setup.bucket, "blob_info"),
+        (setup.index, "c2c_events"),
+        (setup.index, "register_users"),
+        (setup.chat, "send_message"),
+    ];
+    for (callee, method) in calls {
+        let short = send(callee, method, 100);
+        assert!(short.contains("cannot be decoded"), "{method}: {short}");
+        let long = send(callee, method, 1_900_000);
+        assert!(
+            long.contains("a caller who is not known"),
+            "{method}: {long}"
+        );
+    }
+    let page = bucket::get(&setup, setup.index, "/metrics", &[]);
+    let page = String::from_utf8(page.body.to_vec()).unwrap();
+    let line = "openstorage_index_suspected_restorations";
+    let suspected = page.lines().find(|it| it.starts_with(line));
+    assert!(
+        suspected.is_some_and(|it| it.ends_with(" 0")),
+        "{suspected:?}"
+    );
 }

@@ -123,6 +123,7 @@ export const errors = {
   SessionMismatch: "An earlier upload of this file went wrong. Retry: it begins anew.",
   UploadGone: "The upload was given up meanwhile. Retry: it begins anew.",
   TooManyOpenUploads: (max: number) => `You have ${max} unfinished uploads, which is the most. Finish or discard some first.`,
+  TooManyReferences: (max: number) => `You have ${max} files here, which is the most that your storage allows. Delete some first.`,
   NoBucketWithRoom: "There is no room at the moment, and more is being made. Retry in a minute.",
   WrongBytes: "What came is not this file: its hash is another. Try again, and tell the operator if it stays so.",
   InterfaceMismatch: "The chat has been renewed. Load the page again.",

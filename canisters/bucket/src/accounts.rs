@@ -8,7 +8,7 @@ use ic_stable_structures::{StableBTreeMap, StableCell, StableVec, Storable, stor
 use openstorage_escrow::{Account as Escrow, Counters};
 use openstorage_types::{
     channel::{LeaseArgs, LeaseOk, UserCounters, UserDeleted, UserUpserted},
-    limits::LEASE_IDLE_MS,
+    limits::{LEASE_IDLE_MS, references_max},
 };
 
 use crate::memory::{self, Memories, Memory};
@@ -18,13 +18,15 @@ const DELETION_RETRY_MS: u64 = 1_000;
 /// Leases looked at in one turn.
 const IDLE_PER_TURN: usize = 100;
 
-/// One user. Twelve numbers of 8 bytes, little-endian, in the order of the fields.
+/// One user. Twelve numbers of 8 bytes, little-endian, in the order of the fields; open uploads and references share
+/// one, 4 bytes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Account {
     pub incarnation: u64,
     pub escrow: Escrow,
     pub byte_limit: u64,
     pub open_uploads: u32,
+    pub references: u32,
     pub life: Life,
     /// How often the bucket had doubted itself when the index last confirmed the counters.
     confirmed: u64,
@@ -144,6 +146,12 @@ impl Account {
     /// Bytes of the lease that nothing is promised to.
     pub fn available(&self) -> u64 {
         self.escrow.available()
+    }
+
+    /// References that the user may have here, and how many more that is than it has.
+    pub fn room_for_references(&self) -> (u64, u64) {
+        let max = references_max(self.byte_limit).min(u32::MAX.into());
+        (max, max.saturating_sub(self.references.into()))
     }
 
     /// What to ask the index for, so that this user can store `size` more bytes; none where it can.
@@ -437,6 +445,20 @@ impl Accounts {
         });
     }
 
+    /// The user has so many references more.
+    pub fn referred(&mut self, user: &Principal, count: u32) {
+        self.change(user, |account| {
+            account.references = account.references.saturating_add(count);
+        });
+    }
+
+    /// The user has one reference less.
+    pub fn unreferred(&mut self, user: &Principal) {
+        self.change(user, |account| {
+            account.references = account.references.saturating_sub(1);
+        });
+    }
+
     pub fn spend(&mut self, user: &Principal, size: u64) {
         self.change(user, |account| account.escrow.spend(size));
         self.changed.insert(*user, ());
@@ -610,7 +632,7 @@ impl Storable for Account {
             returned,
             self.escrow.reserved,
             self.byte_limit,
-            self.open_uploads.into(),
+            u64::from(self.references) << 32 | u64::from(self.open_uploads),
             life,
             self.confirmed,
             self.used_ms,
@@ -639,6 +661,7 @@ impl Storable for Account {
             },
             byte_limit: number(6),
             open_uploads: number(7) as u32,
+            references: (number(7) >> 32) as u32,
             life: match number(8) {
                 0 => Life::Living,
                 1 => Life::Dead,

@@ -21,7 +21,7 @@ use ic_cdk::{
 };
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
-use openstorage_canister::{before_blob, outstanding};
+use openstorage_canister::{before_blob, expect_short, outstanding};
 use openstorage_types::{
     BlobReference,
     bucket::*,
@@ -35,8 +35,11 @@ use openstorage_types::{
 };
 use serde::de::DeserializeOwned;
 
-/// Callers whose allowance may be asked for at the same time.
+/// Callers whom the index may be asked about at the same time.
 const LEASES_IN_FLIGHT_MAX: usize = 100;
+/// As long as so many are asked about, no stranger is: there are as many of those as somebody likes, and they must
+/// not keep users waiting who need allowance.
+const STRANGERS_IN_FLIGHT_MAX: usize = LEASES_IN_FLIGHT_MAX / 2;
 /// What a caller waits while a request for allowance is on its way, or after one that failed.
 const LEASE_RETRY_MS: u64 = 500;
 
@@ -175,11 +178,20 @@ fn inspect_message() {
     }
 }
 
+/// Calls of canisters do not pass `inspect_message`.
+fn is_welcome() -> Result<(), String> {
+    expect_short(ic0::msg_arg_data_size(), || {
+        let caller = msg_caller();
+        with(|bucket| bucket.index() == caller || bucket.knows(&caller))
+    });
+    Ok(())
+}
+
 // Where an argument is decoded within a budget, ic_cdk takes it for bytes: such a method is hidden from it
 // and shown to Candid here.
 
 /// The bytes of a chunk come on top of the budget; they are written to their place from where they arrived.
-#[update(encode_with = "encode", hidden = true)]
+#[update(guard = "is_welcome", encode_with = "encode", hidden = true)]
 async fn push_chunk() -> Result<PushChunkOk, PushChunkError> {
     let argument = argument();
     let args: Chunk = openstorage_canister::decode(&argument, INGRESS_BYTES_MAX as usize);
@@ -195,7 +207,7 @@ async fn push_chunk() -> Result<PushChunkOk, PushChunkError> {
 }
 
 /// Another name for `push_chunk`.
-#[update(encode_with = "encode", hidden = true)]
+#[update(guard = "is_welcome", encode_with = "encode", hidden = true)]
 async fn upload_chunk() -> Result<PushChunkOk, PushChunkError> {
     push_chunk().await
 }
@@ -211,13 +223,18 @@ fn argument() -> Vec<u8> {
     bytes
 }
 
-#[query(decode_with = "decode", hidden = true)]
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn upload_status(args: UploadArgs) -> Result<UploadStatus, UploadError> {
     with(|bucket| bucket.upload_status(&msg_caller(), &args.blob_id))
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn abort_upload(args: UploadArgs) -> Result<(), UploadError> {
     let aborted = update(|bucket| bucket.abort_upload(&msg_caller(), &args.blob_id, now()));
@@ -239,7 +256,12 @@ async fn ensure_registered() -> Result<(), EnsureRegisteredError> {
     }
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 async fn add_blob_reference(
     args: AddBlobReferenceArgs,
@@ -257,7 +279,12 @@ async fn add_blob_reference(
     })
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
     let removed = update(|bucket| bucket.remove_blob_reference(msg_caller(), &args, now()));
@@ -266,19 +293,24 @@ fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlob
 }
 
 /// Another name for `remove_blob_reference`.
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn delete_blob(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
     remove_blob_reference(args)
 }
 
-#[query(decode_with = "decode", hidden = true)]
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn blob_info(args: UploadArgs) -> Result<BlobInfo, UploadError> {
     with(|bucket| bucket.blob_info(&msg_caller(), &args.blob_id))
 }
 
-#[query(decode_with = "decode", hidden = true)]
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn my_blobs(args: MyBlobsArgs) -> Vec<BlobInfo> {
     with(|bucket| bucket.my_blobs(&msg_caller(), &args))
@@ -287,7 +319,12 @@ fn my_blobs(args: MyBlobsArgs) -> Vec<BlobInfo> {
 type ReadChunkAnswer = Result<ReadChunkOk, ReadChunkError>;
 
 /// A byte of a reply costs 50 instructions; gathering it first, and encoding it, would cost four more.
-#[query(manual_reply = true, decode_with = "decode", hidden = true)]
+#[query(
+    manual_reply = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    hidden = true
+)]
 #[candid_method(query)]
 fn read_chunk(args: ReadChunkArgs) -> PhantomData<ReadChunkAnswer> {
     with(
@@ -351,7 +388,12 @@ fn rotate_key() -> Result<(), RotateKeyError> {
     answer
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
     let is_controller = ic_cdk::api::is_controller(&msg_caller());
@@ -360,7 +402,12 @@ fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
     answer
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn c2c_set_closed(closed: bool) -> Result<(), SetClosedError> {
     let answer = update(|bucket| bucket.set_closed(&msg_caller(), closed, now()));
@@ -368,7 +415,12 @@ fn c2c_set_closed(closed: bool) -> Result<(), SetClosedError> {
     answer
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     observe_cycles();
@@ -377,7 +429,12 @@ fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     answer
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn c2c_recall(args: RecallArgs) -> Result<UserCounters, RecallError> {
     let answer = update(|bucket| bucket.recall(&msg_caller(), &args, now()));
@@ -385,7 +442,12 @@ fn c2c_recall(args: RecallArgs) -> Result<UserCounters, RecallError> {
     answer
 }
 
-#[update(decode_with = "decode", encode_with = "encode", hidden = true)]
+#[update(
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode",
+    hidden = true
+)]
 #[candid_method(update)]
 fn c2c_audit(args: AuditArgs) -> Result<AuditPage, AuditPageError> {
     update(|bucket| bucket.audit(&msg_caller(), &args))
@@ -466,8 +528,12 @@ struct InFlight(Principal);
 
 impl InFlight {
     fn begin(user: Principal) -> Option<Self> {
+        let max = match with(|bucket| bucket.knows(&user)) {
+            true => LEASES_IN_FLIGHT_MAX,
+            false => STRANGERS_IN_FLIGHT_MAX,
+        };
         LEASES.with_borrow_mut(|leases| {
-            let may = leases.len() < LEASES_IN_FLIGHT_MAX && leases.insert(user);
+            let may = leases.len() < max && leases.insert(user);
             // Not `then_some`: one that is made in vain would be dropped, and end the request under way.
             may.then(|| Self(user))
         })

@@ -56,6 +56,8 @@ impl Bucket {
             let accessor_id = *accessor_id;
             return Err(PushChunkError::AccessorDeleted { accessor_id }.into());
         }
+        let room = self.check_room(&caller, &account, &args.blob_id, &args.accessor_ids);
+        room.map_err(|max| PushChunkError::TooManyReferences { max })?;
         let room = self.certify.reserve(args.accessor_ids.len());
         room.map_err(|_| PushChunkError::StorageFull)?;
         match self.stored(&args.blob_id) {
@@ -171,14 +173,7 @@ impl Bucket {
             Some(session) => session,
             None => {
                 self.admit(caller, account, args.size)?;
-                Session {
-                    size: args.size,
-                    slot: None,
-                    shown: vec![],
-                    accessors: vec![],
-                    touched_ms: now.ms,
-                    verifying: false,
-                }
+                Session::new(args.size, now.ms)
             }
         };
         session.touched_ms = now.ms;
@@ -212,7 +207,8 @@ impl Bucket {
             .into());
         }
         let bytes_free = self.bytes_free();
-        if bytes_free < size {
+        // An empty blob, too, is none for a bucket that is closed.
+        if bytes_free < size || self.operation.is_closed() {
             return Err(PushChunkError::BucketFull { bytes_free }.into());
         }
         match account.shortage(user, size) {

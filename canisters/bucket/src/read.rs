@@ -91,11 +91,12 @@ impl Bucket {
         debug_assert!(read.is_some(), "parts are of stored blobs");
     }
 
-    /// A blob that the caller has references to, with these references.
+    /// A blob that the caller has references to, with the first of these references.
     pub fn blob_info(&self, caller: &Principal, blob: &BlobId) -> Result<BlobInfo, UploadError> {
         let references: Vec<_> = self
             .references
             .of_owner(blob, caller)
+            .take(PAGE_ROWS_MAX as usize)
             .map(|(accessor_id, reference)| ReferenceInfo {
                 accessor_id,
                 mime_type: reference.mime_type,

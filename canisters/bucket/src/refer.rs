@@ -1,6 +1,8 @@
 //! References come and go. A blob lives exactly as long as it has one, and is charged once for each user
 //! that has one.
 
+use std::collections::BTreeSet;
+
 use candid::Principal;
 use openstorage_canister::audience::Wanted;
 use openstorage_tokens::Scope;
@@ -15,7 +17,9 @@ use openstorage_types::{
     limits::{ACCESSORS_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX},
 };
 
-use crate::{Bucket, Now, Stop, Stored, certify::View, mutants::Mutant, references::Named};
+use crate::{
+    Bucket, Now, Stop, Stored, accounts::Account, certify::View, mutants::Mutant, references::Named,
+};
 
 /// References removed in one turn of the deletion of an accessor.
 const REMOVED_PER_TURN: usize = 500;
@@ -69,6 +73,7 @@ impl Bucket {
         if number == first {
             return;
         }
+        self.accounts.referred(&owner, (number - first) as u32);
         if is_new {
             self.blobs.insert(blob.0, stored.slot);
         }
@@ -87,6 +92,30 @@ impl Bucket {
         }
     }
 
+    /// Whether the user may have references for these accessors too; if not, how many it may have in all.
+    pub(crate) fn check_room(
+        &self,
+        owner: &Principal,
+        account: &Account,
+        blob: &BlobId,
+        accessors: &[Principal],
+    ) -> Result<(), u64> {
+        let (max, left) = account.room_for_references();
+        if accessors.len() as u64 <= left {
+            return Ok(());
+        }
+        // Some may be there already, or be named twice.
+        let new: BTreeSet<_> = accessors
+            .iter()
+            .filter(|accessor| !self.references.has(blob, owner, accessor))
+            .collect();
+        if new.len() as u64 <= left {
+            Ok(())
+        } else {
+            Err(max)
+        }
+    }
+
     /// Removes one reference; with the user's last its charge, with the blob's last the blob.
     pub(crate) fn unrefer(
         &mut self,
@@ -101,6 +130,7 @@ impl Bucket {
         let Some(mut stored) = self.stored(blob) else {
             return;
         };
+        self.accounts.unreferred(owner);
         stored.references -= 1;
         let blob_gone = stored.references == 0;
         if self.certify.owner(accessor, blob) == Some(*owner) {
@@ -160,7 +190,7 @@ impl Bucket {
             let max = NAME_BYTES_MAX as u32;
             return Err(Error::InvalidName { max }.into());
         }
-        self.admit_user::<Error>(&caller)?;
+        let account = self.admit_user::<Error>(&caller)?;
         let wanted = Wanted {
             scope: Scope::READ,
             accessor: args.from_accessor,
@@ -180,6 +210,8 @@ impl Bucket {
         let is_seen = self.certify.shows(&args.from_accessor, blob);
         let stored = self.stored(blob).filter(|_| is_seen);
         let stored = stored.ok_or(Error::NotFound)?;
+        let room = self.check_room(&caller, &account, blob, &args.accessor_ids);
+        room.map_err(|max| Error::TooManyReferences { max })?;
         // Mostly the caller forwards what is its own: that is found at once.
         let owner_has = self.references.has(blob, &caller, &args.from_accessor)
             || self.references.owner_has(blob, &caller);

@@ -10,13 +10,16 @@ use openstorage_types::{
         EventsOk, IssuerRemoved, IssuerUpserted, Reference, Revoked, Stamp, StatePage, StateRow,
         UserDeleted, kind,
     },
-    limits::EVENTS_PER_BATCH_MAX,
+    limits::{BEHIND_EVENTS_MAX, EVENTS_PER_BATCH_MAX},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use openstorage_canister::Row;
 
 use crate::{Bucket, Now};
+
+/// Events that nobody needs any more go a few at a time, and faster than others come.
+const DROPPED_PER_EVENT: usize = 2;
 
 /// A row of this bucket's state, in the order in which the index is told.
 #[derive(
@@ -56,9 +59,19 @@ fn row(kind: u16, event: &impl CandidType) -> StateRow {
 }
 
 impl Bucket {
-    /// Tells the index of a reference that came or went, when its turn comes.
+    /// Tells the index of a reference that came or went, when its turn comes. An index that is away for too long is
+    /// told the whole state when it is back: what it has missed is not kept.
     pub(crate) fn tell(&mut self, kind: u16, reference: &Reference, now: Now) {
         self.log.append(now.version, kind, reference.to_bytes());
+        let needed = self.cursors.get().0.sent.needs();
+        if needed.is_some_and(|place| self.log.behind(place) > BEHIND_EVENTS_MAX) {
+            let mut cursors = self.cursors.get().0.clone();
+            cursors.sent.start_over();
+            self.cursors.set(Row(cursors));
+        }
+        if self.cursors.get().0.sent.needs().is_none() {
+            self.log.drop_until(self.log.last(), DROPPED_PER_EVENT);
+        }
     }
 
     /// Notes the canister's version, in every message that changes something. True when a snapshot may have

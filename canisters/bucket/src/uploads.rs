@@ -1,11 +1,16 @@
 //! Uploads under way, and why some are gone.
 
+use std::ops::RangeInclusive;
+
 use candid::{CandidType, Principal};
 use ic_stable_structures::StableBTreeMap;
 use openstorage_types::{
     BlobId,
     bucket::GoneReason,
-    limits::{GONE_KEPT_MS, HOUR_MS, POSSESSION_FAILURES_MAX, UPLOAD_IDLE_MS},
+    limits::{
+        GONE_KEPT_MS, GONE_UPLOADS_MAX, HOUR_MS, POSSESSION_FAILED_BLOBS_MAX,
+        POSSESSION_FAILURES_MAX, UPLOAD_IDLE_MS,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +25,10 @@ type Key = (Principal, [u8; 32]);
 
 const DAY_MS: u64 = 24 * HOUR_MS;
 
+fn all_of(user: &Principal) -> RangeInclusive<Key> {
+    (*user, [0; 32])..=(*user, [u8::MAX; 32])
+}
+
 /// One user's upload of one blob.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct Session {
@@ -32,6 +41,23 @@ pub struct Session {
     pub touched_ms: u64,
     /// All chunks are in; the hash is not known yet.
     pub verifying: bool,
+    /// When it is looked at next; none before it is kept, and in rows of before that was noted.
+    due_ms: Option<u64>,
+}
+
+impl Session {
+    /// An upload that begins.
+    pub fn new(size: u64, now_ms: u64) -> Self {
+        Self {
+            size,
+            slot: None,
+            shown: vec![],
+            accessors: vec![],
+            touched_ms: now_ms,
+            verifying: false,
+            due_ms: None,
+        }
+    }
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +78,8 @@ pub struct Uploads {
     sessions: StableBTreeMap<Key, Row<Session>, Memory>,
     gone: StableBTreeMap<Key, Row<Gone>, Memory>,
     failures: StableBTreeMap<Key, Row<Failures>, Memory>,
-    /// When to look at an upload, a grave or a failure again. What is not due then is put back.
+    /// When to look at an upload, a grave or a failure again; no two of one upload and time. What is not due then is
+    /// put back.
     due: StableBTreeMap<(u64, Principal, [u8; 32]), (), Memory>,
     /// Sessions whose hash goes on by timer.
     verifying: StableBTreeMap<Key, (), Memory>,
@@ -87,34 +114,46 @@ impl Uploads {
 
     /// Bytes of a user's uploads.
     pub fn bytes_of(&self, user: &Principal) -> u64 {
-        let range = (*user, [0; 32])..=(*user, [u8::MAX; 32]);
-        let entries = self.sessions.range(range);
+        let entries = self.sessions.range(all_of(user));
         entries.map(|entry| entry.value().0.size).sum()
     }
 
     /// The first of a user's uploads.
     pub fn first_of(&self, user: &Principal) -> Option<(BlobId, Session)> {
-        let range = (*user, [0; 32])..=(*user, [u8::MAX; 32]);
-        let entry = self.sessions.range(range).next()?;
+        let entry = self.sessions.range(all_of(user)).next()?;
         Some((BlobId(entry.key().1), entry.value().0))
     }
 
-    pub fn put(&mut self, user: &Principal, blob: &BlobId, session: Session) {
+    pub fn put(&mut self, user: &Principal, blob: &BlobId, mut session: Session) {
         let key = (*user, blob.0);
         if session.verifying {
             self.verifying.insert(key, ());
         }
-        let due_ms = session.touched_ms + UPLOAD_IDLE_MS;
-        if self.sessions.insert(key, Row(session)).is_none() {
-            self.gone.remove(&key);
+        if session.due_ms.is_none() {
+            self.forget(user, blob);
+            let due_ms = session.touched_ms + UPLOAD_IDLE_MS;
+            session.due_ms = Some(due_ms);
             self.due.insert((due_ms, *user, blob.0), ());
         }
+        self.sessions.insert(key, Row(session));
     }
 
     pub fn remove(&mut self, user: &Principal, blob: &BlobId) -> Option<Session> {
         let key = (*user, blob.0);
         self.verifying.remove(&key);
-        self.sessions.remove(&key).map(|row| row.0)
+        let session = self.sessions.remove(&key)?.0;
+        if let Some(due_ms) = session.due_ms {
+            self.is_due_no_more(due_ms, key);
+        }
+        Some(session)
+    }
+
+    /// An upload or its grave need not be looked at then; wrong chunks that are to be forgotten at that time may.
+    fn is_due_no_more(&mut self, due_ms: u64, key: Key) {
+        let failures = self.failures.get(&key);
+        if failures.is_none_or(|row| row.0.since_ms + DAY_MS != due_ms) {
+            self.due.remove(&(due_ms, key.0, key.1));
+        }
     }
 
     /// Some upload whose hash is not known yet.
@@ -132,6 +171,8 @@ impl Uploads {
         size: u64,
         now_ms: u64,
     ) {
+        self.forget(user, blob);
+        self.make_room(user);
         let gone = Gone {
             reason,
             size,
@@ -141,10 +182,27 @@ impl Uploads {
         self.due.insert((now_ms + GONE_KEPT_MS, *user, blob.0), ());
     }
 
-    /// The upload was begun again and has come to an end: why it was gone before does not matter.
+    /// Forgets the user's oldest grave where there are as many as are kept.
+    fn make_room(&mut self, user: &Principal) {
+        let graves = all_of(user);
+        if self.gone.keys_range(graves.clone()).count() < GONE_UPLOADS_MAX {
+            return;
+        }
+        let graves = self.gone.range(graves);
+        let oldest = graves.min_by_key(|entry| entry.value().0.at_ms);
+        if let Some(blob) = oldest.map(|entry| BlobId(entry.key().1)) {
+            self.forget(user, &blob);
+        }
+    }
+
+    /// The upload has begun again: why it was gone before does not matter.
     pub fn forget(&mut self, user: &Principal, blob: &BlobId) {
-        if !self.gone.is_empty() {
-            self.gone.remove(&(*user, blob.0));
+        if self.gone.is_empty() {
+            return;
+        }
+        let key = (*user, blob.0);
+        if let Some(Row(gone)) = self.gone.remove(&key) {
+            self.is_due_no_more(gone.at_ms + GONE_KEPT_MS, key);
         }
     }
 
@@ -154,9 +212,22 @@ impl Uploads {
 
     /// Wrong chunks that the user may still show for this blob today.
     pub fn attempts_left(&self, user: &Principal, blob: &BlobId, now_ms: u64) -> u32 {
-        let failures = self.failures.get(&(*user, blob.0)).map(|row| row.0);
-        let recent = failures.filter(|failures| now_ms < failures.since_ms + DAY_MS);
-        POSSESSION_FAILURES_MAX.saturating_sub(recent.map_or(0, |failures| failures.count))
+        if self.failures.is_empty() {
+            return POSSESSION_FAILURES_MAX;
+        }
+        match self.failures.get(&(*user, blob.0)).map(|row| row.0) {
+            Some(failures) if now_ms < failures.since_ms + DAY_MS => {
+                POSSESSION_FAILURES_MAX.saturating_sub(failures.count)
+            }
+            Some(_) => POSSESSION_FAILURES_MAX,
+            None => {
+                let blobs = self.failures.keys_range(all_of(user)).count();
+                match blobs < POSSESSION_FAILED_BLOBS_MAX {
+                    true => POSSESSION_FAILURES_MAX,
+                    false => 0,
+                }
+            }
+        }
     }
 
     pub fn failed(&mut self, user: &Principal, blob: &BlobId, now_ms: u64) {
@@ -210,11 +281,16 @@ impl Uploads {
             if failures.is_some_and(|failures| failures.since_ms + DAY_MS <= now_ms) {
                 self.failures.remove(&(user, id));
             }
-            if let Some(session) = self.get(&user, &blob) {
+            let session = self.get(&user, &blob);
+            // One that is due at another time has a row of its own.
+            let session = session.filter(|it| it.due_ms.is_none_or(|at_ms| at_ms == due_ms));
+            if let Some(mut session) = session {
                 let session_due_ms = session.touched_ms + UPLOAD_IDLE_MS;
                 if session_due_ms > now_ms || session.verifying {
                     let again_ms = session_due_ms.max(now_ms + HOUR_MS);
                     self.due.insert((again_ms, user, id), ());
+                    session.due_ms = Some(again_ms);
+                    self.sessions.insert((user, id), Row(session));
                 } else {
                     idle.push((user, blob));
                 }

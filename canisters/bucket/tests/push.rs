@@ -8,8 +8,8 @@ use openstorage_types::{
     BlobId, ChunkRange,
     bucket::{GoneReason, PushChunkArgs, PushChunkError, PushChunkOk, UploadError, UploadState},
     limits::{
-        ACCESSORS_MAX, BLOB_BYTES_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX, OPEN_UPLOADS_MAX,
-        POSSESSION_FAILURES_MAX,
+        ACCESSORS_MAX, BLOB_BYTES_MAX, GONE_UPLOADS_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX,
+        OPEN_UPLOADS_MAX, POSSESSION_FAILED_BLOBS_MAX, POSSESSION_FAILURES_MAX,
     },
 };
 use support::*;
@@ -323,6 +323,61 @@ fn a_user_has_so_many_uploads_open_at_once() {
     world.push(bob(), &begin(OPEN_UPLOADS_MAX)).unwrap();
 }
 
+/// An upload of one user after another goes wrong. Only why the last ones are gone is remembered, and nobody has
+/// to be looked at more often than there are uploads and graves.
+#[test]
+fn what_is_remembered_of_a_users_uploads_is_bounded() {
+    let mut world = World::new();
+    let wrong = |n: u64| {
+        let mut args = chunk(&[], 0);
+        args.blob_id = blob_id(&n.to_le_bytes());
+        args
+    };
+    world.refusal(bob(), &wrong(0));
+    let count = GONE_UPLOADS_MAX as u64 + 3;
+    for n in 0..count {
+        world.refusal(alice(), &wrong(n));
+        world.pass(1);
+    }
+    // The same one again counts once.
+    for _ in 0..GONE_UPLOADS_MAX {
+        world.refusal(alice(), &wrong(count - 1));
+    }
+    let is_known = |world: &World, user, n| {
+        let status = world.bucket.upload_status(&user, &wrong(n).blob_id);
+        status.is_ok()
+    };
+    let known = (0..count).filter(|n| is_known(&world, alice(), *n));
+    assert_eq!(known.collect::<Vec<_>>(), Vec::from_iter(3..count));
+    assert!(is_known(&world, bob(), 0), "another's stay");
+    for _ in 0..1_000 {
+        world
+            .push(alice(), &chunk(&bytes(2_000_001, 1), 1))
+            .unwrap();
+        let blob = blob_id(&bytes(2_000_001, 1));
+        world
+            .bucket
+            .abort_upload(&alice(), &blob, world.now)
+            .unwrap();
+    }
+    world.pass(DAY_MS);
+    for _ in 0..3 {
+        world.bucket.expire(world.now);
+    }
+    assert_eq!(world.bucket.next_expiry_ms(), None);
+}
+
+#[test]
+fn an_empty_blob_is_refused_too_once_the_bucket_is_closed() {
+    let mut world = World::new();
+    world.bucket.set_closed(&index(), true, world.now).unwrap();
+    let bytes_free = 0;
+    assert_eq!(
+        world.refusal(alice(), &chunk(&[], 0)),
+        PushChunkError::BucketFull { bytes_free }
+    );
+}
+
 /// What the bucket wants to see of a stored blob before `user` gets a reference.
 fn needed(world: &mut World, user: Principal, data: &[u8], count: u64) -> Vec<u32> {
     for i in 0..count {
@@ -406,6 +461,43 @@ fn wrong_chunks_of_a_stored_blob_are_counted() {
     );
     world.pass(DAY_MS);
     world.upload(bob(), &data);
+}
+
+/// Ten tries a day for each of any number of blobs would be as many tries as somebody likes.
+#[test]
+fn wrong_chunks_may_be_shown_of_so_many_blobs_in_a_day() {
+    let mut world = World::new();
+    let data = |n: usize| (n as u64).to_le_bytes();
+    let wrong = |n: usize| {
+        let mut args = chunk(&data(n), 0);
+        args.bytes[0] ^= 1;
+        args
+    };
+    let left = |world: &mut World, n: usize| {
+        let refusal = world.refusal(bob(), &wrong(n));
+        world
+            .bucket
+            .abort_upload(&bob(), &blob_id(&data(n)), world.now)
+            .unwrap();
+        match refusal {
+            PushChunkError::ChunkMismatch { attempts_left } => attempts_left,
+            other => panic!("{other:?}"),
+        }
+    };
+    for n in 0..=POSSESSION_FAILED_BLOBS_MAX {
+        world.upload(alice(), &data(n));
+    }
+    for n in 0..POSSESSION_FAILED_BLOBS_MAX {
+        assert_eq!(left(&mut world, n), POSSESSION_FAILURES_MAX - 1);
+    }
+    assert_eq!(left(&mut world, POSSESSION_FAILED_BLOBS_MAX), 0);
+    assert_eq!(left(&mut world, 0), POSSESSION_FAILURES_MAX - 2);
+    world.pass(DAY_MS);
+    for _ in 0..10 {
+        world.bucket.expire(world.now);
+    }
+    let last = left(&mut world, POSSESSION_FAILED_BLOBS_MAX);
+    assert_eq!(last, POSSESSION_FAILURES_MAX - 1);
 }
 
 #[test]

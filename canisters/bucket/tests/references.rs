@@ -10,8 +10,8 @@ use openstorage_types::{
         AddBlobReferenceArgs, AddBlobReferenceError, MyBlobsArgs, PushChunkError,
         RemoveBlobReferenceArgs, RemoveBlobReferenceError, TokenProblem,
     },
-    channel::{self, kind},
-    limits::HOUR_MS,
+    channel::{self, UserUpserted, kind},
+    limits::{BYTES_PER_REFERENCE, HOUR_MS, PAGE_ROWS_MAX, REFERENCES_MIN, references_max},
 };
 use support::*;
 
@@ -292,4 +292,63 @@ fn a_user_sees_its_own_blobs_page_by_page() {
     let info = world.bucket.blob_info(&alice(), &ids[0]).unwrap();
     assert_eq!((info.size, info.references.len()), (1, 1));
     assert_eq!(info.references[0].created_ms, START_MS);
+}
+
+/// A reference is not charged beside others of the same user and blob, and may be to a blob of no bytes: how many
+/// there may be follows from the limit.
+#[test]
+fn a_user_has_as_many_references_as_its_limit_allows() {
+    let mut world = World::new();
+    let byte_limit = 5 * BYTES_PER_REFERENCE;
+    world.tell(
+        kind::USER_UPSERTED,
+        &UserUpserted {
+            user: alice(),
+            incarnation: 1,
+            byte_limit,
+            counters: None,
+        },
+    );
+    let max = references_max(byte_limit);
+    assert_eq!(max, REFERENCES_MIN + 5);
+    let accessor = |n: u64| Principal::self_authenticating(n.to_le_bytes());
+    let push = |world: &mut World, accessors: Vec<Principal>| {
+        let mut args = chunk(&[], 0);
+        args.accessor_ids = accessors;
+        world.push(alice(), &args)
+    };
+    for n in 0..max - 1 {
+        push(&mut world, vec![accessor(n)]).unwrap();
+    }
+    let last = accessor(max - 1);
+    let refused = Err(PushChunkError::TooManyReferences { max }.into());
+    assert_eq!(push(&mut world, vec![last, accessor(max)]), refused);
+    // What is there already, or named twice, counts once.
+    push(&mut world, vec![accessor(0), last, last]).unwrap();
+    world.upgrade();
+    push(&mut world, vec![accessor(0)]).unwrap();
+    assert_eq!(push(&mut world, vec![accessor(max)]), refused);
+    assert_eq!(world.figures()[1], max);
+    let gone = RemoveBlobReferenceArgs {
+        accessor_id: accessor(1),
+        ..removal(&[], alice(), None)
+    };
+    world
+        .bucket
+        .remove_blob_reference(alice(), &gone, world.now)
+        .unwrap();
+    push(&mut world, vec![chat()]).unwrap();
+    let args = forward(world.read_token(alice()), &[], accessor(max));
+    let refused = world.bucket.add_blob_reference(alice(), &args, world.now);
+    assert_eq!(
+        refused,
+        Err(AddBlobReferenceError::TooManyReferences { max }.into())
+    );
+    // Others are not concerned.
+    let mut args = chunk(&[], 0);
+    args.accessor_ids = vec![accessor(max)];
+    world.push(bob(), &args).unwrap();
+    // Of one blob's references an answer has the first thousand.
+    let info = world.bucket.blob_info(&alice(), &blob_id(&[])).unwrap();
+    assert_eq!(info.references.len(), PAGE_ROWS_MAX as usize);
 }

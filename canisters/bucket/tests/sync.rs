@@ -9,7 +9,7 @@ use openstorage_types::{
         BlobHeld, Event, EventsArgs, EventsError, EventsOk, Reference, Stamp, StatePage,
         UserUpserted, kind,
     },
-    limits::{EVENT_BATCH_BYTES_MAX, EVENTS_PER_BATCH_MAX},
+    limits::{BEHIND_EVENTS_MAX, EVENT_BATCH_BYTES_MAX, EVENTS_PER_BATCH_MAX},
 };
 use support::*;
 
@@ -224,4 +224,59 @@ fn the_first_secret_stays_and_is_reported() {
         world.bucket.next_batch(2).unwrap().args.report.unwrap().key,
         key
     );
+}
+
+/// An index that is away for long is told the state when it is back: what the bucket keeps for it is bounded.
+#[test]
+fn what_an_index_that_is_away_has_missed_is_not_kept_for_ever() {
+    let mut world = World::new();
+    let data = bytes(100, 3);
+    world.upload(alice(), &data);
+    world.drain();
+    let removal = RemoveBlobReferenceArgs {
+        blob_id: blob_id(&data),
+        accessor_id: chat(),
+        owner: alice(),
+        token: None,
+    };
+    let both = |world: &mut World| {
+        let removed = world
+            .bucket
+            .remove_blob_reference(alice(), &removal, world.now);
+        removed.unwrap();
+        world.upload(alice(), &data);
+    };
+    for _ in 0..BEHIND_EVENTS_MAX / 2 {
+        both(&mut world);
+    }
+    // On its way when the index comes to be too far behind: its answer is of no use any more.
+    let late = world.bucket.next_batch(world.now.version).unwrap();
+    assert_eq!(world.bucket.status().events_unsent, BEHIND_EVENTS_MAX);
+    for _ in 0..BEHIND_EVENTS_MAX / 2 {
+        both(&mut world);
+    }
+    assert!(world.bucket.status().events_unsent < BEHIND_EVENTS_MAX);
+    world.acknowledge(&late);
+    world.upgrade();
+    let mut rows = vec![];
+    while let Some(sent) = world.bucket.next_batch(world.now.version) {
+        for event in &sent.args.events {
+            let page: StatePage = decode_one(&event.bytes).expect("only the state is left to tell");
+            rows.extend(page.rows);
+        }
+        world.acknowledge(&sent);
+        world.now.version += 1;
+    }
+    let held = BlobHeld {
+        blob_id: blob_id(&data),
+        size: data.len() as u64,
+    };
+    assert!(rows.iter().any(|row| row.bytes == held.to_bytes()));
+    assert_eq!(world.bucket.status().events_unsent, 0);
+    // And everything after it one by one.
+    both(&mut world);
+    let sent = world.bucket.next_batch(world.now.version).unwrap();
+    let kinds = sent.args.events.iter().map(|event| event.kind);
+    let (removed, added) = (kind::BLOB_REFERENCE_REMOVED, kind::BLOB_REFERENCE_ADDED);
+    assert_eq!(kinds.collect::<Vec<_>>(), [removed, added]);
 }

@@ -12,7 +12,7 @@ use ic_cdk::{
 };
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
-use openstorage_canister::outstanding;
+use openstorage_canister::{expect_short, outstanding};
 use openstorage_types::{
     BlobReference,
     channel::{PublicKey, RevokeKeyError, RotateKeyError},
@@ -91,11 +91,19 @@ fn inspect_message() {
     let known = with(|app| app.is_registered(caller));
     let may_register = caller != Principal::anonymous()
         && ic_cdk::api::msg_method_name() == "register"
-        && ic_cdk::api::msg_arg_data().len() <= UNKNOWN_CALLER_BYTES_MAX;
+        && ic0::msg_arg_data_size() <= UNKNOWN_CALLER_BYTES_MAX;
     let is_controller = ic_cdk::api::is_controller(&caller);
     if known || may_register || is_controller {
         ic_cdk::api::accept_message();
     }
+}
+
+/// Calls of canisters do not pass `inspect_message`.
+fn is_welcome() -> Result<(), String> {
+    expect_short(ic0::msg_arg_data_size(), || {
+        with(|app| app.is_registered(msg_caller()))
+    });
+    Ok(())
 }
 
 // Where an argument is decoded with quotas, ic_cdk takes it for bytes: such a method is hidden from it
@@ -106,7 +114,7 @@ fn register() -> Result<RegisterOk, ChatError> {
     change(|app| app.register(msg_caller()))
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn set_premium(premium: bool) -> Result<RegisterOk, ChatError> {
     change(|app| app.set_premium(msg_caller(), premium))
@@ -117,13 +125,13 @@ fn me() -> Result<RegisterOk, ChatError> {
     with(|app| app.me(msg_caller()))
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn set_name(name: String) -> Result<(), ChatError> {
     change(|app| app.set_name(msg_caller(), name))
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 async fn set_avatar(args: SetAvatarArgs) -> Result<(), ChatError> {
     let caller = msg_caller();
@@ -132,31 +140,31 @@ async fn set_avatar(args: SetAvatarArgs) -> Result<(), ChatError> {
     change(|app| app.set_avatar(caller, args))
 }
 
-#[query(decode_with = "decode", hidden = true)]
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn profile(user: Principal) -> Result<Profile, ChatError> {
     with(|app| app.profile(msg_caller(), user, now_ms()))
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn create_chat(args: CreateChatArgs) -> Result<ChatInfo, ChatError> {
     change(|app| app.create_chat(msg_caller(), args))
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn join_chat(args: ChatArgs) -> Result<ChatInfo, ChatError> {
     change(|app| app.join_chat(msg_caller(), args))
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn leave_chat(args: ChatArgs) -> Result<(), ChatError> {
     change(|app| app.leave_chat(msg_caller(), args))
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn delete_chat(args: ChatArgs) -> Result<DeleteChatOk, ChatError> {
     change(|app| app.delete_chat(msg_caller(), args, now_ms()))
@@ -167,7 +175,7 @@ fn chats() -> Vec<ChatInfo> {
     with(|app| app.chats(msg_caller()))
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 async fn send_message(args: SendMessageArgs) -> Result<SendMessageOk, ChatError> {
     let caller = msg_caller();
@@ -176,13 +184,13 @@ async fn send_message(args: SendMessageArgs) -> Result<SendMessageOk, ChatError>
     change(|app| app.send_message(caller, args, now_ms()))
 }
 
-#[query(decode_with = "decode", hidden = true)]
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn messages(args: MessagesArgs) -> Result<Vec<Message>, ChatError> {
     with(|app| app.messages(msg_caller(), &args, now_ms()))
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn delete_message(args: DeleteMessageArgs) -> Result<DeleteMessageOk, ChatError> {
     change(|app| app.delete_message(msg_caller(), args, now_ms()))
@@ -199,7 +207,7 @@ fn rotate_key() -> Result<(), RotateKeyError> {
     change(|app| app.rotate_key(is_controller, now_ms()))
 }
 
-#[update(decode_with = "decode", hidden = true)]
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
 fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
     let is_controller = ic_cdk::api::is_controller(&msg_caller());

@@ -179,6 +179,7 @@ impl Index {
         bucket: Principal,
         version: u64,
     ) -> Option<RecallArgs> {
+        self.recalls.begun(user);
         let row = self.users.get(&user);
         let Some(row) = row.filter(|_| self.buckets.get(&bucket).is_some()) else {
             self.recalls.answered(&user, &bucket);

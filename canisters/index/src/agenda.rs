@@ -33,7 +33,7 @@ pub enum Job {
     Sweep,
     /// Has a bucket count anew.
     Audit(Principal),
-    /// Looks whether an issuer shares a controller.
+    /// Looks whose an issuer is.
     CheckIssuer(Principal),
     /// Looks whether a canister may become a bucket.
     AddBucket(Principal),
@@ -78,7 +78,7 @@ impl Index {
             .filter(|job| matches!(job, Job::Send(_)))
             .count();
         let mut free = SENDS_MAX.saturating_sub(sending);
-        for (bucket, row) in self.buckets.iter() {
+        for (bucket, row) in self.buckets.in_turn() {
             if free == 0 {
                 break;
             }

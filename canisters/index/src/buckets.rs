@@ -3,7 +3,10 @@
 //! There are at most [`BUCKETS_MAX`], and nearly every call looks at all of them: the rows stand on the
 //! heap as well, read once after an upgrade.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Unbounded},
+};
 
 use candid::{CandidType, Principal};
 use ic_stable_structures::StableBTreeMap;
@@ -125,6 +128,8 @@ impl Bucket {
 pub struct Buckets {
     stable: StableBTreeMap<Principal, Row<Bucket>, Memory>,
     rows: BTreeMap<Principal, Bucket>,
+    /// Who was told something last: it is the others' turn. Forgotten in an upgrade.
+    told_latest: Principal,
 }
 
 impl Buckets {
@@ -134,7 +139,21 @@ impl Buckets {
             .iter()
             .map(|entry| (*entry.key(), entry.value().0))
             .collect();
-        Self { stable, rows }
+        Self {
+            stable,
+            rows,
+            told_latest: Principal::management_canister(),
+        }
+    }
+
+    /// All of them, in the order in which they are told the news.
+    pub fn in_turn(&self) -> impl Iterator<Item = (&Principal, &Bucket)> {
+        let others = self.rows.range((Excluded(self.told_latest), Unbounded));
+        others.chain(self.rows.range(..=self.told_latest))
+    }
+
+    pub fn begins_to_hear(&mut self, bucket: Principal) {
+        self.told_latest = bucket;
     }
 
     pub fn get(&self, bucket: &Principal) -> Option<&Bucket> {

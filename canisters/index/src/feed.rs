@@ -18,7 +18,7 @@ use crate::{Context, Index, memory::Memory};
 pub struct Feed {
     changes: StableBTreeMap<u64, Stored, Memory>,
     by_owner: StableBTreeMap<(Principal, u64), (), Memory>,
-    /// The newest change that is not kept any more.
+    /// The newest change that is not kept any more, or was never heard of.
     forgotten: StableCell<u64, Memory>,
 }
 
@@ -40,8 +40,19 @@ impl Feed {
         }
     }
 
-    /// A reference came or went in a bucket. Ids rise with the canister's version, which no snapshot
-    /// rolls back; one message tells of less than 2¹⁶ changes.
+    /// Ids rise with the canister's version, which no snapshot rolls back; one message tells of less than 2¹⁶
+    /// changes.
+    fn next_id(&self, context: &Context) -> u64 {
+        let newest = self.changes.last_key_value().map_or(0, |(id, _)| id);
+        (newest.max(*self.forgotten.get()) + 1).max(context.version << 16)
+    }
+
+    /// Changes may have been missed: whoever has read no further than all that is here has to look anew.
+    pub fn gap(&mut self, context: &Context) {
+        self.forgotten.set(self.next_id(context));
+    }
+
+    /// A reference came or went in a bucket.
     pub fn push(
         &mut self,
         context: &Context,
@@ -49,8 +60,7 @@ impl Feed {
         bucket: Principal,
         reference: Reference,
     ) {
-        let newest = self.changes.last_key_value().map_or(0, |(id, _)| id);
-        let id = (newest + 1).max(context.version << 16);
+        let id = self.next_id(context);
         let stored = Stored {
             at_ms: context.now_ms,
             what,
@@ -63,7 +73,7 @@ impl Feed {
             && let Some((id, oldest)) = self.changes.pop_first()
         {
             self.by_owner.remove(&(oldest.reference.owner, id));
-            self.forgotten.set(id);
+            self.forgotten.set(id.max(*self.forgotten.get()));
         }
     }
 

@@ -30,6 +30,8 @@ struct Known {
     /// Replaced keys, oldest first; also lapsed ones, until there is a next. None in rows of before there
     /// were any.
     older: Option<Vec<OldKey>>,
+    /// Removed by an admin: it does not come back by itself. None in rows of before there was a ban.
+    banned: Option<bool>,
 }
 
 impl Known {
@@ -111,6 +113,7 @@ impl Issuers {
             key,
             trusted: true,
             older: Some(older),
+            banned: None,
         };
         let before = before.map(|before| before.told(issuer));
         let believed = self
@@ -141,15 +144,24 @@ impl Issuers {
         Ok(changed)
     }
 
-    /// False when it was not trusted anyway.
-    pub fn remove(&mut self, issuer: Principal) -> bool {
-        let Some(row) = self.trusted(&issuer) else {
+    /// Whether only an admin may register it again.
+    pub fn is_banned(&self, issuer: &Principal) -> bool {
+        let row = self.rows.get(issuer);
+        row.is_some_and(|row| row.0.banned == Some(true))
+    }
+
+    /// False when it was not trusted anyway. An issuer that removed itself may be banned all the same.
+    pub fn remove(&mut self, issuer: Principal, bans: bool) -> bool {
+        let Some(Row(mut row)) = self.rows.get(&issuer) else {
             return false;
         };
-        let trusted = false;
-        self.rows.insert(issuer, Row(Known { trusted, ..row }));
+        let was_trusted = std::mem::take(&mut row.trusted);
+        if bans {
+            row.banned = Some(true);
+        }
+        self.rows.insert(issuer, Row(row));
         self.audience.forget(issuer);
-        true
+        was_trusted
     }
 
     /// Computes some of what the index's newest key shares with issuers.

@@ -14,6 +14,7 @@ use data_bucket_index::{
     agenda::{Agenda, CALLS_MAX, Job},
     calls::{Answer, Call as FleetCall, Failure, Look},
     sync::Sent,
+    trust::Origin,
 };
 use ic_cdk::{
     api::{global_timer_set, time},
@@ -253,22 +254,20 @@ fn begin_check(job: Job) -> Option<Running> {
     Running::begin(job)
 }
 
-/// The controllers of a canister that wants to be an issuer, and the index's own.
-pub async fn controllers_of_both(
-    issuer: Principal,
-) -> Result<(Vec<Principal>, Vec<Principal>), IssuerError> {
+/// Whose a canister is that wants to be an issuer, and the index's own controllers.
+pub async fn look_at_issuer(issuer: Principal) -> Result<(Origin, Vec<Principal>), IssuerError> {
     let retry = IssuerError::Retry { ms: RETRY_MS };
     let Some(_running) = begin_check(Job::CheckIssuer(issuer)) else {
         return Err(retry);
     };
-    let theirs = management::info(issuer).await;
+    let origin = management::origin(issuer).await;
     observe();
-    let theirs = theirs.map_err(|error| match error {
+    let origin = origin.map_err(|error| match error {
         Error::CallRejected(rejected) if is_final(&rejected) => IssuerError::NotAuthorized,
         _ => retry.clone(),
     })?;
     let ours = own_controllers().await.map_err(|_| retry)?;
-    Ok((theirs.controllers, ours))
+    Ok((origin, ours))
 }
 
 /// A page of a bucket's audit.
@@ -313,9 +312,9 @@ pub async fn look_at(bucket: Principal) -> Result<(Look, Vec<Principal>), FleetE
 
 /// The index's own.
 async fn own_controllers() -> Result<Vec<Principal>, Error> {
-    let ours = management::info(ic_cdk::api::canister_self()).await;
+    let ours = management::controllers(ic_cdk::api::canister_self()).await;
     observe();
-    Ok(ours?.controllers)
+    ours
 }
 
 /// Asking again would bring the same: there is no such canister.

@@ -203,6 +203,11 @@ impl Index {
         self.is_admin(context) || self.issuers.contains(&context.caller)
     }
 
+    /// An admin, an app that is trusted, or a bucket.
+    pub fn knows(&self, context: &Context) -> bool {
+        self.is_service(context) || self.buckets.get(&context.caller).is_some()
+    }
+
     /// Adds to what all buckets will be told.
     fn tell(&mut self, context: &Context, (kind, bytes): (u16, Vec<u8>)) {
         self.log.append(context.version, kind, bytes);

@@ -10,12 +10,12 @@ use data_bucket_index::{
     Context, Index,
     accounts::batch,
     page::Gauges,
-    trust::{Registration, share_controller},
+    trust::{Registration, is_of},
 };
 use ic_cdk::{api::CanisterStatusCode, futures::internals::in_executor_context};
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
-use openstorage_canister::outstanding;
+use openstorage_canister::{expect_short, outstanding};
 use openstorage_types::{
     BlobId,
     channel::{
@@ -130,7 +130,7 @@ extern "C" fn canister_global_timer() {
 fn inspect() {
     let context = context();
     let method = ic_cdk::api::msg_method_name();
-    let small = ic_cdk::api::msg_arg_data().len() <= UNKNOWN_CALLER_BYTES_MAX;
+    let small = ic0::msg_arg_data_size() <= UNKNOWN_CALLER_BYTES_MAX;
     if context.caller != Principal::anonymous()
         && !method.starts_with("c2c_")
         && (small || read(|index| index.is_service(&context)))
@@ -139,75 +139,123 @@ fn inspect() {
     }
 }
 
+/// Calls of canisters do not pass [`inspect`].
+fn is_welcome() -> Result<(), String> {
+    expect_short(ic0::msg_arg_data_size(), || {
+        read(|index| index.knows(&context()))
+    });
+    Ok(())
+}
+
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn register_user(args: UserArgs) -> Result<(), UserError> {
     act(|index, context| index.register_user(context, &args))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn register_users(rows: Vec<UserArgs>) -> Vec<Result<(), UserError>> {
     act(|index, context| batch(&rows, |args| index.register_user(context, args)))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn update_user(args: UserArgs) -> Result<(), UserError> {
     act(|index, context| index.update_user(context, &args))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn update_users(rows: Vec<UserArgs>) -> Vec<Result<(), UserError>> {
     act(|index, context| batch(&rows, |args| index.update_user(context, args)))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn delete_user(user: Principal) -> Result<(), UserError> {
     act(|index, context| index.delete_user(context, user))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn delete_users(users: Vec<Principal>) -> Vec<Result<(), UserError>> {
     act(|index, context| batch(&users, |user| index.delete_user(context, *user)))
 }
 
 #[candid_method(query)]
-#[query(hidden = true, decode_with = "decode")]
+#[query(hidden = true, guard = "is_welcome", decode_with = "decode")]
 fn events(args: FeedArgs) -> Result<FeedPage, FeedError> {
     read(|index| index.feed(&context(), &args))
 }
 
 #[candid_method(query)]
-#[query(hidden = true, decode_with = "decode")]
+#[query(hidden = true, guard = "is_welcome", decode_with = "decode")]
 fn user(user: Option<Principal>) -> Result<UserInfo, UserError> {
     read(|index| index.user(&context(), user))
 }
 
 #[candid_method(query)]
-#[query(hidden = true, decode_with = "decode")]
+#[query(hidden = true, guard = "is_welcome", decode_with = "decode")]
 fn allocated_bucket(args: AllocatedBucketArgs) -> Result<AllocatedBucketOk, AllocatedBucketError> {
     read(|index| index.allocated_bucket(&context(), &args))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn delete_chat(args: DeleteChatArgs) -> Result<(), DeleteChatError> {
     act(|index, context| index.delete_chat(context, &args))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 async fn register_issuer(args: RegisterIssuerArgs) -> Result<RegisterIssuerOk, IssuerError> {
     let context = context();
     match act(|index, context| index.register_issuer(context, &args))? {
         Registration::Done(ok) => Ok(ok),
-        Registration::CheckControllers(issuer) => {
-            let (theirs, ours) = jobs::controllers_of_both(issuer).await?;
-            if !share_controller(&theirs, &ours) {
+        Registration::CheckOrigin(issuer) => {
+            let (origin, ours) = jobs::look_at_issuer(issuer).await?;
+            if !is_of(&issuer, &origin, &ours) {
                 return Err(IssuerError::NotAuthorized);
             }
             let context = Context {
@@ -223,13 +271,23 @@ async fn register_issuer(args: RegisterIssuerArgs) -> Result<RegisterIssuerOk, I
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn remove_issuer(issuer: Principal) -> Result<(), IssuerError> {
     act(|index, context| index.remove_issuer(context, issuer))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn c2c_revoke(args: RevokeArgs) -> Result<(), RevokeError> {
     act(|index, context| index.revoke(context, &args))
 }
@@ -240,7 +298,12 @@ fn issuers() -> Vec<Issuer> {
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn revoke_issuer_key(args: RevokeIssuerKeyArgs) -> Result<(), RevokeKeyError> {
     act(|index, context| index.revoke_issuer_key(context, &args))
 }
@@ -257,25 +320,45 @@ fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn c2c_bucket_keys(args: BucketKeysArgs) -> Result<BucketKey, BucketKeysError> {
     act(|index, _| index.bucket_keys(&args))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     act(|index, context| index.events(context, &args))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn c2c_lease(args: LeaseArgs) -> Result<LeaseOk, LeaseError> {
     act(|index, context| index.lease(context, &args))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 async fn audit(args: index::AuditArgs) -> Result<AuditOk, AuditError> {
     act(|index, context| index.may_audit(context, &args))?;
     let page = jobs::audit(&args).await?;
@@ -288,13 +371,18 @@ fn buckets() -> Result<Vec<BucketInfo>, FleetError> {
 }
 
 #[candid_method(query)]
-#[query(hidden = true, decode_with = "decode")]
+#[query(hidden = true, guard = "is_welcome", decode_with = "decode")]
 fn bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
     read(|index| index.bucket(&context(), bucket))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 async fn add_bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
     let context = context();
     match act(|index, context| index.add_bucket(context, bucket))? {
@@ -314,19 +402,34 @@ async fn add_bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn set_bucket_full(args: SetBucketFullArgs) -> Result<BucketInfo, FleetError> {
     act(|index, context| index.set_bucket_full(context, &args))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn retire_bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
     act(|index, context| index.retire_bucket(context, bucket))
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(
+    hidden = true,
+    guard = "is_welcome",
+    decode_with = "decode",
+    encode_with = "encode"
+)]
 fn forget_bucket(bucket: Principal) -> Result<(), FleetError> {
     act(|index, context| index.forget_bucket(context, bucket))
 }

@@ -1,12 +1,16 @@
 //! The calls that the core asks for, made.
 
 use candid::{Principal, encode_one};
-use data_bucket_index::calls::{Answer, Call, Failure, Look, Outcome};
+use data_bucket_index::{
+    calls::{Answer, Call, Failure, Look, Outcome},
+    trust::Origin,
+};
 use ic_cdk::call::{Call as CdkCall, Error, RejectCode};
 use ic_cdk_management_canister::{
     CanisterInfoArgs, CanisterInfoResult, CanisterInstallMode, CanisterSettings,
-    CanisterStatusArgs, CanisterStatusResult, CanisterStatusType, CreateCanisterArgs,
-    DepositCyclesArgs, InstallCodeArgs, StartCanisterArgs, StopCanisterArgs,
+    CanisterStatusArgs, CanisterStatusResult, CanisterStatusType, Change, ChangeDetails,
+    ChangeOrigin, CreateCanisterArgs, DepositCyclesArgs, InstallCodeArgs, StartCanisterArgs,
+    StopCanisterArgs,
 };
 use openstorage_types::{
     BlobId,
@@ -28,13 +32,16 @@ const _: () = assert!(
 /// stops at 5 T. They come out of its balance, which the index fills within its budget.
 const RESERVED_CYCLES_LIMIT: u128 = 500_000_000_000_000;
 
+/// Changes of a canister that the system always keeps.
+const CHANGES_KEPT: u64 = 20;
+
 /// Calls that carry cycles or change code wait for their answer however long it takes: with a deadline
 /// their outcome could be unknown, and cycles lost. The others wait for a bounded time.
 pub async fn perform(call: &Call) -> Outcome {
     match call {
         Call::OwnControllers => {
-            let info = info(ic_cdk::api::canister_self()).await;
-            Ok(Answer::Controllers(info.map_err(failure)?.controllers))
+            let controllers = controllers(ic_cdk::api::canister_self()).await;
+            Ok(Answer::Controllers(controllers.map_err(failure)?))
         }
         Call::Create {
             controllers,
@@ -136,11 +143,32 @@ pub async fn look(canister_id: Principal) -> Result<Look, Failure> {
     })
 }
 
+pub async fn controllers(canister_id: Principal) -> Result<Vec<Principal>, Error> {
+    Ok(info(canister_id, None).await?.controllers)
+}
+
+/// Whose a canister is: its controllers, and who put in what it runs, of the changes that the system keeps at least.
+pub async fn origin(canister_id: Principal) -> Result<Origin, Error> {
+    let info = info(canister_id, Some(CHANGES_KEPT)).await?;
+    let puts_in = |change: &&Change| {
+        use ChangeDetails::{CodeDeployment, LoadSnapshot};
+        matches!(change.details, Some(CodeDeployment(_) | LoadSnapshot(_)))
+    };
+    let last = info.recent_changes.iter().rev().find(puts_in);
+    Ok(Origin {
+        controllers: info.controllers,
+        deployed_by: last.map(|change| match &change.origin {
+            ChangeOrigin::FromUser(user) => user.user_id,
+            ChangeOrigin::FromCanister(canister) => canister.canister_id,
+        }),
+    })
+}
+
 /// `canister_info`, which any canister may ask for.
-pub async fn info(canister_id: Principal) -> Result<CanisterInfoResult, Error> {
+async fn info(canister_id: Principal, changes: Option<u64>) -> Result<CanisterInfoResult, Error> {
     let args = CanisterInfoArgs {
         canister_id,
-        num_requested_changes: None,
+        num_requested_changes: changes,
     };
     let answer = CdkCall::bounded_wait(Principal::management_canister(), "canister_info")
         .with_arg(&args)

@@ -3,7 +3,10 @@
 //!
 //! Rounds are not kept over an upgrade: whoever asks again begins another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound::{Excluded, Unbounded},
+};
 
 use candid::Principal;
 
@@ -40,6 +43,8 @@ pub enum Verdict {
 #[derive(Default)]
 pub struct Recalls {
     rounds: BTreeMap<Principal, Round>,
+    /// For whom a bucket was asked last: it is the others' turn.
+    latest: Option<Principal>,
 }
 
 impl Recalls {
@@ -98,10 +103,18 @@ impl Recalls {
 
     /// Whom to ask: (user, bucket), and from when on.
     pub fn due(&self) -> impl Iterator<Item = (Principal, Principal, u64)> {
-        self.rounds.iter().flat_map(|(user, round)| {
+        let latest = self.latest.unwrap_or(Principal::management_canister());
+        let others = self.rounds.range((Excluded(latest), Unbounded));
+        let rounds = others.chain(self.rounds.range(..=latest));
+        rounds.flat_map(|(user, round)| {
             let waiting = round.waiting.iter();
             waiting.map(|(bucket, (_, due_ms))| (*user, *bucket, *due_ms))
         })
+    }
+
+    /// A bucket is about to be asked.
+    pub fn begun(&mut self, user: Principal) {
+        self.latest = Some(user);
     }
 
     /// A bucket has given back what it could.

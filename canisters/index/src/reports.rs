@@ -112,6 +112,10 @@ impl Index {
     ) {
         let bucket = context.caller;
         if page.first {
+            // One that tells its state anew has changes that were never told one by one.
+            if row.generation > 0 {
+                self.feed.gap(context);
+            }
             row.generation += 1;
         }
         for state in &page.rows {

@@ -102,6 +102,7 @@ impl Index {
     /// The next batch for a bucket; none when it knows everything. An empty one asks a bucket for its
     /// report. `version` is the canister's.
     pub fn next_batch(&mut self, bucket: Principal, version: u64) -> Option<Sending> {
+        self.buckets.begins_to_hear(bucket);
         let row = self.buckets.get(&bucket).filter(|row| row.installed)?;
         let mut row = row.clone();
         let peer = row.report.version.unwrap_or(1);

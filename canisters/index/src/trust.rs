@@ -21,9 +21,17 @@ use crate::{
 pub enum Registration {
     /// Nothing more: it is.
     Done(RegisterIssuerOk),
-    /// The caller has to share a controller with the index: look, then call
+    /// The caller has to belong to the index's own people: look whether it [does](is_of), then call
     /// [`Index::trust_issuer`].
-    CheckControllers(Principal),
+    CheckOrigin(Principal),
+}
+
+/// What the system shows of a canister that wants to be an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub controllers: Vec<Principal>,
+    /// Who put in what it runs now; none where that is not on record any more.
+    pub deployed_by: Option<Principal>,
 }
 
 impl Index {
@@ -39,6 +47,9 @@ impl Index {
         if !is_admin && (issuer != context.caller || !is_canister(&issuer)) {
             return Err(IssuerError::NotAuthorized);
         }
+        if !is_admin && self.issuers.is_banned(&issuer) {
+            return Err(IssuerError::NotAuthorized);
+        }
         let index_key = self.public_key().ok_or(IssuerError::KeysNotReady)?;
         let known = self.issuers.key(&issuer);
         if known == Some(args.key) {
@@ -52,16 +63,19 @@ impl Index {
                 .trust_issuer(context, issuer, args.key)
                 .map(Registration::Done);
         }
-        Ok(Registration::CheckControllers(issuer))
+        Ok(Registration::CheckOrigin(issuer))
     }
 
-    /// Trusts an issuer whose right to that has been checked.
+    /// Trusts an issuer whose right to that has been checked. An admin may have banned it meanwhile.
     pub fn trust_issuer(
         &mut self,
         context: &Context,
         issuer: Principal,
         key: PublicKey,
     ) -> Result<RegisterIssuerOk, IssuerError> {
+        if !self.is_admin(context) && self.issuers.is_banned(&issuer) {
+            return Err(IssuerError::NotAuthorized);
+        }
         let index_key = self.public_key().ok_or(IssuerError::KeysNotReady)?;
         if self.issuers.key(&issuer) != Some(key) {
             self.issuers.insert(issuer, key, context.now_ms)?;
@@ -70,16 +84,18 @@ impl Index {
         Ok(RegisterIssuerOk { index_key })
     }
 
-    /// Believes an issuer's tokens no longer. By an admin, or by the issuer itself.
+    /// Believes an issuer's tokens no longer. By an admin, or by the issuer itself; whom an admin has removed
+    /// only an admin registers again.
     pub fn remove_issuer(
         &mut self,
         context: &Context,
         issuer: Principal,
     ) -> Result<(), IssuerError> {
-        if !self.is_admin(context) && issuer != context.caller {
+        let is_admin = self.is_admin(context);
+        if !is_admin && issuer != context.caller {
             return Err(IssuerError::NotAuthorized);
         }
-        if self.issuers.remove(issuer) {
+        if self.issuers.remove(issuer, is_admin) {
             self.tell(context, issuer_event(issuer, None));
         }
         Ok(())
@@ -202,11 +218,14 @@ impl Index {
     }
 }
 
-/// Two canisters belong to the same people when somebody controls both. That everybody is, anonymously,
-/// says nothing.
-pub fn share_controller(a: &[Principal], b: &[Principal]) -> bool {
-    a.iter()
-        .any(|one| *one != Principal::anonymous() && b.contains(one))
+/// Whether a canister belongs to the people who are `ours`: nobody else controls it (but itself), and one of them
+/// put in what it runs. That one of them is among its controllers says nothing: strangers name whom they like,
+/// and may even hand a canister over, with their code in it. Nor that everybody is, anonymously.
+pub fn is_of(issuer: &Principal, origin: &Origin, ours: &[Principal]) -> bool {
+    let is_ours = |it: &Principal| *it != Principal::anonymous() && ours.contains(it);
+    let mut controllers = origin.controllers.iter();
+    controllers.all(|it| it == issuer || is_ours(it))
+        && origin.deployed_by.as_ref().is_some_and(is_ours)
 }
 
 /// Ids of canisters end in 1, as the Internet Computer's interface specification has it.

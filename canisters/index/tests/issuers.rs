@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use candid::Principal;
 use data_bucket_index::agenda::Job;
-use data_bucket_index::trust::{Registration, share_controller};
+use data_bucket_index::trust::{Origin, Registration, is_of};
 use openstorage_tokens::derived_accessor;
 use openstorage_types::{
     BlobId,
@@ -36,7 +36,7 @@ fn a_canister_registers_itself_once_its_controllers_are_checked() {
     let context = world.context(chat());
     assert_eq!(
         world.index.register_issuer(&context, &registration()),
-        Ok(Registration::CheckControllers(chat()))
+        Ok(Registration::CheckOrigin(chat()))
     );
     assert!(world.index.issuers().is_empty(), "not before the check");
     let ok = world
@@ -126,13 +126,55 @@ fn an_issuer_is_removed_by_itself_or_an_admin() {
     assert!(world.index.issuers().is_empty());
 }
 
+/// An issuer registers itself every hour. Whom an admin has removed stays out, also one that was being looked at
+/// meanwhile, or had removed itself before.
 #[test]
-fn canisters_that_share_a_controller_belong_together() {
+fn whom_an_admin_removed_only_an_admin_registers_again() {
+    let mut world = World::new(0);
+    let (itself, admin) = (world.context(chat()), world.context(admin()));
+    world.index.remove_issuer(&itself, chat()).unwrap();
+    assert_eq!(
+        world.index.register_issuer(&itself, &registration()),
+        Ok(Registration::CheckOrigin(chat())),
+        "who went by itself comes back"
+    );
+    world.index.remove_issuer(&admin, chat()).unwrap();
+    world.upgrade();
+    let refused = Err(IssuerError::NotAuthorized);
+    let looked_at = world.index.trust_issuer(&itself, chat(), chat_key());
+    assert_eq!(looked_at, refused);
+    let again = world.index.register_issuer(&itself, &registration());
+    assert_eq!(again, Err(IssuerError::NotAuthorized));
+    let by_admin = RegisterIssuerArgs {
+        issuer: Some(chat()),
+        key: chat_key(),
+    };
+    world.index.register_issuer(&admin, &by_admin).unwrap();
+    let again = world.index.register_issuer(&itself, &registration());
+    assert!(matches!(again, Ok(Registration::Done(_))), "{again:?}");
+}
+
+#[test]
+fn a_canister_is_whose_it_is_alone_and_who_put_its_code_in() {
     let nobody = Principal::anonymous();
-    assert!(share_controller(&[alice(), operator()], &[operator()]));
-    assert!(!share_controller(&[alice()], &[operator()]));
-    assert!(!share_controller(&[nobody], &[nobody]));
-    assert!(!share_controller(&[], &[]));
+    let ours = [operator(), admin(), nobody];
+    let is_ours = |controllers: &[Principal], deployed_by: Option<Principal>| {
+        let controllers = controllers.to_vec();
+        let origin = Origin {
+            controllers,
+            deployed_by,
+        };
+        is_of(&chat(), &origin, &ours)
+    };
+    assert!(is_ours(&[operator()], Some(operator())));
+    assert!(is_ours(&[admin(), chat()], Some(operator())));
+    // Anybody may name our operator as a controller beside itself, or hand a canister over with its own code.
+    assert!(!is_ours(&[operator(), alice()], Some(operator())));
+    assert!(!is_ours(&[operator()], Some(alice())));
+    assert!(!is_ours(&[operator()], Some(chat())));
+    assert!(!is_ours(&[operator()], None));
+    assert!(!is_ours(&[alice()], Some(alice())));
+    assert!(!is_ours(&[nobody], Some(nobody)));
 }
 
 fn deletion(world: &World, user: Principal) -> DeleteChatArgs {
@@ -259,7 +301,7 @@ fn an_issuer_replaces_its_key_and_buckets_hear_of_all_that_count() {
     other.key.version = 2;
     assert_eq!(
         world.index.register_issuer(&itself, &other),
-        Ok(Registration::CheckControllers(chat()))
+        Ok(Registration::CheckOrigin(chat()))
     );
 
     let third = chat_key_of(3);

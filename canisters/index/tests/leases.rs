@@ -277,3 +277,35 @@ fn a_bucket_that_knows_less_is_told_more() {
     let answer = tell(&mut world, told(1, granted(500)));
     assert_eq!(answer, [told(1, newest)]);
 }
+
+/// Users at their limits whose buckets answer slowly, or not at all, keep nobody else waiting for good.
+#[test]
+fn each_user_has_its_turn_in_being_called_back() {
+    let mut world = World::new(2);
+    let users: Vec<_> = (1..=60).map(principal).collect();
+    let wish = |user| LeaseArgs {
+        user,
+        incarnation: Some(1),
+        wanted: LIMIT,
+        counters: Counters::default(),
+    };
+    for user in &users {
+        world.register(*user, LIMIT);
+        assert_eq!(lease(&mut world, 1, &wish(*user)), Ok(LIMIT));
+        lease(&mut world, 2, &wish(*user)).unwrap_err();
+    }
+    let mut asked = std::collections::BTreeSet::new();
+    for _ in 0..2 {
+        let agenda = world.index.agenda(world.now_ms, &Default::default());
+        for job in agenda.jobs {
+            if let Job::Recall(user, bucket) = job {
+                asked.insert(user);
+                world.index.recall(user, bucket, 1).expect("it is due");
+                let context = world.context(bucket);
+                world.index.recalled(&context, (user, bucket), None);
+            }
+        }
+        world.now_ms += 1_000;
+    }
+    assert_eq!(asked.len(), users.len());
+}

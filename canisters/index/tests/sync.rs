@@ -5,12 +5,17 @@ mod support;
 use std::collections::BTreeSet;
 
 use candid::{Principal, decode_one, encode_one};
-use data_bucket_index::{agenda::Job, sync::Sent};
+use data_bucket_index::{
+    agenda::{Job, SENDS_MAX},
+    sync::Sent,
+};
 use openstorage_types::{
+    BlobId,
     channel::{
-        AccessorDeleted, Counters, Stamp, StatePage, StateRow, UserCounters, UserDeleted,
-        UserUpserted, kind,
+        AccessorDeleted, Counters, Reference, Stamp, StatePage, StateRow, UserCounters,
+        UserDeleted, UserUpserted, kind,
     },
+    index::FeedArgs,
     limits::{BEHIND_EVENTS_MAX, EVENTS_PER_BATCH_MAX},
 };
 use support::*;
@@ -325,4 +330,70 @@ fn a_bucket_that_has_not_answered_for_long_is_told_the_news_once_it_speaks() {
     assert!(!is_sent(&world));
     world.hear(bucket, Stamp::default(), vec![], None);
     assert!(is_sent(&world));
+}
+
+/// Who follows the feed is told that it may have missed something: what a bucket tells with its state is not in it.
+#[test]
+fn a_state_that_is_told_anew_is_a_gap_in_the_feed() {
+    let mut world = World::new(1);
+    let bucket = canister(1);
+    let told = Reference {
+        blob_id: BlobId([1; 32]),
+        size: 5,
+        owner: alice(),
+        accessor_id: chat(),
+        with_blob: true,
+    };
+    let state = |first| StatePage {
+        first,
+        rows: vec![],
+        last: true,
+    };
+    let look = |world: &World, after| {
+        let args = FeedArgs {
+            after,
+            limit: 10,
+            owner: None,
+        };
+        let page = world.index.feed(&world.context(admin()), &args).unwrap();
+        let ids: Vec<_> = page.changes.iter().map(|change| change.id).collect();
+        (ids, page.forgotten_until)
+    };
+    let added = || reference(kind::BLOB_REFERENCE_ADDED, &told);
+    let first = vec![event(kind::STATE_PAGE, &state(true)), added()];
+    let stamp = world.hear(bucket, Stamp::default(), first, None).stamp;
+    let (ids, forgotten) = look(&world, 0);
+    assert_eq!(
+        (ids.len(), forgotten),
+        (1, 0),
+        "a new bucket has told everything"
+    );
+    let again = vec![event(kind::STATE_PAGE, &state(true)), added()];
+    world.hear(bucket, stamp, again, None);
+    let (later, forgotten) = look(&world, ids[0]);
+    assert!(forgotten > ids[0]);
+    assert_eq!(later.len(), 1);
+    assert!(later[0] > forgotten, "what comes after the gap is read on");
+}
+
+/// News for all that come faster than they are told reach the last bucket too.
+#[test]
+fn each_bucket_has_its_turn_however_much_there_is_to_tell() {
+    let count = SENDS_MAX as u8 + 4;
+    let mut world = World::new(count);
+    for n in 1..=count {
+        world.drain(canister(n));
+    }
+    let mut told = BTreeSet::new();
+    for n in 0..2 {
+        world.register(user(n), 1);
+        let agenda = world.index.agenda(world.now_ms, &BTreeSet::new());
+        for job in agenda.jobs {
+            if let Job::Send(bucket) = job {
+                world.drain(bucket);
+                told.insert(bucket);
+            }
+        }
+    }
+    assert_eq!(told.len(), usize::from(count));
 }

@@ -1,7 +1,7 @@
 //! Arguments of calls, decoded within a budget.
 
 use candid::{CandidType, de::DecoderConfig, utils::decode_args_with_config};
-use openstorage_types::limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX};
+use openstorage_types::limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX, UNKNOWN_CALLER_BYTES_MAX};
 use serde::Deserialize;
 
 /// No arguments, in Candid.
@@ -33,9 +33,30 @@ pub fn decode<'a, T: CandidType + Deserialize<'a>>(bytes: &'a [u8], blob_bytes_m
     }
 }
 
+/// Turns away an argument of `len` bytes, before it is read, that is long and of a caller who is not known: reading
+/// costs an instruction for each byte and more, and what canisters send passes no `inspect_message`.
+///
+/// # Panics
+/// When it is turned away. In a canister that is a trap, not an answer: a message that changes nothing leaves the
+/// canister's version as it is, which is looked at for gaps.
+pub fn expect_short(len: usize, is_known: impl FnOnce() -> bool) {
+    assert!(
+        len <= UNKNOWN_CALLER_BYTES_MAX || is_known(),
+        "of a caller who is not known here arguments of at most {UNKNOWN_CALLER_BYTES_MAX} bytes are read, not of {len}"
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_argument_is_read_of_those_who_are_known() {
+        let long = UNKNOWN_CALLER_BYTES_MAX + 1;
+        expect_short(long - 1, || false);
+        expect_short(long, || true);
+        assert!(std::panic::catch_unwind(|| expect_short(long, || false)).is_err());
+    }
 
     #[test]
     fn a_blob_needs_the_room_that_was_made_for_it() {

@@ -22,6 +22,6 @@ pub mod reply;
 pub mod row;
 pub mod timer;
 
-pub use argument::decode;
+pub use argument::{decode, expect_short};
 pub use reply::{before_blob, encode, write_length};
 pub use row::Row;

@@ -141,6 +141,7 @@ fn push_code(error: &PushChunkError) -> &'static str {
         PushChunkError::HashMismatch { .. } => "HashMismatch",
         PushChunkError::AllowanceExceeded(_) => "AllowanceExceeded",
         PushChunkError::TooManyOpenUploads { .. } => "TooManyOpenUploads",
+        PushChunkError::TooManyReferences { .. } => "TooManyReferences",
         PushChunkError::ChunkMismatch { .. } => "ChunkMismatch",
         // The client deals with these itself, or makes no such call.
         PushChunkError::Retry { .. }
@@ -205,6 +206,10 @@ fn push(error: &PushChunkError) -> String {
         PushChunkError::TooManyOpenUploads { max } => {
             format!("{max} uploads are open: finish or abort one")
         }
+        PushChunkError::TooManyReferences { max } => format!(
+            "{max} references are all that the caller's limit allows in this bucket: delete some, or \
+             ask the app for a larger limit"
+        ),
         PushChunkError::ChunkConflict => {
             "an earlier upload of this blob holds other bytes: call abort_upload, then upload again"
                 .into()

@@ -155,6 +155,11 @@ pub enum PushChunkError {
     TooManyOpenUploads {
         max: u32,
     },
+    /// The caller has as many references in this bucket as its limit allows: one for each 1,024 bytes of it, and
+    /// 1,000 more.
+    TooManyReferences {
+        max: u64,
+    },
     /// The bucket takes no blob of that size any more; ask the index for another.
     BucketFull {
         bytes_free: u64,
@@ -233,6 +238,10 @@ pub enum AddBlobReferenceError {
         max: u32,
     },
     AllowanceExceeded(Allowance),
+    /// As in [`PushChunkError`].
+    TooManyReferences {
+        max: u64,
+    },
     BucketFull {
         bytes_free: u64,
     },
@@ -262,7 +271,7 @@ pub enum RemoveBlobReferenceError {
 pub struct BlobInfo {
     pub blob_id: BlobId,
     pub size: u64,
-    /// The caller's own.
+    /// The caller's own, at most the first 1,000.
     pub references: Vec<ReferenceInfo>,
 }
 

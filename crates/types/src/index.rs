@@ -81,7 +81,8 @@ pub struct FeedArgs {
 pub struct FeedPage {
     /// In order.
     pub changes: Vec<Change>,
-    /// Changes up to this id are not kept any more: who has read less far than this has missed some.
+    /// Changes up to this id are not kept any more, or some were never heard of (canisters that were restored, or
+    /// away for long, tell how things are and not how they came about): who has read less far has missed some.
     pub forgotten_until: u64,
 }
 
@@ -237,8 +238,8 @@ pub enum DeleteChatError {
     InvalidToken(crate::bucket::TokenProblem),
 }
 
-/// Asks the index to trust the caller's tokens. A canister that shares a controller with the index
-/// registers itself; for others an admin calls with `issuer` set.
+/// Asks the index to trust the caller's tokens. A canister that has the index's controllers and no others, and whose
+/// code one of them put in, registers itself; for others an admin calls with `issuer` set.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct RegisterIssuerArgs {
     /// None means the caller.

@@ -23,8 +23,21 @@ pub const MIME_TYPE_BYTES_MAX: usize = 127;
 /// Bytes of a file name in UTF-8.
 pub const NAME_BYTES_MAX: usize = 255;
 
+/// References that one user may have in one bucket whatever its limit, and bytes of the limit for each one more. A
+/// reference takes some of the bucket's memory besides the bytes of its blob, which may be few, or charged already.
+pub const REFERENCES_MIN: u64 = 1_000;
+pub const BYTES_PER_REFERENCE: u64 = 1_024;
+
+/// References that a user with this limit may have in one bucket.
+pub const fn references_max(byte_limit: u64) -> u64 {
+    REFERENCES_MIN + byte_limit / BYTES_PER_REFERENCE
+}
+
 /// Uploads that one user may have open in one bucket.
 pub const OPEN_UPLOADS_MAX: u32 = 256;
+
+/// Uploads of one user of which a bucket remembers why they are gone: the newest.
+pub const GONE_UPLOADS_MAX: usize = 256;
 
 /// An open upload in which nothing arrived for so long is dropped.
 pub const UPLOAD_IDLE_MS: u64 = 24 * HOUR_MS;
@@ -37,6 +50,9 @@ pub const POSSESSION_CHUNKS_MAX: u64 = 4;
 
 /// Wrong bytes that a caller may show for one blob in a day before it is refused.
 pub const POSSESSION_FAILURES_MAX: u32 = 10;
+
+/// Blobs for which a caller may show wrong bytes in a day.
+pub const POSSESSION_FAILED_BLOBS_MAX: usize = 256;
 
 /// A bucket leases at least so much of a user's allowance at once, where there is so much: the small
 /// pictures after the first never wait for the index.

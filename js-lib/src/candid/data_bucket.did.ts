@@ -29,6 +29,12 @@ export interface AddBlobReferenceArgs {
 export type AddBlobReferenceError = { 'InvalidMimeType' : { 'max' : number } } |
   { 'NotRegistered' : null } |
   { 'AccessorDeleted' : { 'accessor_id' : Principal } } |
+  {
+    /**
+     * As in PushChunkError.
+     */
+    'TooManyReferences' : { 'max' : bigint }
+  } |
   { 'InvalidAccessors' : { 'max' : number } } |
   {
     /**
@@ -112,7 +118,7 @@ export interface AuditedUser {
 }
 export interface BlobInfo {
   /**
-   * The caller's own.
+   * The caller's own, at most the first 1,000.
    */
   'references' : Array<ReferenceInfo>,
   'blob_id' : Uint8Array,
@@ -432,6 +438,13 @@ export type PushChunkError = {
     'SessionMismatch' : { 'size' : bigint }
   } |
   { 'AccessorDeleted' : { 'accessor_id' : Principal } } |
+  {
+    /**
+     * The caller has as many references in this bucket as its limit allows: one for each 1,024 bytes of it, and
+     * 1,000 more.
+     */
+    'TooManyReferences' : { 'max' : bigint }
+  } |
   {
     /**
      * The bucket's memory cannot grow now; nothing was written.
@@ -890,6 +903,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'InvalidMimeType' : IDL.Record({ 'max' : IDL.Nat32 }),
     'NotRegistered' : IDL.Null,
     'AccessorDeleted' : IDL.Record({ 'accessor_id' : IDL.Principal }),
+    'TooManyReferences' : IDL.Record({ 'max' : IDL.Nat64 }),
     'InvalidAccessors' : IDL.Record({ 'max' : IDL.Nat32 }),
     'NotFound' : IDL.Null,
     'Retry' : IDL.Record({ 'ms' : IDL.Nat64 }),
@@ -1056,6 +1070,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'NotRegistered' : IDL.Null,
     'SessionMismatch' : IDL.Record({ 'size' : IDL.Nat64 }),
     'AccessorDeleted' : IDL.Record({ 'accessor_id' : IDL.Principal }),
+    'TooManyReferences' : IDL.Record({ 'max' : IDL.Nat64 }),
     'StorageFull' : IDL.Null,
     'InvalidChunkIndex' : IDL.Record({ 'count' : IDL.Nat32 }),
     'InvalidChunkLength' : IDL.Record({ 'expected' : IDL.Nat64 }),

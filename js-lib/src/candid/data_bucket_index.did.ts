@@ -453,7 +453,8 @@ export interface FeedPage {
    */
   'changes' : Array<Change>,
   /**
-   * Changes up to this id are not kept any more: who has read less far than this has missed some.
+   * Changes up to this id are not kept any more, or some were never heard of (canisters that were restored, or
+   * away for long, tell how things are and not how they came about): who has read less far has missed some.
    */
   'forgotten_until' : bigint,
 }
@@ -691,8 +692,8 @@ export interface PublicKey {
   'bytes' : Uint8Array,
 }
 /**
- * Asks the index to trust the caller's tokens. A canister that shares a controller with the index
- * registers itself; for others an admin calls with issuer set.
+ * Asks the index to trust the caller's tokens. A canister that has the index's controllers and no others, and
+ * whose code one of them put in, registers itself; for others an admin calls with issuer set.
  */
 export interface RegisterIssuerArgs {
   'key' : PublicKey,
@@ -1039,6 +1040,9 @@ export interface _SERVICE {
     [Array<UserArgs>],
     Array<{ 'Ok' : null } | { 'Err' : UserError }>
   >,
+  /**
+   * By the issuer itself or an admin; whom an admin has removed only an admin registers again.
+   */
   'remove_issuer' : ActorMethod<
     [Principal],
     { 'Ok' : null } |
