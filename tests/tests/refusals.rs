@@ -7,8 +7,8 @@ use openstorage_types::{
     bucket::*,
     channel::PublicKey,
     index::{
-        AllocatedBucketArgs, AllocatedBucketError, IssuerError, RegisterIssuerArgs,
-        RegisterIssuerOk, UserArgs, UserError,
+        AllocatedBucketArgs, AllocatedBucketError, InitArgs as IndexInit, IssuerError,
+        RegisterIssuerArgs, RegisterIssuerOk, UserArgs, UserError,
     },
     limits::{ACCESSORS_MAX, BLOB_BYTES_MAX, CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES},
 };
@@ -500,27 +500,42 @@ fn a_strangers_canister_becomes_no_issuer_whoever_controls_it() {
     assert_eq!(register(), refused);
 }
 
-/// Strangers are made for nothing. However many ask a bucket who they are, its users get their allowance.
+/// Strangers are made for nothing. However many ask a bucket who they are, its users get their allowance. The index is on
+/// another subnet: its answers take a while.
 #[test]
 fn strangers_keep_no_user_waiting() {
-    let setup = Setup::new();
+    let setup = Setup::on(2, IndexInit::default());
+    let pic = &setup.pic;
+    let own_subnet = pic.get_subnet(setup.index);
+    let mut subnets = pic.topology().get_app_subnets().into_iter();
+    let other = subnets.find(|id| Some(*id) != own_subnet).unwrap();
+    let far = pic.create_canister_on_subnet(Some(operator()), None, other);
+    pic.add_cycles(far, 100_000_000_000_000);
+    let controllers = vec![operator(), setup.index];
+    pic.set_controllers(far, Some(operator()), controllers)
+        .unwrap();
+    index::add_bucket(&setup, operator(), far).unwrap();
+    setup.settle("the bucket is active", |setup| {
+        setup.active_buckets().contains(&far).then_some(())
+    });
     let (alice, room) = setup.user_with_chat(1);
-    bucket::ensure_registered(&setup, setup.bucket, alice).unwrap();
+    bucket::ensure_registered(&setup, far, alice).unwrap();
     let submit = |caller, method, args| {
-        let call = setup.pic.submit_call(setup.bucket, caller, method, args);
+        let call = pic.submit_call(far, caller, method, args);
         call.expect("it is let in")
     };
     let nothing = Encode!().unwrap();
     let strangers: Vec<_> = (0..150)
         .map(|n| submit(user(1_000 + n), "ensure_registered", nothing.clone()))
         .collect();
+    pic.tick();
     let push = Encode!(&chunk(&bytes(100, 1), 0, room.accessor_id)).unwrap();
     let push = submit(alice, "push_chunk", push);
-    let pushed = setup.pic.await_call(push).expect("it is answered");
+    let pushed = pic.await_call(push).expect("it is answered");
     let pushed: Result<PushChunkOk, PushChunkError> = decode_one(&pushed).unwrap();
     assert_eq!(pushed.map(|ok| ok.state), Ok(UploadState::Stored));
     for stranger in strangers {
-        setup.pic.await_call(stranger).expect("it is answered");
+        pic.await_call(stranger).expect("it is answered");
     }
 }
 
