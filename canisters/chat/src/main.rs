@@ -135,6 +135,7 @@ fn set_name(name: String) -> Result<(), ChatError> {
 #[candid_method(update)]
 async fn set_avatar(args: SetAvatarArgs) -> Result<(), ChatError> {
     let caller = msg_caller();
+    timers::observe();
     with(|app| app.check_avatar(caller, &args))?;
     learn_bucket(args.blob.as_ref()).await?;
     change(|app| app.set_avatar(caller, args))
@@ -179,6 +180,7 @@ fn chats() -> Vec<ChatInfo> {
 #[candid_method(update)]
 async fn send_message(args: SendMessageArgs) -> Result<SendMessageOk, ChatError> {
     let caller = msg_caller();
+    timers::observe();
     with(|app| app.check_message(caller, &args))?;
     learn_bucket(args.blob.as_ref()).await?;
     change(|app| app.send_message(caller, args, now_ms()))
@@ -227,7 +229,6 @@ async fn learn_bucket(blob: Option<&BlobReference>) -> Result<(), ChatError> {
     match with(|app| app.unknown_bucket(blob)) {
         None => Ok(()),
         Some(bucket) => {
-            timers::observe();
             let answer = timers::ask_bucket_key(bucket).await;
             change(|app| app.learn_bucket(bucket, answer, now_ms()))
         }
