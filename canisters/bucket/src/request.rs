@@ -155,7 +155,7 @@ mod tests {
             (principal.to_text() == text).then_some(principal)
         };
         for len in 0..=29 {
-            let id: Vec<_> = (0..len).map(|i| (i * 37) ^ len).collect();
+            let id: Vec<_> = (0..len).map(|i: u8| i.wrapping_mul(37) ^ len).collect();
             let principal = Principal::from_slice(&id);
             let text = principal.to_text();
             assert_eq!(parse_principal(&text), Some(principal), "{text}");

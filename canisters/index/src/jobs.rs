@@ -254,7 +254,7 @@ fn begin_check(job: Job) -> Option<Running> {
     Running::begin(job)
 }
 
-/// Whose a canister is that wants to be an issuer, and the index's own controllers.
+/// Whose a canister is that wants to be an issuer, and whose it may be: the index's own controllers', and the index's.
 pub async fn look_at_issuer(issuer: Principal) -> Result<(Origin, Vec<Principal>), IssuerError> {
     let retry = IssuerError::Retry { ms: RETRY_MS };
     let Some(_running) = begin_check(Job::CheckIssuer(issuer)) else {
@@ -266,7 +266,8 @@ pub async fn look_at_issuer(issuer: Principal) -> Result<(Origin, Vec<Principal>
         Error::CallRejected(rejected) if is_final(&rejected) => IssuerError::NotAuthorized,
         _ => retry.clone(),
     })?;
-    let ours = own_controllers().await.map_err(|_| retry)?;
+    let mut ours = own_controllers().await.map_err(|_| retry)?;
+    ours.push(ic_cdk::api::canister_self());
     Ok((origin, ours))
 }
 

@@ -11,10 +11,11 @@ use ic_management_canister_types::{
     CanisterStatusResult, ChangeDetails, ChangeOrigin, ChunkHash, EnvironmentVariable,
     InstallChunkedCodeArgs, InstallCodeArgs, LoadCanisterSnapshotArgs, LogVisibility,
     ReadCanisterSnapshotDataArgs, ReadCanisterSnapshotDataResult, ReadCanisterSnapshotMetadataArgs,
-    ReadCanisterSnapshotMetadataResult, SnapshotDataKind, SnapshotDataOffset, SnapshotVisibility,
-    StatusVisibility, SubnetInfoArgs, SubnetInfoResult, UpdateSettingsArgs, UpgradeFlags,
-    UploadCanisterSnapshotDataArgs, UploadCanisterSnapshotMetadataArgs,
-    UploadCanisterSnapshotMetadataResult, UploadChunkArgs, WasmMemoryPersistence,
+    ReadCanisterSnapshotMetadataResult, SnapshotDataKind, SnapshotDataOffset,
+    SnapshotMetadataGlobal, SnapshotVisibility, StatusVisibility, SubnetInfoArgs, SubnetInfoResult,
+    UpdateSettingsArgs, UpgradeFlags, UploadCanisterSnapshotDataArgs,
+    UploadCanisterSnapshotMetadataArgs, UploadCanisterSnapshotMetadataResult, UploadChunkArgs,
+    WasmMemoryPersistence,
 };
 use openstorage_universal::{Call, Op, Program, WASM};
 use pic::*;
@@ -1073,6 +1074,61 @@ fn a_snapshot_is_a_folder() {
         pic.list_canister_snapshots(canister, None).unwrap().len(),
         1
     );
+}
+
+/// Whoever uploads a snapshot may say what no module would: that is refused, and the network goes on.
+#[test]
+fn a_snapshot_that_does_not_fit_its_module_is_refused() {
+    let pic = network(1);
+    let canister = install(&pic);
+    let module = r#"(module (memory 1 2) (global (mut i64) (i64.const 1)))"#;
+    let module = wat::parse_str(module).unwrap();
+    let load = |heap_pages: u64, globals: Vec<SnapshotMetadataGlobal>| {
+        let args = UploadCanisterSnapshotMetadataArgs {
+            canister_id: canister,
+            replace_snapshot: None,
+            wasm_module_size: module.len() as u64,
+            globals,
+            wasm_memory_size: heap_pages * PAGE,
+            stable_memory_size: 0,
+            certified_data: vec![],
+            global_timer: None,
+            on_low_wasm_memory_hook_status: None,
+        };
+        let method = "upload_canister_snapshot_metadata";
+        let bytes = ok(manage(&pic, USER, canister, method, &args));
+        let uploaded = Decode!(&bytes, UploadCanisterSnapshotMetadataResult);
+        let snapshot_id = uploaded.unwrap().snapshot_id;
+        let args = UploadCanisterSnapshotDataArgs {
+            canister_id: canister,
+            snapshot_id: snapshot_id.clone(),
+            kind: SnapshotDataOffset::WasmModule { offset: 0 },
+            chunk: module.clone(),
+        };
+        let method = "upload_canister_snapshot_data";
+        ok(manage(&pic, USER, canister, method, &args));
+        let args = LoadCanisterSnapshotArgs {
+            canister_id: canister,
+            snapshot_id: snapshot_id.clone(),
+            sender_canister_version: None,
+        };
+        let loaded = manage(&pic, USER, canister, "load_canister_snapshot", &args);
+        pic.delete_canister_snapshot(canister, None, snapshot_id)
+            .unwrap();
+        loaded
+    };
+    use SnapshotMetadataGlobal::{I32, I64};
+    for (heap_pages, globals) in [
+        (3, vec![I64(7)]),
+        (0, vec![I64(7)]),
+        (1, vec![I32(7)]),
+        (1, vec![]),
+        (1, vec![I64(7), I64(7)]),
+    ] {
+        let refused = load(heap_pages, globals);
+        failed(refused, ErrorCode::InvalidManagementPayload);
+    }
+    ok(load(2, vec![I64(7)]));
 }
 
 /// Composite queries may ask, too: of canisters of their own subnet.

@@ -56,15 +56,19 @@ impl Live {
         Ok(live)
     }
 
-    /// A new instance with that heap and these globals. None where the heap is smaller than the module's
-    /// or there is another number of globals.
+    /// A new instance with that heap and these globals. None where they cannot be the module's: it has a larger
+    /// heap at once, or never one so large, or other globals.
     pub fn from_image(
         module: &Module,
         heap: &[u8],
         globals: Vec<Val>,
     ) -> Result<Option<Self>, Trap> {
         let mut live = Self::new(module)?;
-        if heap.len() < live.heap().len() || globals.len() != live.globals.len() {
+        let memory = live.store.data().memory;
+        let has_room = memory.map_or(heap.is_empty(), |memory| {
+            has_room(memory, &live.store, heap.len())
+        });
+        if heap.len() < live.heap().len() || !has_room || !live.may_have(&globals) {
             return Ok(None);
         }
         live.begin();
@@ -80,9 +84,7 @@ impl Live {
         let (Some(heap), Some(memory)) = (other.memory(), self.store.data().memory) else {
             return Ok(());
         };
-        let pages = (heap.len() / WASM_PAGE_BYTES) as u64;
-        let max = memory.ty(&self.store).maximum();
-        if max.is_some_and(|max| pages > max) {
+        if !has_room(memory, &self.store, heap.len()) {
             return Err(Trap::Wasm("the memory is too small for the heap".into()));
         }
         self.begin();
@@ -90,6 +92,16 @@ impl Live {
         self.look();
         self.commit();
         Ok(())
+    }
+
+    /// Whether these may be the values of the globals.
+    fn may_have(&self, values: &[Val]) -> bool {
+        let mut pairs = self.globals.iter().zip(values);
+        values.len() == self.globals.len()
+            && pairs.all(|(global, value)| {
+                let ty = global.ty(&self.store);
+                value.matches_ty(&self.store, ty.content()).unwrap_or(false)
+            })
     }
 
     /// Makes the heap these bytes, and zeros where it is larger.
@@ -344,12 +356,18 @@ fn instantiate(module: &Module, host: Host) -> Result<(Store<Host>, Instance, Ve
     Ok((store, instance, globals))
 }
 
-/// Grows a memory to a size that it had before.
+/// Whether a memory may ever have so many bytes.
+fn has_room(memory: wasmtime::Memory, store: &Store<Host>, bytes: usize) -> bool {
+    let max = memory.ty(store).maximum();
+    max.is_none_or(|max| bytes.div_ceil(WASM_PAGE_BYTES) as u64 <= max)
+}
+
+/// Grows a memory to a size that it may have.
 fn grow(memory: wasmtime::Memory, store: &mut Store<Host>, bytes: usize) {
     let missing = bytes.saturating_sub(memory.data_size(&*store)) / WASM_PAGE_BYTES;
     if missing > 0 {
         memory
             .grow(store, missing as u64)
-            .expect("the memory had that size before");
+            .expect("the memory may have that size");
     }
 }
