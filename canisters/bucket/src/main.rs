@@ -229,12 +229,7 @@ fn upload_status(args: UploadArgs) -> Result<UploadStatus, UploadError> {
     with(|bucket| bucket.upload_status(&msg_caller(), &args.blob_id))
 }
 
-#[update(
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode",
-    hidden = true
-)]
+#[update(guard = "is_welcome", decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn abort_upload(args: UploadArgs) -> Result<(), UploadError> {
     let aborted = update(|bucket| bucket.abort_upload(&msg_caller(), &args.blob_id, now()));
@@ -256,12 +251,7 @@ async fn ensure_registered() -> Result<(), EnsureRegisteredError> {
     }
 }
 
-#[update(
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode",
-    hidden = true
-)]
+#[update(guard = "is_welcome", decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 async fn add_blob_reference(
     args: AddBlobReferenceArgs,
@@ -279,12 +269,7 @@ async fn add_blob_reference(
     })
 }
 
-#[update(
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode",
-    hidden = true
-)]
+#[update(guard = "is_welcome", decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
     let removed = update(|bucket| bucket.remove_blob_reference(msg_caller(), &args, now()));
@@ -293,12 +278,7 @@ fn remove_blob_reference(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlob
 }
 
 /// Another name for `remove_blob_reference`.
-#[update(
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode",
-    hidden = true
-)]
+#[update(guard = "is_welcome", decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn delete_blob(args: RemoveBlobReferenceArgs) -> Result<(), RemoveBlobReferenceError> {
     remove_blob_reference(args)
@@ -319,12 +299,7 @@ fn my_blobs(args: MyBlobsArgs) -> Vec<BlobInfo> {
 type ReadChunkAnswer = Result<ReadChunkOk, ReadChunkError>;
 
 /// A byte of a reply costs 50 instructions; gathering it first, and encoding it, would cost four more.
-#[query(
-    manual_reply = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    hidden = true
-)]
+#[query(manual_reply = true, guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn read_chunk(args: ReadChunkArgs) -> PhantomData<ReadChunkAnswer> {
     with(
@@ -388,12 +363,7 @@ fn rotate_key() -> Result<(), RotateKeyError> {
     answer
 }
 
-#[update(
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode",
-    hidden = true
-)]
+#[update(guard = "is_welcome", decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
     let is_controller = ic_cdk::api::is_controller(&msg_caller());
@@ -402,12 +372,7 @@ fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
     answer
 }
 
-#[update(
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode",
-    hidden = true
-)]
+#[update(guard = "is_welcome", decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn c2c_set_closed(closed: bool) -> Result<(), SetClosedError> {
     let answer = update(|bucket| bucket.set_closed(&msg_caller(), closed, now()));
@@ -415,12 +380,7 @@ fn c2c_set_closed(closed: bool) -> Result<(), SetClosedError> {
     answer
 }
 
-#[update(
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode",
-    hidden = true
-)]
+#[update(guard = "is_welcome", decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     observe_cycles();
@@ -429,12 +389,7 @@ fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     answer
 }
 
-#[update(
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode",
-    hidden = true
-)]
+#[update(guard = "is_welcome", decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn c2c_recall(args: RecallArgs) -> Result<UserCounters, RecallError> {
     let answer = update(|bucket| bucket.recall(&msg_caller(), &args, now()));
@@ -442,12 +397,7 @@ fn c2c_recall(args: RecallArgs) -> Result<UserCounters, RecallError> {
     answer
 }
 
-#[update(
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode",
-    hidden = true
-)]
+#[update(guard = "is_welcome", decode_with = "decode", encode_with = "encode", hidden = true)]
 #[candid_method(update)]
 fn c2c_audit(args: AuditArgs) -> Result<AuditPage, AuditPageError> {
     update(|bucket| bucket.audit(&msg_caller(), &args))

@@ -148,67 +148,37 @@ fn is_welcome() -> Result<(), String> {
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn register_user(args: UserArgs) -> Result<(), UserError> {
     act(|index, context| index.register_user(context, &args))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn register_users(rows: Vec<UserArgs>) -> Vec<Result<(), UserError>> {
     act(|index, context| batch(&rows, |args| index.register_user(context, args)))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn update_user(args: UserArgs) -> Result<(), UserError> {
     act(|index, context| index.update_user(context, &args))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn update_users(rows: Vec<UserArgs>) -> Vec<Result<(), UserError>> {
     act(|index, context| batch(&rows, |args| index.update_user(context, args)))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn delete_user(user: Principal) -> Result<(), UserError> {
     act(|index, context| index.delete_user(context, user))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn delete_users(users: Vec<Principal>) -> Vec<Result<(), UserError>> {
     act(|index, context| batch(&users, |user| index.delete_user(context, *user)))
 }
@@ -232,23 +202,13 @@ fn allocated_bucket(args: AllocatedBucketArgs) -> Result<AllocatedBucketOk, Allo
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn delete_chat(args: DeleteChatArgs) -> Result<(), DeleteChatError> {
     act(|index, context| index.delete_chat(context, &args))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 async fn register_issuer(args: RegisterIssuerArgs) -> Result<RegisterIssuerOk, IssuerError> {
     let context = context();
     match act(|index, context| index.register_issuer(context, &args))? {
@@ -271,23 +231,13 @@ async fn register_issuer(args: RegisterIssuerArgs) -> Result<RegisterIssuerOk, I
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn remove_issuer(issuer: Principal) -> Result<(), IssuerError> {
     act(|index, context| index.remove_issuer(context, issuer))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn c2c_revoke(args: RevokeArgs) -> Result<(), RevokeError> {
     act(|index, context| index.revoke(context, &args))
 }
@@ -298,12 +248,7 @@ fn issuers() -> Vec<Issuer> {
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn revoke_issuer_key(args: RevokeIssuerKeyArgs) -> Result<(), RevokeKeyError> {
     act(|index, context| index.revoke_issuer_key(context, &args))
 }
@@ -314,51 +259,31 @@ fn rotate_key() -> Result<(), RotateKeyError> {
 }
 
 #[candid_method(update)]
-#[update(hidden = true, decode_with = "decode", encode_with = "encode")]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn revoke_key(version: u16) -> Result<(), RevokeKeyError> {
     act(|index, context| index.revoke_key(context, version))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn c2c_bucket_keys(args: BucketKeysArgs) -> Result<BucketKey, BucketKeysError> {
     act(|index, _| index.bucket_keys(&args))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     act(|index, context| index.events(context, &args))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn c2c_lease(args: LeaseArgs) -> Result<LeaseOk, LeaseError> {
     act(|index, context| index.lease(context, &args))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 async fn audit(args: index::AuditArgs) -> Result<AuditOk, AuditError> {
     act(|index, context| index.may_audit(context, &args))?;
     let page = jobs::audit(&args).await?;
@@ -377,12 +302,7 @@ fn bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 async fn add_bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
     let context = context();
     match act(|index, context| index.add_bucket(context, bucket))? {
@@ -402,34 +322,19 @@ async fn add_bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn set_bucket_full(args: SetBucketFullArgs) -> Result<BucketInfo, FleetError> {
     act(|index, context| index.set_bucket_full(context, &args))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn retire_bucket(bucket: Principal) -> Result<BucketInfo, FleetError> {
     act(|index, context| index.retire_bucket(context, bucket))
 }
 
 #[candid_method(update)]
-#[update(
-    hidden = true,
-    guard = "is_welcome",
-    decode_with = "decode",
-    encode_with = "encode"
-)]
+#[update(hidden = true, guard = "is_welcome", decode_with = "decode", encode_with = "encode")]
 fn forget_bucket(bucket: Principal) -> Result<(), FleetError> {
     act(|index, context| index.forget_bucket(context, bucket))
 }
