@@ -33,9 +33,9 @@ test("patience begins with the first thing that goes wrong, however long it took
 });
 
 test("waiting for a turn takes no patience", async () => {
-  const patience = new Patience(300);
+  const patience = new Patience(1_000);
   await patience.pause("lost", undefined);
-  await patience.free(() => sleep(400));
+  await patience.free(() => sleep(1_100));
   await patience.pause("lost", undefined);
 });
 
