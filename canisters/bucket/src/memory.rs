@@ -1,7 +1,7 @@
-//! Which part of stable memory holds what. A number is never used for something else later: 2 was the one secret
-//! of before there were versions of it, and the [`RETIRED`] were tables that later ones hold in another form.
+//! Which part of stable memory holds what. A number is never used for something else later; those that are
+//! missing held something else before the first release.
 
-use ic_stable_structures::{DefaultMemoryImpl, Memory as _};
+use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_segments::{SegmentMemory, Segments};
 
 pub type Memory = SegmentMemory<DefaultMemoryImpl>;
@@ -46,9 +46,6 @@ pub const BLOBS: u8 = 45;
 pub const LATER_SIGHTS: u8 = 46;
 pub const PART_TYPES: u8 = 47;
 
-/// Users with their accounts, blobs with their counts, all sights of accessors.
-const RETIRED: [u8; 3] = [4, 6, 9];
-
 pub struct Memories(Segments<DefaultMemoryImpl>);
 
 impl Memories {
@@ -57,14 +54,7 @@ impl Memories {
     /// canister that is a trap before anything is written: an upgrade fails and leaves what was there.
     pub fn open(memory: DefaultMemoryImpl) -> Self {
         match Segments::open(memory) {
-            Ok(segments) => {
-                let is_old = RETIRED.iter().any(|id| segments.get(*id).size() > 0);
-                assert!(
-                    !is_old,
-                    "this memory is of a bucket of an earlier build, whose tables this code does not know: make a new bucket"
-                );
-                Self(segments)
-            }
+            Ok(segments) => Self(segments),
             Err(error) => panic!("{error}"),
         }
     }

@@ -5,7 +5,10 @@
 //! byte is stored. Here a step is as long as it has to be. A memory that is the last one on the stable
 //! memory grows by exactly what it asks for; any other takes at least 1/64 of its own size at once, and the one
 //! that is larger than all others together 1/256, as long as there are not many segments. So the table lasts
-//! however large the memories get, opening it stays cheap, and less than 1 %, in the end 1.6 %, is taken ahead.
+//! however large the memories get, and less than 1 %, in the end 1.6 %, is taken ahead.
+//!
+//! Opening costs the same however many segments there are: they lie in blocks of 64, and a block is read when
+//! something in it is accessed for the first time.
 //!
 //! ```
 //! use ic_stable_structures::{Memory, VectorMemory};
@@ -23,23 +26,26 @@
 //! assert_eq!(&bytes, b"over the edge");
 //! ```
 //!
-//! # Byte map, version 1
+//! # Byte map, version 2
 //!
 //! Numbers are little-endian; a page is 65,536 bytes.
 //!
 //! | offset | bytes | what |
 //! | --- | --- | --- |
 //! | 0 | 3 | magic `OSM` |
-//! | 3 | 1 | layout version: 1 |
-//! | 4 | 4 | number of segments |
-//! | 8 | 56 | reserved, zero |
-//! | 64 | 48 × 8 | size of each memory, in pages |
-//! | 448 | 576 | reserved, zero |
-//! | 1,024 | 4 each | the segments, in the order of their places: pages in the lower 24 bits, number of the memory in the upper 8 |
-//! | 131,072 | | the first segment; each of the others follows the one before |
+//! | 3 | 1 | layout version: 2 |
+//! | 4 | 4 | number of blocks |
+//! | 8 | 8 | the first page that belongs to nobody |
+//! | 16 | 48 | reserved, zero |
+//! | 64 | 48 × 12 | each memory: its size in pages, the pages in its segments, its number of segments, 4 bytes each |
+//! | 640 | 384 | reserved, zero |
+//! | 1,024 | 632 × 4 | whose each block is: the first page of that memory which is in it in the lower 24 bits, number of the memory in the upper 8 |
+//! | 3,552 | 544 | reserved, zero |
+//! | 4,096 | 632 × 512 | the blocks, of 64 segments each: the segment's first page in its memory and in the stable memory, 4 bytes each |
+//! | 327,680 | | the first segment; each of the others follows the one before |
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     fmt,
     rc::Rc,
 };
@@ -47,24 +53,36 @@ use std::{
 use ic_stable_structures::Memory;
 
 const MAGIC: &[u8; 3] = b"OSM";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Memories that can be had.
 pub const MEMORIES_MAX: u8 = 48;
-const SIZES_AT: u64 = 64;
-const SEGMENTS_AT: u64 = 1_024;
-const HEADER_PAGES: u64 = 2;
 const PAGE: u64 = 65_536;
+
+const STATE_AT: u64 = 4;
+const ROWS_AT: u64 = 64;
+const ROW: u64 = 12;
+const OWNERS_AT: u64 = 1_024;
+const BLOCKS_AT: u64 = 4_096;
+const HEADER_PAGES: u64 = 5;
+
+/// Segments of one block.
+const BLOCK_SEGMENTS: u64 = 64;
+const SEGMENT: u64 = 8;
+const BLOCK: u64 = BLOCK_SEGMENTS * SEGMENT;
+const BLOCKS_MAX: u64 = (HEADER_PAGES * PAGE - BLOCKS_AT) / BLOCK;
+const _: () = assert!(OWNERS_AT + BLOCKS_MAX * 4 <= BLOCKS_AT);
 /// A memory of s pages that grows by a 64th has at most 64 + 64·ln(s/64) segments of its own choice. For 48
-/// memories that share 8,192,000 pages (500 GiB) these are at most 27,400.
-const SEGMENTS_MAX: u64 = (HEADER_PAGES * PAGE - SEGMENTS_AT) / 4;
-/// So many segments come before that.
-const FINE_SEGMENTS: u64 = SEGMENTS_MAX - 27_400;
+/// memories that share 8,192,000 pages (500 GiB) these are at most 27,400, and the last block of each need not
+/// be full.
+const COARSE_BLOCKS_MAX: u64 = 27_400_u64.div_ceil(BLOCK_SEGMENTS) + MEMORIES_MAX as u64;
+/// So many blocks come before that.
+const FINE_BLOCKS: u64 = BLOCKS_MAX - COARSE_BLOCKS_MAX;
 /// A step is at least this part of a memory.
 const STEP_PART: u64 = 64;
-/// The same for a memory that has more than half of all pages, until there are [`FINE_SEGMENTS`].
+/// The same for a memory that has more than half of all pages, until there are [`FINE_BLOCKS`].
 const FINE_STEP_PART: u64 = 256;
-/// A segment's length has 24 bits: 1 TiB.
-const SEGMENT_PAGES_MAX: u64 = (1 << 24) - 1;
+/// A page's place in its memory has 24 bits: 1 TiB.
+const MEMORY_PAGES_MAX: u64 = (1 << 24) - 1;
 
 /// Why a memory cannot be opened. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,21 +122,11 @@ struct Shared<M> {
 }
 
 struct Table {
-    /// Segments of all memories.
-    count: u64,
+    /// Blocks of all memories.
+    blocks: u64,
     /// The first page that belongs to nobody.
     end: u64,
     memories: [Extents; MEMORIES_MAX as usize],
-}
-
-impl Table {
-    fn empty() -> Self {
-        Self {
-            count: 0,
-            end: HEADER_PAGES,
-            memories: std::array::from_fn(|_| Extents::default()),
-        }
-    }
 }
 
 /// One memory's segments, in order.
@@ -128,7 +136,19 @@ struct Extents {
     size: u64,
     /// Pages in its segments.
     capacity: u64,
-    segments: Vec<Segment>,
+    /// Number of its segments.
+    count: u64,
+    /// All but the last are full.
+    blocks: Vec<Block>,
+}
+
+struct Block {
+    /// Its place among the blocks of all memories.
+    number: u64,
+    /// Its first byte's place in the memory that it is a part of.
+    from: u64,
+    /// Read when they are needed.
+    segments: OnceCell<Vec<Segment>>,
 }
 
 #[derive(Clone, Copy)]
@@ -137,8 +157,6 @@ struct Segment {
     from: u64,
     /// Its first byte's place in the stable memory.
     at: u64,
-    /// Its place in the list of all segments.
-    number: u64,
 }
 
 impl<M: Memory> Segments<M> {
@@ -182,11 +200,17 @@ fn create<M: Memory>(memory: &M) -> Result<Table, OpenError> {
     }
     let [a, b, c] = *MAGIC;
     memory.write(0, &[a, b, c, VERSION]);
-    Ok(Table::empty())
+    let table = Table {
+        blocks: 0,
+        end: HEADER_PAGES,
+        memories: std::array::from_fn(|_| Extents::default()),
+    };
+    table.write_state(memory);
+    Ok(table)
 }
 
 fn load<M: Memory>(memory: &M) -> Result<Table, OpenError> {
-    let mut header = [0; SEGMENTS_AT as usize];
+    let mut header = [0; OWNERS_AT as usize];
     memory.read(0, &mut header);
     if header[..3] != MAGIC[..] {
         return Err(OpenError::Foreign);
@@ -194,59 +218,129 @@ fn load<M: Memory>(memory: &M) -> Result<Table, OpenError> {
     if header[3] != VERSION {
         return Err(OpenError::Version { found: header[3] });
     }
-    let count: u64 = u32_at(&header, 4).into();
-    if count > SEGMENTS_MAX {
+    let (words, _) = header.as_chunks::<4>();
+    let word = |at: u64| u64::from(u32::from_le_bytes(words[at as usize / 4]));
+    let mut table = Table {
+        blocks: word(STATE_AT),
+        end: word(STATE_AT + 4) | word(STATE_AT + 8) << 32,
+        memories: std::array::from_fn(|number| {
+            let at = ROWS_AT + number as u64 * ROW;
+            Extents {
+                size: word(at),
+                capacity: word(at + 4),
+                count: word(at + 8),
+                blocks: Vec::new(),
+            }
+        }),
+    };
+    if table.blocks > BLOCKS_MAX || table.end > memory.size() {
         return Err(OpenError::Damaged);
     }
-    let mut entries = vec![0; count as usize * 4];
-    memory.read(SEGMENTS_AT, &mut entries);
-    let (entries, _) = entries.as_chunks::<4>();
-    let mut counts = [0; 256];
-    for [.., number] in entries {
-        counts[usize::from(*number)] += 1;
+    let mut owners = vec![0; table.blocks as usize * 4];
+    memory.read(OWNERS_AT, &mut owners);
+    let (owners, _) = owners.as_chunks::<4>();
+    for (number, owner) in (0..).zip(owners) {
+        let owner = u32::from_le_bytes(*owner);
+        let memory = table.memories.get_mut((owner >> 24) as usize);
+        memory.ok_or(OpenError::Damaged)?.blocks.push(Block {
+            number,
+            from: (u64::from(owner) & MEMORY_PAGES_MAX) * PAGE,
+            segments: OnceCell::new(),
+        });
     }
-    if counts[usize::from(MEMORIES_MAX)..]
-        .iter()
-        .any(|count| *count > 0)
-    {
-        return Err(OpenError::Damaged);
-    }
-    let mut table = Table::empty();
-    for (memory, count) in table.memories.iter_mut().zip(counts) {
-        memory.segments.reserve_exact(count);
-    }
-    for entry in entries {
-        let entry = u32::from_le_bytes(*entry);
-        table.add((entry >> 24) as usize, u64::from(entry) & SEGMENT_PAGES_MAX);
-    }
-    for (memory, size) in table.memories.iter_mut().zip(header[64..].chunks_exact(8)) {
-        memory.size = u64::from_le_bytes(size.try_into().expect("8 bytes"));
-        if memory.size > memory.capacity {
-            return Err(OpenError::Damaged);
-        }
-    }
-    match table.end <= memory.size() {
+    match table.is_sound() {
         true => Ok(table),
         false => Err(OpenError::Damaged),
     }
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
+impl Table {
+    /// Whether its parts agree with each other.
+    fn is_sound(&self) -> bool {
+        let each = self.memories.iter().all(|memory| {
+            memory.size <= memory.capacity
+                && memory.count.div_ceil(BLOCK_SEGMENTS) == memory.blocks.len() as u64
+                && memory.blocks.first().is_none_or(|first| first.from == 0)
+                && memory.blocks.is_sorted_by(|a, b| a.from < b.from)
+        });
+        let capacity: u64 = self.memories.iter().map(|memory| memory.capacity).sum();
+        each && HEADER_PAGES + capacity == self.end
+    }
+
+    fn write_state<M: Memory>(&self, memory: &M) {
+        let mut state = [0; 12];
+        state[..4].copy_from_slice(&(self.blocks as u32).to_le_bytes());
+        state[4..].copy_from_slice(&self.end.to_le_bytes());
+        memory.write(STATE_AT, &state);
+    }
 }
 
-impl Table {
-    /// Notes a new last segment.
-    fn add(&mut self, number: usize, pages: u64) {
-        let memory = &mut self.memories[number];
-        memory.segments.push(Segment {
-            from: memory.capacity * PAGE,
-            at: self.end * PAGE,
-            number: self.count,
-        });
-        memory.capacity += pages;
-        self.end += pages;
-        self.count += 1;
+impl Extents {
+    fn write_row<M: Memory>(&self, number: u8, memory: &M) {
+        let mut row = [0; ROW as usize];
+        let words = [self.size, self.capacity, self.count];
+        for (bytes, word) in row.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&(word as u32).to_le_bytes());
+        }
+        memory.write(ROWS_AT + u64::from(number) * ROW, &row);
+    }
+
+    /// Segments in the block with that place among its own.
+    fn count_in(&self, block: usize) -> u64 {
+        (self.count - block as u64 * BLOCK_SEGMENTS).min(BLOCK_SEGMENTS)
+    }
+
+    /// The segments of the block with that place among its own.
+    fn segments<M: Memory>(&self, block: usize, memory: &M) -> &[Segment] {
+        let Block {
+            number,
+            from,
+            segments,
+        } = &self.blocks[block];
+        segments.get_or_init(|| {
+            let mut bytes = vec![0; (self.count_in(block) * SEGMENT) as usize];
+            memory.read(BLOCKS_AT + number * BLOCK, &mut bytes);
+            let (words, _) = bytes.as_chunks::<4>();
+            let (pairs, _) = words.as_chunks::<2>();
+            let place = |word: [u8; 4]| u64::from(u32::from_le_bytes(word)) * PAGE;
+            let read = pairs.iter().map(|[from, at]| Segment {
+                from: place(*from),
+                at: place(*at),
+            });
+            let read: Vec<_> = read.collect();
+            assert!(
+                read[0].from == *from && read.is_sorted_by(|a, b| a.from < b.from),
+                "the stable memory's table of segments is damaged"
+            );
+            read
+        })
+    }
+
+    fn last<M: Memory>(&self, memory: &M) -> Option<Segment> {
+        let block = self.blocks.len().checked_sub(1)?;
+        self.segments(block, memory).last().copied()
+    }
+
+    /// What lies in the same segment as the byte at `offset`, which is below its size.
+    fn window<M: Memory>(&self, offset: u64, memory: &M) -> Window {
+        let next_block = match self.blocks.len() {
+            1 => 1,
+            _ => self.blocks.partition_point(|block| block.from <= offset),
+        };
+        let segments = self.segments(next_block - 1, memory);
+        let next = match segments.len() {
+            1 => 1,
+            _ => segments.partition_point(|segment| segment.from <= offset),
+        };
+        let Segment { from, at } = segments[next - 1];
+        let after = segments.get(next).map(|segment| segment.from);
+        let after = after.or_else(|| Some(self.blocks.get(next_block)?.from));
+        let size = self.size * PAGE;
+        Window {
+            from,
+            end: after.map_or(size, |after| after.min(size)),
+            at,
+        }
     }
 }
 
@@ -283,21 +377,24 @@ impl<M: Memory> SegmentMemory<M> {
     /// Makes room for `pages` more pages, which are not counted in the size yet. None where the stable
     /// memory does not grow or the table is full; then nothing has changed.
     fn extend(&self, table: &mut Table, pages: u64) -> Option<()> {
-        let number = usize::from(self.number);
-        let memory = &table.memories[number];
-        let last = memory.segments.last().copied();
+        let memory = &table.memories[usize::from(self.number)];
+        let last = memory.last(&self.shared.memory);
         // The last segment of all: it is made longer.
-        let open = last.filter(|last| {
-            last.number + 1 == table.count
-                && memory.capacity + pages - last.from / PAGE <= SEGMENT_PAGES_MAX
-        });
-        let step = match open {
-            Some(_) => pages,
-            None if table.count == SEGMENTS_MAX => return None,
-            None => {
-                let is_fine = memory.capacity > table.end / 2 && table.count < FINE_SEGMENTS;
+        let is_open = last
+            .is_some_and(|last| last.at / PAGE + memory.capacity - last.from / PAGE == table.end);
+        let needs_block = !is_open && memory.count.is_multiple_of(BLOCK_SEGMENTS);
+        if needs_block && table.blocks == BLOCKS_MAX
+            || pages > MEMORY_PAGES_MAX.saturating_sub(memory.capacity)
+        {
+            return None;
+        }
+        let step = match is_open {
+            true => pages,
+            false => {
+                let is_fine = memory.capacity > table.end / 2 && table.blocks < FINE_BLOCKS;
                 let part = if is_fine { FINE_STEP_PART } else { STEP_PART };
-                pages.max(memory.capacity / part)
+                let room = MEMORY_PAGES_MAX - memory.capacity;
+                pages.max((memory.capacity / part).min(room))
             }
         };
         // What an execution that failed after growing has left is used first.
@@ -308,31 +405,46 @@ impl<M: Memory> SegmentMemory<M> {
             if self.shared.memory.grow(missing) < 0 {
                 return None;
             }
-            return self.note(table, open, pages);
+            self.note(table, is_open, pages);
+        } else {
+            self.note(table, is_open, step);
         }
-        self.note(table, open, step)
+        Some(())
     }
 
-    fn note(&self, table: &mut Table, open: Option<Segment>, pages: u64) -> Option<()> {
-        let number = usize::from(self.number);
-        let (place, length) = match open {
-            Some(last) => {
-                let memory = &mut table.memories[number];
-                memory.capacity += pages;
-                table.end += pages;
-                (last.number, memory.capacity - last.from / PAGE)
+    /// Gives the memory the next `pages` pages: to its last segment where that `is_open`, else as a new one.
+    fn note(&self, table: &mut Table, is_open: bool, pages: u64) {
+        let stable = &self.shared.memory;
+        let memory = &mut table.memories[usize::from(self.number)];
+        if !is_open {
+            let place = memory.count % BLOCK_SEGMENTS;
+            let (from, at) = (memory.capacity, table.end);
+            if place == 0 {
+                let owner = u32::from(self.number) << 24 | from as u32;
+                stable.write(OWNERS_AT + table.blocks * 4, &owner.to_le_bytes());
+                memory.blocks.push(Block {
+                    number: table.blocks,
+                    from: from * PAGE,
+                    segments: OnceCell::from(Vec::new()),
+                });
+                table.blocks += 1;
             }
-            None => {
-                table.add(number, pages);
-                (table.count - 1, pages)
+            let block = memory.blocks.last_mut().expect("the one before is full");
+            let mut entry = [0; SEGMENT as usize];
+            entry[..4].copy_from_slice(&(from as u32).to_le_bytes());
+            entry[4..].copy_from_slice(&(at as u32).to_le_bytes());
+            stable.write(BLOCKS_AT + block.number * BLOCK + place * SEGMENT, &entry);
+            if let Some(segments) = block.segments.get_mut() {
+                segments.push(Segment {
+                    from: from * PAGE,
+                    at: at * PAGE,
+                });
             }
-        };
-        let entry = u32::from(self.number) << 24 | u32::try_from(length).ok()?;
-        let memory = &self.shared.memory;
-        memory.write(SEGMENTS_AT + place * 4, &entry.to_le_bytes());
-        let count = u32::try_from(table.count).ok()?;
-        memory.write(4, &count.to_le_bytes());
-        Some(())
+            memory.count += 1;
+        }
+        memory.capacity += pages;
+        table.end += pages;
+        table.write_state(stable);
     }
 
     /// Cuts `len` bytes from `offset` on into the pieces that lie in one segment each: place in the stable
@@ -355,27 +467,15 @@ impl<M: Memory> SegmentMemory<M> {
             end.is_some_and(|end| end <= memory.size * PAGE),
             "a memory is accessed beyond its end"
         );
-        let segments = &memory.segments;
-        let mut next = match segments.len() {
-            0 | 1 => segments.len(),
-            _ => segments.partition_point(|segment| segment.from <= offset),
-        };
         let mut done = 0;
         while done < len {
-            let segment = segments[next - 1];
-            let inside = offset + done as u64 - segment.from;
-            let end = segments.get(next).map_or(u64::MAX, |next| next.from);
-            let end = end.min(memory.size * PAGE);
-            let room = end - segment.from - inside;
-            let size = (len - done).min(usize::try_from(room).unwrap_or(usize::MAX));
-            self.latest.set(Window {
-                from: segment.from,
-                end,
-                at: segment.at,
-            });
-            piece(segment.at + inside, done, size);
+            let from = offset + done as u64;
+            let window = memory.window(from, &self.shared.memory);
+            self.latest.set(window);
+            let room = usize::try_from(window.end - from).unwrap_or(usize::MAX);
+            let size = (len - done).min(room);
+            piece(window.at + (from - window.from), done, size);
             done += size;
-            next += 1;
         }
     }
 }
@@ -387,8 +487,7 @@ impl<M: Memory> Memory for SegmentMemory<M> {
 
     fn grow(&self, pages: u64) -> i64 {
         let mut table = self.shared.table.borrow_mut();
-        let number = usize::from(self.number);
-        let memory = &table.memories[number];
+        let memory = &table.memories[usize::from(self.number)];
         let (before, capacity) = (memory.size, memory.capacity);
         let Some(after) = before.checked_add(pages) else {
             return -1;
@@ -396,9 +495,9 @@ impl<M: Memory> Memory for SegmentMemory<M> {
         if after > capacity && self.extend(&mut table, after - capacity).is_none() {
             return -1;
         }
-        table.memories[number].size = after;
-        let place = SIZES_AT + u64::from(self.number) * 8;
-        self.shared.memory.write(place, &after.to_le_bytes());
+        let memory = &mut table.memories[usize::from(self.number)];
+        memory.size = after;
+        memory.write_row(self.number, &self.shared.memory);
         i64::try_from(before).unwrap_or(-1)
     }
 

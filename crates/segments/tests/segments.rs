@@ -77,8 +77,8 @@ impl Memory for Endless {
         self.pages.get()
     }
     fn grow(&self, pages: u64) -> i64 {
-        if self.header.size() < 2 {
-            self.header.grow(2);
+        if self.header.size() < 5 {
+            self.header.grow(5);
         }
         let before = self.pages.get();
         self.pages.set(before + pages);
@@ -89,6 +89,37 @@ impl Memory for Endless {
     }
     fn write(&self, offset: u64, src: &[u8]) {
         self.header.write(offset, src);
+    }
+}
+
+/// A memory that notes how much each read reads.
+#[derive(Clone, Default)]
+struct Counted {
+    memory: VectorMemory,
+    reads: std::rc::Rc<std::cell::RefCell<Vec<usize>>>,
+}
+
+impl Counted {
+    fn read_u32(&self, at: u64) -> u32 {
+        let mut bytes = [0; 4];
+        self.memory.read(at, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+}
+
+impl Memory for Counted {
+    fn size(&self) -> u64 {
+        self.memory.size()
+    }
+    fn grow(&self, pages: u64) -> i64 {
+        self.memory.grow(pages)
+    }
+    fn read(&self, offset: u64, dst: &mut [u8]) {
+        self.reads.borrow_mut().push(dst.len());
+        self.memory.read(offset, dst);
+    }
+    fn write(&self, offset: u64, src: &[u8]) {
+        self.memory.write(offset, src);
     }
 }
 
@@ -119,33 +150,92 @@ fn one_memory_alone_takes_what_it_asks_for() {
     for _ in 0..500 {
         alone.grow(3);
     }
-    assert_eq!((stable.size(), segments.spare_pages()), (1_502, 2));
+    assert_eq!((stable.size(), segments.spare_pages()), (1_505, 5));
 }
 
 #[test]
 fn what_is_not_understood_is_left_alone() {
     let refused = |bytes: &[u8]| {
         let stable = VectorMemory::default();
-        stable.grow(2);
+        stable.grow(6);
         stable.write(0, bytes);
         let before = stable.borrow().clone();
         let error = Segments::open(stable.clone()).err();
         assert!(*stable.borrow() == before);
         error
     };
+    let damaged = Some(OpenError::Damaged);
     assert_eq!(refused(b"MGR\x01"), Some(OpenError::Foreign));
-    assert_eq!(refused(b"OSM\x02"), Some(OpenError::Version { found: 2 }));
-    assert_eq!(
-        refused(b"OSM\x01\xff\xff\xff\xff"),
-        Some(OpenError::Damaged)
-    );
-    let segment_of_memory_60 = {
+    assert_eq!(refused(b"OSM\x01"), Some(OpenError::Version { found: 1 }));
+    assert_eq!(refused(b"OSM\x02\xff\xff\xff\xff"), damaged);
+    // One memory of one page, with one thing changed at a time.
+    let sound = {
         let mut bytes = vec![0; 1_028];
-        bytes[..8].copy_from_slice(b"OSM\x01\x01\0\0\0");
-        bytes[1_024..].copy_from_slice(&[1, 0, 0, 60]);
+        bytes[..16].copy_from_slice(b"OSM\x02\x01\0\0\0\x06\0\0\0\0\0\0\0");
+        for at in [64, 68, 72] {
+            bytes[at] = 1;
+        }
         bytes
     };
-    assert_eq!(refused(&segment_of_memory_60), Some(OpenError::Damaged));
+    assert_eq!(refused(&sound), None);
+    let places = [
+        ("blocks", 4, 0),
+        ("more than there is", 8, 7),
+        ("less than is used", 8, 5),
+        ("size above capacity", 64, 2),
+        ("capacity", 68, 2),
+        ("segments without a block", 72, 65),
+        ("a block without segments", 72, 0),
+        ("where the first block begins", 1_024, 1),
+        ("a block of memory 60", 1_027, 60),
+    ];
+    for (what, at, byte) in places {
+        let mut bytes = sound.clone();
+        bytes[at] = byte;
+        assert_eq!(refused(&bytes), damaged, "{what}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "damaged")]
+fn a_damaged_block_is_not_read() {
+    let stable = VectorMemory::default();
+    Segments::open(stable.clone()).unwrap().get(0).grow(1);
+    stable.write(4_096, &[1]);
+    Segments::open(stable).unwrap().get(0).read(0, &mut [0]);
+}
+
+/// What opening reads does not depend on how many segments there are, and a block is read once.
+#[test]
+fn blocks_are_read_when_they_are_needed() {
+    let stable = Counted::default();
+    let grown = Segments::open(stable.clone()).unwrap();
+    let (a, b) = (grown.get(0), grown.get(1));
+    for page in 0..2_000_u64 {
+        a.grow(1);
+        a.write(page * PAGE, &page.to_le_bytes());
+        b.grow(1);
+    }
+    let blocks = stable.read_u32(4);
+    assert!(blocks > 8, "{blocks}");
+    stable.reads.borrow_mut().clear();
+    let again = Segments::open(stable.clone()).unwrap();
+    assert_eq!(*stable.reads.borrow(), [1_024, blocks as usize * 4]);
+    stable.reads.borrow_mut().clear();
+    let a = again.get(0);
+    let page = |page: u64| {
+        let mut bytes = [0; 8];
+        a.read(page * PAGE, &mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    assert_eq!(
+        (page(1_500), page(1_501), page(0), page(1_500)),
+        (1_500, 1_501, 0, 1_500)
+    );
+    let reads = stable.reads.borrow();
+    assert_eq!(reads.iter().filter(|len| **len > 8).count(), 2, "{reads:?}");
+    drop(reads);
+    assert!((0..2_000).all(|number| page(number) == number));
 }
 
 #[test]
@@ -166,12 +256,12 @@ fn pages_left_by_a_failure_are_used() {
     stable.grow(5);
     let segments = Segments::open(stable.clone()).unwrap();
     segments.get(1).grow(4);
-    assert_eq!(stable.size(), 8);
+    assert_eq!(stable.size(), 11);
     assert_eq!(segments.get(1).size(), 4);
 }
 
-/// The layout as it was when this file was committed. `segments.golden` is the first page's used part of a
-/// memory that `golden` has filled; a change to it is a new layout version.
+/// The layout as it was when this file was committed. `segments.golden` is the header and the three used blocks
+/// of a memory that `golden` has filled; a change to it is a new layout version.
 #[test]
 fn the_layout_is_the_committed_one() {
     let stable = VectorMemory::default();
