@@ -18,7 +18,6 @@ use openstorage_types::{
     limits::CHUNK_BYTES,
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::{
     memory::Memory,
@@ -208,10 +207,21 @@ impl Buckets {
     }
 }
 
-fn rank(blob: &BlobId, bucket: &Principal) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(blob.0)
-        .chain_update(bucket.as_slice())
-        .finalize()
-        .into()
+/// A number for each pair, as if drawn. That of a blob is part of a hash already, so mixing is enough: it is done
+/// for all active buckets, and takes a hundredth of what hashing them would.
+fn rank(blob: &BlobId, bucket: &Principal) -> u64 {
+    let (words, _) = blob.0.as_chunks::<8>();
+    let of_blob = u64::from_le_bytes(words[0]);
+    bucket.as_slice().chunks(8).fold(of_blob, |rank, part| {
+        let mut word = [0; 8];
+        word[..part.len()].copy_from_slice(part);
+        mixed(rank ^ u64::from_le_bytes(word))
+    })
+}
+
+/// SplitMix64's mixing: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+fn mixed(mut number: u64) -> u64 {
+    number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    number ^ (number >> 31)
 }

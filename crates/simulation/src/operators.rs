@@ -123,11 +123,12 @@ impl Run<'_> {
                 self.order("audit", (args,));
             }
             Some(Deed::RotateKey) => {
-                let canister = match self.dice.one_in(2) {
-                    true => self.stage.chat,
-                    false => self.any_bucket(),
+                let canister = match self.dice.below(4) {
+                    0 | 2 => self.stage.chat,
+                    1 => self.stage.index,
+                    _ => self.any_bucket(),
                 };
-                // A restored bucket would not know the key any more that the chat uses.
+                // Restored, it would not know the key any more that the chat uses.
                 if !self.snapshots.contains_key(&canister) {
                     self.is_rotated |= canister == self.stage.chat;
                     self.send(canister, operator(), "rotate_key", (), |_| Op::Other);

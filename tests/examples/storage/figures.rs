@@ -1,6 +1,11 @@
 //! What was measured: tables for people, JSON for programs.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::Path,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -32,13 +37,64 @@ struct Figure {
     goal: Goal,
 }
 
-/// Instructions by the number of blobs, for each call.
-pub type Scale = BTreeMap<&'static str, Vec<(u64, f64)>>;
+/// Instructions by the number of something, for each call.
+pub struct Scale {
+    /// What there is ever more of.
+    pub of: &'static str,
+    pub calls: BTreeMap<&'static str, Vec<(u64, f64)>>,
+}
 
-#[derive(Default)]
+impl Scale {
+    fn new(of: &'static str) -> Self {
+        Self {
+            of,
+            calls: BTreeMap::new(),
+        }
+    }
+
+    /// What a call costs beside so many.
+    pub fn at(&mut self, size: u64, call: &'static str, instructions: f64) {
+        let points = self.calls.entry(call).or_default();
+        points.push((size, instructions));
+    }
+
+    fn table(&self) -> String {
+        let points = self.calls.values().flatten();
+        let sizes: BTreeSet<_> = points.map(|(size, _)| *size).collect();
+        let mut text = format!("| instructions beside so many {} |", self.of);
+        for size in &sizes {
+            let _ = write!(text, " {} |", shown(*size as f64));
+        }
+        text.push_str("\n| --- |");
+        text.push_str(&" ---: |".repeat(sizes.len()));
+        text.push('\n');
+        for (call, points) in &self.calls {
+            let _ = write!(text, "| {call} |");
+            for size in &sizes {
+                let point = points.iter().find(|(at, _)| at == size);
+                let value = point.map_or_else(String::new, |(_, value)| shown(*value));
+                let _ = write!(text, " {value} |");
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
 pub struct Report {
     figures: Vec<Figure>,
-    scale: Scale,
+    pub by_blobs: Scale,
+    pub by_buckets: Scale,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            figures: vec![],
+            by_blobs: Scale::new("blobs and users"),
+            by_buckets: Scale::new("buckets"),
+        }
+    }
 }
 
 impl Report {
@@ -51,15 +107,7 @@ impl Report {
         });
     }
 
-    /// What a call costs beside `blobs` others.
-    pub fn at(&mut self, blobs: u64, call: &'static str, instructions: f64) {
-        self.scale
-            .entry(call)
-            .or_default()
-            .push((blobs, instructions));
-    }
-
-    /// A figure that is a point of the scale; left out where that was not measured.
+    /// A figure that is a point of the scale by blobs; left out where that was not measured.
     pub fn take_from_scale(
         &mut self,
         key: &'static str,
@@ -68,7 +116,7 @@ impl Report {
         blobs: u64,
         goal: Goal,
     ) {
-        let points = self.scale.get(call).into_iter().flatten();
+        let points = self.by_blobs.calls.get(call).into_iter().flatten();
         let point = points.copied().find(|(size, _)| *size == blobs);
         if let Some((_, value)) = point {
             self.figure(key, what, value, goal);
@@ -95,8 +143,11 @@ impl Report {
                 let _ = writeln!(text, "{}: {:+.1} %", figure.key, change * 100.0);
             }
         }
-        text.push('\n');
-        text + &self.scale_table()
+        format!(
+            "{text}\n{}\n{}",
+            self.by_blobs.table(),
+            self.by_buckets.table()
+        )
     }
 
     fn figures_table(&self) -> String {
@@ -119,30 +170,6 @@ impl Report {
         text
     }
 
-    fn scale_table(&self) -> String {
-        let points = self.scale.values().flatten();
-        let mut sizes: Vec<_> = points.map(|(size, _)| *size).collect();
-        sizes.sort_unstable();
-        sizes.dedup();
-        let mut text = String::from("| instructions beside so many blobs and users |");
-        for size in &sizes {
-            let _ = write!(text, " {} |", shown(*size as f64));
-        }
-        text.push_str("\n| --- |");
-        text.push_str(&" ---: |".repeat(sizes.len()));
-        text.push('\n');
-        for (call, points) in &self.scale {
-            let _ = write!(text, "| {call} |");
-            for size in &sizes {
-                let point = points.iter().find(|(at, _)| at == size);
-                let value = point.map_or_else(String::new, |(_, value)| shown(*value));
-                let _ = write!(text, " {value} |");
-            }
-            text.push('\n');
-        }
-        text
-    }
-
     /// # Panics
     /// When the files cannot be written.
     pub fn write(&self, out: &Path) {
@@ -151,15 +178,20 @@ impl Report {
             "# What storing costs\n\n`cargo xtask bench --only storage` writes this page. Instructions are as the \
              local network counts them: Wasm, System API, bytes, dirty pages.\n\n{}\n![Instructions of each call, \
              by the number of blobs](storage-scale.svg)\n\n{}\nThe blobs belong to one user, and there are as many \
-             users as blobs. `sync of a user` is everything that one `update_user` brings about in index and bucket.\n",
+             users as blobs. `sync of a user` is everything that one `update_user` brings about in index and bucket.\n\
+             \n![Instructions of the index's calls, by the number of buckets](storage-buckets.svg)\n\n{}\nThe buckets \
+             are all active, which a fleet that fills one after the other never is. Each user that is new or changed \
+             is told to every bucket: `sync of a user, a bucket` is a bucket's share of that, in index and bucket.\n",
             self.figures_table(),
-            self.scale_table()
+            self.by_blobs.table(),
+            self.by_buckets.table()
         );
         let json = serde_json::to_string_pretty(&self.json()).expect("it is plain data");
         for (name, text) in [
             ("storage.md", page),
             (JSON, json + "\n"),
-            ("storage-scale.svg", plot::lines(&self.scale)),
+            ("storage-scale.svg", plot::lines(&self.by_blobs)),
+            ("storage-buckets.svg", plot::lines(&self.by_buckets)),
         ] {
             fs::write(out.join(name), text).expect("the file can be written");
         }

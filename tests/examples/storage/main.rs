@@ -2,7 +2,7 @@
 //!
 //! The canisters are those that are deployed; every figure is a sum of the accounts that the network keeps
 //! of each execution. Figures with many blobs start from memory that the canisters' own cores have filled
-//! natively (`grown`), so that many blobs need no messages.
+//! natively (`grown`), so that many blobs need no messages. The thousand buckets are a thousand canisters.
 //!
 //! Prints tables, and last one JSON object. With `--out DIR` it also writes `storage.md`, `storage.json` and
 //! the plots there, and says what has changed since they were written last. `--blobs N` ends the growth
@@ -10,6 +10,7 @@
 
 mod access;
 mod figures;
+mod fleet;
 mod meter;
 mod plot;
 mod scale;
@@ -29,6 +30,7 @@ fn main() {
     access::measure(&mut report);
     let sizes = SIZES.into_iter().filter(|size| *size <= blobs_max);
     scale::measure(&mut report, sizes.collect());
+    fleet::measure(&mut report);
     print!("{}", report.tables(out.as_deref()));
     if let Some(out) = out {
         report.write(&out);

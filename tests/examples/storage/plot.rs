@@ -21,14 +21,15 @@ const COLOURS: [&str; 7] = [
 ];
 
 pub fn lines(scale: &Scale) -> String {
-    let points = || scale.values().flatten();
+    let points = || scale.calls.values().flatten();
     let (x_min, x_max) = decades(points().map(|(x, _)| *x as f64));
     let (y_min, y_max) = decades(points().map(|(_, y)| *y));
     let x = |value: f64| LEFT + (RIGHT - LEFT) * (value.log10() - x_min) / (x_max - x_min);
     let y = |value: f64| BOTTOM - (BOTTOM - TOP) * (value.log10() - y_min) / (y_max - y_min);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\
-         <title>Instructions of each call, by the number of blobs</title><style>{STYLE}</style>\n"
+         <title>Instructions of each call, by the number of {}</title><style>{STYLE}</style>\n",
+        scale.of
     );
     for exponent in x_min as i32..=x_max as i32 {
         let at = x(10f64.powi(exponent));
@@ -54,11 +55,13 @@ pub fn lines(scale: &Scale) -> String {
     let _ = writeln!(
         svg,
         "<text x=\"{LEFT}\" y=\"18\">instructions</text><text x=\"{}\" y=\"{}\" \
-         text-anchor=\"middle\">blobs and users</text>",
+         text-anchor=\"middle\">{}</text>",
         (LEFT + RIGHT) / 2.0,
-        BOTTOM + 40.0
+        BOTTOM + 40.0,
+        scale.of
     );
     let mut ends: Vec<_> = scale
+        .calls
         .iter()
         .zip(COLOURS.into_iter().cycle())
         .filter_map(|((call, points), colour)| Some((y(points.last()?.1), *call, points, colour)))

@@ -56,7 +56,9 @@ pub fn measure(report: &mut Report, sizes: Vec<u64>) {
             .iter()
             .filter(|account| account.kind == "upgrade" && account.canister == bench.setup.bucket);
         let upgrade = upgrades.next_back().expect("the bucket was upgraded");
-        report.at(size, "upgrade", upgrade.usage.instructions as f64);
+        report
+            .by_blobs
+            .at(size, "upgrade", upgrade.usage.instructions as f64);
         bench.quiet();
         bench.calls(report, size);
     }
@@ -131,7 +133,7 @@ impl Bench {
             let pushed = bucket::push_chunk(setup, setup.bucket, owner, whole(&new(n), accessor));
             pushed.expect("it is taken");
         });
-        report.at(size, "push_chunk", figure);
+        report.by_blobs.at(size, "push_chunk", figure);
 
         let other = Principal::from_slice(&[7; 10]);
         let token = self.token.clone();
@@ -146,7 +148,7 @@ impl Bench {
             };
             bucket::add_blob_reference(setup, setup.bucket, owner, args).expect("it is added");
         });
-        report.at(size, "add_blob_reference", figure);
+        report.by_blobs.at(size, "add_blob_reference", figure);
 
         let figure = self.mean(in_bucket("remove_blob_reference"), |setup, n| {
             let args = RemoveBlobReferenceArgs {
@@ -159,7 +161,7 @@ impl Bench {
                 setup.call(setup.bucket, owner, "remove_blob_reference", (args,));
             removed.expect("it is removed");
         });
-        report.at(size, "remove_blob_reference", figure);
+        report.by_blobs.at(size, "remove_blob_reference", figure);
 
         let token = self.token.clone();
         let figure = self.mean(in_bucket("http_request"), |setup, n| {
@@ -168,7 +170,7 @@ impl Bench {
             let response = bucket::get(setup, setup.bucket, &url, &[]);
             assert_eq!(response.status_code, 200);
         });
-        report.at(size, "http_request", figure);
+        report.by_blobs.at(size, "http_request", figure);
         self.quiet();
 
         let in_index = |setup: &Setup, accounts: &[Account]| {
@@ -182,7 +184,7 @@ impl Bench {
             };
             index::allocated_bucket(setup, owner, args).expect("there is a bucket");
         });
-        report.at(size, "allocated_bucket", figure);
+        report.by_blobs.at(size, "allocated_bucket", figure);
 
         // All that follows, in both canisters, until both are quiet.
         let all = |_: &Setup, accounts: &[Account]| {
@@ -199,6 +201,6 @@ impl Bench {
                 setup.pic.tick();
             }
         });
-        report.at(size, "sync of a user", figure);
+        report.by_blobs.at(size, "sync of a user", figure);
     }
 }
