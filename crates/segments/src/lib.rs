@@ -67,8 +67,8 @@ const HEADER_PAGES: u64 = 5;
 
 /// Segments of one block.
 const BLOCK_SEGMENTS: u64 = 64;
-const SEGMENT: u64 = 8;
-const BLOCK: u64 = BLOCK_SEGMENTS * SEGMENT;
+const SEGMENT: usize = 8;
+const BLOCK: u64 = BLOCK_SEGMENTS * SEGMENT as u64;
 const BLOCKS_MAX: u64 = (HEADER_PAGES * PAGE - BLOCKS_AT) / BLOCK;
 const _: () = assert!(OWNERS_AT + BLOCKS_MAX * 4 <= BLOCKS_AT);
 /// A memory of s pages that grows by a 64th has at most 64 + 64·ln(s/64) segments of its own choice. For 48
@@ -145,18 +145,32 @@ struct Extents {
 struct Block {
     /// Its place among the blocks of all memories.
     number: u64,
-    /// Its first byte's place in the memory that it is a part of.
+    /// Its first page in the memory that it is a part of.
     from: u64,
-    /// Read when they are needed.
-    segments: OnceCell<Vec<Segment>>,
+    /// As they lie in the table; read when they are needed.
+    segments: OnceCell<Vec<[u8; SEGMENT]>>,
 }
 
 #[derive(Clone, Copy)]
 struct Segment {
-    /// Its first byte's place in the memory that it is a part of.
+    /// Its first page in the memory that it is a part of.
     from: u64,
-    /// Its first byte's place in the stable memory.
+    /// Its first page in the stable memory.
     at: u64,
+}
+
+impl Segment {
+    fn read(bytes: [u8; SEGMENT]) -> Self {
+        let both = u64::from_le_bytes(bytes);
+        Self {
+            from: both & u64::from(u32::MAX),
+            at: both >> 32,
+        }
+    }
+
+    fn bytes(self) -> [u8; SEGMENT] {
+        (self.from | self.at << 32).to_le_bytes()
+    }
 }
 
 impl<M: Memory> Segments<M> {
@@ -244,7 +258,7 @@ fn load<M: Memory>(memory: &M) -> Result<Table, OpenError> {
         let memory = table.memories.get_mut((owner >> 24) as usize);
         memory.ok_or(OpenError::Damaged)?.blocks.push(Block {
             number,
-            from: (u64::from(owner) & MEMORY_PAGES_MAX) * PAGE,
+            from: u64::from(owner) & MEMORY_PAGES_MAX,
             segments: OnceCell::new(),
         });
     }
@@ -285,61 +299,56 @@ impl Extents {
         memory.write(ROWS_AT + u64::from(number) * ROW, &row);
     }
 
-    /// Segments in the block with that place among its own.
-    fn count_in(&self, block: usize) -> u64 {
-        (self.count - block as u64 * BLOCK_SEGMENTS).min(BLOCK_SEGMENTS)
-    }
-
     /// The segments of the block with that place among its own.
-    fn segments<M: Memory>(&self, block: usize, memory: &M) -> &[Segment] {
+    fn segments<M: Memory>(&self, block: usize, memory: &M) -> &[[u8; SEGMENT]] {
         let Block {
             number,
             from,
             segments,
         } = &self.blocks[block];
         segments.get_or_init(|| {
-            let mut bytes = vec![0; (self.count_in(block) * SEGMENT) as usize];
-            memory.read(BLOCKS_AT + number * BLOCK, &mut bytes);
-            let (words, _) = bytes.as_chunks::<4>();
-            let (pairs, _) = words.as_chunks::<2>();
-            let place = |word: [u8; 4]| u64::from(u32::from_le_bytes(word)) * PAGE;
-            let read = pairs.iter().map(|[from, at]| Segment {
-                from: place(*from),
-                at: place(*at),
-            });
-            let read: Vec<_> = read.collect();
+            let count = (self.count - block as u64 * BLOCK_SEGMENTS).min(BLOCK_SEGMENTS);
+            let mut segments = vec![[0; SEGMENT]; count as usize];
+            memory.read(BLOCKS_AT + number * BLOCK, segments.as_flattened_mut());
             assert!(
-                read[0].from == *from && read.is_sorted_by(|a, b| a.from < b.from),
+                Segment::read(segments[0]).from == *from,
                 "the stable memory's table of segments is damaged"
             );
-            read
+            segments
         })
     }
 
     fn last<M: Memory>(&self, memory: &M) -> Option<Segment> {
         let block = self.blocks.len().checked_sub(1)?;
-        self.segments(block, memory).last().copied()
+        self.segments(block, memory)
+            .last()
+            .map(|bytes| Segment::read(*bytes))
     }
 
     /// What lies in the same segment as the byte at `offset`, which is below its size.
     fn window<M: Memory>(&self, offset: u64, memory: &M) -> Window {
+        let page = offset / PAGE;
         let next_block = match self.blocks.len() {
             1 => 1,
-            _ => self.blocks.partition_point(|block| block.from <= offset),
+            _ => self.blocks.partition_point(|block| block.from <= page),
         };
         let segments = self.segments(next_block - 1, memory);
         let next = match segments.len() {
             1 => 1,
-            _ => segments.partition_point(|segment| segment.from <= offset),
+            _ => segments.partition_point(|bytes| Segment::read(*bytes).from <= page),
         };
-        let Segment { from, at } = segments[next - 1];
-        let after = segments.get(next).map(|segment| segment.from);
-        let after = after.or_else(|| Some(self.blocks.get(next_block)?.from));
-        let size = self.size * PAGE;
+        let Segment { from, at } = Segment::read(segments[next - 1]);
+        let end = match segments.get(next) {
+            Some(bytes) => Segment::read(*bytes).from,
+            None => self
+                .blocks
+                .get(next_block)
+                .map_or(self.size, |block| block.from),
+        };
         Window {
-            from,
-            end: after.map_or(size, |after| after.min(size)),
-            at,
+            from: from * PAGE,
+            end: end * PAGE,
+            at: at * PAGE,
         }
     }
 }
@@ -380,8 +389,7 @@ impl<M: Memory> SegmentMemory<M> {
         let memory = &table.memories[usize::from(self.number)];
         let last = memory.last(&self.shared.memory);
         // The last segment of all: it is made longer.
-        let is_open = last
-            .is_some_and(|last| last.at / PAGE + memory.capacity - last.from / PAGE == table.end);
+        let is_open = last.is_some_and(|last| last.at + memory.capacity - last.from == table.end);
         let needs_block = !is_open && memory.count.is_multiple_of(BLOCK_SEGMENTS);
         if needs_block && table.blocks == BLOCKS_MAX
             || pages > MEMORY_PAGES_MAX.saturating_sub(memory.capacity)
@@ -418,27 +426,26 @@ impl<M: Memory> SegmentMemory<M> {
         let memory = &mut table.memories[usize::from(self.number)];
         if !is_open {
             let place = memory.count % BLOCK_SEGMENTS;
-            let (from, at) = (memory.capacity, table.end);
+            let segment = Segment {
+                from: memory.capacity,
+                at: table.end,
+            };
             if place == 0 {
-                let owner = u32::from(self.number) << 24 | from as u32;
+                let owner = u32::from(self.number) << 24 | segment.from as u32;
                 stable.write(OWNERS_AT + table.blocks * 4, &owner.to_le_bytes());
                 memory.blocks.push(Block {
                     number: table.blocks,
-                    from: from * PAGE,
+                    from: segment.from,
                     segments: OnceCell::from(Vec::new()),
                 });
                 table.blocks += 1;
             }
             let block = memory.blocks.last_mut().expect("the one before is full");
-            let mut entry = [0; SEGMENT as usize];
-            entry[..4].copy_from_slice(&(from as u32).to_le_bytes());
-            entry[4..].copy_from_slice(&(at as u32).to_le_bytes());
-            stable.write(BLOCKS_AT + block.number * BLOCK + place * SEGMENT, &entry);
+            let bytes = segment.bytes();
+            let offset = block.number * BLOCK + place * SEGMENT as u64;
+            stable.write(BLOCKS_AT + offset, &bytes);
             if let Some(segments) = block.segments.get_mut() {
-                segments.push(Segment {
-                    from: from * PAGE,
-                    at: at * PAGE,
-                });
+                segments.push(bytes);
             }
             memory.count += 1;
         }
