@@ -83,6 +83,8 @@ const STEP_PART: u64 = 64;
 const FINE_STEP_PART: u64 = 256;
 /// A page's place in its memory has 24 bits: 1 TiB.
 const MEMORY_PAGES_MAX: u64 = (1 << 24) - 1;
+/// Segments that are remembered of a memory.
+const RECENT: usize = 16;
 
 /// Why a memory cannot be opened. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +142,9 @@ struct Extents {
     count: u64,
     /// All but the last are full.
     blocks: Vec<Block>,
+    /// Where it was accessed last, by the last digit of the page: a map goes the same way twice, to look and to
+    /// change.
+    recent: OnceCell<Box<[Cell<Window>; RECENT]>>,
 }
 
 struct Block {
@@ -243,7 +248,7 @@ fn load<M: Memory>(memory: &M) -> Result<Table, OpenError> {
                 size: word(at),
                 capacity: word(at + 4),
                 count: word(at + 8),
-                blocks: Vec::new(),
+                ..Extents::default()
             }
         }),
     };
@@ -372,6 +377,13 @@ struct Window {
     at: u64,
 }
 
+impl Window {
+    #[inline]
+    fn holds(self, offset: u64, len: usize) -> bool {
+        offset >= self.from && self.end.checked_sub(offset) >= Some(len as u64)
+    }
+}
+
 impl<M: Memory> Clone for SegmentMemory<M> {
     fn clone(&self) -> Self {
         Self {
@@ -458,9 +470,9 @@ impl<M: Memory> SegmentMemory<M> {
     /// memory, place in the buffer, length.
     #[inline]
     fn pieces(&self, offset: u64, len: usize, mut piece: impl FnMut(u64, usize, usize)) {
-        let Window { from, end, at } = self.latest.get();
-        if offset >= from && end.checked_sub(offset) >= Some(len as u64) {
-            return piece(at + (offset - from), 0, len);
+        let latest = self.latest.get();
+        if latest.holds(offset, len) {
+            return piece(latest.at + (offset - latest.from), 0, len);
         }
         self.search(offset, len, &mut piece);
     }
@@ -469,6 +481,12 @@ impl<M: Memory> SegmentMemory<M> {
     fn search(&self, offset: u64, len: usize, piece: &mut impl FnMut(u64, usize, usize)) {
         let table = self.shared.table.borrow();
         let memory = &table.memories[usize::from(self.number)];
+        let recent = &memory.recent.get_or_init(Box::default)[(offset / PAGE) as usize % RECENT];
+        let window = recent.get();
+        if window.holds(offset, len) {
+            self.latest.set(window);
+            return piece(window.at + (offset - window.from), 0, len);
+        }
         let end = offset.checked_add(len as u64);
         assert!(
             end.is_some_and(|end| end <= memory.size * PAGE),
@@ -479,6 +497,9 @@ impl<M: Memory> SegmentMemory<M> {
             let from = offset + done as u64;
             let window = memory.window(from, &self.shared.memory);
             self.latest.set(window);
+            if done == 0 {
+                recent.set(window);
+            }
             let room = usize::try_from(window.end - from).unwrap_or(usize::MAX);
             let size = (len - done).min(room);
             piece(window.at + (from - window.from), done, size);
