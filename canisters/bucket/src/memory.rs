@@ -2,7 +2,7 @@
 //! missing held something else before the first release.
 
 use ic_stable_structures::DefaultMemoryImpl;
-use openstorage_segments::{SegmentMemory, Segments};
+use openstorage_segments::{OpenError, SegmentMemory, Segments};
 
 pub type Memory = SegmentMemory<DefaultMemoryImpl>;
 
@@ -55,6 +55,9 @@ impl Memories {
     pub fn open(memory: DefaultMemoryImpl) -> Self {
         match Segments::open(memory) {
             Ok(segments) => Self(segments),
+            Err(error @ OpenError::Version { .. }) => {
+                panic!("{error}: it is a bucket's of another build, make a new bucket")
+            }
             Err(error) => panic!("{error}"),
         }
     }

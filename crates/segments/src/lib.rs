@@ -7,8 +7,8 @@
 //! that is larger than all others together 1/256, as long as there are not many segments. So the table lasts
 //! however large the memories get, and less than 1 %, in the end 1.6 %, is taken ahead.
 //!
-//! Opening costs the same however many segments there are: they lie in blocks of 64, and a block is read when
-//! something in it is accessed for the first time.
+//! Opening costs nearly the same however many segments there are: they lie in blocks of 64, of which it reads 4 bytes
+//! each. A block is read when something in it is accessed for the first time.
 //!
 //! ```
 //! use ic_stable_structures::{Memory, VectorMemory};

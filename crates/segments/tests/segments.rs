@@ -236,6 +236,13 @@ fn blocks_are_read_when_they_are_needed() {
     assert_eq!(reads.iter().filter(|len| **len > 8).count(), 2, "{reads:?}");
     drop(reads);
     assert!((0..2_000).all(|number| page(number) == number));
+    // From the last byte of each page on, so that every edge of segments and blocks is crossed.
+    for number in 1..2_000_u64 {
+        let mut bytes = [1; 9];
+        a.read(number * PAGE - 1, &mut bytes);
+        assert_eq!(bytes[0], 0);
+        assert_eq!(bytes[1..], number.to_le_bytes());
+    }
 }
 
 #[test]

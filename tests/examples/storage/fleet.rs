@@ -7,7 +7,7 @@ use pocket_ic::CanisterSettings;
 
 use crate::{
     figures::Report,
-    meter::{Account, Meter, of_method, sum},
+    meter::{Account, Meter, of_method, of_updates},
 };
 
 /// Calls of each kind whose mean is taken.
@@ -98,16 +98,10 @@ fn calls(setup: &Setup, meter: &mut Meter, report: &mut Report, asker: Principal
         .by_buckets
         .at(size, "update_user that changes nothing", figure);
 
-    let figure = mean(
-        |accounts, _| {
-            let updates = accounts.iter().filter(|account| account.kind != "query");
-            sum(&updates.cloned().collect::<Vec<_>>())
-        },
-        &|n| {
-            index::update_user(setup, operator(), row(n, size + 1)).expect("the operator may");
-            quiet(setup, size);
-        },
-    );
+    let figure = mean(|accounts, _| of_updates(accounts), &|n| {
+        index::update_user(setup, operator(), row(n, size + 1)).expect("the operator may");
+        quiet(setup, size);
+    });
     report
         .by_buckets
         .at(size, "sync of a user, a bucket", figure / size as f64);

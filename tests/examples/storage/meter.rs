@@ -111,12 +111,10 @@ impl Meter {
     }
 }
 
-/// Instructions of all these.
-pub fn sum(accounts: &[Account]) -> u64 {
-    accounts
-        .iter()
-        .map(|account| account.usage.instructions)
-        .sum()
+/// Instructions of all these but queries.
+pub fn of_updates(accounts: &[Account]) -> u64 {
+    let updates = accounts.iter().filter(|account| account.kind != "query");
+    updates.map(|account| account.usage.instructions).sum()
 }
 
 /// Instructions of the messages `method` to `canister`, with the callbacks of the calls that they made.

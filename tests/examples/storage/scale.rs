@@ -13,7 +13,7 @@ use openstorage_types::{
 
 use crate::{
     figures::{Goal, Report},
-    meter::{Account, Meter, of_method, sum},
+    meter::{Account, Meter, of_method, of_updates},
 };
 
 /// Calls of each kind whose mean is taken.
@@ -187,10 +187,7 @@ impl Bench {
         report.by_blobs.at(size, "allocated_bucket", figure);
 
         // All that follows, in both canisters, until both are quiet.
-        let all = |_: &Setup, accounts: &[Account]| {
-            let updates = accounts.iter().filter(|account| account.kind != "query");
-            sum(&updates.cloned().collect::<Vec<_>>())
-        };
+        let all = |_: &Setup, accounts: &[Account]| of_updates(accounts);
         let figure = self.mean(all, |setup, n| {
             let args = UserArgs {
                 user: one_of_many(n % size),
