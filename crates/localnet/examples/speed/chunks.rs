@@ -1,7 +1,7 @@
 //! 100 MB through the official client, beside what the machine needs to hash and copy them, and beside the
 //! client alone.
 
-use std::{hint::black_box, path::PathBuf, time::Instant};
+use std::{hint::black_box, path::PathBuf, sync::Arc, time::Instant};
 
 use axum::{Router, body::Bytes, extract::DefaultBodyLimit, routing::post};
 use candid::Principal;
@@ -12,12 +12,19 @@ use pocket_ic::{
     start_server,
 };
 use sha2::{Digest, Sha256};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{RUNS, Report, best};
 
 const BYTES: usize = 100_000_000;
 const CHUNK_BYTES: usize = 1_900_000;
+
+/// How many tasks push at once, and what that is called. A front end has several chunks under way.
+const TASKS: [(usize, &str, &str); 3] = [
+    (1, "one after the other", "ratio"),
+    (2, "two at a time", "paired_ratio"),
+    (8, "eight at a time", "by_eight_ratio"),
+];
 
 /// Writes each argument to stable memory behind the last one, and begins again where there is no room.
 const KEEP: &str = r#"(module
@@ -51,7 +58,7 @@ pub fn measure(report: &mut Report, server: PathBuf) {
     });
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be started");
     let client = runtime.block_on(to_nobody(&chunks));
-    let (all, pairs, worked) = runtime.block_on(to_a_canister(&chunks, server));
+    let (pushed, worked) = runtime.block_on(to_a_canister(&chunks, server));
 
     println!(
         "  {:46} {:>8.1} ms",
@@ -77,8 +84,9 @@ pub fn measure(report: &mut Report, server: PathBuf) {
         "client_ratio",
         client,
     );
-    line("into stable memory, one after the other", "ratio", all);
-    line("into stable memory, two at a time", "paired_ratio", pairs);
+    for ((_, what, key), seconds) in TASKS.into_iter().zip(pushed) {
+        line(&format!("into stable memory, {what}"), key, seconds);
+    }
     if let Some(worked) = worked {
         line(
             "of that the server's processor time",
@@ -113,14 +121,14 @@ async fn to_nobody(chunks: &[&[u8]]) -> f64 {
     let address = listener.local_addr().expect("it listens");
     let serving = tokio::spawn(async move { axum::serve(listener, router).await });
     let url = format!("http://{address}/").parse().expect("it is a URL");
-    let pic = PocketIc::new_from_existing_instance(url, 0, None);
+    let pic = Arc::new(PocketIc::new_from_existing_instance(url, 0, None));
     let seconds = pushed(&pic, Principal::from_slice(&[1]), chunks, 1).await;
     serving.abort();
     seconds
 }
 
-/// The time of all chunks one after the other, and two at a time; the server's processor time for all.
-async fn to_a_canister(chunks: &[&[u8]], server: PathBuf) -> (f64, f64, Option<f64>) {
+/// The time that all chunks take with each of [`TASKS`], and the server's processor time for all.
+async fn to_a_canister(chunks: &[&[u8]], server: PathBuf) -> ([f64; TASKS.len()], Option<f64>) {
     let params = StartServerParams {
         server_binary: Some(server),
         ..StartServerParams::default()
@@ -132,17 +140,22 @@ async fn to_a_canister(chunks: &[&[u8]], server: PathBuf) -> (f64, f64, Option<f
     pic.add_cycles(canister, 1 << 60).await;
     let module = wat::parse_str(KEEP).expect("it is text");
     pic.install_canister(canister, module, vec![], None).await;
+    let pic = Arc::new(pic);
     let before = processor_time(process.id());
-    let one = pushed(&pic, canister, chunks, 1).await;
-    let two = pushed(&pic, canister, chunks, 2).await;
+    let mut seconds = [0.0; TASKS.len()];
+    for (seconds, (tasks, ..)) in seconds.iter_mut().zip(TASKS) {
+        *seconds = pushed(&pic, canister, chunks, tasks).await;
+    }
     let after = processor_time(process.id());
     let worked = before.zip(after);
-    let worked = worked.map(|(before, after)| (after - before) / (2 * RUNS) as f64);
-    pic.drop().await;
+    let worked = worked.map(|(before, after)| (after - before) / (TASKS.len() * RUNS) as f64);
+    if let Some(pic) = Arc::into_inner(pic) {
+        pic.drop().await;
+    }
     // It may have ended by itself.
     let _ = process.kill();
     let _ = process.wait();
-    (one, two, worked)
+    (seconds, worked)
 }
 
 /// Seconds that a process has worked, in user and in system mode; where Linux tells.
@@ -160,24 +173,29 @@ fn processor_time(process: u32) -> Option<f64> {
     Some((figures.get(10)? + figures.get(11)?) / TICKS_PER_S)
 }
 
-/// The best time of several runs in which all chunks are pushed, one or two at a time.
-async fn pushed(pic: &PocketIc, canister: Principal, chunks: &[&[u8]], at_once: usize) -> f64 {
+/// The best time of several runs in which all chunks are pushed by so many tasks, each of which waits for the
+/// answer to one chunk before it sends the next.
+async fn pushed(pic: &Arc<PocketIc>, canister: Principal, chunks: &[&[u8]], tasks: usize) -> f64 {
     let mut best = f64::INFINITY;
     for _ in 0..RUNS {
         // The client takes its own copies; making them is not its work.
-        let mut copies = chunks
-            .iter()
-            .map(|chunk| chunk.to_vec())
-            .collect::<Vec<_>>();
-        let rest = copies.split_off(copies.len() / at_once);
+        let shares: Vec<Vec<Vec<u8>>> = chunks
+            .chunks(chunks.len().div_ceil(tasks))
+            .map(|share| share.iter().map(|chunk| chunk.to_vec()).collect())
+            .collect();
         let start = Instant::now();
-        tokio::join!(push(pic, canister, copies), push(pic, canister, rest));
+        shares
+            .into_iter()
+            .map(|share| push(Arc::clone(pic), canister, share))
+            .collect::<JoinSet<_>>()
+            .join_all()
+            .await;
         best = best.min(start.elapsed().as_secs_f64());
     }
     best
 }
 
-async fn push(pic: &PocketIc, canister: Principal, chunks: Vec<Vec<u8>>) {
+async fn push(pic: Arc<PocketIc>, canister: Principal, chunks: Vec<Vec<u8>>) {
     for chunk in chunks {
         pic.update_call(canister, Principal::anonymous(), "keep", chunk)
             .await
