@@ -81,21 +81,26 @@ async fn unless<T>(
     }
 }
 
-/// Returns on Ctrl-C, and where there are signals on SIGTERM.
-pub async fn interrupted() {
+/// Ends on Ctrl-C, and where there are signals on SIGTERM: on one that comes after this call, however much later
+/// what it returns is first looked at.
+pub fn interrupted() -> impl Future<Output = ()> {
     #[cfg(unix)]
-    {
+    let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        [SignalKind::terminate(), SignalKind::interrupt()].map(signal)
+    };
+    async move {
+        #[cfg(unix)]
+        if let [Ok(mut terminate), Ok(mut interrupt)] = signals {
             tokio::select! {
                 _ = terminate.recv() => return,
-                // An error means that there is nothing to wait for.
-                Ok(()) = tokio::signal::ctrl_c() => return,
+                _ = interrupt.recv() => return,
             }
         }
-    }
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+        // An error means that there is nothing to wait for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

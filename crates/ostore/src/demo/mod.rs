@@ -102,6 +102,7 @@ async fn demo(args: Args) -> Result<()> {
         trace::write(&server.url(), page, &story).await?;
         step(&format!("drawn in {}", page.display()));
     }
+    let interrupted = crate::interrupted();
     println!("{}", report.text(args.json));
     if args.once {
         return Ok(());
@@ -109,7 +110,7 @@ async fn demo(args: Args) -> Result<()> {
     step("serving it until Ctrl-C");
     tokio::select! {
         gone = server.watch() => gone,
-        () = crate::interrupted() => Ok(()),
+        () = interrupted => Ok(()),
     }
 }
 
