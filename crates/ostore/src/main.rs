@@ -60,6 +60,8 @@ async fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+        // Its end, however the two were told of it.
+        None if demo::is_serving() => ExitCode::SUCCESS,
         None => {
             eprintln!("interrupted");
             ExitCode::from(INTERRUPTED)

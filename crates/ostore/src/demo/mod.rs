@@ -20,6 +20,8 @@ use std::{panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use candid::Principal;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures_util::FutureExt as _;
 use openstorage_client::{Blob, Client, FileSource, PocketTransport, Source as _, Upload};
 use openstorage_types::{
@@ -107,11 +109,20 @@ async fn demo(args: Args) -> Result<()> {
     if args.once {
         return Ok(());
     }
+    SERVING.store(true, Ordering::Relaxed);
     step("serving it until Ctrl-C");
     tokio::select! {
         gone = server.watch() => gone,
         () = interrupted => Ok(()),
     }
+}
+
+/// Set once everything is done but to serve.
+static SERVING: AtomicBool = AtomicBool::new(false);
+
+/// Whether only Ctrl-C is left to come.
+pub fn is_serving() -> bool {
+    SERVING.load(Ordering::Relaxed)
 }
 
 fn user() -> Principal {
