@@ -16,12 +16,18 @@ mod report;
 mod server;
 mod trace;
 
-use std::{panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use candid::Principal;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use futures_util::FutureExt as _;
 use openstorage_client::{Blob, Client, FileSource, PocketTransport, Source as _, Upload};
 use openstorage_types::{
