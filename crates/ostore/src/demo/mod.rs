@@ -110,23 +110,19 @@ async fn demo(args: Args) -> Result<()> {
         trace::write(&server.url(), page, &story).await?;
         step(&format!("drawn in {}", page.display()));
     }
-    let interrupted = crate::interrupted();
+    SERVING.store(!args.once, Ordering::Relaxed);
     println!("{}", report.text(args.json));
     if args.once {
         return Ok(());
     }
-    SERVING.store(true, Ordering::Relaxed);
     step("serving it until Ctrl-C");
-    tokio::select! {
-        gone = server.watch() => gone,
-        () = interrupted => Ok(()),
-    }
+    server.watch().await
 }
 
-/// Set once everything is done but to serve.
+/// Everything is done but to serve.
 static SERVING: AtomicBool = AtomicBool::new(false);
 
-/// Whether only Ctrl-C is left to come.
+/// Whether Ctrl-C is what the demo waits for, and no failure.
 pub fn is_serving() -> bool {
     SERVING.load(Ordering::Relaxed)
 }
