@@ -27,7 +27,7 @@ fn with_context<T>(work: impl FnOnce(&Context) -> T) -> T {
         canister_id: Principal::from_slice(&[1]),
         subnet_id: Principal::from_slice(&[2]),
         caller: Principal::from_slice(&[3]),
-        caller_info: None,
+        sender_info: None,
         controllers: &controllers,
         environment: &environment,
         root_key: &[],

@@ -84,6 +84,7 @@ mod in_process {
     fn call(network: &mut Kept, canister: Principal, method: &str, arg: Vec<u8>) -> Vec<u8> {
         let ingress = Ingress {
             sender: USER,
+            sender_info: None,
             canister,
             method: method.into(),
             arg,
@@ -164,6 +165,7 @@ mod in_process {
                     10 => {
                         let ingress = Ingress {
                             sender: USER,
+                            sender_info: None,
                             canister: two,
                             method: "bump".into(),
                             arg: vec![],

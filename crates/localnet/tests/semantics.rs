@@ -9,7 +9,9 @@ use candid::Principal;
 use ic_certification::{Certificate, LookupResult};
 use openstorage_universal::{Call, Op, Program, WASM, WASM_WITH_HEARTBEAT};
 use pic::*;
-use pocket_ic::{ErrorCode, PocketIc, PocketIcBuilder, RejectCode, Time};
+use pocket_ic::{
+    ErrorCode, PocketIc, PocketIcBuilder, RejectCode, Time, common::rest::RawSenderInfo,
+};
 
 /// 1. A timer of ic-cdk is an execution that makes a bounded-wait call to its own canister, and another.
 #[test]
@@ -911,4 +913,51 @@ fn a_composite_query_is_no_update() {
     let code = Program::new().op(Op::RejectCode).append().answer();
     let call = Call::new(b, "composite_query").on_reject(code);
     assert_eq!(number(&ok(update(&pic, a, Program::new().call(call)))), 5);
+}
+
+/// What a canister says of a sender outside comes with the message: when it is inspected, while it runs, and in its
+/// callbacks. It does not come with the calls that the message makes.
+#[test]
+fn what_is_said_of_a_sender_comes_with_the_message() {
+    let pic = network(1);
+    let (a, b) = (install(&pic), install(&pic));
+    let once = 1u64.to_le_bytes();
+    let said = || RawSenderInfo {
+        info: once.to_vec(),
+        signer: b.as_slice().to_vec(),
+    };
+    let nobody = Principal::anonymous();
+    let update = |program: Program| {
+        let arg = program.bytes().to_vec();
+        pic.update_call_with_sender_info(a, nobody, "update", arg, said())
+    };
+    let query = |method, program: Program| {
+        let arg = program.bytes().to_vec();
+        pic.query_call_with_sender_info(a, nobody, method, arg, said())
+    };
+    let tell = || {
+        let info = Program::new().op(Op::CallerInfoData).append();
+        info.op(Op::CallerInfoSigner).append()
+    };
+    let whole = [&once, b.as_slice()].concat();
+    assert_eq!(ok(update(tell().answer())), whole);
+    assert_eq!(ok(query("query", tell().answer())), whole);
+    let call = |method| {
+        let callback = Program::new().op(Op::Arg).append().then(tell());
+        let call = Call::new(b, method).arg(tell().answer());
+        Program::new().call(call.on_reply(callback.answer()))
+    };
+    assert_eq!(ok(update(call("update"))), whole);
+    assert_eq!(ok(query("composite_query", call("query"))), whole);
+
+    // Accepts a message as often as is said of its sender.
+    let accept = Program::new().op(Op::AcceptMessage);
+    let accept = Program::new()
+        .op(Op::CallerInfoData)
+        .push(accept.bytes())
+        .op(Op::Repeat);
+    ok(update(Program::new().on_inspect(accept).reply(b"")));
+    assert_eq!(ok(update(tell().answer())), whole);
+    let arg = Program::new().reply(b"").bytes().to_vec();
+    pic.update_call(a, nobody, "update", arg).unwrap_err();
 }

@@ -275,6 +275,7 @@ impl Stage {
     ) -> Result<MessageId, Reject> {
         self.network.submit(Ingress {
             sender: operator(),
+            sender_info: None,
             canister: Principal::management_canister(),
             method: method.into(),
             arg: encode_one(args).expect("arguments have a Candid form"),
@@ -292,6 +293,7 @@ impl Stage {
     ) -> Result<MessageId, Reject> {
         self.network.submit(Ingress {
             sender,
+            sender_info: None,
             canister,
             method: method.into(),
             arg: encode_args(args).expect("arguments have a Candid form"),

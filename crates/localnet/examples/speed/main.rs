@@ -120,7 +120,7 @@ fn machine(heaps: HeapKind) {
         canister_id: Principal::from_slice(&[1]),
         subnet_id: Principal::from_slice(&[2]),
         caller: Principal::anonymous(),
-        caller_info: None,
+        sender_info: None,
         controllers: &controllers,
         environment: &environment,
         root_key: &[],
@@ -248,6 +248,7 @@ fn ingress(
 ) -> Ingress {
     Ingress {
         sender: Principal::anonymous(),
+        sender_info: None,
         canister,
         method: method.into(),
         arg,

@@ -6,10 +6,14 @@
 mod signature;
 mod webauthn;
 
+pub use signature::verify_canister_signature;
+
 use std::collections::BTreeSet;
 
 use candid::Principal;
-use ic_transport_types::{DelegationPermissions, Envelope, EnvelopeContent, SignedDelegation};
+use ic_transport_types::{
+    DelegationPermissions, Envelope, EnvelopeContent, SenderInfo, SignedDelegation,
+};
 
 /// The Internet Computer's limits on an envelope.
 const DELEGATIONS_MAX: usize = 20;
@@ -42,8 +46,8 @@ pub enum EnvelopeError {
     Delegation { index: usize, reason: String },
     #[error("Invalid signature: {0}")]
     Signature(String),
-    #[error("sender_info is not served by this network")]
-    SenderInfo,
+    #[error("Invalid sender_info: {0}")]
+    SenderInfo(String),
     #[error("the delegations do not allow requests to canister {0}")]
     NotATarget(Principal),
     #[error("the delegations allow queries only")]
@@ -150,18 +154,10 @@ impl Request {
 
 fn check_form(content: &EnvelopeContent) -> Result<(), EnvelopeError> {
     match content {
-        EnvelopeContent::Call {
-            nonce, sender_info, ..
-        }
-        | EnvelopeContent::Query {
-            nonce, sender_info, ..
-        } => {
+        EnvelopeContent::Call { nonce, .. } | EnvelopeContent::Query { nonce, .. } => {
             let nonce_bytes = nonce.as_ref().map_or(0, Vec::len);
             if nonce_bytes > NONCE_BYTES_MAX {
                 return Err(EnvelopeError::NonceTooLong(nonce_bytes));
-            }
-            if sender_info.is_some() {
-                return Err(EnvelopeError::SenderInfo);
             }
             Ok(())
         }
@@ -177,7 +173,11 @@ fn authenticate(
     root_key: &[u8],
 ) -> Result<(), EnvelopeError> {
     let sender = *envelope.content.sender();
+    let said = sender_info(&envelope.content);
     if sender == Principal::anonymous() {
+        if said.is_some() {
+            return Err(EnvelopeError::SenderInfo("nobody sends it".into()));
+        }
         let bare = envelope.sender_pubkey.is_none()
             && envelope.sender_sig.is_none()
             && delegations.is_empty();
@@ -196,6 +196,9 @@ fn authenticate(
     let owner = Principal::self_authenticating(key);
     if owner != sender {
         return Err(EnvelopeError::WrongSender { sender, owner });
+    }
+    if let Some(said) = said {
+        check_sender_info(said, key, root_key).map_err(EnvelopeError::SenderInfo)?;
     }
     let mut seen = BTreeSet::from([key]);
     for (index, signed) in delegations.iter().enumerate() {
@@ -217,4 +220,25 @@ fn authenticate(
     }
     let message = [b"\x0Aic-request".as_slice(), id].concat();
     signature::verify(key, &message, sender_sig, root_key).map_err(EnvelopeError::Signature)
+}
+
+/// What comes with a request that a canister says of its sender.
+fn sender_info(content: &EnvelopeContent) -> Option<&SenderInfo> {
+    match content {
+        EnvelopeContent::Call { sender_info, .. } | EnvelopeContent::Query { sender_info, .. } => {
+            sender_info.as_ref()
+        }
+        EnvelopeContent::ReadState { .. } => None,
+    }
+}
+
+/// The canister whose key the sender's is signed it with that key.
+fn check_sender_info(said: &SenderInfo, key: &[u8], root_key: &[u8]) -> Result<(), String> {
+    let canister = signature::signing_canister(key)
+        .ok_or("sender_pubkey is not the key of a canister's signatures")?;
+    if canister != said.signer {
+        return Err("its signer is not the canister of sender_pubkey".into());
+    }
+    let message = [b"\x0Eic-sender-info".as_slice(), &said.info].concat();
+    signature::verify(key, &message, &said.sig, root_key)
 }

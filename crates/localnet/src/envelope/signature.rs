@@ -30,13 +30,31 @@ pub fn verify(key: &[u8], message: &[u8], signature: &[u8], root_key: &[u8]) -> 
             Err(error) => Err(format!("the public key names no curve: {error}")),
         },
         COSE => webauthn::verify(raw, message, signature),
-        CANISTER => {
-            let root = root_key.get(BLS_DER_PREFIX_BYTES..).unwrap_or_default();
-            ic_signature_verification::verify_canister_sig(message, signature, key, root)
-                .map_err(|error| format!("the canister signature does not verify: {error}"))
-        }
+        CANISTER => verify_canister_signature(key, message, signature, root_key),
         other => Err(format!("keys of the type {other} are not served")),
     }
+}
+
+/// Checks a signature of a canister. Other keys than canisters' are refused. The error is a sentence.
+pub fn verify_canister_signature(
+    key: &[u8],
+    message: &[u8],
+    signature: &[u8],
+    root_key: &[u8],
+) -> Result<(), String> {
+    let root = root_key.get(BLS_DER_PREFIX_BYTES..).unwrap_or_default();
+    ic_signature_verification::verify_canister_sig(message, signature, key, root)
+        .map_err(|error| format!("the canister signature does not verify: {error}"))
+}
+
+/// The canister that signs with such a key: its id, with its length before it, begins the key (interface
+/// specification, "Canister signatures"). None for other keys.
+pub fn signing_canister(key: &[u8]) -> Option<&[u8]> {
+    let info = SubjectPublicKeyInfoRef::try_from(key).ok()?;
+    let (length, rest) = info.subject_public_key.raw_bytes().split_first()?;
+    (info.algorithm.oid == CANISTER)
+        .then(|| rest.get(..usize::from(*length)))
+        .flatten()
 }
 
 fn verify_ed25519(key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use candid::Principal;
 use wasmtime::{Error, Memory, ResourceLimiter, Result};
 
-use super::{Call, Context, Keep, LogLine, Response, StableMemory, Trap, run::within};
+use super::{Call, Context, Keep, LogLine, Response, SenderInfo, StableMemory, Trap, run::within};
 use crate::fees::Fees;
 
 /// A table of functions is kept within what a host can afford.
@@ -123,7 +123,7 @@ pub struct Run {
     pub canister_id: Principal,
     pub subnet_id: Principal,
     pub caller: Principal,
-    pub caller_info: Option<(Vec<u8>, Principal)>,
+    pub sender_info: Option<SenderInfo>,
     pub controllers: BTreeSet<Principal>,
     pub environment: BTreeMap<String, String>,
     pub root_key: Vec<u8>,
@@ -214,9 +214,7 @@ impl Run {
             canister_id: context.canister_id,
             subnet_id: context.subnet_id,
             caller: context.caller,
-            caller_info: context
-                .caller_info
-                .map(|info| (info.data.to_vec(), info.signer)),
+            sender_info: context.sender_info.cloned(),
             controllers: context.controllers.clone(),
             environment: context.environment.clone(),
             root_key: context.root_key.to_vec(),
@@ -291,7 +289,7 @@ impl Run {
                 canister_id: nobody,
                 subnet_id: nobody,
                 caller: nobody,
-                caller_info: None,
+                sender_info: None,
                 controllers: &BTreeSet::new(),
                 environment: &BTreeMap::new(),
                 root_key: &[],

@@ -108,10 +108,13 @@ pub enum Entry {
     },
 }
 
-/// Comes with a message whose sender is known by a canister's signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallerInfo<'a> {
-    pub data: &'a [u8],
+/// What a canister says of a sender whose signatures it makes, such as the attributes that Internet Identity
+/// certifies. It comes with the message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SenderInfo {
+    #[serde(with = "serde_bytes")]
+    pub info: Vec<u8>,
+    /// That canister.
     pub signer: Principal,
 }
 
@@ -147,8 +150,8 @@ pub struct Context<'a> {
     pub subnet_id: Principal,
     /// Of the message, or of the call context that a callback belongs to.
     pub caller: Principal,
-    /// What a canister says of the caller whose signature it made.
-    pub caller_info: Option<CallerInfo<'a>>,
+    /// Of a caller outside.
+    pub sender_info: Option<&'a SenderInfo>,
     pub controllers: &'a BTreeSet<Principal>,
     pub environment: &'a BTreeMap<String, String>,
     pub root_key: &'a [u8],

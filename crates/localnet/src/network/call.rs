@@ -4,7 +4,7 @@ use candid::Principal;
 use serde::{Deserialize, Serialize};
 
 use super::{MessageId, Reject};
-use crate::machine::{Closure, Response};
+use crate::machine::{Closure, Response, SenderInfo};
 
 /// Who waits for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub enum Origin {
 pub struct Request {
     pub origin: Origin,
     pub caller: Principal,
+    /// Only of ingress.
+    pub sender_info: Option<SenderInfo>,
     pub callee: Principal,
     pub method: String,
     #[serde(with = "serde_bytes")]

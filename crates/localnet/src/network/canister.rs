@@ -15,7 +15,7 @@ use super::{
     settings::Settings,
     snapshot::Snapshot,
 };
-use crate::machine::{LogLine, Machine};
+use crate::machine::{LogLine, Machine, SenderInfo};
 
 /// What a log line takes besides its text: number and time.
 const LOG_LINE_BYTES: u64 = 16;
@@ -265,6 +265,7 @@ pub struct Context {
     /// Who waits for the answer; nobody for timers and heartbeats, or once it was given.
     pub origin: Option<Origin>,
     pub caller: Principal,
+    pub sender_info: Option<SenderInfo>,
     pub cycles_available: u128,
     pub deadline_ns: u64,
     pub calls_outstanding: usize,
@@ -277,6 +278,7 @@ impl Context {
             canister,
             origin,
             caller,
+            sender_info: None,
             cycles_available: 0,
             deadline_ns: 0,
             calls_outstanding: 0,

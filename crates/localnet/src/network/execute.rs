@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     fees::Fees,
-    machine::{self, Entry, Outcome},
+    machine::{self, Entry, Outcome, SenderInfo},
 };
 
 /// Limits of the Internet Computer, in instructions.
@@ -26,6 +26,7 @@ pub const INSTALL_INSTRUCTIONS: u64 = 300_000_000_000;
 pub(super) struct Circumstances<'a> {
     pub id: Principal,
     pub caller: Principal,
+    pub sender_info: Option<&'a SenderInfo>,
     pub time_ns: u64,
     pub root_key: &'a [u8],
     pub fees: &'a Fees,
@@ -50,6 +51,7 @@ impl<'a> Circumstances<'a> {
         Self {
             id,
             caller,
+            sender_info: None,
             time_ns,
             root_key,
             fees,
@@ -101,7 +103,7 @@ pub(super) fn view<'a>(canister: &'a Canister, of: Circumstances<'a>) -> machine
         canister_id: of.id,
         subnet_id: canister.subnet,
         caller: of.caller,
-        caller_info: None,
+        sender_info: of.sender_info,
         controllers: &canister.controllers,
         environment: &canister.settings.environment,
         root_key: of.root_key,
@@ -184,6 +186,7 @@ impl Network {
         let Request {
             origin,
             caller,
+            sender_info,
             method,
             arg,
             cycles,
@@ -198,6 +201,7 @@ impl Network {
             Entry::Update { method, arg }
         };
         let context = Context {
+            sender_info,
             cycles_available: cycles,
             deadline_ns,
             ..Context::new(id, Some(origin), caller)
@@ -256,6 +260,7 @@ impl Network {
         let context = self.contexts.get_mut(&number)?;
         let canister = self.canisters.get_mut(&id)?;
         let circumstances = Circumstances {
+            sender_info: context.sender_info.as_ref(),
             cycles_available: context.cycles_available,
             deadline_ns: context.deadline_ns,
             answered: context.origin.is_none(),

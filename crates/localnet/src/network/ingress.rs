@@ -12,21 +12,22 @@ use super::{
     history::{Entry, Status},
     money::Use,
 };
-use crate::machine;
+use crate::machine::{self, SenderInfo};
 
 /// Rounds in which a message is expected to be answered.
 const ROUNDS_MAX: usize = 100;
 
-/// An update call from outside.
+/// An update call or a query from outside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingress {
     pub sender: Principal,
+    pub sender_info: Option<SenderInfo>,
     /// The management canister takes messages too.
     pub canister: Principal,
     pub method: String,
     #[serde(with = "serde_bytes")]
     pub arg: Vec<u8>,
-    /// For management calls: the canister or subnet meant.
+    /// For management calls: the canister or subnet meant, which the argument need not name.
     pub effective: Option<Principal>,
 }
 
@@ -82,22 +83,30 @@ impl Network {
         expiry_ns: Option<u64>,
         ingress: Ingress,
     ) -> Result<(), Reject> {
+        let addressed = if ingress.canister == Principal::management_canister() {
+            let Ingress {
+                sender,
+                method,
+                arg,
+                effective,
+                ..
+            } = &ingress;
+            self.admit(sender, method, arg, effective.as_ref())?;
+            *effective
+        } else if self.plays(&ingress.canister) {
+            Some(ingress.canister)
+        } else {
+            self.inspect(&ingress)?;
+            Some(ingress.canister)
+        };
         let Ingress {
             sender,
+            sender_info,
             canister,
             method,
             arg,
             effective,
         } = ingress;
-        let addressed = if canister == Principal::management_canister() {
-            self.admit(&sender, &method, &arg, effective.as_ref())?;
-            effective
-        } else if self.plays(&canister) {
-            Some(canister)
-        } else {
-            self.inspect(sender, canister, &method, &arg)?;
-            Some(canister)
-        };
         let bytes = (method.len() + arg.len()) as u64;
         self.history.check_room(bytes)?;
         self.charge_ingress(canister, &method, addressed, bytes)?;
@@ -107,6 +116,7 @@ impl Network {
         self.enqueue(Request {
             origin: Origin::Ingress(id),
             caller: sender,
+            sender_info,
             callee: canister,
             method,
             arg,
@@ -173,13 +183,8 @@ impl Network {
         }
     }
 
-    fn inspect(
-        &mut self,
-        sender: Principal,
-        id: Principal,
-        method: &str,
-        arg: &[u8],
-    ) -> Result<(), Reject> {
+    fn inspect(&mut self, ingress: &Ingress) -> Result<(), Reject> {
+        let (id, method) = (ingress.canister, &ingress.method);
         let time_ns = self.time_ns;
         let fees = self.fees_of(&id);
         let canister = self
@@ -207,17 +212,20 @@ impl Network {
         if !canister.exports("canister_inspect_message") {
             return Ok(());
         }
-        let circumstances = Circumstances::new(
-            id,
-            sender,
-            time_ns,
-            INSPECT_INSTRUCTIONS,
-            &self.root_key,
-            &fees,
-        );
+        let circumstances = Circumstances {
+            sender_info: ingress.sender_info.as_ref(),
+            ..Circumstances::new(
+                id,
+                ingress.sender,
+                time_ns,
+                INSPECT_INSTRUCTIONS,
+                &self.root_key,
+                &fees,
+            )
+        };
         let entry = machine::Entry::Inspect {
-            method: method.into(),
-            arg: arg.to_vec(),
+            method: method.clone(),
+            arg: ingress.arg.clone(),
         };
         let outcome = with_machine(canister, circumstances, |machine, view| {
             machine.run(entry, view)

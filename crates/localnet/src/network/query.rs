@@ -6,12 +6,12 @@ use candid::Principal;
 use pocket_ic::ErrorCode;
 
 use super::{
-    Network, Reject,
+    Ingress, Network, Reject,
     account::{Account, Kind},
     canister::Status,
     execute::{Circumstances, QUERY_INSTRUCTIONS, with_machine},
 };
-use crate::machine::{self, Call, Entry, Outcome, Response, Scratch, Trap};
+use crate::machine::{self, Call, Entry, Outcome, Response, Scratch, SenderInfo, Trap};
 
 /// How deep composite queries may call others.
 const DEPTH_MAX: usize = 6;
@@ -19,6 +19,7 @@ const DEPTH_MAX: usize = 6;
 /// One query of a graph.
 struct Query {
     caller: Principal,
+    sender_info: Option<SenderInfo>,
     id: Principal,
     method: String,
     arg: Vec<u8>,
@@ -43,31 +44,39 @@ impl Network {
         method: &str,
         arg: Vec<u8>,
     ) -> Result<Vec<u8>, Reject> {
-        self.query_at(None, sender, id, method, arg)
+        self.query_as(Ingress {
+            sender,
+            sender_info: None,
+            canister: id,
+            method: method.into(),
+            arg,
+            effective: None,
+        })
     }
 
-    /// The same for a query that says which canister or subnet it means: the management canister may not
-    /// learn that from its argument.
-    pub fn query_at(
-        &mut self,
-        effective: Option<Principal>,
-        sender: Principal,
-        id: Principal,
-        method: &str,
-        arg: Vec<u8>,
-    ) -> Result<Vec<u8>, Reject> {
+    /// The same for a query that brings more than its sender.
+    pub fn query_as(&mut self, query: Ingress) -> Result<Vec<u8>, Reject> {
+        let Ingress {
+            sender,
+            sender_info,
+            canister: id,
+            method,
+            arg,
+            effective,
+        } = query;
         if id == Principal::management_canister() {
             let subnet = self.route(effective.as_ref()).id;
-            return self.manage_query(&subnet, sender, method, &arg);
+            return self.manage_query(&subnet, sender, &method, &arg);
         }
         if self.plays(&id) {
-            return self.play_query(&id, method);
+            return self.play_query(&id, &method);
         }
         let certificate = self.data_certificate(&id);
         let query = Query {
             caller: sender,
+            sender_info,
             id,
-            method: method.into(),
+            method,
             arg,
             certificate: certificate.clone(),
         };
@@ -177,6 +186,7 @@ impl Network {
             } = call;
             let called = Query {
                 caller: id,
+                sender_info: None,
                 id: callee,
                 method,
                 arg,
@@ -207,6 +217,7 @@ impl Network {
             .get_mut(&id)
             .ok_or_else(|| Reject::not_found(&id))?;
         let circumstances = Circumstances {
+            sender_info: query.sender_info.as_ref(),
             instructions_before,
             ..Circumstances::new(
                 id,

@@ -66,6 +66,7 @@ impl Network {
         let request = Request {
             origin: Origin::Call(number),
             caller,
+            sender_info: None,
             callee: call.callee,
             method: call.method,
             arg: call.arg,

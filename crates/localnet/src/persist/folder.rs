@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::records::{self, Writer};
 
 /// The layout of the folder. Another one is refused.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 /// Page files are written anew, as one, when they hold this many times the bytes of the live pages.
 const PAGES_FACTOR_MAX: u64 = 2;

@@ -255,16 +255,8 @@ impl Kept {
     }
 
     /// A query changes nothing that has to be kept.
-    pub fn query_at(
-        &mut self,
-        effective: Option<Principal>,
-        sender: Principal,
-        canister: Principal,
-        method: &str,
-        arg: Vec<u8>,
-    ) -> Result<Vec<u8>, Reject> {
-        self.network
-            .query_at(effective, sender, canister, method, arg)
+    pub fn query_as(&mut self, query: Ingress) -> Result<Vec<u8>, Reject> {
+        self.network.query_as(query)
     }
 
     /// Neither does a certificate: it is made of what is there.

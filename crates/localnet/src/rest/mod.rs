@@ -6,7 +6,9 @@
 //! | `server` | what the server keeps: instances, gateways, blobs |
 //! | `api` | the Internet Computer's HTTP interface, for agents |
 //! | `instances`, `read`, `update`, `blobs`, `snapshots` | the protocol's routes |
+//! | `call` | updates and queries, decoded while they arrive |
 //! | `accounts`, `faults` | routes of our own: what executions cost, and what shall go wrong |
+//! | `verify` | signatures of canisters, for whoever asks |
 //! | `live` | one network for the server's whole life |
 //! | `shapes` | JSON, errors, ids |
 //! | `gateway`, `relay`, `loopback` | gateways, one request through them, their agent |
@@ -15,11 +17,12 @@
 //! | `memory` | what the process does with freed memory |
 //!
 //! Every request is answered when its work is done; nothing is polled. Not served, and said so with
-//! status 404: outgoing HTTP, verifying signatures.
+//! status 404: outgoing HTTP.
 
 mod accounts;
 mod api;
 mod blobs;
+mod call;
 mod cors;
 mod engine;
 mod faults;
@@ -35,6 +38,7 @@ mod server;
 mod shapes;
 mod snapshots;
 mod update;
+mod verify;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -115,6 +119,7 @@ fn router(server: Arc<Server>) -> Router {
     Router::new()
         .route("/status", get(|| async {}))
         .route("/blobstore/", post(blobs::store))
+        .route("/verify_signature", post(verify::verify_signature))
         .route("/instances", get(instances::list).post(instances::create))
         .route("/instances/{id}", axum::routing::delete(instances::delete))
         .route("/instances/{id}/", axum::routing::delete(instances::delete))

@@ -7,8 +7,9 @@ use pocket_ic::common::rest::{
 };
 
 use super::{
+    call::Call,
     server::Instance,
-    shapes::{ApiError, Call, Json, Reply, canister_result, effective, message_id, principal},
+    shapes::{ApiError, Json, Reply, canister_result, message_id, principal},
 };
 
 pub async fn topology(instance: Instance) -> Json<Topology> {
@@ -28,19 +29,11 @@ pub async fn get_canister_http(_: Instance) -> Json<Vec<RawCanisterHttpRequest>>
     Json(vec![])
 }
 
-pub async fn query(instance: Instance, Json(call): Json<Call>) -> Reply<RawCanisterResult> {
-    let (sender, canister) = (principal(&call.sender)?, principal(&call.canister_id)?);
-    let effective = effective(&call.effective_principal)?;
+pub async fn query(instance: Instance, call: Call) -> Reply<RawCanisterResult> {
+    let query = call.ingress()?;
     let answer = instance
         .engine
-        .run(move |engine| {
-            let Call {
-                method, payload, ..
-            } = call;
-            engine
-                .network
-                .query_at(effective, sender, canister, &method, payload)
-        })
+        .run(move |engine| engine.network.query_as(query))
         .await?;
     Ok(Json(canister_result(answer, false)))
 }

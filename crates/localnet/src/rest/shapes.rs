@@ -6,17 +6,13 @@ use axum::{
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
-use base64_simd::STANDARD;
 use candid::Principal;
 use pocket_ic::{
     RejectResponse,
     common::rest::{RawCanisterResult, RawEffectivePrincipal},
 };
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{DeserializeOwned, Error, IgnoredAny, Visitor},
-};
-use std::{fmt, sync::Arc};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::sync::Arc;
 
 use super::{
     engine::{Answer, Gone, NoAnswer},
@@ -47,50 +43,6 @@ impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         axum::Json(self.0).into_response()
     }
-}
-
-/// A `RawCanisterCall` as it arrives: bytes are decoded from where they lie in the body, since a payload may
-/// have megabytes.
-#[derive(Deserialize)]
-pub struct Call {
-    #[serde(deserialize_with = "base64")]
-    pub sender: Vec<u8>,
-    #[serde(deserialize_with = "base64")]
-    pub canister_id: Vec<u8>,
-    pub effective_principal: RawEffectivePrincipal,
-    pub method: String,
-    #[serde(deserialize_with = "base64")]
-    pub payload: Vec<u8>,
-    /// What a canister says of the sender; a canister that was promised it must not run without it.
-    #[serde(default, rename = "sender_info", deserialize_with = "unserved")]
-    _sender_info: (),
-}
-
-/// Takes nothing but null.
-fn unserved<'de, D: Deserializer<'de>>(json: D) -> Result<(), D::Error> {
-    match Option::<IgnoredAny>::deserialize(json)? {
-        None => Ok(()),
-        Some(_) => Err(D::Error::custom(
-            "sender_info is not served by this network",
-        )),
-    }
-}
-
-/// Asks for bytes and not for text, which would be checked as UTF-8 and copied first.
-fn base64<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<u8>, D::Error> {
-    struct Base64;
-    impl Visitor<'_> for Base64 {
-        type Value = Vec<u8>;
-
-        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-            f.write_str("bytes in base64")
-        }
-
-        fn visit_bytes<E: Error>(self, text: &[u8]) -> Result<Vec<u8>, E> {
-            STANDARD.decode_to_vec(text).map_err(E::custom)
-        }
-    }
-    json.deserialize_bytes(Base64)
 }
 
 /// An error answer: `{"message": …}`.
@@ -198,70 +150,4 @@ pub fn reject(reject: Reject, certified: bool) -> RejectResponse {
 
 pub fn canister_result(answer: Answer, certified: bool) -> RawCanisterResult {
     answer.map_err(|error| reject(error, certified)).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use pocket_ic::common::rest::{RawCanisterCall, RawSenderInfo};
-
-    use super::*;
-
-    #[test]
-    fn a_call_is_read_as_the_client_writes_it() {
-        for len in [0, 1, 2, 3, 100_000] {
-            let payload: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
-            let written = RawCanisterCall {
-                sender: vec![4],
-                canister_id: vec![],
-                effective_principal: RawEffectivePrincipal::CanisterId(vec![1, 2]),
-                method: "a \"quoted\" name".into(),
-                payload: payload.clone(),
-                sender_info: None,
-            };
-            let json = serde_json::to_vec(&written).expect("it is plain data");
-            let read: Call = serde_json::from_slice(&json).expect("it is its own shape");
-            assert_eq!(read.payload, payload);
-            assert_eq!((read.sender, read.canister_id), (vec![4], vec![]));
-            assert_eq!(read.method, written.method);
-        }
-    }
-
-    #[test]
-    fn a_call_with_what_is_not_served_is_refused() {
-        let written = RawCanisterCall {
-            sender: vec![4],
-            canister_id: vec![],
-            effective_principal: RawEffectivePrincipal::None,
-            method: "go".into(),
-            payload: vec![],
-            sender_info: Some(RawSenderInfo {
-                info: vec![1],
-                signer: vec![2],
-            }),
-        };
-        let json = serde_json::to_vec(&written).expect("it is plain data");
-        let refused = serde_json::from_slice::<Call>(&json).err();
-        let text = refused.expect("it is refused").to_string();
-        assert!(text.contains("sender_info"), "{text}");
-    }
-
-    #[test]
-    fn base64_is_read_strictly() {
-        let read = |text: &str| base64(&mut serde_json::Deserializer::from_str(text));
-        assert_eq!(read(r#""AQI=""#).unwrap(), [1, 2]);
-        // As JSON may escape it.
-        assert_eq!(read(r#""\u0041Q\u0049=""#).unwrap(), [1, 2]);
-        for wrong in [
-            r#""AQI""#,
-            r#""AQJ=""#,
-            r#""A Q=""#,
-            r#""AQI=="#,
-            "[1, 2]",
-            "7",
-            "null",
-            "\"\u{e9}AQI\"",
-        ] {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
-    }
 }

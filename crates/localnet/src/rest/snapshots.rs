@@ -204,6 +204,7 @@ impl Caller {
     fn answer(&self, method: &str, args: &impl CandidType) -> Result<Vec<u8>, ApiError> {
         let ingress = Ingress {
             sender: self.sender,
+            sender_info: None,
             canister: Principal::management_canister(),
             method: method.into(),
             arg: candid::encode_one(args).map_err(ApiError::bad)?,

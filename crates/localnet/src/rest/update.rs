@@ -16,10 +16,9 @@ use pocket_ic::{
 };
 
 use super::{
+    call::Call,
     server::{Instance, Server},
-    shapes::{
-        ApiError, Call, Json, Reply, canister_result, effective, message_id, principal, reject,
-    },
+    shapes::{ApiError, Json, Reply, canister_result, message_id, principal, reject},
 };
 use crate::{
     machine::StableMemory,
@@ -81,18 +80,9 @@ fn goes_back(asked: RawTime, TimeGoesBack { now_ns }: TimeGoesBack) -> ApiError 
 }
 
 /// Hands a message in; it is executed in the next round.
-pub async fn submit(
-    instance: Instance,
-    Json(call): Json<Call>,
-) -> Reply<Result<RawMessageId, RejectResponse>> {
-    let effective_principal = call.effective_principal;
-    let ingress = Ingress {
-        sender: principal(&call.sender)?,
-        canister: principal(&call.canister_id)?,
-        method: call.method,
-        arg: call.payload,
-        effective: effective(&effective_principal)?,
-    };
+pub async fn submit(instance: Instance, call: Call) -> Reply<Result<RawMessageId, RejectResponse>> {
+    let effective_principal = call.effective_principal.clone();
+    let ingress = call.ingress()?;
     let submitted = instance
         .engine
         .run(move |engine| {
@@ -119,7 +109,9 @@ fn check_size(network: &Network, ingress: &Ingress) -> Result<(), ApiError> {
         SubnetKind::NNS => 7 << 19,
         _ => 2 << 20,
     };
-    let bytes = ingress.method.len() + ingress.arg.len();
+    let said = ingress.sender_info.as_ref();
+    let said = said.map_or(0, |said| said.info.len());
+    let bytes = ingress.method.len() + ingress.arg.len() + said;
     if bytes <= max {
         return Ok(());
     }

@@ -1,10 +1,12 @@
 ;; Counts, tells its caller, keeps and certifies up to 32 bytes, and fails in the ways a canister can.
-;; Replies are Candid, but for the bytes of a certificate and of the root key.
+;; Replies are Candid, but for the bytes of a certificate, of the root key and of what is said of the caller.
 (module
   (import "ic0" "msg_arg_data_size" (func $arg_size (result i32)))
   (import "ic0" "msg_arg_data_copy" (func $arg_copy (param i32 i32 i32)))
   (import "ic0" "msg_caller_size" (func $caller_size (result i32)))
   (import "ic0" "msg_caller_copy" (func $caller_copy (param i32 i32 i32)))
+  (import "ic0" "msg_caller_info_data_size" (func $info_size (result i32)))
+  (import "ic0" "msg_caller_info_data_copy" (func $info_copy (param i32 i32 i32)))
   (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
   (import "ic0" "msg_reply" (func $reply))
   (import "ic0" "msg_reject" (func $reject (param i32 i32)))
@@ -31,12 +33,18 @@
     (call $caller_copy (i32.const 64) (i32.const 0) (call $caller_size))
     (call $append (i32.const 63) (i32.add (call $caller_size) (i32.const 1)))
     (call $reply))
+  (func $tell_info
+    (call $info_copy (i32.const 1024) (i32.const 0) (call $info_size))
+    (call $append (i32.const 1024) (call $info_size))
+    (call $reply))
   (func (export "canister_query count") (call $tell_count))
   (func (export "canister_update bump")
     (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
     (call $tell_count))
   (func (export "canister_query caller") (call $tell_caller))
   (func (export "canister_update caller_of_update") (call $tell_caller))
+  (func (export "canister_query said") (call $tell_info))
+  (func (export "canister_update said_of_update") (call $tell_info))
   (func (export "canister_update no") (call $reject (i32.const 8) (i32.const 8)))
   (func (export "canister_update die") (call $trap (i32.const 8) (i32.const 8)))
   (func (export "canister_query refuse") (call $reject (i32.const 8) (i32.const 8)))

@@ -8,14 +8,14 @@ use ic_agent::{
     Identity, Signature,
     agent::EnvelopeContent,
     identity::{
-        AnonymousIdentity, BasicIdentity, DelegatedIdentity, Delegation, Prime256v1Identity,
-        Secp256k1Identity, SignedDelegation,
+        AnonymousIdentity, BasicIdentity, DelegatedIdentity, Delegation, InfoAwareIdentity,
+        Prime256v1Identity, Secp256k1Identity, SignedDelegation,
     },
 };
 use ic_canister_sig_creation::CanisterSigPublicKey;
-use ic_certification::{HashTree, labeled, leaf};
-use ic_transport_types::DelegationPermissions;
-use openstorage_localnet::cert::cbor;
+use ic_certification::{HashTree, fork, labeled, leaf};
+use ic_transport_types::{DelegationPermissions, SenderInfo};
+use openstorage_localnet::cert::{SubnetKeys, cbor};
 use p256::ecdsa::signature::Signer;
 use serde::Serialize;
 use serde_bytes::ByteBuf;
@@ -137,42 +137,168 @@ async fn a_chain_has_at_most_twenty_links() {
     refuses(&bench, chain(21), "there are 21 delegations").await;
 }
 
-#[tokio::test]
-async fn canisters_sign_for_users() {
-    let bench = Bench::start().await;
+/// A user of an identity service: the service's canister signs with this key.
+fn user(service: Principal) -> CanisterSigPublicKey {
+    CanisterSigPublicKey::new(service, b"a user of that service".to_vec())
+}
+
+/// The canister's signature of both messages by a user's key. As identity services do, it certifies the hash of a
+/// tree of signatures.
+async fn signed(bench: &Bench, messages: [&[u8]; 2]) -> Vec<u8> {
     let agent = bench.agent(AnonymousIdentity).await;
     let id = bench.canister;
-    // As an identity service does: a tree of signatures, whose hash the canister certifies.
-    let seed = b"a user of that service";
-    let key = CanisterSigPublicKey::new(id, seed.to_vec()).to_der();
-    let delegation = Delegation {
+    let mut hashes = messages.map(|message| Sha256::digest(message).to_vec());
+    hashes.sort();
+    let [first, second] = hashes.map(|hash| labeled(hash, leaf(b"")));
+    let seed = Sha256::digest(user(id).seed).to_vec();
+    let tree = labeled("sig", labeled(seed, fork(first, second)));
+    let kept = agent.update(&id, "keep").with_arg(tree.digest());
+    kept.call_and_wait().await.unwrap();
+    let certificate = agent.query(&id, "certificate").call().await.unwrap();
+    cbor(&CanisterSignature {
+        certificate: ByteBuf::from(certificate),
+        tree,
+    })
+}
+
+/// From a user's key to a browser's.
+fn to_browser() -> Delegation {
+    Delegation {
         pubkey: ed25519(1).public_key().unwrap(),
         expiration: now_ns() + HOUR_NS,
         targets: None,
         permissions: None,
+    }
+}
+
+fn in_browser(key: Vec<u8>, delegation: Delegation, signature: Vec<u8>) -> DelegatedIdentity {
+    let link = SignedDelegation {
+        delegation,
+        signature,
     };
-    let hash = |bytes: &[u8]| Sha256::digest(bytes).to_vec();
-    let leaf = labeled(hash(&delegation.signable()), leaf(b""));
-    let tree = labeled("sig", labeled(hash(seed), leaf));
-    let kept = agent.update(&id, "keep").with_arg(tree.digest());
-    kept.call_and_wait().await.unwrap();
-    let certificate = agent.query(&id, "certificate").call().await.unwrap();
-    let signature = cbor(&CanisterSignature {
-        certificate: ByteBuf::from(certificate),
-        tree,
-    });
-    let identity = |signature| {
-        let link = SignedDelegation {
-            delegation: delegation.clone(),
-            signature,
-        };
-        DelegatedIdentity::new_unchecked(key.clone(), Box::new(ed25519(1)), vec![link])
-    };
+    DelegatedIdentity::new_unchecked(key, Box::new(ed25519(1)), vec![link])
+}
+
+#[tokio::test]
+async fn canisters_sign_for_users() {
+    let bench = Bench::start().await;
+    let key = user(bench.canister).to_der();
+    let delegation = to_browser();
+    let signature = signed(&bench, [&delegation.signable(), b"another"]).await;
+    let identity = |signature| in_browser(key.clone(), delegation.clone(), signature);
     check(&bench, identity(signature.clone())).await;
-    let mut changed = signature;
+
+    let mut changed = signature.clone();
     let middle = changed.len() / 2;
     changed[middle] ^= 1;
-    refuses(&bench, identity(changed), "Invalid signature: delegation 0").await;
+    refuses(
+        &bench,
+        identity(changed.clone()),
+        "Invalid signature: delegation 0",
+    )
+    .await;
+
+    // The server verifies for whoever asks.
+    let root = bench.pic.root_key().await.unwrap();
+    let verify = async |signature, key, root| {
+        let message = delegation.signable();
+        bench
+            .pic
+            .verify_canister_signature(message, signature, key, root)
+            .await
+    };
+    let (other_root, no_key) = (SubnetKeys::new(99, 0).public, vec![1; 40]);
+    let other_key = ed25519(1).public_key().unwrap();
+    verify(signature.clone(), key.clone(), root.clone())
+        .await
+        .unwrap();
+    verify(changed, key.clone(), root.clone())
+        .await
+        .unwrap_err();
+    verify(signature.clone(), key, other_root)
+        .await
+        .unwrap_err();
+    verify(signature.clone(), other_key, root.clone())
+        .await
+        .unwrap_err();
+    verify(signature, no_key, root).await.unwrap_err();
+}
+
+/// Says of itself what nobody needs to have signed.
+struct Claims<I>(I, SenderInfo);
+
+impl<I: Identity> Identity for Claims<I> {
+    fn sender(&self) -> Result<Principal, String> {
+        self.0.sender()
+    }
+
+    fn public_key(&self) -> Option<Vec<u8>> {
+        self.0.public_key()
+    }
+
+    fn sign(&self, content: &EnvelopeContent) -> Result<Signature, String> {
+        self.0.sign(content)
+    }
+
+    fn sender_info(&self) -> Option<SenderInfo> {
+        Some(self.1.clone())
+    }
+}
+
+#[tokio::test]
+async fn canisters_say_something_of_their_users() {
+    let bench = Bench::start().await;
+    let here = bench.canister;
+    let key = user(here).to_der();
+    let info = b"email: somebody@example.org".to_vec();
+    let delegation = to_browser();
+    let message = [b"\x0Eic-sender-info".as_slice(), &info].concat();
+    let signature = signed(&bench, [&delegation.signable(), &message]).await;
+    let identity = || in_browser(key.clone(), delegation.clone(), signature.clone());
+    let informed = InfoAwareIdentity::new_unchecked(identity(), info.clone(), signature.clone());
+    let agent = bench.agent(informed.unwrap()).await;
+    let asked = agent.query(&here, "said").call().await;
+    assert_eq!(asked.unwrap(), info);
+    let updated = agent.update(&here, "said_of_update").call_and_wait().await;
+    assert_eq!(updated.unwrap(), info);
+    let plain = bench.agent(identity()).await;
+    let asked = plain.query(&here, "said").call().await;
+    assert_eq!(asked.unwrap(), b"");
+
+    let said = |signer: Principal| SenderInfo {
+        info: info.clone(),
+        signer: signer.as_slice().to_vec(),
+        sig: signature.clone(),
+    };
+    let another = SenderInfo {
+        info: b"email: other@example.org".to_vec(),
+        ..said(here)
+    };
+    refuses(
+        &bench,
+        Claims(identity(), another),
+        "Invalid sender_info: the canister signature",
+    )
+    .await;
+    let elsewhere = Principal::from_slice(&[7; 10]);
+    refuses(
+        &bench,
+        Claims(identity(), said(elsewhere)),
+        "its signer is not the canister",
+    )
+    .await;
+    refuses(
+        &bench,
+        Claims(ed25519(1), said(here)),
+        "not the key of a canister",
+    )
+    .await;
+    refuses(
+        &bench,
+        Claims(AnonymousIdentity, said(here)),
+        "nobody sends it",
+    )
+    .await;
 }
 
 #[derive(Serialize)]

@@ -152,6 +152,7 @@ impl Bench {
     ) -> Result<Vec<u8>, Reject> {
         let ingress = Ingress {
             sender,
+            sender_info: None,
             canister,
             method: method.into(),
             arg,

@@ -87,6 +87,7 @@ fn a_bounded_wait_ends_and_a_late_answer_is_dropped() {
     let (caller, callee) = (bench.canister(0), bench.canister(1));
     let ingress = Ingress {
         sender: OWNER,
+        sender_info: None,
         canister: caller,
         method: "call".into(),
         arg: forward(callee, 2, 0, "bump", &[]),
@@ -114,6 +115,7 @@ fn stopping_waits_for_what_is_outstanding() {
     };
     let ingress = |canister, method: &str, arg| Ingress {
         sender: OWNER,
+        sender_info: None,
         canister,
         method: method.into(),
         arg,

@@ -36,6 +36,7 @@ fn outcome(rule: Rule, flags: u8) -> (Vec<u8>, u8) {
         .0
         .submit(Ingress {
             sender: OWNER,
+            sender_info: None,
             canister: caller,
             method: "call".into(),
             arg: forward(callee, flags, 1_000, "bump", &[]),
@@ -148,6 +149,7 @@ fn a_halted_subnet_runs_nothing_and_then_goes_on() {
         .0
         .submit(Ingress {
             sender: OWNER,
+            sender_info: None,
             canister: caller,
             method: "bump".into(),
             arg: vec![],
@@ -172,6 +174,7 @@ fn delays_never_reorder_what_two_canisters_say_to_each_other() {
                 .0
                 .submit(Ingress {
                     sender: OWNER,
+                    sender_info: None,
                     canister: caller,
                     method: "call".into(),
                     arg: forward(callee, 0, 0, "keep", &[byte]),

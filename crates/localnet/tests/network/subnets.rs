@@ -18,6 +18,7 @@ fn a_message_takes_as_many_rounds_as_the_latency_says() {
             .0
             .submit(Ingress {
                 sender: OWNER,
+                sender_info: None,
                 canister: caller,
                 method: "call".into(),
                 arg: forward(callee, 0, 0, "bump", &[]),

@@ -90,6 +90,7 @@ pub fn inputs(seed: u64, canisters: &[Principal], now_ns: u64) -> Vec<Input> {
 fn submit(canister: Principal, method: &str, arg: Vec<u8>) -> Input {
     Input::Submit(Ingress {
         sender: OWNER,
+        sender_info: None,
         canister,
         method: method.into(),
         arg,

@@ -53,7 +53,7 @@ impl World {
             canister_id: Principal::from_slice(&[1]),
             subnet_id: Principal::from_slice(&[2]),
             caller: Principal::from_slice(&[3]),
-            caller_info: None,
+            sender_info: None,
             controllers: &self.controllers,
             environment: &self.environment,
             root_key: b"root",

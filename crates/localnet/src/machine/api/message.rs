@@ -46,15 +46,12 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
             .unwrap_or_default()
     })?;
     define_bytes(linker, "msg_caller_info_data", INFORMED, |run| {
-        run.caller_info
-            .as_ref()
-            .map(|(data, _)| data.clone())
-            .unwrap_or_default()
+        let said = run.sender_info.as_ref();
+        said.map(|said| said.info.clone()).unwrap_or_default()
     })?;
     define_bytes(linker, "msg_caller_info_signer", INFORMED, |run| {
-        run.caller_info
-            .as_ref()
-            .map(|(_, signer)| signer.as_slice().to_vec())
+        let said = run.sender_info.as_ref();
+        said.map(|said| said.signer.as_slice().to_vec())
             .unwrap_or_default()
     })?;
     define_arg(linker)?;

@@ -10,7 +10,7 @@ use candid::Principal;
 use ic_transport_types::{EnvelopeContent, TransportCallResponse};
 use serde::Serialize;
 
-use super::{Cbor, Effective, Envelope, Refusal, check_effective, query::reject, wrong_kind};
+use super::{Cbor, Effective, Envelope, Refusal, check_effective, query::reject, said, wrong_kind};
 use crate::{
     envelope::Request,
     network::{Ingress, MessageId, Reject},
@@ -103,6 +103,7 @@ async fn take(
             canister_id,
             method_name,
             arg,
+            sender_info,
             ..
         } = request.content
         else {
@@ -110,6 +111,7 @@ async fn take(
         };
         let ingress = Ingress {
             sender,
+            sender_info: said(sender_info)?,
             canister: canister_id,
             method: method_name,
             arg,

@@ -32,6 +32,7 @@ use crate::{
     bounded::decode_part,
     cert::cbor,
     envelope::{EnvelopeError, Request},
+    machine::SenderInfo,
 };
 
 /// The Internet Computer's limit on a message, here on the whole envelope.
@@ -226,6 +227,19 @@ fn check_effective(canister: &Principal, arg: &[u8], effective: &Principal) -> R
         ))),
         _ => Ok(()),
     }
+}
+
+/// What is said of a request's sender, for the canister.
+fn said(said: Option<ic_transport_types::SenderInfo>) -> Result<Option<SenderInfo>, Refusal> {
+    said.map(|said| {
+        let signer = Principal::try_from_slice(&said.signer)
+            .map_err(|error| Refusal::bad(format!("sender_info's signer: {error}")))?;
+        Ok(SenderInfo {
+            info: said.info,
+            signer,
+        })
+    })
+    .transpose()
 }
 
 /// A request of the wrong kind for its route.

@@ -6,11 +6,11 @@ use ic_transport_types::{
     RequestId,
 };
 
-use super::{Cbor, Effective, Envelope, Refusal, check_effective, wrong_kind};
+use super::{Cbor, Effective, Envelope, Refusal, check_effective, said, wrong_kind};
 use crate::{
     cert::SubnetKeys,
     envelope::Request,
-    network::Reject,
+    network::{Ingress, Reject},
     rest::{engine::Answer, server::Instance},
 };
 
@@ -61,24 +61,28 @@ async fn answer(
     let answered = instance.engine.run(move |engine| {
         let network = &mut engine.network;
         request.check_time(network.time_ns())?;
+        if let EnvelopeContent::Query { canister_id, .. } = &request.content {
+            request.check_target(canister_id)?;
+        }
         let EnvelopeContent::Query {
             sender,
             canister_id,
-            ref method_name,
-            ref arg,
+            method_name,
+            arg,
+            sender_info,
             ..
         } = request.content
         else {
             return Err(wrong_kind(&request.content, "query"));
         };
-        request.check_target(&canister_id)?;
-        let answer = network.query_at(
-            Some(effective),
+        let answer = network.query_as(Ingress {
             sender,
-            canister_id,
-            method_name,
-            arg.clone(),
-        );
+            sender_info: said(sender_info)?,
+            canister: canister_id,
+            method: method_name,
+            arg,
+            effective: Some(effective),
+        });
         let subnet = network.route(Some(&effective)).id;
         Ok((answer, subnet, network.time_ns()))
     });
