@@ -113,6 +113,52 @@ fn an_index_that_forgot_its_grants_grants_nothing_twice() {
     );
 }
 
+/// Two snapshots of the index, of before a user was registered: in one it was never there, in the other it was another,
+/// who is deleted. The operator registers it again before buckets have said what they have: that is still the user's.
+#[test]
+fn a_user_registered_again_by_an_index_that_forgot_it_keeps_what_it_stored() {
+    for was_another in [false, true] {
+        let setup = Setup::new();
+        let (_, room) = setup.user_with_chat(1);
+        let bob = user(77);
+        let register = |byte_limit| {
+            let args = UserArgs {
+                user: bob,
+                byte_limit,
+            };
+            index::register_user(&setup, operator(), args).unwrap();
+        };
+        let stores = |data: &[u8]| {
+            bucket::ensure_registered(&setup, setup.bucket, bob).unwrap();
+            push(&setup, setup.bucket, bob, &chunk(data, 0, room.accessor_id)).unwrap();
+            setup.rest();
+        };
+        if was_another {
+            register(1_000_000);
+            stores(&bytes(300, 1));
+            index::delete_user(&setup, operator(), bob).unwrap();
+        }
+        setup.rest();
+        let earlier = snapshot(&setup, setup.index);
+        register(1_000_000);
+        stores(&bytes(500, 2));
+        restore(&setup, setup.index, earlier);
+        register(2_000_000);
+        setup.rest();
+        let info = index::user(&setup, bob).unwrap();
+        assert_eq!((info.byte_limit, info.bytes_used), (2_000_000, 500));
+        stores(&bytes(40, 3));
+        assert_eq!(index::user(&setup, bob).unwrap().bytes_used, 540);
+        assert_eq!(index::status(&setup).blobs, 2);
+        // A deletion takes all of it.
+        index::delete_user(&setup, operator(), bob).unwrap();
+        setup.rest();
+        setup.settle("nothing is left", |setup| {
+            (index::status(setup).blobs == 0).then_some(())
+        });
+    }
+}
+
 #[test]
 fn a_restored_bucket_has_what_it_has_and_the_index_follows() {
     let setup = Setup::new();

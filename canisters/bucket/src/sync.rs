@@ -26,10 +26,10 @@ const DROPPED_PER_EVENT: usize = 2;
     CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord,
 )]
 pub enum StateKey {
+    /// A user that is gone, with what came before it: an index that has forgotten that must not take it in.
+    Gone(Principal),
     User(Principal),
     Blob(BlobId),
-    /// A user that is gone.
-    Gone(Principal),
     DeletedAccessor(Principal),
 }
 
@@ -210,26 +210,26 @@ impl Bucket {
         Some(Outgoing { args, told })
     }
 
-    /// The state that the index has to know, from the first row after `after`: users' counters, blobs, and
-    /// the deletions that an index restored from a snapshot has forgotten.
+    /// The state that the index has to know, from the first row after `after`: the deletions that an index restored
+    /// from a snapshot has forgotten, users' counters, and blobs.
     fn state_after(&self, after: Option<StateKey>) -> impl Iterator<Item = (StateKey, StateRow)> {
         use StateKey::*;
         use std::ops::Bound::{Excluded, Unbounded};
         let none = Principal::management_canister();
-        let users = match after {
+        let gone = match after {
             None => Some(none),
+            Some(Gone(after)) => Some(after),
+            _ => None,
+        };
+        let users = match after {
+            None | Some(Gone(_)) => Some(none),
             Some(User(after)) => Some(after),
             _ => None,
         };
         let blobs = match after {
-            None | Some(User(_)) => Some(Unbounded),
+            None | Some(Gone(_) | User(_)) => Some(Unbounded),
             Some(Blob(after)) => Some(Excluded(after.0)),
             _ => None,
-        };
-        let gone = match after {
-            Some(Gone(after)) => Some(after),
-            Some(DeletedAccessor(_)) => None,
-            _ => Some(none),
         };
         let deleted = match after {
             Some(DeletedAccessor(after)) => after,
@@ -268,7 +268,7 @@ impl Bucket {
                     row(kind::ACCESSOR_DELETED, &event),
                 )
             });
-        users.chain(blobs).chain(gone).chain(deleted)
+        gone.chain(users).chain(blobs).chain(deleted)
     }
 
     /// The index's answer to a batch.

@@ -307,6 +307,7 @@ fn a_user_has_as_many_references_as_its_limit_allows() {
             incarnation: 1,
             byte_limit,
             counters: None,
+            gone: None,
         },
     );
     let max = references_max(byte_limit);

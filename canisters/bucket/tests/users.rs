@@ -23,6 +23,7 @@ fn upsert(world: &mut World, incarnation: u64, byte_limit: u64) {
         incarnation,
         byte_limit,
         counters: None,
+        gone: None,
     };
     world.tell(kind::USER_UPSERTED, &event);
 }
@@ -179,6 +180,7 @@ fn a_higher_incarnation_in_any_message_deletes_the_lower() {
             granted: 100,
             ..Counters::default()
         },
+        gone: None,
         version: 5,
     };
     world.bucket.leased(alice(), &answer, world.now);
@@ -188,6 +190,42 @@ fn a_higher_incarnation_in_any_message_deletes_the_lower() {
     assert_eq!(world.figures(), [0; 5]);
     world.bucket.leased(alice(), &answer, world.now);
     world.upload(alice(), b"new");
+}
+
+/// An index that was restored from a snapshot has registered the user anew: it does not know of the one before, and
+/// has not deleted it.
+#[test]
+fn a_higher_incarnation_keeps_a_lower_one_that_was_never_deleted() {
+    let mut world = World::new();
+    let upsert = |world: &mut World, incarnation, gone| {
+        let event = UserUpserted {
+            user: alice(),
+            incarnation,
+            byte_limit: LIMIT,
+            counters: None,
+            gone: Some(gone),
+        };
+        world.tell(kind::USER_UPSERTED, &event);
+    };
+    world.upload(alice(), &bytes(500, 2));
+    upsert(&mut world, 9, 0);
+    assert!(!world.bucket.is_deleting_users());
+    world.upload(alice(), b"new");
+    // The index hears what the user has, under the new number.
+    let batch = world.bucket.next_batch(world.now.version).unwrap();
+    let told = batch.args.counters.iter().find(|it| it.user == alice());
+    assert_eq!(
+        told.map(|it| (it.incarnation, it.counters.used())),
+        Some((9, 503))
+    );
+    // Deleted, and registered again.
+    upsert(&mut world, 12, 10);
+    while world.bucket.is_deleting_users() {
+        world.bucket.delete_user_slice(world.now);
+    }
+    assert_eq!(world.figures(), [0; 5]);
+    upsert(&mut world, 12, 10);
+    assert!(world.bucket.knows(&alice()));
 }
 
 #[test]
@@ -215,6 +253,7 @@ fn after_a_snapshot_no_lease_counts_before_the_index_has_confirmed_it() {
         incarnation: 1,
         byte_limit: LIMIT,
         counters: known,
+        gone: None,
         version: 6,
     };
     world.bucket.leased(alice(), &answer, world.now);
@@ -270,6 +309,7 @@ fn a_doubted_upload_is_verified_once_the_index_has_confirmed_the_counters() {
         incarnation: 1,
         byte_limit: LIMIT,
         counters: question.counters,
+        gone: None,
         version: 5,
     };
     world.bucket.leased(alice(), &answer, world.now);

@@ -9,6 +9,7 @@ use openstorage_types::{
 
 use crate::{
     Context, Index,
+    buckets::Doubt,
     recalls::Verdict,
     sync::user_event,
     users::{Heard, User},
@@ -78,9 +79,9 @@ impl Index {
     /// A bucket needs more of a user's allowance, or asks who the user is.
     pub fn lease(&mut self, context: &Context, args: &LeaseArgs) -> Result<LeaseOk, LeaseError> {
         let bucket = context.caller;
-        if self.buckets.get(&bucket).is_none() {
+        let Some(doubt) = self.buckets.get(&bucket).map(|row| row.doubt) else {
             return Err(LeaseError::NotAuthorized);
-        }
+        };
         if let Some(incarnation) = args.incarnation {
             let told = UserCounters {
                 user: args.user,
@@ -89,14 +90,18 @@ impl Index {
             };
             self.hear(context, bucket, &told);
         }
-        let row = self
-            .users
-            .get(&args.user)
-            .ok_or(LeaseError::NotRegistered)?;
-        // Who has been registered anew meanwhile: the bucket has to delete first what was before.
+        let retry_ms = LEASE_RETRY_MS;
+        let Some(row) = self.users.get(&args.user) else {
+            // What the bucket knows may be forgotten here.
+            let is_doubted = doubt != Doubt::None && args.incarnation.is_some();
+            return Err(match is_doubted {
+                true => LeaseError::Pending { retry_ms },
+                false => LeaseError::NotRegistered,
+            });
+        };
+        // Who has been registered anew meanwhile: the bucket has to learn of that first.
         let is_same = args.incarnation.is_none_or(|told| told == row.incarnation);
         let wanted = if is_same { args.wanted } else { 0 };
-        let retry_ms = LEASE_RETRY_MS;
         if wanted > 0 && self.is_doubting() {
             return Err(LeaseError::Pending { retry_ms });
         }
@@ -117,6 +122,7 @@ impl Index {
             incarnation: row.incarnation,
             byte_limit: row.pool.byte_limit,
             counters,
+            gone: Some(row.gone),
             version: context.version,
         })
     }
@@ -153,9 +159,22 @@ impl Index {
     }
 
     /// A bucket speaks of a user. One that a restored index does not know is taken in again: what is
-    /// absent here is not deleted there.
+    /// absent here is not deleted there. But first the bucket has to say what else is forgotten: its state begins with
+    /// deletions.
     pub(crate) fn hear(&mut self, context: &Context, bucket: Principal, told: &UserCounters) {
-        if let Heard::Adopted(row) = self.users.hear(bucket, told) {
+        let row = self.buckets.get(&bucket);
+        let may_adopt = row.is_some_and(|row| row.doubt == Doubt::None);
+        self.hear_if(context, bucket, told, may_adopt);
+    }
+
+    pub(crate) fn hear_if(
+        &mut self,
+        context: &Context,
+        bucket: Principal,
+        told: &UserCounters,
+        may_adopt: bool,
+    ) {
+        if let Heard::Adopted(row) = self.users.hear(bucket, told, may_adopt) {
             self.users_adopted += 1;
             self.sweeps.leases_of(told.user);
             self.tell(context, user_event(told.user, &row, None));

@@ -209,6 +209,7 @@ impl World {
                 incarnation: 1,
                 byte_limit: LIMIT,
                 counters: None,
+                gone: None,
             },
         );
     }
@@ -222,6 +223,7 @@ impl World {
                 granted,
                 ..Counters::default()
             },
+            gone: None,
             version: 5,
         };
         self.bucket.leased(user, &answer, self.now);
