@@ -21,11 +21,11 @@ export const ACCESSORS_MAX = 32;
 /** Bytes of a MIME type. */
 export const MIME_TYPE_BYTES_MAX = 127;
 
-/** Bytes of a file name in UTF-8. */
-export const NAME_BYTES_MAX = 255;
+/** Bytes of a file name in UTF-8; buckets shorten one of more than 255, and keep its extension. */
+export const NAME_BYTES_MAX = 1_024;
 
 /** Buckets that one question for a bucket may exclude. */
 export const EXCLUDE_MAX = 32;
 
 /** Chunks of a stored blob that a second uploader must show, at most. */
-export const POSSESSION_CHUNKS_MAX = 4;
+export const POSSESSION_CHUNKS_MAX = 24;

@@ -146,6 +146,8 @@ export function uploadGone(reason: string): OpenStorageError {
     Aborted: "it was aborted",
     Expired: "nothing arrived for a day",
     UserDeleted: "the user was deleted",
+    AccessorDeleted: "all accessors that it was for were deleted",
+    Fault: "the bucket failed to go on with it",
   };
   return error("UploadGone", `the upload is gone: ${why[reason] ?? reason}. Upload it again`, { reason });
 }
