@@ -105,8 +105,8 @@ impl Bucket {
             .into());
         }
         let (size, index) = (args.size, args.chunk_index);
-        let bytes = (args.mime_type.as_str(), &args.bytes[..]);
-        self.certify.chunk(slot, &args.blob_id, size, index, bytes);
+        self.certify
+            .chunk(slot, &args.blob_id, size, index, args.bytes);
         if is_new {
             self.reserve(&caller, session.size, now);
         }
