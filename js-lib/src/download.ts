@@ -231,7 +231,8 @@ export class Reading {
     const what = problem && caseOf(problem);
     // The bucket learns of the token's issuer in the next sync.
     if (what === "UnknownIssuer" || what === "KeysNotReady") return `the token's issuer: ${what}`;
-    if (what === "Expired" && this.#token.renew(issued)) return "the token has expired";
+    const hasEnded = what === "Expired" || what === "Revoked";
+    if (hasEnded && this.#token.renew(issued)) return `the token: ${what}`;
     const { bucket, blobId } = this.reference;
     throw refusal(error, { canister: bucket, method: "read_chunk", blobId });
   }

@@ -98,6 +98,7 @@ export function tokenRefused(problem: string): OpenStorageError {
 
 const TOKEN_PROBLEMS: Readonly<Record<string, string>> = {
   Expired: "the token has expired: ask the app for a fresh one",
+  Revoked: "the token was taken back: ask the app for a fresh one",
   NotAuthentic: "the token was issued for another accessor, blob, bucket or right: use the one that came with this reference",
   UnknownIssuer: "the bucket does not know the token's issuer: register the app with the index (register_issuer)",
   KeysNotReady: "the bucket has not drawn its secret yet: try again in a moment",

@@ -114,9 +114,8 @@ impl Access {
     /// What a token says, if it gives what is wanted and was not taken back.
     pub fn check(&self, text: &str, wanted: &Wanted, now_ms: u64) -> Result<Claims, TokenProblem> {
         let claims = self.audience.check(text, wanted, now_ms)?;
-        // Taken back: as good as lapsed.
         if !self.revocations.is_empty() && self.is_revoked(wanted.accessor, &claims) {
-            return Err(TokenProblem::Expired);
+            return Err(TokenProblem::Revoked);
         }
         Ok(claims)
     }

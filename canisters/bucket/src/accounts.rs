@@ -416,6 +416,11 @@ impl Accounts {
         self.dying.first_key_value().map(|(user, ())| user)
     }
 
+    /// Whether the user is gone, and what it had is not all removed yet.
+    pub fn is_dying(&self, user: &Principal) -> bool {
+        !self.dying.is_empty() && self.dying.contains_key(user)
+    }
+
     /// Nothing of the user is left; its next incarnation may begin.
     pub fn died(&mut self, user: &Principal) {
         self.dying.remove(user);

@@ -76,6 +76,8 @@ pub enum Contradiction {
         said: (u64, u64),
         counted: (u64, u64),
     },
+    /// What is certified is not what there is.
+    Certified(&'static str),
 }
 
 impl Bucket {
@@ -128,6 +130,7 @@ impl Bucket {
         if said != counted {
             return Err(Contradiction::Totals { said, counted });
         }
+        self.audit_certified().map_err(Contradiction::Certified)?;
         Ok(Inventory {
             blobs,
             references,
@@ -354,6 +357,7 @@ impl fmt::Display for Contradiction {
                 f,
                 "{counted:?} bytes are stored and reserved, and {said:?} are said"
             ),
+            Self::Certified(what) => write!(f, "the certificates do not fit: {what}"),
         }
     }
 }

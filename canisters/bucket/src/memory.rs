@@ -44,8 +44,8 @@ pub const USERS: u8 = 43;
 pub const ACCOUNTS: u8 = 44;
 pub const BLOBS: u8 = 45;
 pub const LATER_SIGHTS: u8 = 46;
-pub const PART_TYPES: u8 = 47;
-pub const DRAWS: u8 = 48;
+pub const DRAWS: u8 = 36;
+pub const SHARED_ANSWERS: u8 = 39;
 
 pub struct Memories(Segments<DefaultMemoryImpl>);
 

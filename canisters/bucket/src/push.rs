@@ -140,9 +140,8 @@ impl Bucket {
                 .into());
             }
         };
-        let kind = mime_type(&args.mime_type).unwrap_or_default();
-        let bytes = (&*kind, &args.bytes[..]);
-        self.certify.chunk(slot, &args.blob_id, size, index, bytes);
+        self.certify
+            .chunk(slot, &args.blob_id, size, index, args.bytes);
         let mut session = Session {
             phase: Phase::Open { slot },
             room,

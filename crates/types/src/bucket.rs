@@ -369,7 +369,7 @@ pub enum ReadChunkError {
     },
 }
 
-/// Why a token opens nothing. Told in Candid calls only; HTTP answers one 401 for all of them.
+/// Why a token opens nothing. Told in Candid calls; HTTP answers 401, and says why where the token is authentic.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenProblem {
     /// Not a token's form.
@@ -379,6 +379,8 @@ pub enum TokenProblem {
     /// The index trusts no such issuer, or no such key version of it.
     UnknownIssuer,
     Expired,
+    /// Taken back before its time.
+    Revoked,
     /// Issued in the future, or to live longer than tokens may.
     InvalidTimes,
     /// The bucket has not drawn its secret yet; try again.

@@ -379,6 +379,10 @@ export interface HttpResponse {
    * True: nothing proves the answer of a query; the gateway asks again by http_request_update.
    */
   'upgrade' : [] | [boolean],
+  /**
+   * Where the body goes on; none: there is no more. Gateways do not verify what is longer than five pieces.
+   */
+  'streaming_strategy' : [] | [StreamingStrategy],
   'status_code' : number,
 }
 /**
@@ -744,7 +748,41 @@ export interface Stamp {
   'version' : bigint,
 }
 /**
- * Why a token opens nothing. Told in Candid calls only; HTTP answers one 401 for all of them.
+ * Some bytes of a body, and where it goes on.
+ */
+export interface StreamingPiece {
+  'token' : [] | [StreamingToken],
+  'body' : Uint8Array,
+}
+/**
+ * How a gateway gets the rest of a body: piece by piece.
+ */
+export type StreamingStrategy = {
+    'Callback' : { 'token' : StreamingToken, 'callback' : [Principal, string] }
+  };
+/**
+ * Where a body goes on.
+ */
+export interface StreamingToken {
+  /**
+   * The first byte behind all pieces.
+   */
+  'end' : bigint,
+  /**
+   * Path and query of the request, with what opens it: each piece is opened anew.
+   */
+  'url' : string,
+  /**
+   * The first byte of the piece.
+   */
+  'from' : bigint,
+  /**
+   * Pieces before this one.
+   */
+  'piece' : number,
+}
+/**
+ * Why a token opens nothing. Told in Candid calls; HTTP answers 401, and says why where the token is authentic.
  */
 export type TokenProblem = {
     /**
@@ -775,6 +813,12 @@ export type TokenProblem = {
      * Not a token's form.
      */
     'Malformed' : null
+  } |
+  {
+    /**
+     * Taken back before its time.
+     */
+    'Revoked' : null
   } |
   { 'Expired' : null };
 export interface UploadArgs { 'blob_id' : Uint8Array }
@@ -879,6 +923,10 @@ export interface _SERVICE {
       { 'Err' : EnsureRegisteredError }
   >,
   'http_request' : ActorMethod<[HttpRequest], HttpResponse>,
+  'http_request_streaming_callback' : ActorMethod<
+    [StreamingToken],
+    StreamingPiece
+  >,
   'http_request_update' : ActorMethod<[HttpRequest], HttpResponse>,
   'my_blobs' : ActorMethod<[MyBlobsArgs], Array<BlobInfo>>,
   /**
@@ -959,6 +1007,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'UnknownIssuer' : IDL.Null,
     'NotAuthentic' : IDL.Null,
     'Malformed' : IDL.Null,
+    'Revoked' : IDL.Null,
     'Expired' : IDL.Null,
   });
   const Allowance = IDL.Record({
@@ -1099,10 +1148,27 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'headers' : IDL.Vec(IDL.Tuple(IDL.Text, IDL.Text)),
     'certificate_version' : IDL.Opt(IDL.Nat16),
   });
+  const StreamingToken = IDL.Record({
+    'end' : IDL.Nat64,
+    'url' : IDL.Text,
+    'from' : IDL.Nat64,
+    'piece' : IDL.Nat32,
+  });
+  const StreamingPiece = IDL.Record({
+    'token' : IDL.Opt(StreamingToken),
+    'body' : IDL.Vec(IDL.Nat8),
+  });
+  const StreamingStrategy = IDL.Variant({
+    'Callback' : IDL.Record({
+      'token' : StreamingToken,
+      'callback' : IDL.Func([StreamingToken], [StreamingPiece], ['query']),
+    }),
+  });
   const HttpResponse = IDL.Record({
     'body' : IDL.Vec(IDL.Nat8),
     'headers' : IDL.Vec(IDL.Tuple(IDL.Text, IDL.Text)),
     'upgrade' : IDL.Opt(IDL.Bool),
+    'streaming_strategy' : IDL.Opt(StreamingStrategy),
     'status_code' : IDL.Nat16,
   });
   const MyBlobsArgs = IDL.Record({
@@ -1267,6 +1333,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [],
       ),
     'http_request' : IDL.Func([HttpRequest], [HttpResponse], ['query']),
+    'http_request_streaming_callback' : IDL.Func(
+        [StreamingToken],
+        [StreamingPiece],
+        ['query'],
+      ),
     'http_request_update' : IDL.Func([HttpRequest], [HttpResponse], []),
     'my_blobs' : IDL.Func([MyBlobsArgs], [IDL.Vec(BlobInfo)], ['query']),
     'my_uploads' : IDL.Func([MyUploadsArgs], [IDL.Vec(OpenUpload)], ['query']),

@@ -855,7 +855,7 @@ export interface Stamp {
   'version' : bigint,
 }
 /**
- * Why a token opens nothing. Told in Candid calls only; HTTP answers one 401 for all of them.
+ * Why a token opens nothing. Told in Candid calls; HTTP answers 401, and says why where the token is authentic.
  */
 export type TokenProblem = {
     /**
@@ -886,6 +886,12 @@ export type TokenProblem = {
      * Not a token's form.
      */
     'Malformed' : null
+  } |
+  {
+    /**
+     * Taken back before its time.
+     */
+    'Revoked' : null
   } |
   { 'Expired' : null };
 export interface UserArgs {
@@ -1322,6 +1328,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'UnknownIssuer' : IDL.Null,
     'NotAuthentic' : IDL.Null,
     'Malformed' : IDL.Null,
+    'Revoked' : IDL.Null,
     'Expired' : IDL.Null,
   });
   const DeleteChatError = IDL.Variant({

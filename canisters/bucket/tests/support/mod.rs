@@ -249,6 +249,27 @@ impl World {
         response
     }
 
+    /// The whole body, as a gateway joins the pieces of a stream, and how many there are.
+    pub fn streamed(&self, request: &HttpRequest) -> (HttpResponse, usize) {
+        let mut response = self.answer(request);
+        let certificate = Some(CERTIFICATE);
+        let mut next = self
+            .bucket
+            .http_request(request, certificate, self.now)
+            .next;
+        let mut pieces = 1;
+        while let Some(token) = next {
+            let piece = self.bucket.stream(token, self.now);
+            let (part, token) = piece.expect("the stream goes on");
+            if let Some(part) = part {
+                let look = |window: &[u8]| response.body.extend_from_slice(window);
+                self.bucket.read_part(&part, look);
+            }
+            (next, pieces) = (token, pieces + 1);
+        }
+        (response, pieces)
+    }
+
     /// What is wrong with a push.
     pub fn refusal(&mut self, caller: Principal, args: &PushChunkArgs) -> PushChunkError {
         match self.push(caller, args) {
