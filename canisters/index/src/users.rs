@@ -15,7 +15,7 @@ use crate::{
     memory::{LAST, Memory, row_bytes, row_numbers},
 };
 
-/// One user. Row: incarnation, limit, used, leased, deleted.
+/// One user. Row: incarnation, limit, used, leased, and a number: 1 for a deleted one, plus 2 for a fixed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User {
     /// The canister version of the index when the user was registered: it never comes again, also not
@@ -23,6 +23,8 @@ pub struct User {
     pub incarnation: u64,
     pub pool: Pool,
     pub deleted: bool,
+    /// An admin has set the limit, or has deleted the user: issuers change neither.
+    pub fixed: bool,
 }
 
 impl User {
@@ -90,6 +92,12 @@ impl Users {
         self.users.is_empty()
     }
 
+    /// What an admin has set for good: the limit, 0 for a user that is deleted. None where issuers decide.
+    pub fn fixed_limit(&self, user: &Principal) -> Option<u64> {
+        let row = self.users.get(user).filter(|row| row.fixed)?;
+        Some(if row.deleted { 0 } else { row.pool.byte_limit })
+    }
+
     /// A user that is registered.
     pub fn get(&self, user: &Principal) -> Option<User> {
         self.users.get(user).filter(|row| !row.deleted)
@@ -110,7 +118,13 @@ impl Users {
 
     /// Gives a user this limit; who is not registered gets a new incarnation and an empty account. None
     /// when that changes nothing.
-    pub fn upsert(&mut self, user: Principal, byte_limit: u64, version: u64) -> Option<User> {
+    pub fn upsert(
+        &mut self,
+        user: Principal,
+        byte_limit: u64,
+        fixed: bool,
+        version: u64,
+    ) -> Option<User> {
         let old = self.users.get(&user);
         let mut new = match old {
             Some(row) if !row.deleted => row,
@@ -118,9 +132,11 @@ impl Users {
                 incarnation: version.max(old.map_or(0, |row| row.incarnation + 1)),
                 pool: Pool::default(),
                 deleted: false,
+                fixed,
             },
         };
         new.pool.byte_limit = byte_limit;
+        new.fixed = fixed;
         if old == Some(new) {
             return None;
         }
@@ -131,8 +147,17 @@ impl Users {
     /// The user is gone with every incarnation of before `version`, the canister's: also with those that a restored
     /// index has forgotten, and that buckets still speak of. Its row; none when it was never there, or was gone
     /// before, unless `again`.
-    pub fn delete(&mut self, user: Principal, version: u64, again: bool) -> Option<User> {
+    pub fn delete(
+        &mut self,
+        user: Principal,
+        fixed: bool,
+        version: u64,
+        again: bool,
+    ) -> Option<User> {
         let known = self.users.get(&user)?;
+        if fixed && !known.fixed {
+            self.set(user, User { fixed, ..known });
+        }
         if known.deleted && !again {
             return None;
         }
@@ -152,6 +177,7 @@ impl Users {
             incarnation,
             pool: Pool::default(),
             deleted: true,
+            fixed: known.is_some_and(|row| row.fixed),
         };
         self.set(user, row);
         Some(row)
@@ -191,6 +217,7 @@ impl Users {
                     incarnation: told.incarnation,
                     pool: Pool::new(limit.unwrap_or(told.counters.used())),
                     deleted: false,
+                    fixed: limit.is_some() && known.is_some_and(|row| row.fixed),
                 }
             }
         };
@@ -286,8 +313,8 @@ impl Storable for User {
             used,
             leased,
         } = self.pool;
-        let deleted = self.deleted.into();
-        row_bytes([self.incarnation, byte_limit, used, leased, deleted]).into()
+        let state = u64::from(self.deleted) | u64::from(self.fixed) << 1;
+        row_bytes([self.incarnation, byte_limit, used, leased, state]).into()
     }
 
     fn into_bytes(self) -> Vec<u8> {
@@ -295,7 +322,7 @@ impl Storable for User {
     }
 
     fn from_bytes(bytes: Cow<[u8]>) -> Self {
-        let [incarnation, byte_limit, used, leased, deleted] = row_numbers(&bytes);
+        let [incarnation, byte_limit, used, leased, state] = row_numbers(&bytes);
         Self {
             incarnation,
             pool: Pool {
@@ -303,7 +330,8 @@ impl Storable for User {
                 used,
                 leased,
             },
-            deleted: deleted != 0,
+            deleted: state & 1 != 0,
+            fixed: state & 2 != 0,
         }
     }
 }
