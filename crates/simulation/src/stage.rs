@@ -20,7 +20,7 @@ use openstorage_localnet::network::{
     Config, Ingress, MessageId, Network, Reject, Saved, SubnetKind,
 };
 use openstorage_types::{
-    chat::{ChatArgs, ChatError, ChatInfo, CreateChatArgs, InitArgs as ChatInit, RegisterOk},
+    chat::{ChatError, ChatInfo, CreateChatArgs, InitArgs as ChatInit, JoinArgs, RegisterOk},
     http::{HttpRequest, HttpResponse},
     index::{BucketInfo, BucketState, FleetError, IndexStatus, InitArgs as IndexInit, Issuer},
 };
@@ -152,7 +152,11 @@ impl Base {
         };
         let arg = arg.expect("arguments have a Candid form");
         stage.install(index, &wasms.index, arg);
-        let arg = encode_one(ChatInit { index }).expect("arguments have a Candid form");
+        let arg = encode_one(ChatInit {
+            index,
+            origins: None,
+        })
+        .expect("arguments have a Candid form");
         stage.install(chat, &wasms.chat, arg);
         stage.until("the index trusts the chat", |stage| {
             let issuers: Vec<Issuer> = stage.ask(index, operator(), "issuers", ()).ok()?;
@@ -213,10 +217,13 @@ impl Stage {
                     .map(user)
                     .collect();
                 for member in &members[1..] {
-                    let chat_id = info.chat_id;
+                    let args = JoinArgs {
+                        chat_id: info.chat_id,
+                        invite: info.invite.clone(),
+                    };
                     let joined: Result<ChatInfo, ChatError> =
-                        self.call(chat, *member, "join_chat", (ChatArgs { chat_id },));
-                    joined.expect("whoever knows the id joins");
+                        self.call(chat, *member, "join_chat", (args,));
+                    joined.expect("whoever has the invite joins");
                 }
                 Room {
                     chat_id: info.chat_id,
