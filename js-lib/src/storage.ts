@@ -186,6 +186,17 @@ export class OpenStorageOn {
     return bytes && new Blob([bytes], { type: reference.mimeType });
   }
 
+  /**
+   * Keeps the bytes of a blob that the app has: what it has uploaded is shown without being downloaded. Where they are
+   * other bytes, or more than the cache takes, nothing is kept.
+   */
+  async keep(reference: Pick<BlobReference, "blobId">, data: Blob): Promise<void> {
+    const cache = await this.#context.cache();
+    if (!cache?.takes(data.size)) return;
+    const blobId = await this.#platform.hash(sourceOf(data), {}).catch(() => undefined);
+    if (blobId === reference.blobId) await cache.put(blobId, new Uint8Array(await data.arrayBuffer()));
+  }
+
   /** Forgets every blob in the cache and the keys they are encrypted under: for signing out. */
   async clearCache(): Promise<void> {
     await this.#store?.clear();
