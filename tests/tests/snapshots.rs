@@ -252,17 +252,24 @@ fn no_room_of_a_chat_that_was_restored_or_made_anew_is_an_earlier_one() {
                 assert_eq!(joined, Err(ChatError::InvalidInvite));
             }
             // What the stranger may read is in its own room, and the file is not.
-            let own = setup.upload(mallory, &bytes(100, 50 + n), room.accessor_id);
-            let message = chat::post(setup, mallory, room.chat_id, &own);
+            let own = bytes(100, 50 + n);
+            let reference = setup.upload(mallory, &own, room.accessor_id);
+            let message = chat::post(setup, mallory, room.chat_id, &reference);
             let (_, token) = chat::access(setup, mallory, room.chat_id, message);
-            for other in known {
+            let read = |data: &[u8], accessor_id| {
                 let args = ReadChunkArgs {
-                    blob_id: blob_id(&data),
-                    accessor_id: other.accessor_id,
+                    blob_id: blob_id(data),
+                    accessor_id,
                     token: token.clone(),
                     chunk_index: 0,
                 };
-                let read = bucket::read_chunk(setup, setup.bucket, mallory, args);
+                bucket::read_chunk(setup, setup.bucket, mallory, args)
+            };
+            setup.settle("the bucket believes the chat's key", |_| {
+                read(&own, room.accessor_id).ok()
+            });
+            for other in known.iter().chain([&room]) {
+                let read = read(&data, other.accessor_id);
                 assert!(read.is_err(), "{read:?}");
             }
             made.push(room);

@@ -1,4 +1,4 @@
-/** The browser's own modal dialog: it holds the focus, closes with Escape, and gives the focus back. */
+/** The browser's own modal dialog: it holds the focus, closes with Escape and Back, and gives the focus back. */
 
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
@@ -13,9 +13,23 @@ interface DialogProps {
   children: ComponentChildren;
 }
 
+/** What a place in the browser's history holds while a dialog is open. */
+const OPEN = { dialog: true };
+
 export function Dialog({ class: name, label, onClose, children }: DialogProps) {
   const element = useRef<HTMLDialogElement>(null);
-  useEffect(() => element.current?.showModal(), []);
+  useEffect(() => {
+    const dialog = element.current;
+    dialog?.showModal();
+    // Back closes it, and leaves the room open.
+    history.pushState(OPEN, "");
+    const close = () => dialog?.close();
+    addEventListener("popstate", close);
+    return () => {
+      removeEventListener("popstate", close);
+      if (history.state?.dialog) history.back();
+    };
+  }, []);
   // A click beside its content hits the dialog itself.
   const click = (event: MouseEvent) => event.target === element.current && element.current?.close();
   return (

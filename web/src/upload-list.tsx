@@ -56,14 +56,14 @@ function stateText({ file, stage, progress }: Item): string {
 }
 
 function Running({ item }: { item: Item }) {
-  const { key, file, stage, progress, preview, error, isFull } = item;
+  const { key, file, folder, stage, progress, preview, error, isFull } = item;
   const isSending = progress !== undefined && progress.phase !== "hashing";
   const named = (verb: string) => ({ "aria-label": `${verb} ${file.name}`, title: verb });
   return (
     <li data-stage={stage}>
       <span class="tile">{preview ? <img src={previewUrl(preview)} alt="" /> : <Icon name={iconOf(file.type)} />}</span>
       <div class="label">
-        <FileName name={file.name} />
+        <FileName name={folder + file.name} />
         {stage === "failed" ? (
           <p class="bad" role="alert">{error}</p>
         ) : (
@@ -74,7 +74,7 @@ function Running({ item }: { item: Item }) {
         )}
         {stage === "failed" && (
           <div class="buttons">
-            {isFull && !allowance.value?.isPremium && <button class="small main" onClick={() => void goPremium()}>{words.premium}</button>}
+            {isFull && !allowance.value?.isPremium && !allowance.value?.isFixed && <button class="small main" onClick={() => void goPremium()}>{words.premium}</button>}
             <button class="small" onClick={() => retry(item)}>{words.retry}</button>
           </div>
         )}
