@@ -169,7 +169,8 @@ fn the_page_verifies_after_an_upgrade_and_names_its_canisters() {
         env.assert_certified(setup);
         serde_json::from_slice(&env.answer.body).expect("JSON")
     };
-    let expected = json!({ "index": setup.index.to_text(), "chat": setup.chat.to_text() });
+    let expected =
+        json!({ "index": setup.index.to_text(), "chat": setup.chat.to_text(), "origins": [] });
     assert_eq!(names(&setup), expected);
     setup.upgrade(setup.chat, "chat").unwrap();
     setup.pic.tick();

@@ -10,13 +10,15 @@ interface DialogProps {
   class: string;
   label: string;
   onClose: () => void;
+  /** Once it is closed, and its place in the browser's history is left. */
+  onLeft?: () => void;
   children: ComponentChildren;
 }
 
 /** What a place in the browser's history holds while a dialog is open. */
 const OPEN = { dialog: true };
 
-export function Dialog({ class: name, label, onClose, children }: DialogProps) {
+export function Dialog({ class: name, label, onClose, onLeft, children }: DialogProps) {
   const element = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     const dialog = element.current;
@@ -27,7 +29,10 @@ export function Dialog({ class: name, label, onClose, children }: DialogProps) {
     addEventListener("popstate", close);
     return () => {
       removeEventListener("popstate", close);
-      if (history.state?.dialog) history.back();
+      const left = () => onLeft?.();
+      if (!history.state?.dialog) return left();
+      addEventListener("popstate", left, { once: true });
+      history.back();
     };
   }, []);
   // A click beside its content hits the dialog itself.
@@ -55,16 +60,20 @@ export function ask(text: string, verb: string, act: () => void): void {
 
 export function Asking() {
   const now = question.value;
-  if (!now) return null;
+  return now && <Question key={now.text} {...now} />;
+}
+
+function Question(now: Question) {
+  const isWanted = useRef(false);
   const close = () => (question.value = undefined);
-  const act = (event: SubmitEvent) => {
+  const submit = (event: SubmitEvent) => {
     event.preventDefault();
+    isWanted.current = true;
     (event.currentTarget as HTMLElement).closest("dialog")?.close();
-    now.act();
   };
   return (
-    <Dialog class="ask" label={now.verb} onClose={close}>
-      <form onSubmit={act}>
+    <Dialog class="ask" label={now.verb} onClose={close} onLeft={() => isWanted.current && now.act()}>
+      <form onSubmit={submit}>
         <p dir="auto">{now.text}</p>
         <div class="buttons">
           <button class="main danger" autofocus>{now.verb}</button>

@@ -42,12 +42,12 @@ export function Members({ room, isMine, onClose }: { room: ChatInfo; isMine: boo
           })}
         </ul>
         <label>
-          {words.inviteLink}
+          {words.roomLink}
           <input readOnly value={inviteLink(room)} onFocus={(event) => event.currentTarget.select()} />
         </label>
         <p class="quiet">{isMine ? words.inviteNoteOwner : words.inviteNote}</p>
         <div class="buttons">
-          <button class="main" onClick={() => copyInvite(room)}>{words.invite}</button>
+          <button class="main" autofocus onClick={() => copyInvite(room)}>{words.invite}</button>
           {isMine && <button type="button" onClick={() => void replaceInvite(room).then(() => say(words.inviteReplaced))}>{words.newInvite}</button>}
           <button>{words.close}</button>
         </div>

@@ -24,6 +24,7 @@ export const words = {
   joinRoom: "You were given the link to this room.",
   notInRoom: "You are not in this room. Ask one of its members for the link.",
   inviteLink: "Link to a room",
+  roomLink: "Link to this room",
   noInvite: "This is no link to a room. Ask one of its members for the link, and paste all of it.",
   join: "Join",
   noRooms: "You are in no room yet. Create one, or paste the link to one.",

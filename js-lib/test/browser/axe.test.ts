@@ -109,11 +109,11 @@ test("axe-core finds nothing serious in any state of the page", async () => {
 
   const identity = Ed25519KeyIdentity.fromJSON((await page.evaluate(() => localStorage.getItem("openstorage.identity"))) ?? "");
   await network.setLimit({ identity }, 20 * MB);
-  proxy.faults = { bytesPerSecond: 3 * MB };
+  proxy.faults = { bytesPerSecond: 1 * MB };
   const many = [["pilots-guide.pdf", noise(14 * MB)], ["storm.bmp", bitmap(1_200, 800)], ["whole-archive.zip", noise(40 * MB)]] as const;
   await page.setInputFiles("#files", await Promise.all(many.map(([name, bytes]) => scene.file(name, bytes))));
-  await page.locator('[data-stage="failed"]').waitFor();
   await page.getByRole("button", { name: "Pause storm.bmp" }).click();
+  await page.locator('[data-stage="failed"]').waitFor();
   // One chunk has arrived: there is something to go on with later.
   await page.waitForFunction(() => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > 0);
   proxy.faults = { bytesPerSecond: 0.1 * MB };

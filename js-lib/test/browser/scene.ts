@@ -100,7 +100,7 @@ export async function newRoom(page: Page, name: string): Promise<void> {
 /** The part of the open room's link that lets others in, as the page's address takes it. */
 export async function inviteTo(page: Page): Promise<string> {
   await page.getByRole("button", { name: "Members" }).click();
-  const link = await page.getByRole("dialog").getByLabel("Link to a room").inputValue();
+  const link = await page.getByRole("dialog").getByLabel("Link to this room").inputValue();
   await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
   await page.getByRole("dialog").waitFor({ state: "hidden" });
   return new URL(link).hash;
