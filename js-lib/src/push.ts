@@ -252,7 +252,7 @@ class Push {
         return { what: "again", last: error.message };
       }
       const failed = this.job.bucket.failed("push_chunk", error);
-      if (error.kind === "final") throw failed;
+      if (error.kind !== "refused") throw failed;
       // A bucket turns large messages of callers away whom it does not know.
       return { what: "unknown", error: failed };
     } finally {
