@@ -72,15 +72,17 @@ const PRINCIPAL = /^(?=.{1,63}$)[a-z2-7]{5}(-[a-z2-7]{5})*(-[a-z2-7]{1,5})?$/;
 
 /** The checksum inside is the gateway's to check: this keeps anything else out of the URL. */
 function principalText(principal: PrincipalLike, argument: string): string {
-  const text = typeof principal === "string" ? principal : (principal?.toText() ?? "");
+  const text = typeof principal === "string" ? principal : String(principal?.toText?.() ?? "");
   if (PRINCIPAL.test(text)) return text;
   const message = `${argument} is not the text of a principal`;
   throw new OpenStorageError("InvalidPrincipal", message, { argument });
 }
 
-function checkToken(token: string): void {
+/** @throws `InvalidToken` */
+export function checkToken(token: string): string {
   const isToken = typeof token === "string" && /^[A-Za-z0-9_-]+$/.test(token) && token.length <= TOKEN_CHARS_MAX;
   if (!isToken) throw invalidToken();
+  return token;
 }
 
 export function invalidToken(): OpenStorageError<"InvalidToken"> {

@@ -3,7 +3,7 @@
 import { HttpAgent } from "@icp-sdk/core/agent";
 import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
 import { isOpenStorageError, OpenStorage, passphrase } from "@openstorage/client";
-import { type GetToken, useStorage } from "@openstorage/client/elements";
+import { type GetToken, setStorage } from "@openstorage/client/elements";
 
 import { type Given, type Outcome, perform, type Step } from "../conformance/perform.js";
 
@@ -30,7 +30,7 @@ const kit = {
 
   /** Lets the elements of the page show what the user may see. */
   show(getToken: GetToken): void {
-    useStorage(opened().storage, getToken);
+    setStorage(opened().storage, getToken);
   },
 
   /** Hashes the file that was chosen in an input, out of the page's way. */
