@@ -223,7 +223,7 @@ test("a small file that lies in the app's record is shown without a call, and on
   const page = await kitPage(context, network.url, STEP_MS);
   const calls: string[] = [];
   page.on("request", (request) => calls.push(request.url()));
-  // Nobody has called `useStorage` here.
+  // Nobody has called `setStorage` here.
   const outcome = await page.evaluate(async () => {
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [7, 5];
