@@ -332,5 +332,5 @@ class Push {
 }
 
 /** A bucket that verifies does at least so much between two questions. */
-const VERIFIED_BYTES_MIN = 50_000_000;
+const VERIFIED_BYTES_MIN = 2_500_000;
 

@@ -98,12 +98,12 @@ test("buckets that are all full are excluded one by one, and then it ends", asyn
       asked.push((exclude as unknown[]).length);
       return (exclude as unknown[]).length < 2 ? allocated(BUCKETS[(exclude as unknown[]).length]!) : { Err: { NoActiveBucket: null } };
     },
-    push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n } } }),
+    push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n, bytes_arrived: 0n } } }),
   });
   await assert.rejects(upload(transport), failure("NoBucketWithRoom", { excluded: 2 }));
   assert.deepEqual(asked, [0, 1, 2]);
   // One that goes on naming the same bucket is not followed for ever either.
-  const same = scripted({ ...here, push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n } } }) });
+  const same = scripted({ ...here, push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n, bytes_arrived: 0n } } }) });
   await assert.rejects(upload(same), { code: "NoBucketWithRoom" });
 });
 
