@@ -168,6 +168,8 @@ export class UploadRun {
           await this.#giveUp(error);
           throw error;
         }
+        // Two buckets would hold the allowance.
+        if (error.bytesArrived > 0) await discardUpload(this.context, bucket, blobId, control.signal);
         // The index did not know yet; another bucket has room.
         if (!earlier) exclude.push(bucket);
         earlier = undefined;
