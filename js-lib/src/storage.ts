@@ -209,7 +209,7 @@ export class OpenStorageOn {
   async keep(reference: Pick<BlobReference, "blobId">, data: Blob): Promise<void> {
     const cache = await this.#context.cache();
     if (!cache?.takes(data.size)) return;
-    const blobId = await this.#platform.hash(sourceOf(data), {}).catch(() => undefined);
+    const blobId = await this.#platform.hash(anySource(data, undefined), {}).catch(() => undefined);
     if (blobId === reference.blobId) await cache.put(blobId, new Uint8Array(await data.arrayBuffer()));
   }
 

@@ -43,8 +43,9 @@ export function explain(error: unknown): string {
   if (error instanceof Refused) return error.message;
   if (!isOpenStorageError(error)) return isRejection(error) ? errors.CallFailed : errors.network;
   if (error.code === "AllowanceExceeded") {
-    const { byteLimit, bytesUsed } = error.fields;
+    const { byteLimit, bytesUsed, bytesReserved = 0 } = error.fields;
     const limit = bytesText(byteLimit);
+    if (bytesUsed !== undefined && bytesReserved > 0) return errors.AllowanceHeld(limit, bytesText(bytesUsed), bytesText(bytesReserved));
     return bytesUsed === undefined ? errors.LargerThanAllowance(limit) : errors.AllowanceExceeded(limit, bytesText(bytesUsed));
   }
   if (error.code === "BlobTooLarge") return errors.BlobTooLarge(bytesText(error.fields.max));

@@ -2,7 +2,7 @@
 
 import { signal, useSignal } from "@preact/signals";
 import { render } from "preact";
-import { useStorage } from "@openstorage/client/elements";
+import { setStorage } from "@openstorage/client/elements";
 
 import { App } from "./app.js";
 import { explain } from "./explain.js";
@@ -25,7 +25,7 @@ async function enter(identity: Identity, isNew = false): Promise<void> {
   step.value = { at: "loading" };
   try {
     const current = await open(identity, keptName());
-    useStorage(current.storage, freshToken);
+    setStorage(current.storage, freshToken);
     await loadRooms(current);
     session.value = current;
     const place = placeIn(location.hash);

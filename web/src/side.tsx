@@ -9,7 +9,7 @@ import { ok } from "./explain.js";
 import { isLocal, placeIn, roomHash } from "./place.js";
 import { allowance, attempt, joinRoom, loadRooms, notice, openId, rooms, session } from "./rooms.js";
 import { leave } from "./session.js";
-import { goPremium } from "./uploads.js";
+import { goPremium, heldBytes } from "./uploads.js";
 import { words } from "./words.js";
 
 export function Side() {
@@ -87,13 +87,16 @@ const NEARLY_FULL = 0.9;
 function Allowance() {
   const now = allowance.value;
   if (!now) return null;
-  const text = words.stored(bytesText(now.used), bytesText(now.limit));
-  const isFull = now.used > now.limit * NEARLY_FULL;
+  const held = heldBytes.value;
+  const heldText = held > 0 ? words.held(bytesText(held)) : undefined;
+  const text = [words.stored(bytesText(now.used), bytesText(now.limit)), heldText].filter(Boolean).join(", ");
+  const isFull = now.used + held > now.limit * NEARLY_FULL;
   return (
     <section class={isFull ? "allowance full" : "allowance"} aria-label={words.storage}>
-      <meter min={0} max={now.limit} value={now.used} high={now.limit * NEARLY_FULL} aria-label={text} />
+      <meter min={0} max={now.limit} value={now.used + held} high={now.limit * NEARLY_FULL} aria-label={text} />
       <p>
         <small>{words.of(bytesText(now.used), bytesText(now.limit))}</small>
+        {heldText && <small>{heldText}</small>}
         {now.isFixed && <small>{words.fixedLimit}</small>}
         {!now.isPremium && !now.isFixed && (
           <button class="small" title={words.premiumNote} onClick={() => void goPremium()}>{words.premium}</button>

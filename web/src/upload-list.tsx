@@ -1,6 +1,6 @@
 /** What is on its way, and what an earlier visit left unfinished. */
 
-import type { UnfinishedUpload } from "@openstorage/client";
+import type { OpenUpload } from "@openstorage/client";
 import type { ChatInfo } from "@openstorage/client/candid/chat";
 
 import { FileName } from "./file-name.js";
@@ -88,7 +88,7 @@ function Running({ item }: { item: Item }) {
   );
 }
 
-/** Uploads of earlier visits: a page may not keep files, so the user chooses them again. */
+/** Uploads of earlier visits and other devices: a page may not keep files, so the user chooses them again. */
 export function UnfinishedList() {
   if (unfinished.value.length === 0) return null;
   return (
@@ -100,8 +100,9 @@ export function UnfinishedList() {
   );
 }
 
-function Unfinished({ upload }: { upload: UnfinishedUpload }) {
-  const { name = words.file, size, bytesDone, mimeType } = upload;
+function Unfinished({ upload }: { upload: OpenUpload }) {
+  const { size, bytesDone, record } = upload;
+  const name = record?.name ?? words.elsewhere;
   const picked = (event: Event) => {
     const input = event.currentTarget as HTMLInputElement;
     const file = input.files?.[0];
@@ -110,7 +111,7 @@ function Unfinished({ upload }: { upload: UnfinishedUpload }) {
   };
   return (
     <li data-stage="unfinished">
-      <span class="tile"><Icon name={iconOf(mimeType)} /></span>
+      <span class="tile"><Icon name={iconOf(record?.mimeType ?? "")} /></span>
       <div class="label">
         <FileName name={name} />
         <progress max={size} value={bytesDone} aria-label={name} />

@@ -1,7 +1,7 @@
 /** Files on their way into a room: uploaded, then posted. */
 
 import { computed, signal } from "@preact/signals";
-import { isOpenStorageError, type Progress, referenceToCandid, type UnfinishedUpload, type Upload } from "@openstorage/client";
+import { isOpenStorageError, type OpenUpload, type Progress, referenceToCandid, type Upload } from "@openstorage/client";
 import type { ChatInfo, Message } from "@openstorage/client/candid/chat";
 
 import type { Dropped } from "./dropped.js";
@@ -33,8 +33,10 @@ export interface Item {
 }
 
 export const items = signal<readonly Item[]>([]);
-/** Uploads of earlier visits, whose files are to be chosen again. */
-export const unfinished = signal<readonly UnfinishedUpload[]>([]);
+/** Uploads of earlier visits, and of other devices, whose files are to be chosen again. */
+export const unfinished = signal<readonly OpenUpload[]>([]);
+/** Bytes of the allowance that they hold. */
+export const heldBytes = computed(() => unfinished.value.reduce((sum, { bytesReserved }) => sum + bytesReserved, 0));
 
 const running = new Map<number, Upload>();
 let lastKey = 0;
@@ -148,7 +150,7 @@ async function run({ key, file, folder, room }: Item): Promise<void> {
     const isCutOff = code === "GaveUp" || !(code || error instanceof Refused);
     change(key, { stage: "failed", error: explain(error), isFull, isCutOff });
     // What the side shows is older than this refusal.
-    if (isFull) await loadAllowance(current).catch(() => {});
+    if (isFull) await Promise.all([loadAllowance(current), loadUnfinished(current)]).catch(() => {});
   }
 }
 
@@ -278,7 +280,8 @@ function hold(upload: Upload | undefined): boolean {
 
 /** What runs on another page of this browser is not unfinished. */
 export async function loadUnfinished({ storage }: Session): Promise<void> {
-  const [uploads, locks] = await Promise.all([storage.unfinishedUploads(), navigator.locks?.query()]);
+  // What a bucket that does not answer holds is listed another time.
+  const [uploads, locks] = await Promise.all([storage.uploads({ onUnreachable: () => {} }), navigator.locks?.query()]);
   const held = new Set(locks?.held?.map(({ name }) => name));
   unfinished.value = uploads.filter(({ blobId }) => !held.has(lockOf(blobId)));
 }
@@ -298,19 +301,18 @@ function lookAgain(): void {
 }
 
 /** Goes on with an upload of an earlier visit. Another file is refused: its bytes are not wanted. */
-export function goOn(upload: UnfinishedUpload, file: File): void {
-  const name = upload.name ?? words.file;
-  if (file.size !== upload.size || (upload.name !== undefined && file.name !== upload.name)) {
-    notice.value = { text: words.notThatFile(name), isError: true };
+export function goOn({ blobId: id, size, record }: OpenUpload, file: File): void {
+  if (file.size !== size || (record?.name !== undefined && file.name !== record.name)) {
+    notice.value = { text: words.notThatFile(record?.name ?? words.file), isError: true };
     return;
   }
-  const room = rooms.value.find(({ accessor_id }) => upload.accessorIds.includes(accessor_id.toText())) ?? openRoom();
+  const room = rooms.value.find(({ accessor_id }) => record?.accessorIds.includes(accessor_id.toText())) ?? openRoom();
   if (!room) return void (notice.value = { text: words.pickRoom, isError: true });
-  unfinished.value = unfinished.value.filter(({ blobId }) => blobId !== upload.blobId);
+  unfinished.value = unfinished.value.filter(({ blobId }) => blobId !== id);
   start(file, room);
 }
 
-export function discard(upload: UnfinishedUpload): Promise<void> {
+export function discard(upload: OpenUpload): Promise<void> {
   unfinished.value = unfinished.value.filter(({ blobId }) => blobId !== upload.blobId);
   return attempt(async (current) => {
     await current.storage.discardUpload(upload);

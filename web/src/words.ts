@@ -98,10 +98,12 @@ export const words = {
   failed: (n: number) => `${n} failed`,
   of: (done: string, all: string) => `${done} of ${all}`,
   unfinished: "Unfinished uploads",
-  unfinishedText: "Choose the file again, and only the missing part is sent.",
+  unfinishedText: "Choose the file again, and only the missing part is sent. Until then it takes space in your storage.",
   chooseAgain: "Choose file",
   discard: "Discard",
   notThatFile: (name: string) => `This is another file. The upload is of ${name}: choose that one.`,
+  held: (bytes: string) => `${bytes} held by unfinished uploads`,
+  elsewhere: "File from another device",
   stored: (used: string, limit: string) => `${used} of ${limit} used`,
   premium: "Get 10 GB",
   premiumNote: "Free in this example",
@@ -131,6 +133,8 @@ export const errors = {
   InvalidPreview: (max: number) => `The preview is larger than ${max} bytes. Send the file again.`,
   AllowanceExceeded: (limit: string, used: string) =>
     `Your storage is full: ${used} of ${limit} are used, and this file does not fit. Delete files that you sent, or send a smaller one.`,
+  AllowanceHeld: (limit: string, used: string, held: string) =>
+    `Your storage is full: ${used} of ${limit} are used, ${held} are held by uploads that are not finished, and this file does not fit. Finish or discard one of those, or send a smaller file.`,
   LargerThanAllowance: (limit: string) => `This file is larger than your whole storage of ${limit}. Send a smaller one.`,
   BlobTooLarge: (max: string) => `The file is too large: at most ${max}. Split it.`,
   GaveUp: "The network does not answer. Check your connection, then retry. What was sent is kept for a day.",

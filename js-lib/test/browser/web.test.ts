@@ -694,3 +694,31 @@ test("what one page has finished no other page lists as unfinished", async () =>
   for (const each of [page, second]) await each.getByRole("region", { name: "Unfinished uploads" }).waitFor({ state: "hidden" });
   await context.close();
 });
+
+test("another device lists what is unfinished with the storage that it holds, and gives it up", async () => {
+  const { page, context } = await scene.enter("Lise", WIDE);
+  await newRoom(page, "Luggage");
+  const size = 12 * MB;
+  proxy.faults = { bytesPerSecond: 6 * MB, bytesUpMax: proxy.bytesUp + 0.8 * size };
+  await page.setInputFiles("#files", await scene.file("luggage.bin", noise(size)));
+  await page.waitForFunction((enough) => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > enough, size * 0.4);
+  const address = page.url();
+  await page.goto("about:blank");
+  proxy.faults = {};
+  // The same user elsewhere: the key came along, what the browser remembers of uploads did not.
+  const elsewhere = await scene.browser.newContext({ ...NARROW, storageState: await context.storageState() });
+  const other = await elsewhere.newPage();
+  await other.goto(address);
+  const list = other.getByRole("region", { name: "Unfinished uploads" });
+  await list.getByText("File from another device").waitFor();
+  await other.goto(`${address.split("#")[0]}#`);
+  await other.getByRole("meter", { name: /MB held by unfinished uploads$/ }).waitFor();
+  await list.getByRole("button", { name: "Discard" }).waitFor({ state: "hidden" });
+  await other.goto(address);
+  await list.getByRole("button", { name: "Discard" }).click();
+  await list.waitFor({ state: "hidden" });
+  await other.goto(`${address.split("#")[0]}#`);
+  await other.getByRole("meter", { name: /^0 B of 1\.1 GB used$/ }).waitFor();
+  await context.close();
+  await elsewhere.close();
+});
