@@ -39,8 +39,10 @@ export {
 } from "./cache.js";
 export type { ByteRange, DownloadOptions, ReadOptions, TokenSource } from "./download.js";
 export { type Cost, costOf } from "./estimate.js";
+export type { Described } from "./encryption.js";
 export { type KeyProvider, passphrase, rawKey } from "./keys.js";
 export { OpenStorage } from "./open-storage.js";
+export type { OpenUpload, UploadsOptions } from "./open-uploads.js";
 export { type MakeWorker, setHashWorker } from "./platform/worker.js";
 export type { Phase, Progress } from "./progress.js";
 export { type BlobReference, referenceFromCandid, referenceToCandid } from "./reference.js";
@@ -60,6 +62,7 @@ export {
   agentTransport,
   CallError,
   type CallErrorKind,
+  type HttpAnswer,
   type Transport,
 } from "./transport.js";
 export { Upload, type UploadData, type UploadOptions, type UploadState } from "./upload.js";

@@ -44,7 +44,14 @@ export interface PushJob {
 }
 
 /** `BucketFull`: the caller asks the index for another bucket. */
-export class BucketFull extends Error {}
+export class BucketFull extends Error {
+  constructor(
+    /** What the bucket has of the upload, and keeps until it is told to drop it. */
+    readonly bytesArrived: number,
+  ) {
+    super();
+  }
+}
 
 /** What a push has shown. */
 type Step =
@@ -252,7 +259,7 @@ class Push {
         return { what: "again", last: error.message };
       }
       const failed = this.job.bucket.failed("push_chunk", error);
-      if (error.kind === "final") throw failed;
+      if (error.kind !== "refused") throw failed;
       // A bucket turns large messages of callers away whom it does not know.
       return { what: "unknown", error: failed };
     } finally {
@@ -295,7 +302,8 @@ class Push {
     if ("StorageFull" in error) {
       return { what: "again", last: "the bucket's memory cannot grow now" };
     }
-    if ("BucketFull" in error) throw new BucketFull();
+    const full = payloadOf(error, "BucketFull");
+    if (full) throw new BucketFull(Number(full.bytes_arrived));
     throw refusal(error, this.#subject);
   }
 

@@ -100,7 +100,11 @@ impl Setup {
         pic.install_canister(
             chat,
             wasm("chat"),
-            encode_one(ChatInit { index }).unwrap(),
+            encode_one(ChatInit {
+                index,
+                origins: None,
+            })
+            .unwrap(),
             Some(operator()),
         );
         let mut setup = Self {

@@ -5,9 +5,9 @@ mod timers;
 use std::cell::RefCell;
 
 use candid::{CandidType, Principal, candid_method};
-use chat::App;
+use chat::{App, RETRY_MS, chats::Random};
 use ic_cdk::{
-    api::{CanisterStatusCode, canister_self, msg_caller, time},
+    api::{CanisterStatusCode, canister_self, canister_version, msg_caller, time},
     futures::internals::in_executor_context,
 };
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
@@ -44,8 +44,15 @@ fn now_ms() -> u64 {
 }
 
 fn open(args: Option<InitArgs>) {
-    let index = args.map(|args| args.index);
-    match App::open(DefaultMemoryImpl::default(), canister_self(), index) {
+    let (index, origins) = args.map(|args| (args.index, args.origins)).unzip();
+    let opened = App::open(DefaultMemoryImpl::default(), canister_self(), index);
+    let opened = opened.and_then(|mut app| {
+        origins
+            .flatten()
+            .map_or(Ok(()), |origins| app.serve_at(origins))?;
+        Ok(app)
+    });
+    match opened {
         Ok(app) => {
             ic_cdk::api::certified_data_set(app.certified_data());
             APP.set(Some(app));
@@ -91,7 +98,8 @@ fn inspect_message() {
     let known = with(|app| app.is_registered(caller));
     let may_register = caller != Principal::anonymous()
         && ic_cdk::api::msg_method_name() == "register"
-        && ic0::msg_arg_data_size() <= UNKNOWN_CALLER_BYTES_MAX;
+        && ic0::msg_arg_data_size() <= UNKNOWN_CALLER_BYTES_MAX
+        && with(|app| app.may_register(now_ms()));
     let is_controller = ic_cdk::api::is_controller(&caller);
     if known || may_register || is_controller {
         ic_cdk::api::accept_message();
@@ -111,7 +119,7 @@ fn is_welcome() -> Result<(), String> {
 
 #[update]
 fn register() -> Result<RegisterOk, ChatError> {
-    change(|app| app.register(msg_caller()))
+    change(|app| app.register(msg_caller(), now_ms()))
 }
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
@@ -149,14 +157,34 @@ fn profile(user: Principal) -> Result<Profile, ChatError> {
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
-fn create_chat(args: CreateChatArgs) -> Result<ChatInfo, ChatError> {
-    change(|app| app.create_chat(msg_caller(), args))
+async fn create_chat(args: CreateChatArgs) -> Result<ChatInfo, ChatError> {
+    let caller = msg_caller();
+    timers::observe();
+    with(|app| app.check_new_chat(caller, &args, now_ms()))?;
+    let random = random().await?;
+    change(|app| app.create_chat(caller, args, &random, canister_version(), now_ms()))
 }
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
-fn join_chat(args: ChatArgs) -> Result<ChatInfo, ChatError> {
-    change(|app| app.join_chat(msg_caller(), args))
+fn join_chat(args: JoinArgs) -> Result<ChatInfo, ChatError> {
+    change(|app| app.join_chat(msg_caller(), &args))
+}
+
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+async fn replace_invite(args: ChatArgs) -> Result<ChatInfo, ChatError> {
+    let caller = msg_caller();
+    timers::observe();
+    with(|app| app.check_invite(caller, &args))?;
+    let random = random().await?;
+    change(|app| app.replace_invite(caller, &args, &random))
+}
+
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
+#[candid_method(query)]
+fn members(args: MembersArgs) -> Result<Vec<Member>, ChatError> {
+    with(|app| app.members(msg_caller(), &args))
 }
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
@@ -183,7 +211,7 @@ async fn send_message(args: SendMessageArgs) -> Result<SendMessageOk, ChatError>
     timers::observe();
     with(|app| app.check_message(caller, &args))?;
     learn_bucket(args.blob.as_ref()).await?;
-    change(|app| app.send_message(caller, args, now_ms()))
+    change(|app| app.send_message(caller, args, canister_version(), now_ms()))
 }
 
 #[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
@@ -222,6 +250,14 @@ fn http_request(request: HttpRequest) -> HttpResponse {
     let cycles = ic_cdk::api::canister_cycle_balance();
     let certificate = ic_cdk::api::data_certificate();
     with(|app| app.http(&request, cycles, certificate.as_deref()))
+}
+
+/// Random bytes that nobody else has seen.
+async fn random() -> Result<Random, ChatError> {
+    let random = timers::random().await.ok();
+    let random = random.and_then(|random| random.try_into().ok());
+    let ms = RETRY_MS;
+    random.map(Random).ok_or(ChatError::Retry { ms })
 }
 
 /// Asks the index about the reference's bucket where no reference named it before.

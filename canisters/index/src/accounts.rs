@@ -19,17 +19,32 @@ use crate::{
 const LEASE_RETRY_MS: u64 = 1_000;
 
 impl Index {
-    /// Registers a user, or sets the limit of one that is registered.
+    /// Registers a user, or sets the limit of one that is registered. By an admin it lets issuers change it later.
     pub fn register_user(&mut self, context: &Context, args: &UserArgs) -> Result<(), UserError> {
         if !self.is_service(context) {
             return Err(UserError::NotAuthorized);
         }
+        self.set_limit(context, args, false)
+    }
+
+    /// `fixed`: no issuer changes it later.
+    fn set_limit(
+        &mut self,
+        context: &Context,
+        args: &UserArgs,
+        fixed: bool,
+    ) -> Result<(), UserError> {
         if [Principal::anonymous(), Principal::management_canister()].contains(&args.user) {
             return Err(UserError::InvalidUser);
         }
+        if let Some(byte_limit) = self.users.fixed_limit(&args.user)
+            && !self.is_admin(context)
+        {
+            return Err(UserError::SetByAdmin { byte_limit });
+        }
         let row = self
             .users
-            .upsert(args.user, args.byte_limit, context.version);
+            .upsert(args.user, args.byte_limit, fixed, context.version);
         if let Some(row) = row {
             self.recalls.forget(&args.user);
             self.tell(context, user_event(args.user, &row, None));
@@ -38,7 +53,8 @@ impl Index {
     }
 
     /// Sets the limit of a user. A lower one deletes nothing: it takes back what is leased and not
-    /// reserved, with the sync, and nothing more is granted until the user stores less.
+    /// reserved, with the sync, and nothing more is granted until the user stores less. What an admin sets, no issuer
+    /// changes.
     pub fn update_user(&mut self, context: &Context, args: &UserArgs) -> Result<(), UserError> {
         if !self.is_service(context) {
             return Err(UserError::NotAuthorized);
@@ -46,10 +62,11 @@ impl Index {
         if self.users.get(&args.user).is_none() {
             return Err(UserError::NotRegistered);
         }
-        self.register_user(context, args)
+        self.set_limit(context, args, self.is_admin(context))
     }
 
-    /// Deletes a user and, with the sync, all it stores. Deleting it again is no error.
+    /// Deletes a user and, with the sync, all it stores. Deleting it again is no error. Whom an admin deletes, no
+    /// issuer registers again.
     pub fn delete_user(&mut self, context: &Context, user: Principal) -> Result<(), UserError> {
         if !self.is_service(context) {
             return Err(UserError::NotAuthorized);
@@ -58,7 +75,8 @@ impl Index {
             return Err(UserError::NotRegistered);
         }
         let is_unsure = self.has_doubts();
-        if let Some(row) = self.users.delete(user, context.version, is_unsure) {
+        let fixed = self.is_admin(context);
+        if let Some(row) = self.users.delete(user, fixed, context.version, is_unsure) {
             self.recalls.forget(&user);
             self.sweeps.leases_of(user);
             self.tell(context, user_event(user, &row, None));

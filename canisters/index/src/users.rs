@@ -15,7 +15,7 @@ use crate::{
     memory::{LAST, Memory, row_bytes, row_numbers},
 };
 
-/// One user. Row: incarnation, limit, used, leased, deleted, gone.
+/// One user. Row: incarnation, limit, used, leased, a number (1 for a deleted one, plus 2 for a fixed one), and gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User {
     /// The canister version of the index when the user was registered: it never comes again, also not
@@ -26,15 +26,18 @@ pub struct User {
     /// Every incarnation up to this one is deleted. Those above it are this user: registered before, and forgotten by
     /// an index that was restored from a snapshot.
     pub gone: u64,
+    /// An admin has set the limit, or has deleted the user: issuers change neither.
+    pub fixed: bool,
 }
 
 impl User {
-    fn gone(incarnation: u64, byte_limit: u64) -> Self {
+    fn gone(incarnation: u64, byte_limit: u64, fixed: bool) -> Self {
         Self {
             incarnation,
             pool: Pool::new(byte_limit),
             deleted: true,
             gone: incarnation,
+            fixed,
         }
     }
 
@@ -102,6 +105,12 @@ impl Users {
         self.users.is_empty()
     }
 
+    /// What an admin has set for good: the limit, 0 for a user that is deleted. None where issuers decide.
+    pub fn fixed_limit(&self, user: &Principal) -> Option<u64> {
+        let row = self.users.get(user).filter(|row| row.fixed)?;
+        Some(if row.deleted { 0 } else { row.pool.byte_limit })
+    }
+
     /// A user that is registered.
     pub fn get(&self, user: &Principal) -> Option<User> {
         self.users.get(user).filter(|row| !row.deleted)
@@ -122,7 +131,13 @@ impl Users {
 
     /// Gives a user this limit; who is not registered gets a new incarnation and an empty account. None
     /// when that changes nothing.
-    pub fn upsert(&mut self, user: Principal, byte_limit: u64, version: u64) -> Option<User> {
+    pub fn upsert(
+        &mut self,
+        user: Principal,
+        byte_limit: u64,
+        fixed: bool,
+        version: u64,
+    ) -> Option<User> {
         let old = self.users.get(&user);
         let mut new = match old {
             Some(row) if !row.deleted => row,
@@ -131,9 +146,11 @@ impl Users {
                 pool: Pool::default(),
                 deleted: false,
                 gone: old.map_or(0, |row| row.gone),
+                fixed,
             },
         };
         new.pool.byte_limit = byte_limit;
+        new.fixed = fixed;
         if old == Some(new) {
             return None;
         }
@@ -144,12 +161,21 @@ impl Users {
     /// The user is gone with every incarnation of before `version`, the canister's: also with those that a restored
     /// index has forgotten, and that buckets still speak of. Its row; none when it was never there, or was gone
     /// before, unless `again`.
-    pub fn delete(&mut self, user: Principal, version: u64, again: bool) -> Option<User> {
+    pub fn delete(
+        &mut self,
+        user: Principal,
+        fixed: bool,
+        version: u64,
+        again: bool,
+    ) -> Option<User> {
         let known = self.users.get(&user)?;
+        if fixed && !known.fixed {
+            self.set(user, User { fixed, ..known });
+        }
         if known.deleted && !again {
             return None;
         }
-        let row = User::gone(version.max(known.incarnation), 0);
+        let row = User::gone(version.max(known.incarnation), 0, fixed || known.fixed);
         self.set(user, row);
         Some(row)
     }
@@ -163,7 +189,11 @@ impl Users {
                 gone: incarnation,
                 ..row
             },
-            known => User::gone(incarnation, known.map_or(0, |row| row.pool.byte_limit)),
+            known => {
+                let (limit, fixed) =
+                    known.map_or((0, false), |row| (row.pool.byte_limit, row.fixed));
+                User::gone(incarnation, limit, fixed)
+            }
         };
         self.set(user, row);
         Some(row)
@@ -210,6 +240,7 @@ impl Users {
                     pool: Pool::new(limit.unwrap_or(told.counters.used())),
                     deleted: false,
                     gone: known.map_or(0, |row| row.gone),
+                    fixed: limit.is_some() && known.is_some_and(|row| row.fixed),
                 }
             }
         };
@@ -305,8 +336,9 @@ impl Storable for User {
             used,
             leased,
         } = self.pool;
-        let (deleted, gone) = (self.deleted.into(), self.gone);
-        row_bytes([self.incarnation, byte_limit, used, leased, deleted, gone]).into()
+        let state = u64::from(self.deleted) | u64::from(self.fixed) << 1;
+        let gone = self.gone;
+        row_bytes([self.incarnation, byte_limit, used, leased, state, gone]).into()
     }
 
     fn into_bytes(self) -> Vec<u8> {
@@ -314,7 +346,7 @@ impl Storable for User {
     }
 
     fn from_bytes(bytes: Cow<[u8]>) -> Self {
-        let [incarnation, byte_limit, used, leased, deleted, gone] = row_numbers(&bytes);
+        let [incarnation, byte_limit, used, leased, state, gone] = row_numbers(&bytes);
         Self {
             incarnation,
             pool: Pool {
@@ -322,7 +354,8 @@ impl Storable for User {
                 used,
                 leased,
             },
-            deleted: deleted != 0,
+            deleted: state & 1 != 0,
+            fixed: state & 2 != 0,
             gone,
         }
     }

@@ -7,7 +7,7 @@ use openstorage_types::{
     bucket::*,
     chat::{
         ChatArgs, ChatError, ChatInfo, CreateChatArgs, DeleteChatOk, DeleteMessageArgs,
-        DeleteMessageOk, Message, MessagesArgs, SendMessageArgs,
+        DeleteMessageOk, JoinArgs, Message, MessagesArgs, SendMessageArgs,
     },
     index::{
         AllocatedBucketArgs, AllocatedBucketError, AllocatedBucketOk, DeleteChatArgs,
@@ -581,8 +581,9 @@ impl Run<'_> {
             return;
         };
         let user = self.any_user();
-        let args = ChatArgs {
+        let args = JoinArgs {
             chat_id: room.chat_id,
+            invite: room.invite,
         };
         self.send(self.stage.chat, user, "join_chat", (args,), |_| {
             Op::JoinRoom(user, room.accessor)
@@ -829,6 +830,7 @@ impl Run<'_> {
         self.rooms.push(Room {
             chat_id: info.chat_id,
             accessor: info.accessor_id,
+            invite: info.invite.clone(),
             members: vec![owner],
         });
     }
@@ -847,6 +849,7 @@ impl Run<'_> {
                     rooms.push(Room {
                         chat_id: info.chat_id,
                         accessor: info.accessor_id,
+                        invite: info.invite,
                         members: vec![info.owner],
                     });
                     rooms.len() - 1

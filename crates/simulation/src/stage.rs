@@ -18,7 +18,7 @@ use openstorage_localnet::{
     network::{Config, Ingress, MessageId, Network, Reject, Saved, SubnetKind},
 };
 use openstorage_types::{
-    chat::{ChatArgs, ChatError, ChatInfo, CreateChatArgs, InitArgs as ChatInit, RegisterOk},
+    chat::{ChatError, ChatInfo, CreateChatArgs, InitArgs as ChatInit, JoinArgs, RegisterOk},
     http::{HttpRequest, HttpResponse},
     index::{BucketInfo, BucketState, FleetError, IndexStatus, InitArgs as IndexInit, Issuer},
 };
@@ -78,6 +78,7 @@ impl Wasms {
 pub struct Room {
     pub chat_id: u64,
     pub accessor: Principal,
+    pub invite: String,
     /// Its owner first.
     pub members: Vec<Principal>,
 }
@@ -116,7 +117,11 @@ pub fn operator() -> Principal {
 
 /// The argument that the chat is installed with.
 pub fn chat_init(index: Principal) -> Vec<u8> {
-    encode_one(ChatInit { index }).expect("arguments have a Candid form")
+    encode_one(ChatInit {
+        index,
+        origins: None,
+    })
+    .expect("arguments have a Candid form")
 }
 
 /// The n-th user.
@@ -228,14 +233,18 @@ impl Stage {
                     .map(user)
                     .collect();
                 for member in &members[1..] {
-                    let chat_id = info.chat_id;
+                    let args = JoinArgs {
+                        chat_id: info.chat_id,
+                        invite: info.invite.clone(),
+                    };
                     let joined: Result<ChatInfo, ChatError> =
-                        self.call(chat, *member, "join_chat", (ChatArgs { chat_id },));
-                    joined.expect("whoever knows the id joins");
+                        self.call(chat, *member, "join_chat", (args,));
+                    joined.expect("whoever has the invite joins");
                 }
                 Room {
                     chat_id: info.chat_id,
                     accessor: info.accessor_id,
+                    invite: info.invite,
                     members,
                 }
             })

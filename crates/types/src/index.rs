@@ -68,6 +68,11 @@ pub enum UserError {
     NotRegistered,
     /// The anonymous principal and the management canister are nobody.
     InvalidUser,
+    /// An admin has set this limit with `update_user`, or has deleted the user (then it is 0): an issuer does not
+    /// change that. An admin's `register_user` lets issuers change it again.
+    SetByAdmin {
+        byte_limit: u64,
+    },
 }
 
 /// Whose part of the file-change feed to read, and from where.

@@ -158,6 +158,30 @@ pub const PREVIEW_BYTES_MAX: usize = 1_024;
 /// Chats that one user may be a member of: they are listed in one page.
 pub const CHATS_PER_USER_MAX: u32 = PAGE_ROWS_MAX;
 
+/// Rooms that one user may make in a day: of a deleted one a row stays, so that its deletion can be repeated.
+pub const CHATS_PER_DAY_MAX: u32 = 100;
+
+/// Bytes that the messages of one user may take in the chat. Each counts [`MESSAGE_ROW_BYTES`] besides its text, file
+/// name and preview; a deleted one counts no more than that, and nothing once its chat is deleted.
+pub const MESSAGES_PER_USER_BYTES_MAX: u64 = 64 * MIB;
+
+/// What a message takes besides its texts: principals, a reference, places in two trees.
+pub const MESSAGE_ROW_BYTES: u64 = 256;
+
+/// Users that the chat registers in a minute, whoever they are: names cost nothing, and each is work for the chat, the
+/// index and buckets.
+pub const REGISTRATIONS_PER_MINUTE_MAX: u32 = 300;
+
+/// The chat tells the index again of a user that comes, if it was told so long ago: the index may have been restored
+/// from a snapshot since, and an admin may have changed the limit.
+pub const USER_REFRESH_MS: u64 = HOUR_MS;
+
+/// Further origins at which the chat's page is the same app to Internet Identity: as many as that accepts.
+pub const PAGE_ORIGINS_MAX: usize = 10;
+
+/// Bytes of an origin: a scheme, and a name of at most 253 bytes.
+pub const ORIGIN_BYTES_MAX: usize = 264;
+
 /// Bytes of a page of messages, about: an answer may have 2 MiB.
 pub const MESSAGES_PAGE_BYTES_MAX: usize = 1_000_000;
 

@@ -912,6 +912,13 @@ export interface UserCounters {
 export type UserError = { 'NotRegistered' : null } |
   {
     /**
+     * An admin has set this limit with update_user, or has deleted the user (then it is 0): an issuer does not change
+     * that. An admin's register_user lets issuers change it again.
+     */
+    'SetByAdmin' : { 'byte_limit' : bigint }
+  } |
+  {
+    /**
      * Neither an admin nor an issuer.
      */
     'NotAuthorized' : null
@@ -1337,6 +1344,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const UserError = IDL.Variant({
     'NotRegistered' : IDL.Null,
+    'SetByAdmin' : IDL.Record({ 'byte_limit' : IDL.Nat64 }),
     'NotAuthorized' : IDL.Null,
     'InvalidUser' : IDL.Null,
   });
