@@ -7,7 +7,7 @@ import { checkOptions, OpenStorageError } from "./errors.js";
 import { ACCESSORS_MAX, MIME_TYPE_BYTES_MAX, MIME_TYPE_GIVEN_BYTES_MAX, NAME_BYTES_MAX, PLAIN_TYPE } from "./limits.js";
 import { toPrincipal } from "./reference.js";
 import { invalidAccessors, invalidMimeType, invalidName } from "./refusals.js";
-import { bytesOf, isBlob, sourceOf, sourceOfStream, type StreamSource } from "./source.js";
+import { bytesOf, isBlob, isStream, sourceOf, sourceOfStream, type StreamSource } from "./source.js";
 import type { UploadData, UploadOptions } from "./upload.js";
 import type { PrincipalLike } from "./url.js";
 
@@ -55,11 +55,6 @@ export function anySource(data: UploadData, size?: number): StreamSource {
 
 function textSource(text: string): StreamSource {
   return Object.assign(sourceOf(new TextEncoder().encode(text)), { mimeType: "text/plain" });
-}
-
-/** Of another frame or package, too. */
-function isStream(data: unknown): data is ReadableStream<Uint8Array> {
-  return typeof (data as ReadableStream | null)?.getReader === "function";
 }
 
 function streamSize(size: number | undefined): number {

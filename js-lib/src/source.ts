@@ -60,6 +60,11 @@ export function sourceOf(data: Blob | ArrayBufferLike | ArrayBufferView): Source
 /** By their class's name: bytes may come from another frame, where each class is another. */
 const classOf = (value: unknown) => Object.prototype.toString.call(value).slice("[object ".length, -1);
 
+/** Of another frame or package, too. */
+export function isStream(data: unknown): data is ReadableStream<Uint8Array> {
+  return typeof (data as ReadableStream | null)?.getReader === "function";
+}
+
 export function isBlob(data: unknown): data is Blob {
   return ["Blob", "File"].includes(classOf(data));
 }
@@ -80,9 +85,10 @@ export function bytesOf(data: unknown): Uint8Array<ArrayBuffer> | undefined {
  * once.
  *
  * @param size bytes that the stream will give
- * @throws `InvalidSize`, `BlobTooLarge`
+ * @throws `InvalidOption` for what is no stream; `InvalidSize`, `BlobTooLarge`
  */
 export function sourceOfStream(stream: ReadableStream<Uint8Array>, size: number): StreamSource {
+  if (!isStream(stream)) throw new OpenStorageError("InvalidOption", "this is no ReadableStream", { option: "stream" });
   checkSize(size);
   const name = "a stream";
   let unread: ReadableStream<Uint8Array> | undefined = stream;

@@ -1,6 +1,6 @@
 /** The library's front door: one user's way to an index and its buckets. */
 
-import { type BlobId, blobIdToBytes } from "./blob.js";
+import { type BlobId, blobIdToBytes, parseBlobId } from "./blob.js";
 import { BlobCache, CACHE_BYTES_MAX, type CacheStore } from "./cache.js";
 import { checkSize, chunkAt } from "./chunks.js";
 import { Context } from "./context.js";
@@ -372,6 +372,9 @@ export class OpenStorageOn {
 
   /** Gives up an unfinished upload: the bucket drops its chunks and gives the allowance back. */
   async discardUpload(upload: Pick<ResumeRecord, "bucket" | "blobId">): Promise<void> {
+    checkOptions(upload);
+    parseBlobId(upload.blobId);
+    toPrincipal(upload.bucket, "bucket");
     await discardUpload(this.#context, upload.bucket, upload.blobId);
     const principal = (await this.#context.principal()).toText();
     const key = resumeKey({ principal, index: this.#context.index.id, blobId: upload.blobId });

@@ -211,8 +211,10 @@ const ABOUT_SIGNATURES = /delegation|signature|authenticat/i;
 function httpError(status: number, bodyText: string, cause: unknown): CallError {
   const line = bodyText.replace(/\s+/g, " ").trim();
   const body = line.length > BODY_CHARS_MAX ? `${line.slice(0, BODY_CHARS_MAX)} …` : line;
-  const isUnsigned = UNSIGNED.includes(status) && (status === 401 || ABOUT_SIGNATURES.test(body));
-  const mayPass = status >= 500 || status === 429 || status === 408;
+  // A message that was too long under way is signed anew.
+  const isLate = status === 400 && /request expiry/i.test(body);
+  const isUnsigned = UNSIGNED.includes(status) && (status === 401 || ABOUT_SIGNATURES.test(body)) && !isLate;
+  const mayPass = isLate || status >= 500 || status === 429 || status === 408;
   const kind = isUnsigned ? "denied" : mayPass ? "transient" : "final";
   return new CallError(kind, `HTTP status ${status}${body && `: ${body}`}`, { cause, http: { status, body } });
 }
@@ -224,12 +226,13 @@ function firstLine(text: string): string {
 
 /** Reject codes of the interface specification. */
 const SYS_TRANSIENT = 2;
+const DESTINATION_INVALID = 3;
 const CANISTER_REJECT = 4;
 const SYS_UNKNOWN = 6;
 /** Error codes, which networks add to a reject code: a stopping and a stopped canister. */
 const TRANSIENT = ["IC0508", "IC0509"];
-/** No canister, none installed, no such method. */
-const ABSENT = ["IC0301", "IC0537", "IC0536"];
+/** Nothing installed, no such method. */
+const ABSENT = ["IC0537", "IC0536"];
 
 function rejected(
   errorCode: string | undefined,
@@ -243,7 +246,7 @@ function rejected(
 
 function rejectKind(errorCode: string, rejectCode: number): CallErrorKind {
   if (TRANSIENT.includes(errorCode)) return "transient";
-  if (ABSENT.includes(errorCode)) return "absent";
+  if (ABSENT.includes(errorCode) || rejectCode === DESTINATION_INVALID) return "absent";
   if (rejectCode === CANISTER_REJECT) return "refused";
   return rejectCode === SYS_TRANSIENT || rejectCode === SYS_UNKNOWN ? "transient" : "final";
 }

@@ -1,7 +1,7 @@
 /** The URL under which a bucket serves a blob. */
 
 import { type BlobId, parseBlobId } from "./blob.js";
-import { OpenStorageError } from "./errors.js";
+import { checkOptions, OpenStorageError } from "./errors.js";
 import { TOKEN_CHARS_MAX } from "./limits.js";
 
 /** A principal: its text, or an object that knows it, such as a `Principal` of the IC's SDK. */
@@ -48,6 +48,8 @@ const RANGES = "/m";
  * http(s) origin, and for an IP address in the `subdomain` form
  */
 export function blobUrl(parts: BlobUrlParts, options: BlobUrlOptions): string {
+  checkOptions(parts);
+  checkOptions(options);
   const blobId = parseBlobId(parts.blobId);
   const bucket = principalText(parts.bucket, "bucket");
   const accessorId = principalText(parts.accessorId, "accessorId");

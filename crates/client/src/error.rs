@@ -10,7 +10,7 @@ use openstorage_types::{
 };
 use thiserror::Error;
 
-use crate::CallError;
+use crate::{CallError, CallErrorKind};
 
 /// Why an upload or a download ended without its result. Nothing that may pass by itself is in here: it
 /// has been tried again until [`Error::GaveUp`]. The sentence holds the whole cause; there is no chain to
@@ -29,7 +29,7 @@ pub enum Error {
     #[error("the source changed while it was being read: upload it again")]
     SourceChanged,
 
-    #[error("{canister} did not take the call {method}: {error}")]
+    #[error("{}", call(.canister, .method, .error))]
     Call {
         canister: Principal,
         method: &'static str,
@@ -93,7 +93,10 @@ impl Error {
         match self {
             Self::Io { .. } => "SourceUnreadable",
             Self::SourceChanged => "SourceChanged",
-            Self::Call { .. } => "CallFailed",
+            Self::Call { error, .. } => match error.kind {
+                CallErrorKind::Denied => "SignInRefused",
+                _ => "CallFailed",
+            },
             Self::Candid { .. } => "InterfaceMismatch",
             Self::Allocation(error) => match error {
                 AllocatedBucketError::NotRegistered => "NotRegistered",
@@ -124,6 +127,15 @@ impl Error {
             Self::WrongBytes { .. } => "WrongBytes",
             Self::GaveUp { .. } => "GaveUp",
         }
+    }
+}
+
+fn call(canister: &Principal, method: &str, error: &CallError) -> String {
+    match error.kind {
+        CallErrorKind::Denied => format!(
+            "the network does not accept the caller's sign-in: sign in again, and do this again ({error})"
+        ),
+        _ => format!("{canister} did not take the call {method}: {error}"),
     }
 }
 
