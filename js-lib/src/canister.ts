@@ -3,6 +3,7 @@
 import type { ActorMethod } from "@icp-sdk/core/agent";
 import { IDL, lebEncode } from "@icp-sdk/core/candid";
 
+import { linked } from "./abort.js";
 import { clock } from "./clock.js";
 import { OpenStorageError } from "./errors.js";
 import { Patience } from "./retry.js";
@@ -225,21 +226,18 @@ async function watched<T>(
   signal: AbortSignal | undefined,
   work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
-  signal?.throwIfAborted();
-  const controller = new AbortController();
-  const abort = () => controller.abort(signal?.reason);
-  signal?.addEventListener("abort", abort, { once: true });
+  const both = linked(signal);
   const stop = clock.beats(() => {
     try {
       watch.look();
     } catch (reason) {
-      controller.abort(reason);
+      both.abort(reason);
     }
   });
   try {
-    return await work(controller.signal);
+    return await work(both.signal);
   } finally {
     stop();
-    signal?.removeEventListener("abort", abort);
+    both.release();
   }
 }

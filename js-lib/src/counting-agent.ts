@@ -3,13 +3,17 @@
  * that tells how many bytes of a request have gone out.
  */
 
-import { HttpAgent, type HttpAgentOptions } from "@icp-sdk/core/agent";
+import { HttpAgent, type HttpAgentOptions, type HttpAgentRequest } from "@icp-sdk/core/agent";
 
 /** What an app's agent tells of itself, where it is an `HttpAgent`. */
 export interface Told {
+  readonly update: unknown;
+  readonly call?: unknown;
   readonly config?: HttpAgentOptions;
   rootKey?: Uint8Array | null;
   getPrincipal(): Promise<{ toText(): string }>;
+  /** What the app has added to requests. */
+  _transform?(request: HttpAgentRequest): Promise<HttpAgentRequest>;
 }
 
 /** Called with the bytes of a request that have gone out, and with all of them. */
@@ -34,8 +38,8 @@ export class CountingAgent {
   /**
    * The agent, which tells `onSent` of the call with this argument.
    *
-   * `undefined` where it cannot stand for the app's: that one has a `fetch` or options of requests of its own, has been
-   * given another identity, or the platform does not tell what goes out.
+   * `undefined` where it cannot stand for the app's: that one is no plain `HttpAgent`, has a `fetch` or options of requests
+   * of its own, has been given another identity, or the platform does not tell what goes out.
    */
   async of(arg: Uint8Array, signal: AbortSignal, onSent: OnSent): Promise<HttpAgent | undefined> {
     const agent = this.#agent();
@@ -47,8 +51,9 @@ export class CountingAgent {
   }
 
   #agent(): HttpAgent | undefined {
-    const { config, rootKey } = this.app;
-    if (!config || !rootKey || config.fetch || config.callOptions) return undefined;
+    const { config, rootKey, update, call, _transform } = this.app;
+    const isPlain = update === HttpAgent.prototype.update && call === HttpAgent.prototype.call;
+    if (!isPlain || !config || !rootKey || !_transform || config.fetch || config.callOptions) return undefined;
     if (this.#own?.rootKey === rootKey) return this.#own.agent;
     const send = sender();
     if (!send) return undefined;
@@ -59,10 +64,13 @@ export class CountingAgent {
     // Whoever counts the bytes decides when they are sent again.
     const agent = HttpAgent.createSync({ ...config, rootKey, shouldFetchRootKey: false, fetch, retryTimes: 0 });
     agent.addTransform("update", async (request) => {
-      const call = "arg" in request.body && this.#calls.get(request.body.arg);
-      if (!call) return;
-      this.#listeners.set(call.signal, call.onSent);
-      Object.assign(request.request, { signal: call.signal });
+      const transformed = (await this.app._transform?.(request)) ?? request;
+      const call = "arg" in transformed.body && this.#calls.get(transformed.body.arg);
+      if (call) {
+        this.#listeners.set(call.signal, call.onSent);
+        Object.assign(transformed.request, { signal: call.signal });
+      }
+      return transformed;
     });
     this.#own = { agent, rootKey };
     return agent;

@@ -9,6 +9,7 @@
 
 import type { Principal } from "@icp-sdk/core/principal";
 
+import { linked } from "./abort.js";
 import { type BlobId, blobIdToBytes } from "./blob.js";
 import type { Canister, CallOptions, Watch } from "./canister.js";
 import type { _SERVICE as Bucket, PushChunkError, UploadStatus } from "./candid/data_bucket.did.js";
@@ -235,20 +236,20 @@ class Push {
   }
 
   async #pushParallel(indexes: readonly number[], known: { has(index: number): boolean } | undefined): Promise<Step> {
-    const turn = new AbortController();
-    const signal = this.#signal ? AbortSignal.any([this.#signal, turn.signal]) : turn.signal;
+    const turn = linked(this.#signal);
+    const { signal } = turn;
     const inFlight = new Set<Promise<void>>();
     let outcome: Step = { what: "open" };
     let failure: { readonly error: unknown } | undefined;
     const end = () => turn.abort();
     const take = (step: Step) => {
       // Answers may overtake each other: Open after Stored says nothing.
-      if (turn.signal.aborted || step.what === "open") return;
+      if (signal.aborted || step.what === "open") return;
       outcome = step;
       if (step.what !== "verifying") end();
     };
     const fail = (error: unknown) => {
-      if (turn.signal.aborted) return;
+      if (signal.aborted) return;
       failure = { error };
       end();
     };
@@ -256,11 +257,21 @@ class Push {
       if (known?.has(index)) continue;
       const slot = await this.#slot(index, signal).catch(fail);
       if (!slot) break;
-      const pushing = this.#push(index, slot, signal).then(take, fail);
+      if (signal.aborted) {
+        slot.done({ end: "other" });
+        break;
+      }
+      const own = linked(signal);
+      const pushing = this.#push(index, slot, own.signal).then(take, fail);
       inFlight.add(pushing);
-      void pushing.finally(() => inFlight.delete(pushing));
+      void pushing.finally(() => {
+        own.release();
+        inFlight.delete(pushing);
+      });
     }
     await Promise.all(inFlight);
+    turn.release();
+    this.#signal?.throwIfAborted();
     if (failure) throw failure.error;
     return outcome;
   }
