@@ -13,6 +13,8 @@ export interface Faults {
   bytesUpMax?: number;
   /** Swallows everything: connections stay open, nothing arrives. */
   stalled?: boolean;
+  /** Ends new connections at once. */
+  refuses?: boolean;
 }
 
 export class Proxy {
@@ -56,7 +58,8 @@ export class Proxy {
   }
 
   #join(down: Socket, up: Socket): void {
-    const { dropRate = 0 } = this.faults;
+    const { dropRate = 0, refuses = false } = this.faults;
+    if (refuses) down.destroy();
     let left = this.random() < dropRate ? Math.floor(this.random() * 1_500_000) : Number.POSITIVE_INFINITY;
     const end = () => {
       down.destroy();
