@@ -32,4 +32,4 @@ export const NAME_BYTES_MAX = 1_024;
 export const EXCLUDE_MAX = 32;
 
 /** Chunks of a stored blob that a second uploader must show, at most. */
-export const POSSESSION_CHUNKS_MAX = 4;
+export const POSSESSION_CHUNKS_MAX = 24;

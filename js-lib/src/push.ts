@@ -3,7 +3,7 @@
  *
  * An upload is a loop around one question: which chunks does the bucket want? At first `upload_status`
  * answers it (all of them, or what an interrupted upload left), later what the pushes themselves met. Where
- * nothing is known of an earlier upload, chunks are on their way while it is asked. Of a blob that the bucket has
+ * no earlier upload is remembered, a few chunks are on their way while it is asked. Of a blob that the bucket has
  * already the first chunk goes alone: it finds out which others the bucket wants to see.
  */
 
@@ -21,7 +21,7 @@ import type { Phase } from "./progress.js";
 import { caseOf, payloadOf, refusal, type Subject, uploadGone } from "./refusals.js";
 import { Patience } from "./retry.js";
 import { readInto, type Source } from "./source.js";
-import { CallError } from "./transport.js";
+import { CallError, orAborted } from "./transport.js";
 
 /** One blob on its way to one bucket. */
 export interface PushJob {
@@ -37,6 +37,8 @@ export interface PushJob {
   readonly isStored: boolean;
   /** Where an earlier upload may have left something to go on with: `likely` where one is remembered. */
   readonly resumes: "no" | "perhaps" | "likely";
+  /** What the bucket has of it, where that has been asked already. */
+  readonly asked: Promise<UploadStatus | undefined> | undefined;
   /** Makes the bucket ask the index about the caller; once for all who wait for it. */
   register(): Promise<void>;
   /** Resolves while the upload is not paused. */
@@ -45,7 +47,14 @@ export interface PushJob {
 }
 
 /** `BucketFull`: the caller asks the index for another bucket. */
-export class BucketFull extends Error {}
+export class BucketFull extends Error {
+  constructor(
+    /** What the bucket has of the upload, and keeps until it is told to drop it. */
+    readonly bytesArrived: number,
+  ) {
+    super();
+  }
+}
 
 /** What a push has shown. */
 type Step =
@@ -112,11 +121,11 @@ class Push {
   async run(): Promise<void> {
     const patience = new Patience(this.job.options.patienceMs);
     let wanted = await this.#firstPlan();
-    let left = this.#leftLater();
+    let elsewhere = this.#askElsewhere();
     // The fewest chunks that were ever missing: only less than that is progress, so this ends.
     let fewest = this.job.isStored ? Number.POSITIVE_INFINITY : wanted.length;
     for (;;) {
-      const step = await this.#pushAll(wanted, left);
+      const step = await this.#pushAll(wanted, elsewhere);
       if (step.what === "stored") break;
       const next = step.what === "needed" ? step.indexes : await this.#settled();
       if (!next) break;
@@ -128,7 +137,7 @@ class Push {
         await patience.pause(last, this.job.options.signal);
       }
       wanted = next;
-      left = undefined;
+      elsewhere = undefined;
       for (const index of wanted) if (this.#has.delete(index)) this.#bytesDone -= this.#bytesOf(index);
     }
     this.#bytesDone = this.job.source.size;
@@ -183,17 +192,16 @@ class Push {
   }
 
   /**
-   * The chunks that the bucket has, asked for while the first ones are on their way: none until it has answered.
-   * `undefined` where it is known already.
+   * Asks whether the caller has begun the upload from elsewhere, while the first chunks are on their way. Resolves once
+   * that is known; `undefined` where it is already.
    */
-  #leftLater(): { has(index: number): boolean } | undefined {
+  #askElsewhere(): Promise<void> | undefined {
     if (this.job.resumes !== "perhaps" || this.job.isStored) return undefined;
     const hear = (status: UploadStatus | undefined) => {
       if (status && caseOf(status.state) === "Open") this.#heard(this.#indexes(status));
     };
     // What goes wrong here goes wrong with the chunks too, which tell.
-    this.#status().then(hear).catch(() => {});
-    return this.#has;
+    return (this.job.asked ?? this.#status()).then(hear).catch(() => {});
   }
 
   #all(): readonly number[] {
@@ -216,14 +224,14 @@ class Push {
   /**
    * In parallel. Ends early when one of them says that the rest is not wanted.
    *
-   * @param known chunks that need not go
+   * @param elsewhere when it is known which of them the bucket has
    */
-  async #pushAll(wanted: readonly number[], known: { has(index: number): boolean } | undefined): Promise<Step> {
+  async #pushAll(wanted: readonly number[], elsewhere: Promise<void> | undefined): Promise<Step> {
     const [first, ...others] = wanted;
-    if (!this.job.isStored || first === undefined) return this.#pushParallel(wanted, known);
+    if (!this.job.isStored || first === undefined) return this.#pushParallel(wanted, elsewhere);
     const step = await this.#push(first, await this.#slot(first, this.#signal), this.#signal);
     if (step.what !== "open" || others.length === 0) return step;
-    return this.#pushParallel(others, known);
+    return this.#pushParallel(others, elsewhere);
   }
 
   get #signal(): AbortSignal | undefined {
@@ -235,7 +243,7 @@ class Push {
     return this.job.pace.slot(this.#bytesOf(index), signal);
   }
 
-  async #pushParallel(indexes: readonly number[], known: { has(index: number): boolean } | undefined): Promise<Step> {
+  async #pushParallel(indexes: readonly number[], elsewhere: Promise<void> | undefined): Promise<Step> {
     const turn = linked(this.#signal);
     const { signal } = turn;
     const inFlight = new Set<Promise<void>>();
@@ -253,8 +261,10 @@ class Push {
       failure = { error };
       end();
     };
-    for (const index of indexes) {
-      if (known?.has(index)) continue;
+    for (const [nth, index] of indexes.entries()) {
+      // More than a few in vain would take longer than an answer.
+      if (nth === UNASKED_MAX && elsewhere) await orAborted(elsewhere, signal).catch(fail);
+      if (elsewhere && this.#has.has(index)) continue;
       const slot = await this.#slot(index, signal).catch(fail);
       if (!slot) break;
       if (signal.aborted) {
@@ -400,7 +410,8 @@ class Push {
     if ("StorageFull" in error) {
       return { what: "again", last: "the bucket's memory cannot grow now" };
     }
-    if ("BucketFull" in error) throw new BucketFull();
+    const full = payloadOf(error, "BucketFull");
+    if (full) throw new BucketFull(Number(full.bytes_arrived));
     throw refusal(error, this.#subject);
   }
 
@@ -428,17 +439,23 @@ class Push {
     }
   }
 
-  /** Where the upload stands; `undefined` where there is none. */
-  async #status(): Promise<UploadStatus | undefined> {
-    const args = { blob_id: blobIdToBytes(this.job.blobId) };
-    const answer = await this.job.bucket.call("upload_status", [args], this.job.options);
-    return "Ok" in answer ? answer.Ok : undefined;
+  #status(): Promise<UploadStatus | undefined> {
+    return statusOf(this.job.bucket, this.job.blobId, this.job.options);
   }
 }
+
+/** Where the caller's upload stands; `undefined` where there is none. */
+export async function statusOf(bucket: Canister<Bucket>, blobId: BlobId, options: CallOptions): Promise<UploadStatus | undefined> {
+  const answer = await bucket.call("upload_status", [{ blob_id: blobIdToBytes(blobId) }], options);
+  return "Ok" in answer ? answer.Ok : undefined;
+}
+
+/** Chunks that may be on their way before it is known which ones the bucket has. */
+const UNASKED_MAX = 4;
 
 /** Bytes that go out are told of this often. */
 const TELL_MS = 100;
 
 /** A bucket that verifies does at least so much between two questions. */
-const VERIFIED_BYTES_MIN = 50_000_000;
+const VERIFIED_BYTES_MIN = 2_500_000;
 

@@ -9,7 +9,7 @@ import { isOpenStorageError, OpenStorageError } from "./errors.js";
 import type { HashProgress } from "./hash.js";
 import { type Input, inputOf } from "./input.js";
 import { EXCLUDE_MAX, PLAIN_TYPE } from "./limits.js";
-import { BucketFull, push } from "./push.js";
+import { BucketFull, push, statusOf } from "./push.js";
 import { type BlobReference, toPrincipal } from "./reference.js";
 import { caseOf, refusal } from "./refusals.js";
 import { type ResumeRecord, resumeKey } from "./resume.js";
@@ -140,8 +140,14 @@ export class UploadRun {
     const mayResume = chunkCount(size) > 1;
     const exclude: string[] = [];
     for (;;) {
+      const guess = mayResume && !earlier && exclude.length === 0 ? this.context.lastBucket : undefined;
+      // One answer is waited for, not two.
+      const asked = guess === undefined ? undefined : statusOf(this.context.bucket(guess), blobId, { signal: control.signal, patienceMs });
+      // Whoever needs the answer hears of a failure.
+      asked?.catch(() => {});
       const found = earlier ? { bucket: earlier, stored: false } : await this.#allocate(record, exclude, control);
       const { bucket } = found;
+      this.context.lastBucket = bucket;
       this.#placed = { bucket, key, blobId };
       const options = { signal: control.signal, patienceMs, onWaiting: control.onWaiting };
       try {
@@ -157,6 +163,7 @@ export class UploadRun {
           pace: pushPace,
           options,
           isStored: found.stored,
+          asked: guess === bucket ? asked : undefined,
           resumes: !mayResume ? "no" : earlier ? "likely" : "perhaps",
           register: () => this.context.register(bucket),
           open: () => place.open(),
@@ -169,6 +176,8 @@ export class UploadRun {
           await this.#giveUp(error);
           throw error;
         }
+        // Two buckets would hold the allowance.
+        if (error.bytesArrived > 0) await discardUpload(this.context, bucket, blobId, control.signal);
         // The index did not know yet; another bucket has room.
         if (!earlier) exclude.push(bucket);
         earlier = undefined;

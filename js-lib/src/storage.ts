@@ -11,6 +11,7 @@ import { checkOptions, OpenStorageError } from "./errors.js";
 import { events, type EventsOptions, type StorageEvent } from "./events.js";
 import { madeOrNot, ResumeHints } from "./hints.js";
 import { accessorsOf, anySource, checkMimeType, checkName } from "./input.js";
+import { type OpenUpload, openUploads, type UploadsOptions } from "./open-uploads.js";
 import { Pace } from "./pace.js";
 import type { Platform } from "./platform/platform.js";
 import { type BlobReference, checkReference, referenceFromCandid, toPrincipal } from "./reference.js";
@@ -67,7 +68,10 @@ export interface UserAllowance {
   readonly byteLimit: number;
   /** Stored, in all buckets. */
   readonly bytesUsed: number;
-  /** Promised to buckets for uploads, not yet spent. */
+  /**
+   * Held in buckets by unfinished uploads, which {@link OpenStorageOn.uploads} lists, and some MB in each bucket that was
+   * uploaded to in the last hour.
+   */
   readonly bytesLeased: number;
 }
 
@@ -338,7 +342,17 @@ export class OpenStorageOn {
     return events(index, options, parts.patienceMs);
   }
 
-  /** The caller's uploads that can go on, also of earlier pages and processes. Asks each bucket. */
+  /**
+   * The caller's unfinished uploads in all buckets, from whatever device they were begun, with what they hold of the
+   * allowance. {@link OpenStorageOn.discardUpload} gives any of them up.
+   *
+   * @throws `GaveUp`, `CallFailed`; the signal's reason
+   */
+  uploads(options: UploadsOptions = {}): Promise<OpenUpload[]> {
+    return openUploads(this.#context, options);
+  }
+
+  /** The caller's uploads that were begun on this device and can go on, also of earlier pages and processes. */
   async unfinishedUploads(): Promise<UnfinishedUpload[]> {
     const { resumeStore } = this.#context.parts;
     const principal = (await this.#context.principal()).toText();

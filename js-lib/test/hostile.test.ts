@@ -98,13 +98,52 @@ test("buckets that are all full are excluded one by one, and then it ends", asyn
       asked.push((exclude as unknown[]).length);
       return (exclude as unknown[]).length < 2 ? allocated(BUCKETS[(exclude as unknown[]).length]!) : { Err: { NoActiveBucket: null } };
     },
-    push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n } } }),
+    push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n, bytes_arrived: 0n } } }),
   });
   await assert.rejects(upload(transport), failure("NoBucketWithRoom", { excluded: 2 }));
   assert.deepEqual(asked, [0, 1, 2]);
   // One that goes on naming the same bucket is not followed for ever either.
-  const same = scripted({ ...here, push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n } } }) });
+  const same = scripted({ ...here, push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n, bytes_arrived: 0n } } }) });
   await assert.rejects(upload(same), { code: "NoBucketWithRoom" });
+});
+
+test("a bucket that fills up in the middle drops what it has before another one is asked", async () => {
+  const said: string[] = [];
+  const transport = scripted({
+    allocated_bucket: ({ exclude }) => allocated(BUCKETS[(exclude as unknown[]).length]!),
+    upload_status: () => ({ Err: { NotFound: null } }),
+    abort_upload: (_, __, canister) => (said.push(`abort ${canister}`), { Ok: null }),
+    push_chunk: ({ chunk_index }, _, canister) => {
+      if (canister === BUCKETS[1]) return said.push("stored"), stored;
+      return chunk_index === 0 ? open : { Err: { BucketFull: { bytes_free: 0n, bytes_arrived: 2_000_000n } } };
+    },
+  });
+  await upload(transport);
+  assert.deepEqual(said.slice(0, 2), [`abort ${BUCKETS[0]}`, "stored"]);
+});
+
+const INFO = { last_error: [], cycles_deposited: 0n, version: [], cycles: [], bytes_free: 0n, events_behind: 0n, bytes_used: 0n, module_hash: [] };
+const ROLL = { module_hash: new Uint8Array(), version: 0, done: 0, running: 0, waiting: 0, newer: 0, stopped: [] };
+const STATUS = { key: [], roll: ROLL, last_creation_error: [], bucket_wasm_hash: new Uint8Array(), version: 0, bytes_stored: 0n, users: 0n, topup_withheld: [], blobs: 0n };
+
+test("a list of unfinished uploads says which bucket is missing in it", async () => {
+  const [good, bad] = BUCKETS.map((id) => Principal.fromText(id));
+  const row = { blob_id: new Uint8Array(32), size: 9n, bytes_arrived: 4n, bytes_reserved: 9n, state: { Open: null }, touched_ms: 1n, expires_ms: 2n };
+  const bucket = (id: Principal, state: string) => ({ ...INFO, bucket: id, state: { [state]: null } });
+  const transport = scripted({
+    status: () => ({ ...STATUS, buckets: [bucket(good!, "Active"), bucket(bad!, "Full"), bucket(USER, "Creating")] }),
+    my_uploads: (_, __, canister) => {
+      if (canister === BUCKETS[1]) throw new CallError("final", "it is frozen");
+      assert.equal(canister, BUCKETS[0]);
+      return [row];
+    },
+  });
+  const missing: string[] = [];
+  const found = await storageOn(transport).uploads({ onUnreachable: (id) => missing.push(id) });
+  const blobId = "0".repeat(64);
+  assert.deepEqual(found, [{ blobId, bucket: BUCKETS[0], size: 9, bytesDone: 4, bytesReserved: 9, touchedMs: 1, expiresMs: 2 }]);
+  assert.deepEqual(missing, [BUCKETS[1]]);
+  await assert.rejects(storageOn(transport).uploads(), { code: "CallFailed" });
 });
 
 test("a bucket that knows nobody is asked to register once for all chunks", async () => {

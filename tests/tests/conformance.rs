@@ -262,7 +262,11 @@ impl Story {
                 .iter()
                 .all(|other| other.bucket == reference.bucket)
         );
-        let ok = json!({ "blob_id": reference.blob_id.to_string(), "size": reference.size });
+        let ok = json!({
+            "blob_id": reference.blob_id.to_string(),
+            "size": reference.size,
+            "mime_type": reference.mime_type,
+        });
         if let Some(part) = self.parts.get_mut(&step.r#as)
             && part.shared.as_ref() != Some(&reference)
         {
@@ -357,6 +361,7 @@ fn fields(error: &Error) -> Value {
             PushChunkError::AllowanceExceeded(allowance) => json!({
                 "byte_limit": allowance.byte_limit,
                 "bytes_used": allowance.bytes_used,
+                "bytes_reserved": allowance.bytes_reserved,
                 "leased_elsewhere": allowance.leased_elsewhere,
             }),
             PushChunkError::InvalidAccessors { max }

@@ -199,9 +199,9 @@ fn push(error: &PushChunkError) -> String {
             )
         }
         PushChunkError::AllowanceExceeded(allowance) => format!(
-            "of the allowance of {} bytes, {} are used and {} promised to other uploads: delete \
-             something, or ask the app for more",
-            allowance.byte_limit, allowance.bytes_used, allowance.leased_elsewhere
+            "of the allowance of {} bytes, {} are used and {} are held by uploads that are not finished: finish or \
+             discard these, delete something, or ask the app for more",
+            allowance.byte_limit, allowance.bytes_used, allowance.bytes_reserved
         ),
         PushChunkError::AccessorDeleted { accessor_id } => {
             format!("the accessor {accessor_id} was deleted")
@@ -210,7 +210,7 @@ fn push(error: &PushChunkError) -> String {
             format!("a MIME type is type/subtype in at most {max} visible ASCII characters")
         }
         PushChunkError::InvalidName { max } => {
-            format!("a file name has at most {max} bytes and no control characters")
+            format!("a file name has at most {max} bytes")
         }
         PushChunkError::InvalidAccessors { max } => {
             format!("a blob is uploaded for 1 to {max} accessors, none of them anonymous")
@@ -236,7 +236,9 @@ fn gone(reason: GoneReason) -> &'static str {
             "its chunks did not hash to the blob's id; the file changed while it was read"
         }
         GoneReason::Aborted => "it was aborted",
-        GoneReason::Expired => "nothing arrived for a day",
+        GoneReason::Expired => "nothing arrived for a day, or too little since it began",
         GoneReason::UserDeleted => "the user was deleted",
+        GoneReason::AccessorDeleted => "all accessors that it was for were deleted",
+        GoneReason::Fault => "the bucket failed to go on with it: upload it again",
     }
 }

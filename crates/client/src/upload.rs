@@ -41,6 +41,9 @@ const DISCARD_WAIT: Duration = Duration::from_millis(300);
 /// A smaller file is hashed sooner than the index answers.
 const EARLY_BYTES_MIN: u64 = 16_000_000;
 
+/// A bucket that verifies does at least so much between two questions.
+const VERIFIED_BYTES_MIN: u64 = 2_500_000;
+
 /// What to say about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
@@ -433,6 +436,8 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
     /// Waits while the bucket verifies; the chunks that it misses, or none when the blob is stored.
     async fn settled(&self) -> Result<Option<Vec<u32>>, Error> {
         let mut patience = Patience::new(self.upload.patience);
+        // A large blob takes the bucket many slices: as many as its size explains are no lack of progress.
+        let mut slices = self.source.size() / VERIFIED_BYTES_MIN;
         loop {
             match self.status().await? {
                 Some(UploadStatus { state, missing, .. }) => match state {
@@ -449,6 +454,10 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
                 None => return Ok(Some(self.all())),
             }
             self.tell(Phase::Verifying);
+            if let Some(left) = slices.checked_sub(1) {
+                slices = left;
+                patience.renew();
+            }
             let last = || "the bucket is verifying".to_owned();
             patience.pause(None, last).await?;
         }
