@@ -24,8 +24,8 @@ import { type AgentLike, agentTransport, type Transport } from "./transport.js";
 import { Upload, type UploadData, type UploadOptions } from "./upload.js";
 import { type BlobUrlOptions, blobUrl, checkToken, type PrincipalLike } from "./url.js";
 
-/** Chunks on their way at the same time, at most, unless the app says otherwise. */
-const CONCURRENCY_MAX = 8;
+/** Chunks on their way at the same time, at most. */
+const CONCURRENCY_MAX = 32;
 /** Uploads that do something at the same time. */
 const UPLOADS_ACTIVE_MAX = 16;
 /** Files hashed at the same time: one in one go is held in memory. */
@@ -39,11 +39,14 @@ export interface OpenStorageOptions {
   readonly indexCanisterId: PrincipalLike;
   /** Where URLs point to. Without it: the agent's own host, or `https://icp0.io` on mainnet. */
   readonly gateway?: string | URL;
-  /**
-   * Chunks on their way at the same time, at most: 1 to 32, each with three times its size of memory. Without it 8,
-   * and of large chunks 4 in Node.
-   */
+  /** Chunks on their way at the same time, each way, at most: 1 to 32. Without it 32. */
   readonly concurrencyMax?: number;
+  /**
+   * Bytes of those chunks, at most; one alone always goes. Each takes about twice its size of memory until it has been
+   * answered. A line of R bytes a second on which a call takes T seconds is filled by R × T. Without it 64 MB, in Node
+   * 32 MB; less is used where more makes nothing faster.
+   */
+  readonly bytesInFlightMax?: number;
   /** How long something is tried again without any progress, in milliseconds. */
   readonly patienceMs?: number;
   /** Where unfinished uploads are remembered; without it IndexedDB, or a folder in Node. */
@@ -114,11 +117,11 @@ export class OpenStorageOn {
     const indexId = toPrincipal(options.indexCanisterId, "indexCanisterId").toText();
     const transport = options.transport ?? agentTransport(options.agent);
     const concurrencyMax = options.concurrencyMax ?? CONCURRENCY_MAX;
-    const bytesMax = options.concurrencyMax === undefined ? platform.bytesInFlightMax : undefined;
-    if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > 32) {
-      throw invalidOption("concurrencyMax", "chunks in flight are 1 to 32");
+    const bytesMax = options.bytesInFlightMax ?? platform.bytesInFlightMax;
+    if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > CONCURRENCY_MAX) {
+      throw invalidOption("concurrencyMax", `chunks in flight are 1 to ${CONCURRENCY_MAX}`);
     }
-    for (const name of ["patienceMs", "cacheBytesMax"] as const) {
+    for (const name of ["patienceMs", "cacheBytesMax", "bytesInFlightMax"] as const) {
       if (!(Number(options[name] ?? 0) >= 0)) throw invalidOption(name, `${name} is a number from 0 up`);
     }
     this.#platform = platform;
