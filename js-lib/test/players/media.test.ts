@@ -54,7 +54,7 @@ test("films and sounds play, jump and end", { concurrency: ENGINES.length }, asy
             await t.test(`${file} by ${way}`, async () => {
               await engine.visit(pageUrl);
               const played = await play(engine, { url: at.url(options), element });
-              matrix.set(`\`${file}\`, ${way}`, name, played.reached === "end" ? "plays, seeks" : played.reached);
+              matrix.add(`\`${file}\`, ${way}`, name, played.reached === "end" ? "plays, seeks" : played.reached);
               assert.equal(played.problem, "");
               assert.equal(played.reached, "end");
             });

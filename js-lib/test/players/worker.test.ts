@@ -62,7 +62,7 @@ for (const { name, start } of ENGINES) {
           assert.ok(src.startsWith(example.url), src);
           // The page has begun to load by its own player.
           const { reached, problem } = await play(engine, { url: src, element: medium.element });
-          matrix.set(`\`${medium.name}\`, range worker`, name, reached === "end" ? "plays, seeks" : reached);
+          matrix.add(`\`${medium.name}\`, range worker`, name, reached === "end" ? "plays, seeks" : reached);
           const asked = shelf.tap.log.filter(({ status }) => status !== 0);
           const lines = shelf.tap.lines().join("\n");
           assert.deepEqual({ reached, problem }, { reached: "end", problem: "" }, lines);
@@ -86,7 +86,7 @@ for (const { name, start } of ENGINES) {
       const { src, status } = await shown(without, film);
       assert.equal(status, "not verified: no service worker");
       const { reached, problem } = await play(without, { url: src, element: film.element });
-      matrix.set(`\`${film.name}\`, page without its worker`, name, reached === "end" ? "plays, seeks" : reached);
+      matrix.add(`\`${film.name}\`, page without its worker`, name, reached === "end" ? "plays, seeks" : reached);
       assert.deepEqual({ reached, problem }, { reached: "end", problem: "" }, shelf.tap.lines().join("\n"));
     } finally {
       example.hasWorker = true;
