@@ -120,7 +120,8 @@ function claimed(worker: ServiceWorker): Promise<void> {
 /** Below the worker's scope; nothing of the app may lie there. */
 const FOLDER = "openstorage-ranges/";
 
-function rangesUrl({ bucket, accessorId, blobId, token, size, mimeType, saveAs }: RangedBlob, scope: string): string {
+/** See {@link RangeWorker.url}. */
+export function rangesUrl({ bucket, accessorId, blobId, token, size, mimeType, saveAs }: RangedBlob, scope: string): string {
   const url = new URL(`${FOLDER}${textOf(bucket)}/${textOf(accessorId)}/${blobId}`, scope);
   const { searchParams } = url;
   searchParams.set("token", token);
