@@ -129,9 +129,13 @@ export class Canister<S> {
   }
 
   /** A call's failure as this library words it. */
-  failed(method: string, cause: CallError): OpenStorageError<"CallFailed"> {
+  failed(method: string, cause: CallError): OpenStorageError<"CallFailed"> | OpenStorageError<"SignInRefused"> {
     const reason = cause.message;
-    const fields = { canister: this.id, method, reason };
+    const fields = { canister: this.id, method, reason, ...cause.http };
+    if (cause.kind === "denied") {
+      const message = `the network does not accept the caller's sign-in: sign in again, and do this again (${reason})`;
+      return new OpenStorageError("SignInRefused", message, fields, { cause });
+    }
     const advice = cause.kind === "absent" ? `. Is ${this.id} a canister of OpenStorage, on this network? Check the ids that the app was given` : "";
     const message = `${this.id} did not take the call ${method}: ${reason}${advice}`;
     return new OpenStorageError("CallFailed", message, fields, { cause });

@@ -1,7 +1,7 @@
 /** A blob as a URL that the browser's own elements show. */
 
-import { OpenStorageError } from "./errors.js";
-import { CERTIFIED_GET_BYTES_MAX } from "./limits.js";
+import { checkOptions, OpenStorageError } from "./errors.js";
+import { CERTIFIED_GET_BYTES_MAX, PLAIN_TYPE } from "./limits.js";
 import type { OpenStorage } from "./open-storage.js";
 import { isPlayed } from "./ranges.js";
 import type { BlobReference } from "./reference.js";
@@ -47,23 +47,30 @@ export interface InlineFile {
   readonly mimeType: string;
 }
 
-/** @throws {@link OpenStorageError} InvalidOption: `bytes` is text that is not base64 */
-export function inlineBlob({ bytes, mimeType }: InlineFile): Blob {
-  if (typeof bytes !== "string") return new Blob([new Uint8Array(bytes)], { type: mimeType });
+/** @throws {@link OpenStorageError} InvalidOption: `bytes` are neither bytes nor base64 */
+export function inlineBytes({ bytes }: InlineFile): Uint8Array<ArrayBuffer> {
   try {
-    return new Blob([Uint8Array.from(atob(bytes), (char) => char.charCodeAt(0))], { type: mimeType });
+    const text = typeof bytes === "string" ? Array.from(atob(bytes), (char) => char.charCodeAt(0)) : bytes;
+    return new Uint8Array(text);
   } catch {
     throw new OpenStorageError("InvalidOption", "the bytes of an inline file are neither bytes nor base64", { option: "bytes" });
   }
 }
 
 /** As {@link displayBlob}, of a file that is here. Nothing is asked and nothing checked: it is as good as its record. */
-export function displayInline(file: InlineFile): Display {
-  return { ...objectUrl(inlineBlob(file)), verified: false };
+export function displayInline(file: InlineFile, how: DisplayOptions["how"] = "blob"): Display {
+  const bytes = inlineBytes(file);
+  const type = String(file.mimeType);
+  const display = isDrawing(type, bytes.byteLength, how) ? dataUrl(bytes) : objectUrl(new Blob([bytes]), type);
+  return { ...display, verified: false };
 }
 
 /**
  * A URL for `<img>`, `<video>` or a link: from the cache without any call when the hash is there.
+ *
+ * A URL of the page's own origin (`blob:`) has a type that browsers show without running anything, or
+ * `application/octet-stream`: whoever opens it in a tab runs no script of the uploader's in that origin. An SVG picture
+ * of up to 4 MB is a `data:` URL, which has an origin of its own and needs `img-src data:` in a page's policy.
  *
  * @throws as `OpenStorage.download`; what `getToken` throws
  */
@@ -72,9 +79,10 @@ export async function displayBlob(
   reference: BlobReference,
   options: DisplayOptions,
 ): Promise<Display> {
+  checkOptions(options);
+  const { accessorId, getToken, signal, how = "blob" } = options;
   const kept = await storage.cached(reference);
-  if (kept) return objectUrl(kept);
-  const { accessorId, getToken, signal } = options;
+  if (kept) return localUrl(kept, how);
   const accessor = typeof accessorId === "string" ? accessorId : accessorId.toText();
   let current = options.token;
   let asked = false;
@@ -87,10 +95,9 @@ export async function displayBlob(
     current = (await getToken?.(reference, accessor, current)) ?? current ?? "";
     return current;
   };
-  const { how = "blob" } = options;
   if (how === "blob" && (await storage.caches(reference.size))) {
     const download = { accessorId, token, ...(signal && { signal }) };
-    return objectUrl(await storage.download(reference, download));
+    return localUrl(await storage.download(reference, download), how);
   }
   const url = storage.url(reference, accessorId, await token(), urlOptions(how, reference));
   return { url, verified: false, release: () => {} };
@@ -102,7 +109,36 @@ function urlOptions(how: DisplayOptions["how"], { size, mimeType }: BlobReferenc
   return how === "stream" && !isPlayed(mimeType) ? { seekable: true } : {};
 }
 
-function objectUrl(blob: Blob): Display {
-  const url = URL.createObjectURL(blob);
+/** What browsers show and never run: pictures without scripts, sounds, films, plain text. All others may hold scripts. */
+const INERT = /^(?:(?:image|audio|video)\/[a-z0-9.-]+|text\/plain)$/;
+const SVG = "image/svg+xml";
+/** Of an SVG picture in a `data:` URL. */
+const SVG_BYTES_MAX = 4_000_000;
+
+function essence(mimeType: string): string {
+  return mimeType.split(";", 1)[0]?.trim().toLowerCase() ?? "";
+}
+
+/** A picture whose type can run, to be shown by an `<img>`, which runs nothing. */
+function isDrawing(mimeType: string, size: number, how: DisplayOptions["how"]): boolean {
+  return essence(mimeType) === SVG && size <= SVG_BYTES_MAX && how === "blob";
+}
+
+async function localUrl(blob: Blob, how: DisplayOptions["how"]): Promise<Display> {
+  if (!isDrawing(blob.type, blob.size, how)) return objectUrl(blob, blob.type);
+  return dataUrl(new Uint8Array(await blob.arrayBuffer()));
+}
+
+/** A stranger's bytes in the origin of the page. */
+function objectUrl(blob: Blob, mimeType: string): Display {
+  const type = essence(mimeType);
+  const url = URL.createObjectURL(blob.slice(0, blob.size, INERT.test(type) ? type : PLAIN_TYPE));
   return { url, verified: true, release: () => URL.revokeObjectURL(url) };
+}
+
+/** A document of an origin of its own, wherever it is opened. */
+function dataUrl(bytes: Uint8Array): Display {
+  let text = "";
+  for (let at = 0; at < bytes.byteLength; at += 32_768) text += String.fromCharCode(...bytes.subarray(at, at + 32_768));
+  return { url: `data:${SVG};base64,${btoa(text)}`, verified: true, release: () => {} };
 }

@@ -7,12 +7,12 @@ import type { BlobCache } from "./cache.js";
 import type { ReadChunkOk } from "./candid/data_bucket.did.js";
 import { checkRange, chunkAt, chunkCount } from "./chunks.js";
 import type { Context } from "./context.js";
-import { DecryptedBlob } from "./encryption.js";
-import { OpenStorageError } from "./errors.js";
+import { DecryptedBlob, type Described } from "./encryption.js";
+import { checkOptions, OpenStorageError } from "./errors.js";
 import type { KeyProvider } from "./keys.js";
 import { CHUNK_BYTES } from "./limits.js";
 import { Meter, type Progress } from "./progress.js";
-import { type BlobReference, toPrincipal } from "./reference.js";
+import { type BlobReference, checkReference, toPrincipal } from "./reference.js";
 import { caseOf, payloadOf, refusal } from "./refusals.js";
 import { Patience } from "./retry.js";
 import { CallError } from "./transport.js";
@@ -57,10 +57,10 @@ export class Reading {
     readonly reference: BlobReference,
     private readonly options: DownloadOptions,
   ) {
+    checkReference(reference);
+    checkOptions(options);
     this.#accessor = toPrincipal(options.accessorId, "accessorId");
     this.#token = new Token(options.token);
-    toPrincipal(reference.bucket, "bucket");
-    chunkCount(reference.size);
   }
 
   /**
@@ -91,16 +91,17 @@ export class Reading {
   }
 
   /** As {@link Reading.sealed}, decrypted where the options say how. */
-  async plain(): Promise<{ mimeType: string; name?: string; pieces: AsyncIterable<Bytes> }> {
+  async plain(): Promise<{ described: Described; pieces: AsyncIterable<Bytes> }> {
     const { decryptWith } = this.options;
     const { mimeType } = this.reference;
-    if (!decryptWith) return { mimeType, pieces: this.sealed() };
+    if (!decryptWith) return { described: { mimeType }, pieces: this.sealed() };
     const opened = await this.#opened(decryptWith);
-    return { ...opened.described, pieces: opened.decrypt(this.sealed()) };
+    return { described: opened.described, pieces: opened.decrypt(this.sealed()) };
   }
 
   /** Bytes `start .. end` (of the plain blob, where it is encrypted), without the rest. */
-  async range({ start, end }: ByteRange): Promise<Bytes> {
+  async range(range: ByteRange): Promise<Bytes> {
+    const { start, end } = range ?? {};
     const { decryptWith } = this.options;
     if (!decryptWith) return this.#sealedRange(start, end);
     const opened = await this.#opened(decryptWith);
@@ -143,12 +144,12 @@ export class Reading {
 
   async *#verified(): AsyncGenerator<Bytes, void, undefined> {
     const { blobId, size } = this.reference;
-    const hasher = await this.context.parts.platform.hasher();
+    const hasher = await this.context.parts.platform.hasher(size);
     const count = chunkCount(size);
     let index = 0;
     for await (const bytes of this.#chunks(0, count)) {
       hasher.update(bytes);
-      if (++index === count && hasher.digest() !== blobId) throw this.#wrongBytes();
+      if (++index === count && (await hasher.digest()) !== blobId) throw this.#wrongBytes();
       yield bytes;
     }
   }

@@ -8,9 +8,9 @@
  * ```
  *
  * ```ts
- * import { useStorage } from "@openstorage/client/elements";
+ * import { setStorage } from "@openstorage/client/elements";
  *
- * useStorage(storage, (reference, accessorId) => tokenFromMyCanister(reference, accessorId));
+ * setStorage(storage, (reference, accessorId) => tokenFromMyCanister(reference, accessorId));
  * const image = document.querySelector("stored-image");
  * image.shown = { reference, accessorId, token };
  * image.shown = { inline: { bytes: record.base64, mimeType: "image/png" } };
@@ -20,7 +20,8 @@
  * `detail` is the error) tell of the end. The parts `content` and `message` can be styled.
  */
 
-import { type Display, type DisplayOptions, displayBlob, displayInline, type GetToken, inlineBlob, type InlineFile } from "./display.js";
+import { type Display, type DisplayOptions, displayBlob, displayInline, type GetToken, inlineBytes, type InlineFile } from "./display.js";
+import { OpenStorageError } from "./errors.js";
 import type { OpenStorage } from "./open-storage.js";
 import type { BlobReference } from "./reference.js";
 
@@ -32,7 +33,7 @@ export type Shown = ShownBlob | ShownInline;
 export interface ShownBlob {
   readonly reference: BlobReference;
   readonly accessorId: string;
-  /** Without it the element asks the function given to {@link useStorage}. */
+  /** Without it the element asks the function given to {@link setStorage}. */
   readonly token?: string;
   /** A file name, for `<stored-file>`. */
   readonly name?: string;
@@ -61,11 +62,17 @@ interface Common {
 let common: Common | undefined;
 
 /** What all elements of the page load with, and how they get tokens. Elements that waited for it begin. */
-export function useStorage(storage: OpenStorage, getToken?: GetToken): void {
+export function setStorage(storage: OpenStorage, getToken?: GetToken): void {
+  if (typeof storage?.cached !== "function") {
+    throw new OpenStorageError("InvalidOption", "pass the storage: new OpenStorage({ agent, indexCanisterId })", { option: "storage" });
+  }
   common = { storage, getToken };
   for (const element of waiting) void element.load();
   waiting.clear();
 }
+
+/** The former name of {@link setStorage}. It is no hook of React, and may be called anywhere. */
+export const useStorage = setStorage;
 
 const waiting = new Set<StoredElement>();
 
@@ -160,7 +167,7 @@ abstract class StoredElement extends Base {
     this.#loading = loading;
     const { signal } = loading;
     try {
-      if (isInline) await this.#show(content, displayInline(shown.inline), shown);
+      if (isInline) await this.#show(content, displayInline(shown.inline, this.how), shown);
       else if (common) await this.#tryTwice(content, shown, common, signal);
       if (signal.aborted) return;
       this.setAttribute("state", "ready");
@@ -331,7 +338,7 @@ export class StoredFile extends StoredElement {
     const link = content as HTMLAnchorElement;
     this.#atMs = Date.now();
     link.href = url;
-    const [fallback, size] = "inline" in shown ? ["file", inlineBlob(shown.inline).size] : [shown.reference.blobId, shown.reference.size];
+    const [fallback, size] = "inline" in shown ? ["file", inlineBytes(shown.inline).byteLength] : [shown.reference.blobId, shown.reference.size];
     link.download = shown.name ?? fallback;
     link.textContent = `${shown.name ?? "file"} (${bytesText(size)})`;
   }

@@ -39,6 +39,7 @@ export {
 } from "./cache.js";
 export type { ByteRange, DownloadOptions, ReadOptions, TokenSource } from "./download.js";
 export { type Cost, costOf } from "./estimate.js";
+export type { Described } from "./encryption.js";
 export { type KeyProvider, passphrase, rawKey } from "./keys.js";
 export { OpenStorage } from "./open-storage.js";
 export { type MakeWorker, setHashWorker } from "./platform/worker.js";
@@ -61,6 +62,7 @@ export {
   agentTransport,
   CallError,
   type CallErrorKind,
+  type HttpAnswer,
   type Transport,
 } from "./transport.js";
 export { Upload, type UploadData, type UploadOptions, type UploadState } from "./upload.js";

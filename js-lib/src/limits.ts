@@ -24,14 +24,18 @@ export const TOKEN_CHARS_MAX = 192;
 /** Accessors that one upload may name. */
 export const ACCESSORS_MAX = 32;
 
-/** Bytes of a MIME type. */
+/** Bytes of a MIME type, and of one with its parameters, which buckets drop. */
 export const MIME_TYPE_BYTES_MAX = 127;
+export const MIME_TYPE_GIVEN_BYTES_MAX = 1_024;
 
-/** Bytes of a file name in UTF-8. */
-export const NAME_BYTES_MAX = 255;
+/** The type of what says nothing about itself, and of what is encrypted. */
+export const PLAIN_TYPE = "application/octet-stream";
+
+/** Bytes of a file name in UTF-8. A bucket shortens what is longer than 255 and keeps the extension. */
+export const NAME_BYTES_MAX = 1_024;
 
 /** Buckets that one question for a bucket may exclude. */
 export const EXCLUDE_MAX = 32;
 
 /** Chunks of a stored blob that a second uploader must show, at most. */
-export const POSSESSION_CHUNKS_MAX = 4;
+export const POSSESSION_CHUNKS_MAX = 24;

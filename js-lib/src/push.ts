@@ -252,7 +252,7 @@ class Push {
         return { what: "again", last: error.message };
       }
       const failed = this.job.bucket.failed("push_chunk", error);
-      if (error.kind === "final") throw failed;
+      if (error.kind !== "refused") throw failed;
       // A bucket turns large messages of callers away whom it does not know.
       return { what: "unknown", error: failed };
     } finally {
@@ -332,5 +332,5 @@ class Push {
 }
 
 /** A bucket that verifies does at least so much between two questions. */
-const VERIFIED_BYTES_MIN = 50_000_000;
+const VERIFIED_BYTES_MIN = 2_500_000;
 

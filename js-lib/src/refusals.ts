@@ -98,6 +98,7 @@ export function tokenRefused(problem: string): OpenStorageError {
 
 const TOKEN_PROBLEMS: Readonly<Record<string, string>> = {
   Expired: "the token has expired: ask the app for a fresh one",
+  Revoked: "the token was revoked: ask the app whether you may still see this, and for another",
   NotAuthentic: "the token was issued for another accessor, blob, bucket or right: use the one that came with this reference",
   UnknownIssuer: "the bucket does not know the token's issuer: register the app with the index (register_issuer)",
   KeysNotReady: "the bucket has not drawn its secret yet: try again in a moment",
@@ -144,19 +145,21 @@ export function uploadGone(reason: string): OpenStorageError {
   const why: Record<string, string> = {
     HashMismatch: "its chunks did not hash to the blob's id; the file changed while it was read",
     Aborted: "it was aborted",
-    Expired: "nothing arrived for a day",
+    Expired: "nothing arrived for a day, or too little on each day",
     UserDeleted: "the user was deleted",
+    AccessorDeleted: "everybody whom it was for was deleted",
+    Fault: "the bucket failed to go on with it",
   };
   return error("UploadGone", `the upload is gone: ${why[reason] ?? reason}. Upload it again`, { reason });
 }
 
 export function invalidMimeType(max: number): OpenStorageError {
-  const message = `a MIME type is type/subtype without parameters, in at most ${max} bytes`;
+  const message = `a MIME type is type/subtype, in at most ${max} bytes`;
   return error("InvalidMimeType", message, { max });
 }
 
 export function invalidName(max: number): OpenStorageError {
-  const message = `a file name has 1 to ${max} bytes and no control characters`;
+  const message = `a file name has 1 to ${max} bytes`;
   return error("InvalidName", message, { max });
 }
 

@@ -1,27 +1,29 @@
 /** The library's front door: one user's way to an index and its buckets. */
 
-import { type BlobId, blobIdToBytes } from "./blob.js";
+import { type BlobId, blobIdToBytes, parseBlobId } from "./blob.js";
 import { BlobCache, CACHE_BYTES_MAX, type CacheStore } from "./cache.js";
 import { checkSize, chunkAt } from "./chunks.js";
 import { Context } from "./context.js";
 import { type ByteRange, type DownloadOptions, Reading, type ReadOptions } from "./download.js";
+import type { Described } from "./encryption.js";
 import { type Cost, costOf } from "./estimate.js";
-import { OpenStorageError } from "./errors.js";
+import { checkOptions, OpenStorageError } from "./errors.js";
 import { events, type EventsOptions, type StorageEvent } from "./events.js";
+import { madeOrNot, ResumeHints } from "./hints.js";
+import { accessorsOf, anySource, checkMimeType, checkName } from "./input.js";
 import { CERTIFIED_GET_BYTES_MAX } from "./limits.js";
 import { Pace } from "./pace.js";
 import type { Platform } from "./platform/platform.js";
 import { isPlayed, type RangeWorker } from "./ranges.js";
-import { type BlobReference, referenceFromCandid, toPrincipal } from "./reference.js";
+import { type BlobReference, checkReference, referenceFromCandid, toPrincipal } from "./reference.js";
 import { caseOf, refusal } from "./refusals.js";
-import { type ResumeRecord, resumeKey, type ResumeStore } from "./resume.js";
+import { MemoryResumeStore, type ResumeRecord, resumeKey, type ResumeStore } from "./resume.js";
 import { PATIENCE_MS } from "./retry.js";
-import { accessorsOf, discardUpload, UploadRun } from "./run-upload.js";
+import { discardUpload, UploadRun } from "./run-upload.js";
 import { Semaphore } from "./semaphore.js";
-import { sourceOf, type StreamSource } from "./source.js";
 import { type AgentLike, agentTransport, type Transport } from "./transport.js";
 import { Upload, type UploadData, type UploadOptions } from "./upload.js";
-import { type BlobUrlOptions, blobUrl, type PrincipalLike } from "./url.js";
+import { type BlobUrlOptions, blobUrl, checkToken, type PrincipalLike } from "./url.js";
 
 /** Chunks on their way at the same time, at most, unless the app says otherwise. */
 const CONCURRENCY_MAX = 8;
@@ -109,6 +111,7 @@ export class OpenStorageOn {
 
   /** @throws `InvalidPrincipal`, `InvalidOption` */
   constructor(platform: Platform, options: OpenStorageOptions) {
+    checkOptions(options);
     const indexId = toPrincipal(options.indexCanisterId, "indexCanisterId").toText();
     const transport = options.transport ?? agentTransport(options.agent);
     const concurrencyMax = options.concurrencyMax ?? CONCURRENCY_MAX;
@@ -116,17 +119,20 @@ export class OpenStorageOn {
     if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > 32) {
       throw invalidOption("concurrencyMax", "chunks in flight are 1 to 32");
     }
+    for (const name of ["patienceMs", "cacheBytesMax"] as const) {
+      if (!(Number(options[name] ?? 0) >= 0)) throw invalidOption(name, `${name} is a number from 0 up`);
+    }
     this.#platform = platform;
     this.#gateway = options.gateway ?? gatewayOf(options.agent?.host);
     this.#ranges = options.ranges;
-    const store = (options.cache ?? platform.cacheStore()) || undefined;
+    const store = (options.cache ?? madeOrNot(() => platform.cacheStore())) || undefined;
     this.#store = store;
     const caches = new Map<string, BlobCache>();
     this.#context = new Context(
       {
         transport,
         platform,
-        resumeStore: options.resumeStore ?? platform.resumeStore(),
+        resumeStore: new ResumeHints(options.resumeStore ?? madeOrNot(() => platform.resumeStore()) ?? new MemoryResumeStore()),
         patienceMs: options.patienceMs ?? PATIENCE_MS,
         pushPace: new Pace(concurrencyMax, bytesMax),
         pullPace: new Pace(concurrencyMax, bytesMax),
@@ -165,7 +171,9 @@ export class OpenStorageOn {
   /**
    * The blob, checked against its id: from the cache, else from the bucket with its chunks in parallel.
    * With `to`, the bytes go there in order and memory stays bounded; an error aborts it, since the whole
-   * can be judged only at the end.
+   * can be judged only at the end; what else is known of the blob is told.
+   *
+   * With `decryptWith`, type and name are those inside, and a blob that has a name comes as a `File`.
    *
    * @throws `WrongBytes`, `TokenRefused`, `NotFound`, `NotAuthorized`, `WrongKey`, `NotEncrypted`; `GaveUp`
    */
@@ -173,22 +181,26 @@ export class OpenStorageOn {
   async download(
     reference: BlobReference,
     options: DownloadOptions & { readonly to: WritableStream<Uint8Array> },
-  ): Promise<void>;
+  ): Promise<Described>;
   async download(
     reference: BlobReference,
     options: DownloadOptions & { readonly to?: WritableStream<Uint8Array> },
-  ): Promise<Blob | void> {
-    const { mimeType, pieces } = await new Reading(this.#context, reference, options).plain();
-    if (options.to) return pour(pieces, options.to);
+  ): Promise<Blob | Described> {
+    const { described, pieces } = await new Reading(this.#context, reference, options).plain();
+    if (options.to) {
+      await pour(pieces, options.to);
+      return described;
+    }
     // Blobs of blobs: a browser may move them to its disk while the rest is on its way.
     const blobs: Blob[] = [];
     for await (const piece of pieces) blobs.push(new Blob([piece]));
-    return new Blob(blobs, { type: mimeType });
+    const { name, mimeType } = described;
+    return name === undefined ? new Blob(blobs, { type: mimeType }) : new File(blobs, name, { type: mimeType });
   }
 
   /** The blob from the cache, where it is there: without a token, without a call. */
-  async cached(reference: Pick<BlobReference, "blobId" | "mimeType">): Promise<Blob | undefined> {
-    const bytes = await (await this.#context.cache())?.get(reference.blobId);
+  async cached(reference: BlobReference): Promise<Blob | undefined> {
+    const bytes = await (await this.#context.cache())?.get(checkReference(reference).blobId);
     return bytes && new Blob([bytes], { type: reference.mimeType });
   }
 
@@ -227,7 +239,7 @@ export class OpenStorageOn {
    * @throws as {@link blobUrl}
    */
   url(reference: BlobReference, accessorId: PrincipalLike, token: string, options: UrlOptions = {}): string {
-    const { blobId, bucket, size, mimeType } = reference;
+    const { blobId, bucket, size, mimeType } = checkReference(reference);
     const parts = { blobId, bucket, accessorId, token };
     const isRanged = isPlayed(mimeType);
     const seekable = isRanged || size > CERTIFIED_GET_BYTES_MAX;
@@ -237,8 +249,8 @@ export class OpenStorageOn {
   }
 
   /** What uploading these bytes would send and cost, and whether they are stored already. Reads them once. */
-  async estimate(data: Blob | Uint8Array<ArrayBuffer> | StreamSource, options: { signal?: AbortSignal } = {}): Promise<Estimate> {
-    const source = data instanceof Blob || ArrayBuffer.isView(data) ? sourceOf(data) : data;
+  async estimate(data: UploadData, options: { size?: number; signal?: AbortSignal } = {}): Promise<Estimate> {
+    const source = anySource(data, options.size);
     const size = checkSize(source.size);
     const blobId = await this.#platform.hash(source, options);
     const args = { blob_id: blobIdToBytes(blobId), size: BigInt(size), exclude: [] };
@@ -270,14 +282,15 @@ export class OpenStorageOn {
    * @throws `TokenRefused`, `NotFound`, `AllowanceExceeded`, `AccessorDeleted`
    */
   async forward(reference: BlobReference, options: ForwardOptions): Promise<BlobReference> {
-    const bucket = this.#context.bucket(reference.bucket);
+    checkOptions(options);
+    const bucket = this.#context.bucket(checkReference(reference).bucket);
     const args = {
       blob_id: blobIdToBytes(reference.blobId),
       accessor_ids: [...accessorsOf(options.accessorIds)],
-      mime_type: options.mimeType ?? reference.mimeType,
-      name: options.name === undefined ? ([] as []) : ([options.name] as [string]),
+      mime_type: options.mimeType === undefined ? reference.mimeType : checkMimeType(options.mimeType),
+      name: options.name === undefined ? ([] as []) : ([checkName(options.name)] as [string]),
       from_accessor: toPrincipal(options.from, "from"),
-      token: options.token,
+      token: checkToken(options.token),
     };
     const about = { canister: bucket.id, method: "add_blob_reference", blobId: reference.blobId, size: reference.size };
     const ask = () => bucket.call("add_blob_reference", [args], this.#callOptions(options.signal));
@@ -292,12 +305,13 @@ export class OpenStorageOn {
    * @throws `NotAuthorized`, `TokenRefused`, `TokenOlderThanReference`
    */
   async delete(reference: BlobReference, options: DeleteOptions): Promise<void> {
-    const bucket = this.#context.bucket(reference.bucket);
+    checkOptions(options);
+    const bucket = this.#context.bucket(checkReference(reference).bucket);
     const args = {
       blob_id: blobIdToBytes(reference.blobId),
       accessor_id: toPrincipal(options.accessorId, "accessorId"),
       owner: options.owner === undefined ? await this.#context.principal() : toPrincipal(options.owner, "owner"),
-      token: options.token === undefined ? ([] as []) : ([options.token] as [string]),
+      token: options.token === undefined ? ([] as []) : ([checkToken(options.token)] as [string]),
     };
     const answer = await bucket.call("delete_blob", [args], this.#callOptions(options.signal));
     if ("Err" in answer) throw refusal(answer.Err, { canister: bucket.id, method: "delete_blob" });
@@ -311,7 +325,7 @@ export class OpenStorageOn {
    */
   async deleteAccessor(accessorId: PrincipalLike, token: string): Promise<void> {
     const { index } = this.#context;
-    const args = { chat_id: toPrincipal(accessorId, "accessorId"), token };
+    const args = { chat_id: toPrincipal(accessorId, "accessorId"), token: checkToken(token) };
     const answer = await index.call("delete_chat", [args], this.#callOptions(undefined));
     if ("Err" in answer) throw refusal(answer.Err, { canister: index.id, method: "delete_chat" });
   }
@@ -369,6 +383,9 @@ export class OpenStorageOn {
 
   /** Gives up an unfinished upload: the bucket drops its chunks and gives the allowance back. */
   async discardUpload(upload: Pick<ResumeRecord, "bucket" | "blobId">): Promise<void> {
+    checkOptions(upload);
+    parseBlobId(upload.blobId);
+    toPrincipal(upload.bucket, "bucket");
     await discardUpload(this.#context, upload.bucket, upload.blobId);
     const principal = (await this.#context.principal()).toText();
     const key = resumeKey({ principal, index: this.#context.index.id, blobId: upload.blobId });

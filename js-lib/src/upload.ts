@@ -8,13 +8,24 @@ import type { BlobReference } from "./reference.js";
 import type { StreamSource } from "./source.js";
 import type { PrincipalLike } from "./url.js";
 
-/** What can be uploaded. A stream needs {@link UploadOptions.size}, and is copied before it is sent. */
-export type UploadData = Blob | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | StreamSource;
+/**
+ * What can be uploaded: a `File` or `Blob`, bytes, text (in UTF-8), a stream or whatever else gives pieces of bytes one
+ * after another, such as a `Readable` of Node, or a source. A stream needs {@link UploadOptions.size}, and is copied
+ * before it is sent. Bytes in memory must not change until the upload has ended.
+ */
+export type UploadData =
+  | Blob
+  | ArrayBufferLike
+  | ArrayBufferView
+  | string
+  | ReadableStream<Uint8Array>
+  | AsyncIterable<Uint8Array>
+  | StreamSource;
 
 export interface UploadOptions {
   /** Who may see the blob: 1 to 32 principals, such as the `accessor_id` of a chat. */
   readonly accessorIds: readonly PrincipalLike[];
-  /** `type/subtype`. Without it: the file's own type, or `application/octet-stream`. */
+  /** `type/subtype`, in any case. Without it: the file's own type, or `application/octet-stream`. */
   readonly mimeType?: string;
   /** A file name for downloads. Without it: the file's own, or none. */
   readonly name?: string;

@@ -305,14 +305,6 @@ impl Story {
                 let args = UserArgs { user, byte_limit };
                 index::update_user(&self.setup, operator(), args).expect("the operator may");
             }
-            let client = Client::new(
-                PocketTransport::new(self.pic.clone(), user),
-                self.setup.index,
-            );
-            let upload = Upload::new("text/plain", vec![room.accessor_id]);
-            self.runtime
-                .block_on(client.upload(vec![], &upload, &|_| {}))
-                .expect("the bucket knows the user");
             part.chat = Some((room.chat_id, room.accessor_id));
         }
         self.parts.insert(name.into(), part.clone());

@@ -122,12 +122,13 @@ impl Access {
     }
 
     /// The chunks of a stored blob that `caller` must show to prove that it has the bytes: at most
-    /// `max` different indexes below `count`, the same at each asking, unknown beforehand to anybody
+    /// `max` different indexes below `count`, drawn for this moment, unknown beforehand to anybody
     /// without this bucket's newest secret. None until one is drawn.
     pub fn challenge(
         &self,
         blob: &BlobId,
         caller: &Principal,
+        now_ms: u64,
         count: u64,
         max: u64,
     ) -> Option<Vec<u32>> {
@@ -140,6 +141,7 @@ impl Access {
                 .chain_update(secret)
                 .chain_update(blob.0)
                 .chain_update(caller.as_slice())
+                .chain_update(now_ms.to_be_bytes())
                 .chain_update(round.to_be_bytes())
                 .finalize()
                 .into();

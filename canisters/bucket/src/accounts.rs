@@ -154,9 +154,13 @@ impl Account {
         (max, max.saturating_sub(self.references.into()))
     }
 
-    /// What to ask the index for, so that this user can store `size` more bytes; none where it can.
+    /// What to ask the index for, so that this user can store `size` more bytes; none where it can. Of what is more than
+    /// its whole limit all is asked for: the index refuses it at once.
     pub fn shortage(&self, user: Principal, size: u64) -> Option<LeaseArgs> {
-        let wanted = self.escrow.shortage(size);
+        let wanted = match size > self.byte_limit {
+            true => size,
+            false => self.escrow.shortage(size),
+        };
         (wanted > 0).then(|| question(user, Some(*self), wanted))
     }
 
@@ -429,16 +433,23 @@ impl Accounts {
         self.rows.insert(*user, account);
     }
 
+    /// An upload begins, and holds so much of the lease.
+    pub fn begin(&mut self, user: &Principal, size: u64, now_ms: u64) {
+        self.reserve(user, size, now_ms);
+        self.change(user, |account| account.open_uploads += 1);
+    }
+
+    /// An upload holds so much more of the lease.
     pub fn reserve(&mut self, user: &Principal, size: u64, now_ms: u64) {
         self.change(user, |account| {
             let reserved = account.escrow.reserve(size);
             debug_assert_eq!(reserved, Ok(()));
-            account.open_uploads += 1;
             account.used_ms = now_ms;
         });
     }
 
-    pub fn release(&mut self, user: &Principal, size: u64) {
+    /// An upload that held so much has ended, well or badly.
+    pub fn end(&mut self, user: &Principal, size: u64) {
         self.change(user, |account| {
             account.escrow.release(size);
             account.open_uploads = account.open_uploads.saturating_sub(1);
@@ -560,6 +571,11 @@ impl Accounts {
                 );
             }
         }
+    }
+
+    /// All that there are, in key order, deleted ones too.
+    pub fn all(&self) -> impl Iterator<Item = (Principal, Account)> {
+        self.rows.after(Principal::management_canister())
     }
 
     /// A user's counters.

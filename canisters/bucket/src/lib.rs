@@ -59,7 +59,7 @@ use serde::{Deserialize, Serialize};
 
 use access::Access;
 use accounts::Accounts;
-pub use audit::{Contradiction, Inventory};
+pub use audit::{Contradiction, Held, Inventory};
 use certify::Certify;
 pub use gateway::{Gateway, REQUEST_BYTES_MAX, Unread};
 pub use http::Answer;
@@ -112,7 +112,7 @@ struct Config {
 #[derive(Debug, Clone, Copy, Default)]
 struct Totals {
     bytes_stored: u64,
-    /// Promised to open uploads.
+    /// Held by open uploads: what has arrived, and what is promised to the rest.
     bytes_reserved: u64,
     references_made: u64,
     /// Events that could not be applied.
@@ -186,6 +186,8 @@ pub struct Bucket {
     lines: Lines<Memory>,
     /// The index has not heard of this bucket's key and space since they came about.
     report_due: bool,
+    /// The room that the index was told of last. Forgotten in an upgrade, when a report is due anyway.
+    told_free: Option<u64>,
 }
 
 impl Bucket {
@@ -247,6 +249,7 @@ impl Bucket {
             operation,
             lines: Lines::init(cell(memory::LINES)),
             report_due: true,
+            told_free: None,
         }
     }
 

@@ -226,7 +226,13 @@ fn argument() -> Vec<u8> {
 #[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn upload_status(args: UploadArgs) -> Result<UploadStatus, UploadError> {
-    with(|bucket| bucket.upload_status(&msg_caller(), &args.blob_id))
+    with(|bucket| bucket.upload_status(&msg_caller(), &args.blob_id, now()))
+}
+
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
+#[candid_method(query)]
+fn my_uploads(args: MyUploadsArgs) -> Vec<OpenUpload> {
+    with(|bucket| bucket.my_uploads(&msg_caller(), &args))
 }
 
 #[update(guard = "is_welcome", decode_with = "decode", encode_with = "encode", hidden = true)]
@@ -467,6 +473,7 @@ async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
         Some(Err(LeaseError::NotRegistered)) => Err(LeaseFailed::NotRegistered),
         Some(Err(LeaseError::Pending { retry_ms: ms })) => Err(LeaseFailed::Retry { ms }),
         Some(Err(LeaseError::AllowanceExceeded(allowance))) => {
+            let allowance = with(|bucket| bucket.exceeded(&user, allowance));
             Err(LeaseFailed::Exceeded(allowance))
         }
         Some(Err(LeaseError::NotAuthorized)) | None => Err(retry),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use candid::{CandidType, Principal};
 use ic_stable_structures::{StableBTreeMap, Storable, storable::Bound};
-use openstorage_types::{BlobId, limits::MIME_TYPE_BYTES_MAX};
+use openstorage_types::{BlobId, file_name, limits::MIME_TYPE_BYTES_MAX, mime_type};
 use serde::{Deserialize, Serialize};
 
 use crate::memory::{self, Memories, Memory};
@@ -207,6 +207,12 @@ impl References {
         self.rows.keys_range(range).next().is_some()
     }
 
+    /// The owner's references to the blob.
+    pub fn count_of(&self, blob: &BlobId, owner: &Principal) -> u64 {
+        let range = first_row(owner, &blob.0)..=last_row(owner, &blob.0);
+        self.rows.keys_range(range).count() as u64
+    }
+
     /// Accessors to which the owner shows the blob, and how.
     pub fn of_owner(
         &self,
@@ -262,4 +268,21 @@ pub struct Named {
     pub accessor_id: Principal,
     pub mime_type: String,
     pub name: Option<String>,
+}
+
+impl Named {
+    /// Accessors to all of which a blob is shown in the same way; MIME type and name as they are stored.
+    pub fn all(
+        accessors: &[Principal],
+        mime: &str,
+        name: Option<&str>,
+    ) -> impl Iterator<Item = Self> {
+        let mime_type = mime_type(mime).unwrap_or_default().into_owned();
+        let name = name.and_then(file_name).map(Cow::into_owned);
+        accessors.iter().map(move |accessor_id| Self {
+            accessor_id: *accessor_id,
+            mime_type: mime_type.clone(),
+            name: name.clone(),
+        })
+    }
 }

@@ -10,7 +10,7 @@ use openstorage_types::{
         EventsOk, IssuerRemoved, IssuerUpserted, Reference, Revoked, Stamp, StatePage, StateRow,
         UserDeleted, kind,
     },
-    limits::{BEHIND_EVENTS_MAX, EVENTS_PER_BATCH_MAX},
+    limits::{BEHIND_EVENTS_MAX, CHUNK_BYTES, EVENTS_PER_BATCH_MAX},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -181,6 +181,7 @@ impl Bucket {
     /// Whether there is something that the index has not heard.
     pub fn has_news(&self) -> bool {
         self.report_due
+            || self.is_room_news()
             || self.cursors.get().0.sent.has_news(&self.log)
             || self.accounts.has_unsent()
     }
@@ -287,12 +288,26 @@ impl Bucket {
         let told = report.map(|report| (report.key, report.oldest_key_version));
         let keys = &self.access.audience.keys;
         self.report_due = told != Some((keys.public(), keys.oldest_version()));
+        self.told_free = report.map(|report| report.bytes_free);
         let mut cursors = self.cursors.get().0.clone();
         cursors.sent.answered(&sent.told, answer.stamp);
         if let Some(place) = cursors.sent.needs() {
             self.log.drop_until(place, EVENTS_PER_BATCH_MAX);
         }
         self.cursors.set(Row(cursors));
+    }
+
+    /// An upload found no room: the index is to know at once what there is.
+    pub(crate) fn report_room(&mut self) {
+        self.report_due |= self.told_free != Some(self.bytes_free());
+    }
+
+    /// Whether there is much more room, or much less, than the index was told last: an eighth, and a chunk at least.
+    /// It names no bucket then that answers `BucketFull`, and makes another in time.
+    fn is_room_news(&self) -> bool {
+        let free = self.bytes_free();
+        let told = self.told_free;
+        told.is_some_and(|told| told.abs_diff(free) >= (told / 8).max(CHUNK_BYTES))
     }
 
     fn report(&self) -> BucketReport {

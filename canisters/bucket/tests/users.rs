@@ -11,7 +11,7 @@ use openstorage_types::{
         AccessorDeleted, Counters, EventsOk, LeaseOk, RecallArgs, RecallError, Revoked, StatePage,
         UserCounters, UserDeleted, UserUpserted, kind,
     },
-    limits::{CHUNK_BYTES, LEASE_IDLE_MS},
+    limits::{CHUNK_BYTES, LEASE_IDLE_MS, charge},
 };
 use support::*;
 
@@ -68,7 +68,10 @@ fn a_recall_takes_what_is_not_reserved_and_nothing_else() {
     );
     // What is wanted next is asked for.
     let question = world.shortage(alice(), &chunk(b"more", 0));
-    assert_eq!((question.wanted, question.incarnation), (4, Some(1)));
+    assert_eq!(
+        (question.wanted, question.incarnation),
+        (charge(4, 1), Some(1))
+    );
 }
 
 #[test]
@@ -176,7 +179,7 @@ fn a_higher_incarnation_in_any_message_deletes_the_lower() {
         incarnation: 6,
         byte_limit: LIMIT,
         counters: Counters {
-            granted: 100,
+            granted: 2_000,
             ..Counters::default()
         },
         version: 5,
@@ -194,14 +197,17 @@ fn a_higher_incarnation_in_any_message_deletes_the_lower() {
 fn after_a_snapshot_no_lease_counts_before_the_index_has_confirmed_it() {
     let mut world = World::new();
     world.bucket.observe(10);
-    world.upload(alice(), &bytes(500, 2));
+    world.upload(alice(), &bytes(5_000, 2));
     let data = begun(&mut world);
     let snapshot = world.memory.borrow().clone();
     // All that is not reserved goes back; the upload is finished, and the small blob deleted.
     recall(&mut world, index()).unwrap();
     world.push(alice(), &chunk(&data, 1)).unwrap();
     let known = recall(&mut world, index()).unwrap().counters;
-    assert_eq!((known.used(), known.lease()), (500 + data.len() as u64, 0));
+    assert_eq!(
+        (known.used(), known.lease()),
+        (5_000 + data.len() as u64, 0)
+    );
 
     *world.memory.borrow_mut() = snapshot;
     world.bucket = Bucket::open(world.memory.clone(), own(), None);
@@ -209,7 +215,7 @@ fn after_a_snapshot_no_lease_counts_before_the_index_has_confirmed_it() {
     // Neither begun nor ended before the index has said what it knows.
     for args in [chunk(b"small", 0), chunk(&data, 1)] {
         let question = world.shortage(alice(), &args);
-        assert_eq!(question.counters.lease(), GRANTED - 500);
+        assert_eq!(question.counters.lease(), GRANTED - 5_000);
     }
     let answer = LeaseOk {
         incarnation: 1,
@@ -224,7 +230,7 @@ fn after_a_snapshot_no_lease_counts_before_the_index_has_confirmed_it() {
         UploadState::Gone(GoneReason::Aborted)
     );
     let told = recall(&mut world, index()).unwrap().counters;
-    assert_eq!((told.used(), told.lease()), (500, 0));
+    assert_eq!((told.used(), told.lease()), (5_000, 0));
     assert!(told.returned >= known.returned && told.spent >= known.spent);
 }
 

@@ -143,12 +143,17 @@ impl Index {
             Verdict::Wait => LeaseError::Pending {
                 retry_ms: LEASE_RETRY_MS,
             },
-            Verdict::Refuse { unreachable } => LeaseError::AllowanceExceeded(Allowance {
-                byte_limit: row.pool.byte_limit,
-                bytes_used: row.pool.used,
-                leased_elsewhere: row.pool.leased.saturating_sub(leased_here),
-                unreachable,
-            }),
+            Verdict::Refuse { unreachable } => {
+                let leased_elsewhere = row.pool.leased.saturating_sub(leased_here);
+                LeaseError::AllowanceExceeded(Allowance {
+                    byte_limit: row.pool.byte_limit,
+                    bytes_used: row.pool.used,
+                    // The bucket adds what it holds itself.
+                    bytes_reserved: leased_elsewhere,
+                    leased_elsewhere,
+                    unreachable,
+                })
+            }
         }
     }
 

@@ -1,15 +1,9 @@
 //! Calls through an agent: the Internet Computer, or any network that speaks its HTTP interface.
 
 use candid::Principal;
-use ic_agent::{
-    Agent, AgentError,
-    agent::{RejectCode, RejectResponse},
-};
+use ic_agent::{Agent, AgentError};
 
 use crate::transport::{CallError, CallErrorKind, Transport};
-
-/// A subnet's code for a canister whose `inspect_message` turned a message away.
-const REFUSED_BY_CANISTER: &str = "IC0406";
 
 /// Calls as the agent's identity. Answers are verified: updates by their certificates, queries by the
 /// signatures of the nodes that gave them.
@@ -72,13 +66,17 @@ impl From<AgentError> for CallError {
     fn from(error: AgentError) -> Self {
         let kind = match &error {
             AgentError::CertifiedReject { reject, .. }
-            | AgentError::UncertifiedReject { reject, .. } => kind_of(reject),
-            // Nothing came back: calls of this protocol may be made again.
-            AgentError::TransportError(_) | AgentError::TimeoutWaitingForResponse() => {
-                CallErrorKind::Transient
+            | AgentError::UncertifiedReject { reject, .. } => {
+                let error_code = reject.error_code.as_deref().unwrap_or_default();
+                CallErrorKind::of_reject(reject.reject_code as u64, error_code)
             }
-            AgentError::HttpError(answer) if answer.status >= 500 || answer.status == 429 => {
-                CallErrorKind::Transient
+            // Nothing came back: calls of this protocol may be made again.
+            AgentError::TransportError(_)
+            | AgentError::TimeoutWaitingForResponse()
+            | AgentError::CertificateOutdated(_) => CallErrorKind::Transient,
+            AgentError::SigningError(_) => CallErrorKind::Denied,
+            AgentError::HttpError(answer) => {
+                CallErrorKind::of_http(answer.status, &String::from_utf8_lossy(&answer.content))
             }
             _ => CallErrorKind::Final,
         };
@@ -90,16 +88,6 @@ impl From<AgentError> for CallError {
             cause = error.source();
         }
         Self { kind, message }
-    }
-}
-
-fn kind_of(reject: &RejectResponse) -> CallErrorKind {
-    match (reject.reject_code, reject.error_code.as_deref()) {
-        (_, Some(REFUSED_BY_CANISTER)) => CallErrorKind::Refused,
-        // Stopping or stopped for an upgrade.
-        (_, Some("IC0508" | "IC0509")) => CallErrorKind::Transient,
-        (RejectCode::SysTransient, _) => CallErrorKind::Transient,
-        _ => CallErrorKind::Final,
     }
 }
 

@@ -54,6 +54,11 @@ export type AddBlobReferenceError = { 'InvalidMimeType' : { 'max' : number } } |
 export interface Allowance {
   'byte_limit' : bigint,
   /**
+   * Held by uploads that are not finished, in all buckets. my_uploads of each bucket lists them, and
+   * abort_upload frees what one of them holds.
+   */
+  'bytes_reserved' : bigint,
+  /**
    * A bucket that was asked to give back what it does not need, and did not answer.
    */
   'unreachable' : [] | [Principal],
@@ -62,7 +67,8 @@ export interface Allowance {
    */
   'bytes_used' : bigint,
   /**
-   * Promised to uploads in other buckets.
+   * That part of bytes_reserved which uploads in other buckets hold, and what a bucket that could not be asked
+   * has been promised.
    */
   'leased_elsewhere' : bigint,
 }
@@ -329,6 +335,18 @@ export interface EventsOk {
  */
 export type GoneReason = {
     /**
+     * Every accessor that it named was deleted.
+     */
+    'AccessorDeleted' : null
+  } |
+  {
+    /**
+     * The bucket failed to go on with it; its log says why.
+     */
+    'Fault' : null
+  } |
+  {
+    /**
      * The bytes did not hash to the blob's id.
      */
     'HashMismatch' : null
@@ -336,7 +354,7 @@ export type GoneReason = {
   { 'UserDeleted' : null } |
   {
     /**
-     * Nothing arrived for 24 h.
+     * Nothing arrived for 24 h, or less than 100,000,000 bytes a day after the first.
      */
     'Expired' : null
   } |
@@ -388,6 +406,49 @@ export interface MyBlobsArgs {
   'limit' : number,
 }
 /**
+ * Which of the caller's open uploads to list.
+ */
+export interface MyUploadsArgs {
+  /**
+   * The last id of the page before.
+   */
+  'after' : [] | [Uint8Array],
+  /**
+   * At most 1,000.
+   */
+  'limit' : number,
+}
+/**
+ * An upload of the caller's that is not finished. abort_upload gives back what it holds.
+ */
+export interface OpenUpload {
+  /**
+   * Bytes of the caller's allowance that the upload holds.
+   */
+  'bytes_reserved' : bigint,
+  'blob_id' : Uint8Array,
+  /**
+   * Bytes that are in; of a blob that others have stored, those that were shown.
+   */
+  'bytes_arrived' : bigint,
+  /**
+   * Bytes of the whole blob.
+   */
+  'size' : bigint,
+  /**
+   * Open or Verifying.
+   */
+  'state' : UploadState,
+  /**
+   * When the last new chunk came. Milliseconds since 1970.
+   */
+  'touched_ms' : bigint,
+  /**
+   * When it is dropped, if nothing comes until then.
+   */
+  'expires_ms' : bigint,
+}
+/**
  * An X25519 public key of a canister, under which tokens are issued and checked.
  */
 export interface PublicKey {
@@ -421,7 +482,8 @@ export interface PushChunkArgs {
 }
 export type PushChunkError = {
     /**
-     * Not type/subtype in visible ASCII of at most max bytes.
+     * Not type/subtype in visible ASCII of at most max bytes. Parameters are dropped, and letters are stored in
+     * lower case.
      */
     'InvalidMimeType' : { 'max' : number }
   } |
@@ -479,7 +541,7 @@ export type PushChunkError = {
   { 'TooManyOpenUploads' : { 'max' : number } } |
   {
     /**
-     * Longer than max bytes, or with control characters.
+     * Longer than max bytes. What a file name may not hold is replaced, and a long one shortened.
      */
     'InvalidName' : { 'max' : number }
   } |
@@ -504,15 +566,16 @@ export type PushChunkError = {
   { 'AllowanceExceeded' : Allowance } |
   {
     /**
-     * The blob is stored already: show these chunks to prove that you have it.
+     * The blob is stored already, and the caller has shown a chunk of it: these are the others to show.
      */
     'ChunkNeeded' : { 'indexes' : Uint32Array }
   } |
   {
     /**
-     * The bucket takes no blob of that size any more; ask the index for another.
+     * The bucket has no room for the blob, or for the next chunk of an upload of which bytes_arrived are in. These
+     * stay: push again later, or call abort_upload and ask the index for another bucket.
      */
-    'BucketFull' : { 'bytes_free' : bigint }
+    'BucketFull' : { 'bytes_arrived' : bigint, 'bytes_free' : bigint }
   } |
   {
     /**
@@ -745,7 +808,8 @@ export type UploadState = { 'Gone' : GoneReason } |
   };
 export interface UploadStatus {
   /**
-   * Chunks that are not in yet; of a blob that others have stored, those that the caller has to show.
+   * Chunks that are not in yet; of a blob that others have stored, those that the caller has to show: first one,
+   * which opens the upload, then those that were drawn for it.
    */
   'missing' : Array<ChunkRange>,
   'size' : bigint,
@@ -817,6 +881,10 @@ export interface _SERVICE {
   'http_request' : ActorMethod<[HttpRequest], HttpResponse>,
   'http_request_update' : ActorMethod<[HttpRequest], HttpResponse>,
   'my_blobs' : ActorMethod<[MyBlobsArgs], Array<BlobInfo>>,
+  /**
+   * The caller's open uploads, in order of their ids.
+   */
+  'my_uploads' : ActorMethod<[MyUploadsArgs], Array<OpenUpload>>,
   /**
    * Uploading: one chunk first, then the others in parallel, in any order.
    */
@@ -895,6 +963,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const Allowance = IDL.Record({
     'byte_limit' : IDL.Nat64,
+    'bytes_reserved' : IDL.Nat64,
     'unreachable' : IDL.Opt(IDL.Principal),
     'bytes_used' : IDL.Nat64,
     'leased_elsewhere' : IDL.Nat64,
@@ -1040,16 +1109,13 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'after' : IDL.Opt(IDL.Vec(IDL.Nat8)),
     'limit' : IDL.Nat32,
   });
-  const PushChunkArgs = IDL.Record({
-    'chunk_index' : IDL.Nat32,
-    'blob_id' : IDL.Vec(IDL.Nat8),
-    'name' : IDL.Opt(IDL.Text),
-    'size' : IDL.Nat64,
-    'mime_type' : IDL.Text,
-    'bytes' : IDL.Vec(IDL.Nat8),
-    'accessor_ids' : IDL.Vec(IDL.Principal),
+  const MyUploadsArgs = IDL.Record({
+    'after' : IDL.Opt(IDL.Vec(IDL.Nat8)),
+    'limit' : IDL.Nat32,
   });
   const GoneReason = IDL.Variant({
+    'AccessorDeleted' : IDL.Null,
+    'Fault' : IDL.Null,
     'HashMismatch' : IDL.Null,
     'UserDeleted' : IDL.Null,
     'Expired' : IDL.Null,
@@ -1060,6 +1126,24 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'Open' : IDL.Null,
     'Stored' : IDL.Null,
     'Verifying' : IDL.Null,
+  });
+  const OpenUpload = IDL.Record({
+    'bytes_reserved' : IDL.Nat64,
+    'blob_id' : IDL.Vec(IDL.Nat8),
+    'bytes_arrived' : IDL.Nat64,
+    'size' : IDL.Nat64,
+    'state' : UploadState,
+    'touched_ms' : IDL.Nat64,
+    'expires_ms' : IDL.Nat64,
+  });
+  const PushChunkArgs = IDL.Record({
+    'chunk_index' : IDL.Nat32,
+    'blob_id' : IDL.Vec(IDL.Nat8),
+    'name' : IDL.Opt(IDL.Text),
+    'size' : IDL.Nat64,
+    'mime_type' : IDL.Text,
+    'bytes' : IDL.Vec(IDL.Nat8),
+    'accessor_ids' : IDL.Vec(IDL.Principal),
   });
   const PushChunkOk = IDL.Record({
     'missing_count' : IDL.Nat32,
@@ -1084,7 +1168,10 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'HashMismatch' : IDL.Record({ 'actual' : IDL.Vec(IDL.Nat8) }),
     'AllowanceExceeded' : Allowance,
     'ChunkNeeded' : IDL.Record({ 'indexes' : IDL.Vec(IDL.Nat32) }),
-    'BucketFull' : IDL.Record({ 'bytes_free' : IDL.Nat64 }),
+    'BucketFull' : IDL.Record({
+      'bytes_arrived' : IDL.Nat64,
+      'bytes_free' : IDL.Nat64,
+    }),
     'ChunkMismatch' : IDL.Record({ 'attempts_left' : IDL.Nat32 }),
   });
   const ReadChunkArgs = IDL.Record({
@@ -1182,6 +1269,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'http_request' : IDL.Func([HttpRequest], [HttpResponse], ['query']),
     'http_request_update' : IDL.Func([HttpRequest], [HttpResponse], []),
     'my_blobs' : IDL.Func([MyBlobsArgs], [IDL.Vec(BlobInfo)], ['query']),
+    'my_uploads' : IDL.Func([MyUploadsArgs], [IDL.Vec(OpenUpload)], ['query']),
     'push_chunk' : IDL.Func(
         [PushChunkArgs],
         [IDL.Variant({ 'Ok' : PushChunkOk, 'Err' : PushChunkError })],

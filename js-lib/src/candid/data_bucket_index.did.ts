@@ -51,6 +51,11 @@ export interface AllocatedBucketOk {
 export interface Allowance {
   'byte_limit' : bigint,
   /**
+   * Held by uploads that are not finished, in all buckets. my_uploads of each bucket lists them, and
+   * abort_upload frees what one of them holds.
+   */
+  'bytes_reserved' : bigint,
+  /**
    * A bucket that was asked to give back what it does not need, and did not answer.
    */
   'unreachable' : [] | [Principal],
@@ -59,7 +64,8 @@ export interface Allowance {
    */
   'bytes_used' : bigint,
   /**
-   * Promised to uploads in other buckets.
+   * That part of bytes_reserved which uploads in other buckets hold, and what a bucket that could not be asked
+   * has been promised.
    */
   'leased_elsewhere' : bigint,
 }
@@ -913,7 +919,8 @@ export type UserError = { 'NotRegistered' : null } |
 export interface UserInfo {
   'byte_limit' : bigint,
   /**
-   * Promised to buckets for uploads, not yet spent.
+   * Held in buckets by uploads that are not finished; and up to 4 MiB in each bucket that was uploaded to in the
+   * last hour, for the next files.
    */
   'bytes_leased' : bigint,
   /**
@@ -1280,6 +1287,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const Allowance = IDL.Record({
     'byte_limit' : IDL.Nat64,
+    'bytes_reserved' : IDL.Nat64,
     'unreachable' : IDL.Opt(IDL.Principal),
     'bytes_used' : IDL.Nat64,
     'leased_elsewhere' : IDL.Nat64,

@@ -13,7 +13,7 @@ pub const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 14] = [
+const INTEGRATION: [&str; 15] = [
     "accounts",
     "buckets",
     "client",
@@ -28,6 +28,7 @@ const INTEGRATION: [&str; 14] = [
     "site",
     "snapshots",
     "upgrades",
+    "uploads",
 ];
 
 /// All of them.

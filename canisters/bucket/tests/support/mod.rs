@@ -275,8 +275,18 @@ impl World {
 
     pub fn state(&self, caller: Principal, data: &[u8]) -> UploadStatus {
         self.bucket
-            .upload_status(&caller, &blob_id(data))
+            .upload_status(&caller, &blob_id(data), self.now)
             .expect("there is an upload")
+    }
+
+    /// Looks at all that there is.
+    ///
+    /// # Panics
+    /// Where something contradicts something else.
+    pub fn audit(&self) {
+        if let Err(contradiction) = self.bucket.inventory() {
+            panic!("{contradiction}");
+        }
     }
 
     /// Blobs, references, open uploads, bytes stored, bytes reserved.
