@@ -17,7 +17,10 @@ export interface RangedBlob extends BlobUrlParts {
   /** Bytes, as its reference says. */
   readonly size: number;
   readonly mimeType: string;
-  /** Saves the blob under this name, whatever its type. */
+  /**
+   * Saves the blob under this name, whatever its type and size. For a link without the attribute `download`, by which
+   * Chromium goes past service workers.
+   */
   readonly saveAs?: string;
 }
 

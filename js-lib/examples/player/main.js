@@ -10,6 +10,8 @@ async function show() {
   // With an OpenStorage, `storage.url()` chooses: give it the worker as its option `ranges`.
   const verified = worker.url(film);
   document.getElementById("film").src = verified ?? blobUrl(film, { gateway, seekable: true });
+  // Without the attribute `download`: by that Chromium goes past the worker.
+  document.getElementById("save").href = worker.url({ ...film, saveAs: "film" }) ?? blobUrl(film, { gateway });
   document.getElementById("status").textContent = verified ? "verified" : "not verified: no service worker";
 }
 

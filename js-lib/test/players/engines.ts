@@ -17,6 +17,8 @@ export type Plain = null | boolean | number | string | readonly Plain[] | { read
 export interface Engine {
   readonly name: string;
   readonly version: string;
+  /** Where what is saved lands, under whatever name, beside other files perhaps. */
+  readonly downloads: string;
   visit(url: string): Promise<void>;
   /** Runs `work` in the page. It sees nothing of where it is written but `arg`. */
   run<A extends Plain, R>(work: (arg: A) => R | Promise<R>, arg: A): Promise<R>;
@@ -43,13 +45,15 @@ const CHROMIUM_FLAGS = [
 
 async function chromiumEngine(): Promise<Engine> {
   const profile = await folder("chromium");
-  const context = await chromium.launchPersistentContext(profile, { executablePath: CHROMIUM, args: CHROMIUM_FLAGS });
+  const downloads = join(profile, "saved");
+  const context = await chromium.launchPersistentContext(profile, { executablePath: CHROMIUM, args: CHROMIUM_FLAGS, downloadsPath: downloads });
   const [page = await context.newPage()] = context.pages();
   page.setDefaultTimeout(STEP_MS);
   const version = context.browser()?.version() ?? "";
   return {
     name: "Chromium",
     version,
+    downloads,
     visit: async (url) => void (await page.goto(url)),
     run: (work, arg) => page.evaluate(`(${work})(${JSON.stringify(arg)})`),
     async close() {
@@ -79,7 +83,9 @@ const FIREFOX_PREFERENCES = {
 
 async function firefoxEngine(): Promise<Engine> {
   const profile = await folder("firefox");
-  const lines = Object.entries(FIREFOX_PREFERENCES).map(([name, value]) => `user_pref("${name}", ${JSON.stringify(value)});\n`);
+  const downloads = join(profile, "saved");
+  const preferences = { ...FIREFOX_PREFERENCES, "browser.download.folderList": 2, "browser.download.dir": downloads };
+  const lines = Object.entries(preferences).map(([name, value]) => `user_pref("${name}", ${JSON.stringify(value)});\n`);
   await writeFile(join(profile, "user.js"), lines.join(""));
   const args = ["--headless", "--no-remote", "--marionette", "--profile", profile];
   const program = spawn(FIREFOX, args, { stdio: "ignore", env: { ...process.env, MOZ_CRASHREPORTER_DISABLE: "1" } });
@@ -90,6 +96,7 @@ async function firefoxEngine(): Promise<Engine> {
   return {
     name: "Firefox",
     version: capabilities.browserVersion,
+    downloads,
     visit: async (url) => void (await driver.send("WebDriver:Navigate", { url })),
     async run(work, arg) {
       const answer = (await driver.send("WebDriver:ExecuteAsyncScript", { ...script(work, arg), newSandbox: false, sandbox: null })) as { value: Told<never> };
@@ -176,6 +183,8 @@ async function webkitEngine(): Promise<Engine> {
   return {
     name: "WebKit",
     version: capabilities.browserVersion,
+    // It knows no other place below its home.
+    downloads: profile,
     visit: async (url) => void (await webdriver(`${session}/url`, { url })),
     run: async (work, arg) => told(await webdriver(`${session}/execute/async`, script(work, arg))),
     async close() {
@@ -196,8 +205,7 @@ async function webdriver<T>(url: string, body: object): Promise<T> {
 
 /** Debian's lies beside the library that it shows. */
 async function miniBrowser(): Promise<string> {
-  const { glob } = { glob: ["x86_64", "aarch64"] };
-  for (const machine of glob) {
+  for (const machine of ["x86_64", "aarch64"]) {
     const path = `/usr/lib/${machine}-linux-gnu/webkit2gtk-4.1/MiniBrowser`;
     if (await readFile(path).then(() => true, () => false)) return path;
   }

@@ -4,13 +4,15 @@
  */
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 
 import { CHUNK_BYTES } from "@openstorage/client";
 
+import { eventually } from "../network.js";
+import { sha256 } from "../support.js";
 import { type Engine, ENGINES } from "./engines.js";
 import { serveExample } from "./example.js";
 import { Matrix } from "./matrix.js";
@@ -50,6 +52,19 @@ async function shown(engine: Engine, { at: { reference, url } }: { at: Stored })
   }, null);
 }
 
+/** The page's link saves the blob; resolves when all of it is on the disk. */
+async function saved(engine: Engine, { at: { reference } }: { at: Stored }): Promise<void> {
+  await engine.run(() => document.getElementById("save")?.click(), null);
+  await eventually("the file is saved", async () => {
+    const names = await readdir(engine.downloads).catch(() => []);
+    for (const name of names) {
+      const bytes = await readFile(join(engine.downloads, name)).catch(() => undefined);
+      if (bytes?.byteLength === reference.size && sha256(bytes) === reference.blobId) return true;
+    }
+    return undefined;
+  });
+}
+
 /** One engine after the other: they share the log. */
 for (const { name, start } of ENGINES) {
   test(`${name} plays and jumps by the worker, all of it verified, and without a worker by the plain URL`, async (t) => {
@@ -74,6 +89,13 @@ for (const { name, start } of ENGINES) {
             assert.deepEqual({ route, status, verified, contentRange }, { route: "", status: 206, verified: "true", contentRange: `bytes ${first}-${last}/${size}` }, lines);
           }
           assert.ok(asked.length >= Math.ceil(size / CHUNK_BYTES) / 2, lines);
+        });
+        await t.test(`${medium.name} is saved by the worker`, async () => {
+          await shown(engine, medium);
+          await saved(engine, medium);
+          matrix.add(`\`${medium.name}\`, saved by the range worker`, name, "whole");
+          assert.ok(shelf.tap.log.every(({ status, verified }) => status === 0 || verified === "true"), shelf.tap.lines().join("\n"));
+          shelf.tap.lines();
         });
       }
     } finally {
