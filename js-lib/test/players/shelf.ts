@@ -1,6 +1,6 @@
 /** Files in a chat, stored by the library, and the URLs under which they are there for browsers and tools. */
 
-import { type BlobReference, type OpenStorage, referenceToCandid, type UrlOptions } from "@openstorage/client";
+import { type BlobReference, type OpenStorage, referenceToCandid, type UploadData, type UrlOptions } from "@openstorage/client";
 
 import { Network, tokenFor, type User } from "../network.js";
 import { Tap } from "./tap.js";
@@ -36,10 +36,9 @@ export class Shelf {
     await this.network.stop();
   }
 
-  async store(bytes: Uint8Array<ArrayBuffer> | Blob, mimeType: string, name?: string): Promise<Stored> {
+  async store(data: UploadData, mimeType: string, name = "file"): Promise<Stored> {
     const { storage, accessorId } = this;
-    const data = new Blob([bytes], { type: mimeType });
-    const reference = await storage.upload(data, { accessorIds: [accessorId], ...(name !== undefined && { name }) }).done;
+    const reference = await storage.upload(data, { accessorIds: [accessorId], mimeType, name }).done;
     const message = { chat_id: this.chatId, text: "", blob: [referenceToCandid(reference)] as [ReturnType<typeof referenceToCandid>] };
     const sent = await this.user.chat.send_message({ ...message, name: [], preview: [] });
     if ("Err" in sent) throw new Error(JSON.stringify(sent.Err));

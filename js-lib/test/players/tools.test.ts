@@ -4,7 +4,6 @@
  */
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { randomFillSync } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -17,13 +16,12 @@ import { Matrix } from "./matrix.js";
 import { media } from "./media.js";
 import { LAST_PAGE_TEXT, pdf } from "./pdf.js";
 import { Shelf, type Stored } from "./shelf.js";
+import { type Ran, run } from "./tool.js";
 
 const PYTHON = process.env["PLAYERS_PYTHON"] ?? "python3";
 const READERS = fileURLToPath(new URL("test/players/readers.py", packageDir));
 /** Around a part, and over several. */
 const SIZES = [1_999_999, 2_000_000, 2_000_001, 9_000_123];
-/** Of a tool; five times what the slowest takes. */
-const TOOL_MS = 60_000;
 
 const folder = await mkdtemp(join(tmpdir(), "openstorage-tools-"));
 const shelf = await Shelf.start();
@@ -37,24 +35,6 @@ after(async () => {
   await shelf.stop();
   await rm(folder, { recursive: true });
 });
-
-interface Ran {
-  readonly code: number;
-  readonly out: Buffer;
-  readonly err: string;
-}
-
-function run(program: string, args: readonly string[]): Promise<Ran> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { cwd: folder, timeout: TOOL_MS, stdio: ["ignore", "pipe", "pipe"] });
-    const out: Buffer[] = [];
-    let err = "";
-    child.stdout.on("data", (piece: Buffer) => out.push(piece));
-    child.stderr.on("data", (piece) => (err += piece));
-    child.once("error", reject);
-    child.once("close", (code) => resolve({ code: code ?? -1, out: Buffer.concat(out), err }));
-  });
-}
 
 let files = 0;
 /** A new file with these bytes; its path. */
@@ -99,17 +79,17 @@ for (const size of SIZES) {
     test(`${size.toLocaleString("en")} bytes by the ${way}`, async (t) => {
       const url = at.plain(options);
       await t.test("curl, the whole", async () => {
-        const ran = await run("curl", ["-sS", "-f", url]);
+        const ran = await run(folder, "curl", ["-sS", "-f", url]);
         judge("`curl`", way, ran, ran.out, bytes);
       });
       await t.test("curl -I tells the length", async () => {
-        const ran = await run("curl", ["-sS", "-f", "-I", url]);
+        const ran = await run(folder, "curl", ["-sS", "-f", "-I", url]);
         const length = /^content-length: (\d+)/im.exec(ran.out.toString())?.[1] ?? "none";
         judge("`curl -I`", way, ran, Buffer.from(length), Buffer.from(String(size)));
       });
       for (const [range, name, right] of rangesOf(bytes)) {
         await t.test(`curl -r ${range}`, async () => {
-          const ran = await run("curl", ["-sS", "-f", "-D", "head", "-r", range, url]);
+          const ran = await run(folder, "curl", ["-sS", "-f", "-D", "head", "-r", range, url]);
           const head = await readFile(join(folder, "head"), "latin1");
           // A server may ignore a range, and says so by its status.
           const isWhole = /^HTTP\/1.1 200/.test(head);
@@ -118,7 +98,7 @@ for (const size of SIZES) {
         });
       }
       await t.test("curl -r with a start behind the end is refused, or the range ignored", async () => {
-        const { code, out } = await run("curl", ["-sS", "-f", "-r", `${size}-`, url]);
+        const { code, out } = await run(folder, "curl", ["-sS", "-f", "-r", `${size}-`, url]);
         const verdict = code === 22 ? "refused (22)" : out.byteLength === size ? "ignored" : "**wrong**";
         matrix.add("`curl -r (size)-`", way, verdict);
         assert.notEqual(verdict, "**wrong**");
@@ -131,27 +111,27 @@ for (const size of SIZES) {
           await t.test(`${tool} with ${kept.toLocaleString("en")} bytes on disk`, async () => {
             const path = await file(bytes.subarray(0, kept));
             const [program = "", ...words] = args;
-            const ran = await run(program, [...words, path, url]);
+            const ran = await run(folder, program, [...words, path, url]);
             judge(`\`${tool}\` with ${kept.toLocaleString("en")} on disk`, way, ran, await readFile(path), bytes);
           });
         }
       }
       await t.test("wget, the whole", async () => {
-        const ran = await run("wget", ["-q", "-t", "1", "-O", "-", url]);
+        const ran = await run(folder, "wget", ["-q", "-t", "1", "-O", "-", url]);
         judge("`wget`", way, ran, ran.out, bytes);
       });
       await t.test("aria2c -x4", async () => {
         const name = `aria-${files++}`;
-        const ran = await run("aria2c", ["-q", "-x4", "-s4", "-k1M", "--max-tries=1", "-d", folder, "-o", name, url]);
+        const ran = await run(folder, "aria2c", ["-q", "-x4", "-s4", "-k1M", "--max-tries=1", "-d", folder, "-o", name, url]);
         judge("`aria2c -x4 -k1M`", way, ran, await readFile(join(folder, name)).catch(() => Buffer.alloc(0)), bytes);
       });
       await t.test("Python's urllib, a range across the border of a part", async () => {
         const [first, last] = [Math.min(size, 2_000_000) - 10, Math.min(size, 2_000_010) - 1];
-        const ran = await run(PYTHON, [READERS, "urllib", url, String(first), String(last)]);
+        const ran = await run(folder, PYTHON, [READERS, "urllib", url, String(first), String(last)]);
         judge("Python `urllib`, a range", way, ran, ran.out, bytes.subarray(first, last + 1));
       });
       await t.test("Python's requests, the whole", async () => {
-        const ran = await run(PYTHON, [READERS, "requests", url]);
+        const ran = await run(folder, PYTHON, [READERS, "requests", url]);
         judge("Python `requests`", way, ran, ran.out, bytes);
       });
     });
@@ -161,7 +141,7 @@ for (const size of SIZES) {
 test("ffmpeg copies the whole film", async (t) => {
   const films = (await media(folder)).filter(({ name }) => ["tail.mp4", "fast.mp4", "film.webm", "sound.mp3"].includes(name));
   for (const { name, mimeType, bytes } of films) {
-    const copy = async (from: string) => run("ffmpeg", ["-v", "error", "-nostdin", "-i", from, "-map", "0", "-c", "copy", "-f", "md5", "-"]);
+    const copy = async (from: string) => run(folder, "ffmpeg", ["-v", "error", "-nostdin", "-i", from, "-map", "0", "-c", "copy", "-f", "md5", "-"]);
     const right = await copy(name);
     const at = await shelf.store(new Uint8Array(bytes), mimeType, name);
     for (const { way, options } of WAYS) {
@@ -175,11 +155,11 @@ test("ffmpeg copies the whole film", async (t) => {
 
 /** What a reader says of the URL is what it says of the file. */
 async function reads(what: string, path: string, at: Stored, t: { test(name: string, work: () => Promise<void>): Promise<void> }): Promise<void> {
-  const right = await run(PYTHON, [READERS, what, path]);
+  const right = await run(folder, PYTHON, [READERS, what, path]);
   assert.equal(right.code, 0, right.err);
   for (const { way, options } of WAYS) {
     await t.test(`by the ${way}`, async () => {
-      const ran = await run(PYTHON, [READERS, what, at.plain(options)]);
+      const ran = await run(folder, PYTHON, [READERS, what, at.plain(options)]);
       judge(what === "pdf" ? "`pypdf`, by ranges" : "`pyarrow.parquet`, by ranges", way, ran, ran.out, right.out);
     });
   }
@@ -187,7 +167,7 @@ async function reads(what: string, path: string, at: Stored, t: { test(name: str
 
 test("a Parquet reader takes one column of one row group", async (t) => {
   const path = join(folder, "table.parquet");
-  const made = await run(PYTHON, [READERS, "make-parquet", path]);
+  const made = await run(folder, PYTHON, [READERS, "make-parquet", path]);
   assert.equal(made.code, 0, made.err);
   const bytes = await readFile(path);
   assert.ok(bytes.byteLength > 4_000_000);
@@ -199,7 +179,7 @@ for (const kind of ["plain", "linearized"]) {
     let path = await file(pdf());
     if (kind === "linearized") {
       const linear = `${path}-linear`;
-      const made = await run("qpdf", ["--linearize", path, linear]);
+      const made = await run(folder, "qpdf", ["--linearize", path, linear]);
       assert.equal(made.code, 0, made.err);
       path = linear;
     }
@@ -208,9 +188,9 @@ for (const kind of ["plain", "linearized"]) {
     for (const { way, options } of WAYS) {
       await t.test(`pdftotext of what curl saves by the ${way}`, async () => {
         const saved = join(folder, `saved-${files++}.pdf`);
-        const got = await run("curl", ["-sS", "-f", "-o", saved, at.plain(options)]);
+        const got = await run(folder, "curl", ["-sS", "-f", "-o", saved, at.plain(options)]);
         assert.equal(got.code, 0, got.err);
-        const ran = await run("pdftotext", ["-f", "12", "-l", "12", saved, "-"]);
+        const ran = await run(folder, "pdftotext", ["-f", "12", "-l", "12", saved, "-"]);
         judge("`curl` and `pdftotext`", way, ran, Buffer.from(ran.out.toString().trim()), Buffer.from(LAST_PAGE_TEXT));
       });
     }
