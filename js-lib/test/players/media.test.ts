@@ -37,9 +37,17 @@ for (const medium of await media(folder)) {
   stored.push({ ...medium, at: await shelf.store(new Uint8Array(medium.bytes), medium.mimeType, medium.name) });
 }
 
-/** By which URL, for which files. The certified one costs more round trips: two kinds of file show that it plays. */
-const WAYS: readonly { readonly way: string; readonly options: UrlOptions; readonly names?: readonly string[] }[] = [
-  { way: "storage.url()", options: {} },
+interface Way {
+  readonly way: string;
+  readonly options: UrlOptions;
+  readonly crossOrigin?: boolean;
+  /** Which files; all of them without it. */
+  readonly names?: readonly string[];
+}
+
+const WAYS: readonly Way[] = [
+  { way: "`storage.url()`", options: {} },
+  { way: "`storage.url()` with `crossorigin`", options: {}, crossOrigin: true, names: ["tail.mp4"] },
   { way: "certified URL", options: { seekable: false }, names: ["tail.mp4", "film.webm", "sound.mp3"] },
 ];
 
@@ -49,11 +57,11 @@ test("films and sounds play, jump and end", { concurrency: ENGINES.length }, asy
       const engine = await start();
       t.diagnostic(`${name} ${engine.version}`);
       try {
-        for (const { way, options, names } of WAYS) {
+        for (const { way, options, names, crossOrigin = false } of WAYS) {
           for (const { name: file, element, at } of stored.filter((medium) => names?.includes(medium.name) ?? true)) {
             await t.test(`${file} by ${way}`, async () => {
               await engine.visit(pageUrl);
-              const played = await play(engine, { url: at.url(options), element });
+              const played = await play(engine, { url: at.url(options), element, crossOrigin });
               matrix.add(`\`${file}\`, ${way}`, name, played.reached === "end" ? "plays, seeks" : played.reached);
               assert.equal(played.problem, "");
               assert.equal(played.reached, "end");
