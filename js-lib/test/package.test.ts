@@ -74,7 +74,7 @@ test("the licence is the project's", () => {
 
 test("the README names everything that can be imported", async () => {
   const text = read("README.md");
-  const modules = await Promise.all(["index", "node", "elements"].map((name) => import(new URL(`dist/src/${name}.js`, packageDir).href)));
+  const modules = await Promise.all(["index", "node", "elements", "range-worker"].map((name) => import(new URL(`dist/src/${name}.js`, packageDir).href)));
   const missing = modules.flatMap((module: object) => Object.keys(module)).filter((name) => !text.includes(name));
   assert.deepEqual(missing, []);
 });
