@@ -15,8 +15,6 @@ use crate::memory::{self, Memories, Memory};
 
 /// What a caller waits while what belonged to an earlier incarnation of it is being deleted.
 const DELETION_RETRY_MS: u64 = 1_000;
-/// Leases looked at in one turn.
-const IDLE_PER_TURN: usize = 100;
 
 /// One user. Twelve numbers of 8 bytes, little-endian, in the order of the fields; open uploads and references share
 /// one, 4 bytes each.
@@ -389,6 +387,21 @@ impl Accounts {
         self.dying.first_key_value().map(|(user, ())| user)
     }
 
+    /// The user's belongings stay for now.
+    pub fn skip_dying(&mut self, user: &Principal) {
+        self.dying.remove(user);
+    }
+
+    /// They are to be removed after all. False where there are none.
+    pub fn die_again(&mut self, user: Principal) -> bool {
+        let account = self.rows.get(&user);
+        let is_dying = account.is_some_and(|it| matches!(it.life, Life::Dying { .. }));
+        if is_dying {
+            self.dying.insert(user, ());
+        }
+        is_dying
+    }
+
     /// Nothing of the user is left; its next incarnation may begin.
     pub fn died(&mut self, user: &Principal) {
         self.dying.remove(user);
@@ -500,9 +513,24 @@ impl Accounts {
         self.idle.first_key_value().map(|((due_ms, _), ())| due_ms)
     }
 
-    /// Gives back some of the leases of which nothing was used for long.
-    pub fn give_back_idle(&mut self, now_ms: u64) {
-        for _ in 0..IDLE_PER_TURN {
+    /// The lease that is looked at next, and when.
+    pub fn next_idle(&self) -> Option<(u64, Principal)> {
+        self.idle.first_key_value().map(|(key, ())| key)
+    }
+
+    /// A lease is not looked at then.
+    pub fn skip_idle(&mut self, due_ms: u64, user: &Principal) {
+        self.idle.remove(&(due_ms, *user));
+    }
+
+    /// It is after all.
+    pub fn look_again(&mut self, due_ms: u64, user: Principal) {
+        self.idle.insert((due_ms, user), ());
+    }
+
+    /// Gives back some of the leases of which nothing was used for long, looking at `max` of them at most.
+    pub fn give_back_idle(&mut self, now_ms: u64, max: usize) {
+        for _ in 0..max {
             let Some((key @ (due_ms, user), ())) = self.idle.first_key_value() else {
                 return;
             };

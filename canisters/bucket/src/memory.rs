@@ -45,6 +45,7 @@ pub const ACCOUNTS: u8 = 44;
 pub const BLOBS: u8 = 45;
 pub const LATER_SIGHTS: u8 = 46;
 pub const PART_TYPES: u8 = 47;
+pub const SET_ASIDE: u8 = 48;
 
 pub struct Memories(Segments<DefaultMemoryImpl>);
 

@@ -24,8 +24,6 @@ use crate::{
 /// Bytes hashed in one message, besides the chunk that it brought: about 8 billion instructions of the
 /// 40 that a message may take.
 const HASH_BYTES_PER_MESSAGE: u64 = 100_000_000;
-/// Uploads looked at in one turn of expiry.
-const EXPIRED_PER_TURN: usize = 100;
 /// What a caller waits before it asks a bucket that has no secret yet.
 const SECRET_RETRY_MS: u64 = 1_000;
 
@@ -535,9 +533,9 @@ impl Bucket {
         next.is_some_and(|(user, _)| !self.accounts.is_doubted(&user))
     }
 
-    /// Drops uploads in which nothing has arrived for a day, and forgets old graves.
-    pub fn expire(&mut self, now: Now) {
-        for (user, blob) in self.uploads.lapse(now.ms, EXPIRED_PER_TURN) {
+    /// Drops uploads in which nothing has arrived for a day, and forgets old graves, looking at `max` of them at most.
+    pub fn expire(&mut self, now: Now, max: usize) {
+        for (user, blob) in self.uploads.lapse(now.ms, max) {
             if let Some(session) = self.uploads.get(&user, &blob) {
                 self.drop_upload(&user, &blob, session, GoneReason::Expired, now);
             }

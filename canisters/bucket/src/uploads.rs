@@ -163,6 +163,22 @@ impl Uploads {
             .map(|((user, blob), ())| (user, BlobId(blob)))
     }
 
+    /// An upload's hash does not go on by timer.
+    pub fn skip_verifying(&mut self, user: &Principal, blob: &BlobId) {
+        self.verifying.remove(&(*user, blob.0));
+    }
+
+    /// It does after all. False where there is no such upload.
+    pub fn verify_again(&mut self, user: &Principal, blob: &BlobId) -> bool {
+        let is_verifying = self
+            .get(user, blob)
+            .is_some_and(|session| session.verifying);
+        if is_verifying {
+            self.verifying.insert((*user, blob.0), ());
+        }
+        is_verifying
+    }
+
     pub fn bury(
         &mut self,
         user: &Principal,
@@ -256,6 +272,22 @@ impl Uploads {
     /// When the next upload, grave or failure is to be looked at.
     pub fn next_due_ms(&self) -> Option<u64> {
         self.due.first_key_value().map(|((due_ms, ..), ())| due_ms)
+    }
+
+    /// What is to be looked at next, and when.
+    pub fn next_due(&self) -> Option<(u64, Principal, BlobId)> {
+        let ((due_ms, user, id), ()) = self.due.first_key_value()?;
+        Some((due_ms, user, BlobId(id)))
+    }
+
+    /// An upload is not looked at then.
+    pub fn skip_due(&mut self, due_ms: u64, user: &Principal, blob: &BlobId) {
+        self.due.remove(&(due_ms, *user, blob.0));
+    }
+
+    /// It is after all.
+    pub fn look_again(&mut self, due_ms: u64, user: Principal, blob: &BlobId) {
+        self.due.insert((due_ms, user, blob.0), ());
     }
 
     /// Forgets what has lapsed, for at most `max` uploads. Returns the sessions that have been idle for
