@@ -89,11 +89,16 @@ impl Setup {
 
     /// The same, on a network that is there.
     pub fn deploy(pic: PocketIc, init: IndexInit) -> Self {
+        Self::deploy_index(pic, "index", init)
+    }
+
+    /// The same, with the index of another build.
+    pub fn deploy_index(pic: PocketIc, name: &str, init: IndexInit) -> Self {
         let index = create(&pic);
         let chat = create(&pic);
         pic.install_canister(
             index,
-            wasm("index"),
+            wasm(name),
             encode_one(Some(init)).unwrap(),
             Some(operator()),
         );

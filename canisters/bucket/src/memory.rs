@@ -38,6 +38,7 @@ pub const INDEX_VERSION: u8 = 33;
 pub const KEYS: u8 = 34;
 pub const PAIRS: u8 = 35;
 pub const DRAWS: u8 = 36;
+pub const SET_ASIDE: u8 = 37;
 pub const SHARED_ANSWERS: u8 = 39;
 pub const CERTIFIED: u8 = 40;
 pub const PARTS: u8 = 41;

@@ -178,8 +178,8 @@ impl Bucket {
         self.accounts.next_idle_ms()
     }
 
-    /// Gives back some of the leases of which nothing was used for long.
-    pub fn give_back_idle(&mut self, now: Now) {
-        self.accounts.give_back_idle(now.ms);
+    /// Gives back some of the leases of which nothing was used for long, looking at `max` of them at most.
+    pub fn give_back_idle(&mut self, now: Now, max: usize) {
+        self.accounts.give_back_idle(now.ms, max);
     }
 }

@@ -206,15 +206,15 @@ fn an_idle_upload_is_dropped_after_a_day_and_its_grave_after_another() {
     let data = bytes(3_000_000, 3);
     world.push(alice(), &chunk(&data, 0)).unwrap();
     world.pass(DAY_MS - 1);
-    world.bucket.expire(world.now);
+    world.bucket.expire(world.now, 100);
     assert_eq!(world.state(alice(), &data).state, UploadState::Open);
     world.pass(1);
-    world.bucket.expire(world.now);
+    world.bucket.expire(world.now, 100);
     let state = world.state(alice(), &data).state;
     assert_eq!(state, UploadState::Gone(GoneReason::Expired));
     assert_eq!(world.figures(), NOTHING);
     world.pass(DAY_MS);
-    world.bucket.expire(world.now);
+    world.bucket.expire(world.now, 100);
     let status = world
         .bucket
         .upload_status(&alice(), &blob_id(&data), world.now);
@@ -232,7 +232,7 @@ fn a_new_chunk_puts_expiry_off() {
     let expires_ms = uploads(&world, alice())[0].expires_ms;
     assert_eq!(expires_ms, START_MS + upload_life_ms(4_000_000));
     world.pass(HOUR_MS / 2);
-    world.bucket.expire(world.now);
+    world.bucket.expire(world.now, 100);
     assert_eq!(world.state(alice(), &data).state, UploadState::Open);
 }
 
@@ -683,7 +683,7 @@ fn what_is_remembered_of_a_users_uploads_is_bounded() {
     }
     world.pass(DAY_MS);
     for _ in 0..3 {
-        world.bucket.expire(world.now);
+        world.bucket.expire(world.now, 100);
     }
     assert_eq!(world.bucket.next_expiry_ms(), None);
 }
@@ -984,7 +984,7 @@ fn wrong_chunks_may_be_shown_of_so_many_blobs_in_a_day() {
     assert_eq!(left(&mut world, 0), POSSESSION_FAILURES_MAX - 2);
     world.pass(DAY_MS);
     for _ in 0..10 {
-        world.bucket.expire(world.now);
+        world.bucket.expire(world.now, 100);
     }
     let last = left(&mut world, POSSESSION_FAILED_BLOBS_MAX);
     assert_eq!(last, POSSESSION_FAILURES_MAX - 1);
