@@ -20,7 +20,7 @@ const APP = `
 `;
 const LIBRARY = `export { OpenStorage } from "@openstorage/client";`;
 const URL_ONLY = `export { blobUrl } from "@openstorage/client";`;
-const ELEMENTS = `export { useStorage } from "@openstorage/client/elements";`;
+const ELEMENTS = `export { setStorage } from "@openstorage/client/elements";`;
 
 /** Bytes that are loaded at once, and those that may be loaded later. */
 async function gzipBytes(contents, external) {

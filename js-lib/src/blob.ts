@@ -15,7 +15,7 @@ const CANONICAL = /^[0-9a-f]{64}$/;
 
 /** Whether a text is 64 lower-case hex characters; upper case is not canonical. */
 export function isBlobId(text: string): text is BlobId {
-  return text.length === 64 && CANONICAL.test(text);
+  return typeof text === "string" && text.length === 64 && CANONICAL.test(text);
 }
 
 /**
@@ -34,7 +34,7 @@ export function parseBlobId(text: string): BlobId {
  * @throws `InvalidBlobId` for another length.
  */
 export function blobIdFromBytes(bytes: Uint8Array): BlobId {
-  if (bytes.length !== 32) throw invalid("32 bytes");
+  if (bytes?.length !== 32) throw invalid("32 bytes");
   let text = "";
   for (const byte of bytes) text += byte.toString(16).padStart(2, "0");
   return text as BlobId;

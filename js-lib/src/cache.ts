@@ -7,6 +7,7 @@
  */
 
 import type { BlobId } from "./blob.js";
+import { Hints } from "./hints.js";
 
 /** Where encrypted entries and keys are kept. What is lost is downloaded again. */
 export interface CacheStore {
@@ -35,9 +36,10 @@ const ENTRY_SHARE = 1 / 4;
 
 const IV_BYTES = 12;
 
-/** One principal's view of a {@link CacheStore}. A store that fails is no cache: nothing here throws. */
+/** One principal's view of a {@link CacheStore}. A store that fails, or never answers, is no cache: nothing here throws. */
 export class BlobCache {
   #room: Promise<void> = Promise.resolve();
+  readonly #hints = new Hints();
 
   constructor(
     private readonly store: CacheStore,
@@ -52,30 +54,26 @@ export class BlobCache {
   }
 
   async get(blobId: BlobId): Promise<Uint8Array<ArrayBuffer> | undefined> {
-    try {
-      const sealed = await this.store.get(this.#name(blobId));
-      return sealed && (await this.#open(blobId, sealed));
-    } catch {
-      // Damaged, or of another key.
-      await this.delete(blobId);
-      return undefined;
-    }
+    const sealed = await this.#hints.ask(() => this.store.get(this.#name(blobId)), undefined);
+    const bytes = sealed && (await this.#hints.ask(() => this.#open(blobId, sealed), undefined));
+    // Damaged, or of another key.
+    if (sealed && !bytes) await this.delete(blobId);
+    return bytes;
   }
 
   /** Keeps a blob whose hash has been checked. */
   async put(blobId: BlobId, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     if (!this.takes(bytes.byteLength)) return;
-    try {
+    // Full, or refused by the browser: it was only to save a transfer.
+    await this.#hints.ask(async () => {
       const sealed = await this.#seal(blobId, bytes);
       await this.#makeRoom(sealed.byteLength);
       await this.store.put(this.#name(blobId), sealed);
-    } catch {
-      // Full, or refused by the browser: it was only to save a transfer.
-    }
+    }, undefined);
   }
 
   async delete(blobId: BlobId): Promise<void> {
-    await this.store.delete(this.#name(blobId)).catch(() => {});
+    await this.#hints.ask(() => this.store.delete(this.#name(blobId)), undefined);
   }
 
   #name(blobId: BlobId): string {

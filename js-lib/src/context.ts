@@ -12,7 +12,13 @@ import { caseOf, payloadOf, refusal } from "./refusals.js";
 import type { ResumeStore } from "./resume.js";
 import { Patience } from "./retry.js";
 import type { Semaphore } from "./semaphore.js";
-import type { Transport } from "./transport.js";
+import { CallError, type Transport } from "./transport.js";
+
+/** Whether a canister turned a call away, as buckets do with large messages of callers whom they do not know. */
+function isRefused(error: unknown): boolean {
+  const cause = error instanceof Error ? error.cause : undefined;
+  return cause instanceof CallError && cause.kind === "refused";
+}
 
 export interface Parts {
   readonly transport: Transport;
@@ -31,6 +37,8 @@ export interface Parts {
 
 export class Context {
   readonly index: Canister<Index>;
+  /** Where the last upload went: the next one is likely to go there too. */
+  lastBucket: string | undefined;
   readonly #buckets = new Map<string, Canister<Bucket>>();
   readonly #registering = new Map<string, Promise<void>>();
 
@@ -75,8 +83,8 @@ export class Context {
   }
 
   /**
-   * A call to a bucket that may answer `Retry`, or `NotRegistered` until it has asked the index: its
-   * answer after that has been seen to.
+   * A call to a bucket that may answer `Retry`, or, until it has asked the index about the caller, `NotRegistered` or
+   * nothing at all: its answer after that has been seen to.
    */
   async asked<O, E extends object>(
     bucketId: string,
@@ -86,12 +94,15 @@ export class Context {
     const patience = new Patience(this.parts.patienceMs);
     let registered = false;
     for (;;) {
-      const answer = await ask();
-      if ("Ok" in answer) return answer;
-      const retry = (answer.Err as { Retry?: { ms: bigint } }).Retry;
+      const answer = await ask().catch((error: unknown) => {
+        if (registered || !isRefused(error)) throw error;
+        return undefined;
+      });
+      if (answer && "Ok" in answer) return answer;
+      const retry = (answer?.Err as { Retry?: { ms: bigint } } | undefined)?.Retry;
       if (retry) {
         await patience.pause("the bucket asked to wait", signal, Number(retry.ms));
-      } else if ("NotRegistered" in answer.Err && !registered) {
+      } else if (!answer || ("NotRegistered" in answer.Err && !registered)) {
         registered = true;
         await this.register(bucketId);
       } else {

@@ -2,17 +2,18 @@
 
 import type { Principal } from "@icp-sdk/core/principal";
 
+import { linked } from "./abort.js";
 import { type BlobId, blobIdToBytes } from "./blob.js";
 import type { BlobCache } from "./cache.js";
 import type { ReadChunkOk } from "./candid/data_bucket.did.js";
 import { checkRange, chunkAt, chunkCount } from "./chunks.js";
 import type { Context } from "./context.js";
-import { DecryptedBlob } from "./encryption.js";
-import { OpenStorageError } from "./errors.js";
+import { DecryptedBlob, type Described } from "./encryption.js";
+import { checkOptions, OpenStorageError } from "./errors.js";
 import type { KeyProvider } from "./keys.js";
 import { CHUNK_BYTES } from "./limits.js";
 import { Meter, type Progress } from "./progress.js";
-import { type BlobReference, toPrincipal } from "./reference.js";
+import { type BlobReference, checkReference, toPrincipal } from "./reference.js";
 import { caseOf, payloadOf, refusal } from "./refusals.js";
 import { Patience } from "./retry.js";
 import { CallError } from "./transport.js";
@@ -57,10 +58,10 @@ export class Reading {
     readonly reference: BlobReference,
     private readonly options: DownloadOptions,
   ) {
+    checkReference(reference);
+    checkOptions(options);
     this.#accessor = toPrincipal(options.accessorId, "accessorId");
     this.#token = new Token(options.token);
-    toPrincipal(reference.bucket, "bucket");
-    chunkCount(reference.size);
   }
 
   /**
@@ -91,16 +92,17 @@ export class Reading {
   }
 
   /** As {@link Reading.sealed}, decrypted where the options say how. */
-  async plain(): Promise<{ mimeType: string; name?: string; pieces: AsyncIterable<Bytes> }> {
+  async plain(): Promise<{ described: Described; pieces: AsyncIterable<Bytes> }> {
     const { decryptWith } = this.options;
     const { mimeType } = this.reference;
-    if (!decryptWith) return { mimeType, pieces: this.sealed() };
+    if (!decryptWith) return { described: { mimeType }, pieces: this.sealed() };
     const opened = await this.#opened(decryptWith);
-    return { ...opened.described, pieces: opened.decrypt(this.sealed()) };
+    return { described: opened.described, pieces: opened.decrypt(this.sealed()) };
   }
 
   /** Bytes `start .. end` (of the plain blob, where it is encrypted), without the rest. */
-  async range({ start, end }: ByteRange): Promise<Bytes> {
+  async range(range: ByteRange): Promise<Bytes> {
+    const { start, end } = range ?? {};
     const { decryptWith } = this.options;
     if (!decryptWith) return this.#sealedRange(start, end);
     const opened = await this.#opened(decryptWith);
@@ -143,26 +145,25 @@ export class Reading {
 
   async *#verified(): AsyncGenerator<Bytes, void, undefined> {
     const { blobId, size } = this.reference;
-    const hasher = await this.context.parts.platform.hasher();
+    const hasher = await this.context.parts.platform.hasher(size);
     const count = chunkCount(size);
     let index = 0;
     for await (const bytes of this.#chunks(0, count)) {
       hasher.update(bytes);
-      if (++index === count && hasher.digest() !== blobId) throw this.#wrongBytes();
+      if (++index === count && (await hasher.digest()) !== blobId) throw this.#wrongBytes();
       yield bytes;
     }
   }
 
   /** Chunks `from .. until` in order, as many on their way as the pace allows. */
   async *#chunks(from: number, until: number): AsyncGenerator<Bytes, void, undefined> {
-    const ended = new AbortController();
-    const { signal } = this.options;
-    const either = signal ? AbortSignal.any([signal, ended.signal]) : ended.signal;
+    const ended = linked(this.options.signal);
     const coming: Promise<Bytes>[] = [];
     let next = from;
     const order = () => {
       while (next < until && coming.length < Math.max(2, this.context.parts.pullPace.limit)) {
-        const chunk = this.#chunk(next++, either);
+        const own = linked(ended.signal);
+        const chunk = this.#chunk(next++, own.signal).finally(own.release);
         // One that fails is met when its turn comes; until then nobody may call it unhandled.
         chunk.catch(() => {});
         coming.push(chunk);
@@ -172,6 +173,7 @@ export class Reading {
       for (order(); coming.length > 0; order()) yield await (coming.shift() as Promise<Bytes>);
     } finally {
       ended.abort();
+      ended.release();
     }
   }
 
@@ -181,7 +183,7 @@ export class Reading {
     const { start, end } = chunkAt(this.reference.size, index);
     for (let attempt = 0; ; attempt++) {
       const slot = await patience.free(() => parts.pullPace.slot(end - start, signal));
-      let last: string;
+      let last: string | Error;
       try {
         const issued = await this.#token.get();
         const answer = await this.#read(index, issued.token, parts.pullPace.stallMs(attempt), signal);
@@ -195,7 +197,7 @@ export class Reading {
         if (!(error instanceof CallError)) throw error;
         if (error.kind !== "transient") throw this.#bucket.failed("read_chunk", error);
         slot.done({ end: "lost" });
-        last = error.message;
+        last = error;
       } finally {
         slot.done({ end: "other" });
       }
@@ -231,7 +233,8 @@ export class Reading {
     const what = problem && caseOf(problem);
     // The bucket learns of the token's issuer in the next sync.
     if (what === "UnknownIssuer" || what === "KeysNotReady") return `the token's issuer: ${what}`;
-    if (what === "Expired" && this.#token.renew(issued)) return "the token has expired";
+    const hasEnded = what === "Expired" || what === "Revoked";
+    if (hasEnded && this.#token.renew(issued)) return `the token: ${what}`;
     const { bucket, blobId } = this.reference;
     throw refusal(error, { canister: bucket, method: "read_chunk", blobId });
   }

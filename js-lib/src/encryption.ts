@@ -30,7 +30,7 @@ const PART_BYTES = 262_144 - TAG_BYTES;
 const PART_BYTES_MAX = 16_777_216;
 const WRAPS_MAX = 255;
 
-/** What an encrypted blob says about itself to those who can open it. */
+/** What is known of a blob besides its bytes. An encrypted one keeps it for those who can open it. */
 export interface Described {
   readonly mimeType: string;
   readonly name?: string;
@@ -324,7 +324,8 @@ async function openDescription(key: CryptoKey, header: Header): Promise<Describe
   try {
     const cipher = await descriptionCipher(header.open);
     const bytes = await crypto.subtle.decrypt(cipher, key, header.sealedDescription);
-    return JSON.parse(new TextDecoder().decode(bytes)) as Described;
+    const { mimeType, name }: Partial<Described> = JSON.parse(new TextDecoder().decode(bytes));
+    return { mimeType: String(mimeType), ...(name !== undefined && { name: String(name) }) };
   } catch {
     throw notEncrypted("its header is damaged");
   }

@@ -40,9 +40,9 @@ export interface ErrorCatalogue {
   InvalidToken: { kind: "argument"; fields: { max: number } };
   /** Not an http(s) origin, or one that cannot carry the URL form asked for. */
   InvalidGateway: { kind: "argument"; fields: { gateway: string } };
-  /** Not `type/subtype`, without parameters, in at most `max` bytes. */
+  /** Not `type/subtype`, in at most `max` bytes; parameters do not count. */
   InvalidMimeType: { kind: "argument"; fields: { max: number } };
-  /** A file name has 1 to `max` bytes in UTF-8 and no control characters. */
+  /** A file name has 1 to `max` bytes in UTF-8. */
   InvalidName: { kind: "argument"; fields: { max: number } };
   /** A blob is for 1 to `max` accessors, none of them anonymous or the management canister. */
   InvalidAccessors: { kind: "argument"; fields: { max: number } };
@@ -51,12 +51,13 @@ export interface ErrorCatalogue {
   /** In bytes. */
   BlobTooLarge: { kind: "limit"; fields: { size: number; max: number } };
   /**
-   * In bytes. The index, which is asked first, knows only that the blob alone is larger than the
-   * limit: then `bytesUsed` and `leasedElsewhere` are not there.
+   * In bytes. `bytesReserved` is held by unfinished uploads, `leasedElsewhere` that part of it which is in other buckets.
+   * The index, which is asked first, knows only that the blob alone is larger than the limit: then only `byteLimit` is
+   * there.
    */
   AllowanceExceeded: {
     kind: "limit";
-    fields: { byteLimit: number; bytesUsed?: number; leasedElsewhere?: number };
+    fields: { byteLimit: number; bytesUsed?: number; bytesReserved?: number; leasedElsewhere?: number };
   };
   /** In one bucket. */
   TooManyOpenUploads: { kind: "limit"; fields: { max: number } };
@@ -79,6 +80,14 @@ export interface ErrorCatalogue {
   ChunkMismatch: { kind: "source"; fields: { attemptsLeft: number } };
   /** The caller is no registered user of the index. */
   NotRegistered: { kind: "access"; fields: object };
+  /**
+   * The network does not accept the caller's signature or delegation, most often because the delegation has ended. What
+   * an upload has sent stays for a day. The fields are those of `CallFailed`.
+   */
+  SignInRefused: {
+    kind: "access";
+    fields: { canister: string; method: string; reason: string; status?: number; body?: string };
+  };
   /** Anonymous, or neither the owner nor the bearer of a token for it. */
   NotAuthorized: { kind: "access"; fields: object };
   /** `problem` is the canister's word for it, such as `Expired`. */
@@ -93,12 +102,18 @@ export interface ErrorCatalogue {
   ChunkConflict: { kind: "conflict"; fields: { blobId: string } };
   /** An earlier upload of this blob announced another size, or another blob has this id. */
   SessionMismatch: { kind: "conflict"; fields: { size: number } };
-  /** `HashMismatch`, `Aborted`, `Expired` or `UserDeleted`. */
+  /** `HashMismatch`, `Aborted`, `Expired`, `UserDeleted`, `AccessorDeleted` or `Fault`. */
   UploadGone: { kind: "conflict"; fields: { reason: string } };
   /** No bucket has room: `excluded` of them were full when they were asked. */
   NoBucketWithRoom: { kind: "conflict"; fields: { excluded: number } };
-  /** A canister did not take the call, and taking it again would not help. */
-  CallFailed: { kind: "network"; fields: { canister: string; method: string; reason: string } };
+  /**
+   * A canister did not take the call, and taking it again would not help. `status` and `body` (up to 500 characters)
+   * are there where the network answered with an HTTP error.
+   */
+  CallFailed: {
+    kind: "network";
+    fields: { canister: string; method: string; reason: string; status?: number; body?: string };
+  };
   /** Trying again did not help for so long; `last` is the last answer. */
   GaveUp: { kind: "network"; fields: { seconds: number; last: string } };
   /** The canister's interface is not the one that this library was built for. */
@@ -140,6 +155,7 @@ const KINDS: { readonly [C in ErrorCode]: ErrorCatalogue[C]["kind"] } = {
   SourceConsumed: "source",
   HashMismatch: "source",
   ChunkMismatch: "source",
+  SignInRefused: "access",
   NotRegistered: "access",
   NotAuthorized: "access",
   TokenRefused: "access",
@@ -190,4 +206,10 @@ export type AnyOpenStorageError = { [C in ErrorCode]: OpenStorageError<C> }[Erro
  */
 export function isOpenStorageError(error: unknown): error is AnyOpenStorageError {
   return error instanceof OpenStorageError;
+}
+
+/** What a program without types may have left out. @throws `InvalidOption` */
+export function checkOptions(options: unknown): void {
+  if (typeof options === "object" && options !== null) return;
+  throw new OpenStorageError("InvalidOption", "pass the options: an object as the last argument", { option: "options" });
 }

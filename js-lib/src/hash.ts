@@ -33,27 +33,42 @@ const TURN_BYTES = 2_000_000;
  * The id of the blob that a source holds: the SHA-256 of its bytes. Memory is bounded whatever the
  * size, and the event loop is let run in between.
  *
- * @throws `SizeMismatch` when the source gives more or fewer bytes than it announced;
+ * @throws `InvalidOption` for what is no source; `SizeMismatch` when it gives more or fewer bytes than it announced;
  * `SourceUnreadable`, `SourceChanged`, `SourceConsumed`; `NotSupported`; the signal's reason
  */
 export async function hashSource(source: StreamSource, options: HashOptions = {}): Promise<BlobId> {
-  // WebCrypto is there in secure contexts only: a page from http://192.168.… has none.
-  const oneShot = source.size <= ONE_SHOT_BYTES_MAX && globalThis.crypto?.subtle !== undefined;
-  return oneShot ? hashInOneShot(source, options) : hashInStream(source, options);
+  if (typeof source?.stream !== "function") {
+    throw new OpenStorageError("InvalidOption", "pass a source, such as sourceOf(bytes)", { option: "source" });
+  }
+  return isOneShot(source.size) ? hashInOneShot(source, options) : hashInStream(source, options);
+}
+
+/** Whether so many bytes are hashed by WebCrypto, which pages from http://192.168.… have not. */
+export function isOneShot(size: number): boolean {
+  return size <= ONE_SHOT_BYTES_MAX && globalThis.crypto?.subtle !== undefined;
+}
+
+/** By WebCrypto, of `size` bytes that come one after another. */
+export function oneShotHasher(size: number): { update(bytes: Uint8Array): void; digest(): Promise<BlobId> } {
+  const all = new Uint8Array(size);
+  let at = 0;
+  return {
+    update(bytes) {
+      all.set(bytes, at);
+      at += bytes.byteLength;
+    },
+    digest: async () => blobIdFromBytes(new Uint8Array(await crypto.subtle.digest("SHA-256", all.subarray(0, at)))),
+  };
 }
 
 /** By WebCrypto; the source must fit in memory. */
 export async function hashInOneShot(source: StreamSource, options: HashOptions): Promise<BlobId> {
-  const bytes = new Uint8Array(source.size);
-  let at = 0;
-  for await (const piece of readPieces(source, options.signal)) {
-    bytes.set(piece, at);
-    at += piece.byteLength;
-  }
-  const digest = await crypto.subtle.digest("SHA-256", bytes);
+  const hasher = oneShotHasher(source.size);
+  for await (const piece of readPieces(source, options.signal)) hasher.update(piece);
+  const blobId = await hasher.digest();
   options.signal?.throwIfAborted();
   options.onProgress?.({ bytesDone: source.size, bytesTotal: source.size });
-  return blobIdFromBytes(new Uint8Array(digest));
+  return blobId;
 }
 
 /** By WebAssembly; the source may have any size. */

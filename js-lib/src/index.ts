@@ -20,7 +20,7 @@ export {
 } from "./errors.js";
 export type { ChangesMissed, EventsOptions, FileChange, StorageEvent } from "./events.js";
 export { type HashOptions, type HashProgress, hashSource } from "./hash.js";
-export { BLOB_BYTES_MAX, CHUNK_BYTES, POSSESSION_CHUNKS_MAX, TOKEN_CHARS_MAX } from "./limits.js";
+export { BLOB_BYTES_MAX, CERTIFIED_GET_BYTES_MAX, CHUNK_BYTES, POSSESSION_CHUNKS_MAX, TOKEN_CHARS_MAX } from "./limits.js";
 export { type Source, type StreamSource, sourceOf, sourceOfStream } from "./source.js";
 export {
   type BlobUrlOptions,
@@ -39,10 +39,13 @@ export {
 } from "./cache.js";
 export type { ByteRange, DownloadOptions, ReadOptions, TokenSource } from "./download.js";
 export { type Cost, costOf } from "./estimate.js";
+export type { Described } from "./encryption.js";
 export { type KeyProvider, passphrase, rawKey } from "./keys.js";
 export { OpenStorage } from "./open-storage.js";
+export type { OpenUpload, UploadsOptions } from "./open-uploads.js";
 export { type MakeWorker, setHashWorker } from "./platform/worker.js";
 export type { Phase, Progress } from "./progress.js";
+export { isPlayed, type RangedBlob, RangeWorker, type RangeWorkerOptions, startRangeWorker } from "./ranges.js";
 export { type BlobReference, referenceFromCandid, referenceToCandid } from "./reference.js";
 export { MemoryResumeStore, type ResumeRecord, resumeKey, type ResumeStore } from "./resume.js";
 export type {
@@ -60,6 +63,7 @@ export {
   agentTransport,
   CallError,
   type CallErrorKind,
+  type HttpAnswer,
   type Transport,
 } from "./transport.js";
 export { Upload, type UploadData, type UploadOptions, type UploadState } from "./upload.js";

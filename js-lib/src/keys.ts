@@ -29,13 +29,13 @@ export function checkWebCrypto(): void {
 }
 
 /** A key of 32 bytes that the app keeps. Whoever has it reads every blob that was encrypted for it. */
-export function rawKey(key: Uint8Array<ArrayBuffer>): KeyProvider {
-  if (key.byteLength !== KEY_BYTES) {
+export function rawKey(key: Uint8Array): KeyProvider {
+  if (key?.byteLength !== KEY_BYTES) {
     const message = `a raw key has ${KEY_BYTES} bytes`;
     throw new OpenStorageError("InvalidOption", message, { option: "key" });
   }
   checkWebCrypto();
-  const wrapping = crypto.subtle.importKey("raw", key, "AES-GCM", false, ["encrypt", "decrypt"]);
+  const wrapping = crypto.subtle.importKey("raw", new Uint8Array(key), "AES-GCM", false, ["encrypt", "decrypt"]);
   wrapping.catch(() => {});
   return {
     id: "raw",
@@ -51,7 +51,7 @@ export function rawKey(key: Uint8Array<ArrayBuffer>): KeyProvider {
  */
 export function passphrase(text: string, options: { iterations?: number } = {}): KeyProvider {
   const iterations = options.iterations ?? PASSPHRASE_ITERATIONS;
-  if (!text || !(iterations >= 1 && iterations <= PASSPHRASE_ITERATIONS_MAX)) {
+  if (typeof text !== "string" || !text || !(iterations >= 1 && iterations <= PASSPHRASE_ITERATIONS_MAX)) {
     const message = `a passphrase is not empty, and is stretched by 1 to ${PASSPHRASE_ITERATIONS_MAX} iterations`;
     throw new OpenStorageError("InvalidOption", message, { option: "passphrase" });
   }

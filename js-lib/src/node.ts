@@ -2,10 +2,13 @@
 
 import { randomUUID } from "node:crypto";
 import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
+import { basename } from "node:path";
 
 import { checkRange, checkSize } from "./chunks.js";
 import type { DownloadOptions } from "./download.js";
+import type { Described } from "./encryption.js";
 import { isOpenStorageError, OpenStorageError } from "./errors.js";
+import { fileTypeOf } from "./file-types.js";
 import type { BlobReference } from "./reference.js";
 import { type Source, unreadable } from "./source.js";
 import type { OpenStorageOn } from "./storage.js";
@@ -14,7 +17,8 @@ import type { OpenStorageOn } from "./storage.js";
 const READ_BYTES = 1_000_000;
 
 /**
- * A source over the regular file at `path`. Every read opens the file anew, so that nothing has to
+ * A source over the regular file at `path`. Uploaded, it has the file's name, and the type that its ending tells. Every
+ * read opens the file anew, so that nothing has to
  * be closed, and makes sure that it still has the size and the modification time of this moment.
  *
  * @throws `SourceUnreadable`, with the system's error as `cause`; `BlobTooLarge`
@@ -29,7 +33,8 @@ export async function fileSource(path: string): Promise<Source> {
 
 /**
  * Downloads a blob into a file, which is there when the bytes have been checked, and not before: until
- * then they are in a file beside it. Memory stays bounded.
+ * then they are in a file beside it. Memory stays bounded. What it resolves with is known of the blob: its type, and of
+ * an encrypted one its name.
  *
  * @throws as `OpenStorage.download`; the system's error where the file cannot be written
  */
@@ -38,14 +43,15 @@ export async function downloadToFile(
   reference: BlobReference,
   path: string,
   options: DownloadOptions,
-): Promise<void> {
+): Promise<Described> {
   const partial = `${path}.${randomUUID()}.part`;
   const file = await open(partial, "wx");
   try {
     const to = new WritableStream<Uint8Array>({ write: (piece) => file.writeFile(piece) });
-    await storage.download(reference, { ...options, to });
+    const described = await storage.download(reference, { ...options, to });
     await file.close();
     await rename(partial, path);
+    return described;
   } finally {
     await file.close().catch(() => {});
     await rm(partial, { force: true });
@@ -53,6 +59,8 @@ export async function downloadToFile(
 }
 
 class FileSource implements Source {
+  readonly fileName: string;
+  readonly mimeType: string;
   readonly #modifiedMs: number;
 
   constructor(
@@ -60,6 +68,8 @@ class FileSource implements Source {
     readonly size: number,
     modifiedMs: number,
   ) {
+    this.fileName = basename(name);
+    this.mimeType = fileTypeOf(name) ?? "";
     this.#modifiedMs = modifiedMs;
   }
 

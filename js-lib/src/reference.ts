@@ -2,8 +2,9 @@
 
 import { Principal } from "@icp-sdk/core/principal";
 
-import { type BlobId, blobIdFromBytes, blobIdToBytes } from "./blob.js";
+import { type BlobId, blobIdFromBytes, blobIdToBytes, parseBlobId } from "./blob.js";
 import type { BlobReference as CandidReference } from "./candid/data_bucket.did.js";
+import { checkSize } from "./chunks.js";
 import { OpenStorageError } from "./errors.js";
 import type { PrincipalLike } from "./url.js";
 
@@ -17,13 +18,26 @@ export interface BlobReference {
   readonly mimeType: string;
 }
 
-/** What a canister takes, such as the chat in `send_message`. */
+/** The same, where it can be one. @throws `InvalidOption`, `InvalidBlobId`, `InvalidPrincipal`, `InvalidSize`, `BlobTooLarge` */
+export function checkReference(reference: BlobReference): BlobReference {
+  if (typeof reference !== "object" || reference === null) {
+    const message = "pass a reference, as an upload gives it";
+    throw new OpenStorageError("InvalidOption", message, { option: "reference" });
+  }
+  parseBlobId(reference.blobId);
+  toPrincipal(reference.bucket, "bucket");
+  checkSize(reference.size);
+  return reference;
+}
+
+/** What a canister takes, such as the chat in `send_message`. @throws as the functions that take references */
 export function referenceToCandid(reference: BlobReference): CandidReference {
+  checkReference(reference);
   return {
     blob_id: blobIdToBytes(reference.blobId),
     bucket: toPrincipal(reference.bucket, "bucket"),
     size: BigInt(reference.size),
-    mime_type: reference.mimeType,
+    mime_type: String(reference.mimeType),
   };
 }
 

@@ -82,12 +82,14 @@ function allowanceExceeded(figures: Figures, { size }: Subject): OpenStorageErro
     return error("AllowanceExceeded", message, { byteLimit });
   }
   const bytesUsed = Number(figures.bytes_used);
+  const bytesReserved = Number(figures.bytes_reserved);
   const leasedElsewhere = Number(figures.leased_elsewhere);
-  const pending = leasedElsewhere > 0 ? ` and ${mb(leasedElsewhere)} promised to other uploads` : "";
+  const held = bytesReserved > 0 ? ` and ${mb(bytesReserved)} are held by uploads that are not finished` : "";
+  const first = bytesReserved > 0 ? "Finish or discard these (uploads() lists them), delete" : "Delete";
   const message =
-    `${blob} does not fit: of your allowance of ${mb(byteLimit)}, ${mb(bytesUsed)} are used${pending}. ` +
-    "Delete something, or ask the app for more";
-  return error("AllowanceExceeded", message, { byteLimit, bytesUsed, leasedElsewhere });
+    `${blob} does not fit: of your allowance of ${mb(byteLimit)}, ${mb(bytesUsed)} are used${held}. ` +
+    `${first} something, or ask the app for more`;
+  return error("AllowanceExceeded", message, { byteLimit, bytesUsed, bytesReserved, leasedElsewhere });
 }
 
 export function tokenRefused(problem: string): OpenStorageError {
@@ -98,6 +100,7 @@ export function tokenRefused(problem: string): OpenStorageError {
 
 const TOKEN_PROBLEMS: Readonly<Record<string, string>> = {
   Expired: "the token has expired: ask the app for a fresh one",
+  Revoked: "the token was revoked: ask the app whether you may still see this, and for another",
   NotAuthentic: "the token was issued for another accessor, blob, bucket or right: use the one that came with this reference",
   UnknownIssuer: "the bucket does not know the token's issuer: register the app with the index (register_issuer)",
   KeysNotReady: "the bucket has not drawn its secret yet: try again in a moment",
@@ -114,7 +117,7 @@ const REFUSALS: Readonly<Record<string, (figures: Figures, subject: Subject) => 
   BlobTooLarge: ({ max }, { size = 0 }) =>
     error("BlobTooLarge", `a blob has at most ${mb(Number(max))}, not ${mb(size)}`, { size, max: Number(max) }),
   TooManyOpenUploads: ({ max }) =>
-    error("TooManyOpenUploads", `${max} uploads are open: finish or abort one (unfinishedUploads() lists them)`, { max: Number(max) }),
+    error("TooManyOpenUploads", `${max} uploads are open: finish or discard one (uploads() lists them)`, { max: Number(max) }),
   TooManyReferences: ({ max }) =>
     error("TooManyReferences", `${max} references are all that the caller's limit allows in this bucket: delete some, or ask the app for a larger limit`, { max: Number(max) }),
   InvalidMimeType: ({ max }) => invalidMimeType(Number(max)),
@@ -144,19 +147,21 @@ export function uploadGone(reason: string): OpenStorageError {
   const why: Record<string, string> = {
     HashMismatch: "its chunks did not hash to the blob's id; the file changed while it was read",
     Aborted: "it was aborted",
-    Expired: "nothing arrived for a day",
+    Expired: "nothing arrived for a day, or too little on each day",
     UserDeleted: "the user was deleted",
+    AccessorDeleted: "everybody whom it was for was deleted",
+    Fault: "the bucket failed to go on with it",
   };
   return error("UploadGone", `the upload is gone: ${why[reason] ?? reason}. Upload it again`, { reason });
 }
 
 export function invalidMimeType(max: number): OpenStorageError {
-  const message = `a MIME type is type/subtype without parameters, in at most ${max} bytes`;
+  const message = `a MIME type is type/subtype, in at most ${max} bytes`;
   return error("InvalidMimeType", message, { max });
 }
 
 export function invalidName(max: number): OpenStorageError {
-  const message = `a file name has 1 to ${max} bytes and no control characters`;
+  const message = `a file name has 1 to ${max} bytes`;
   return error("InvalidName", message, { max });
 }
 

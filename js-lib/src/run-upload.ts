@@ -1,34 +1,28 @@
 /** From bytes to a reference: hash, bucket, chunks. */
 
-import type { Principal } from "@icp-sdk/core/principal";
-
 import { type BlobId, blobIdToBytes } from "./blob.js";
 import type { AllocatedBucketOk } from "./candid/data_bucket_index.did.js";
 import { checkSize, chunkCount } from "./chunks.js";
 import type { Context } from "./context.js";
 import { encryptedSource } from "./encryption.js";
 import { isOpenStorageError, OpenStorageError } from "./errors.js";
-import { ACCESSORS_MAX, EXCLUDE_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX } from "./limits.js";
-import { BucketFull, push } from "./push.js";
+import type { HashProgress } from "./hash.js";
+import { type Input, inputOf } from "./input.js";
+import { EXCLUDE_MAX, PLAIN_TYPE } from "./limits.js";
+import { BucketFull, push, statusOf } from "./push.js";
 import { type BlobReference, toPrincipal } from "./reference.js";
-import { caseOf, invalidAccessors, invalidMimeType, invalidName, refusal } from "./refusals.js";
+import { caseOf, refusal } from "./refusals.js";
 import { type ResumeRecord, resumeKey } from "./resume.js";
 import { Patience, sleep } from "./retry.js";
-import { type Source, type StreamSource, sourceOf, sourceOfStream } from "./source.js";
+import type { Source } from "./source.js";
 import type { Control, UploadData, UploadOptions } from "./upload.js";
-import type { PrincipalLike } from "./url.js";
 
-/** What an upload says about its blob, checked. */
-interface Named {
-  readonly mimeType: string;
-  readonly name: string | undefined;
-  readonly accessorIds: readonly Principal[];
-}
+/** A smaller file is hashed sooner than the index answers. */
+const EARLY_BYTES_MIN = 16_000_000;
 
 /** One run of an upload, with what it has found out so far. */
 export class UploadRun {
-  readonly #named: Named;
-  readonly #input: StreamSource;
+  readonly #input: Input;
   #placed: { readonly bucket: string; readonly key: string; readonly blobId: BlobId } | undefined;
 
   /** @throws for options that cannot be right, before anything runs */
@@ -37,28 +31,58 @@ export class UploadRun {
     data: UploadData,
     private readonly options: UploadOptions,
   ) {
-    this.#input = inputOf(data, options.size);
-    this.#named = namedOf(data, options);
-    checkSize(this.#input.size);
+    this.#input = inputOf(data, options);
   }
 
   async run(control: Control): Promise<BlobReference> {
     const { uploads, platform } = this.context.parts;
     const place = new Place(uploads, control);
     await place.take();
+    const early = this.#refusedEarly(control.signal);
     let release = async () => {};
     try {
-      let source = this.#input as Source;
-      if (!("slice" in this.#input)) {
-        const spooled = await platform.spool(this.#input, control.signal);
+      let source = this.#input.source as Source;
+      if (!("slice" in source)) {
+        const spooled = await platform.spool(source, early.signal);
         source = spooled.source;
         release = () => spooled.release();
       }
-      return await this.#send(await this.#encrypted(source), control, place);
+      const encrypted = await this.#encrypted(source);
+      const blobId = await this.#hash(encrypted, control, early.signal);
+      early.end();
+      return await this.#send(encrypted, blobId, control, place);
     } finally {
+      early.end();
       place.give();
       await release();
     }
+  }
+
+  /**
+   * A signal for what comes before the first question to the index: copying and hashing a large file takes its time, and
+   * what is larger than the caller's whole allowance is refused meanwhile.
+   */
+  #refusedEarly(signal: AbortSignal): { readonly signal: AbortSignal; end(): void } {
+    const { index, parts } = this.context;
+    const { size } = this.#input.source;
+    const ended = new AbortController();
+    const both = AbortSignal.any([signal, ended.signal]);
+    const about = { canister: index.id, method: "user", size };
+    const ask = async () => {
+      const answer = await index.call("user", [[]], { signal: both, patienceMs: parts.patienceMs });
+      if ("Err" in answer) return ended.abort(refusal(answer.Err, about));
+      const { byte_limit } = answer.Ok;
+      if (size > byte_limit) ended.abort(refusal({ AllowanceExceeded: { byte_limit } }, about));
+    };
+    // What goes wrong here is met again, and told, when the bucket is asked for.
+    if (size > EARLY_BYTES_MIN) void ask().catch(() => {});
+    return { signal: both, end: () => ended.abort() };
+  }
+
+  #hash(source: Source, { onBytes }: Control, signal: AbortSignal): Promise<BlobId> {
+    const { platform, hashes } = this.context.parts;
+    const told = ({ bytesDone, bytesTotal }: HashProgress) => onBytes("hashing", bytesDone, bytesTotal);
+    return hashes.run(() => platform.hash(source, { signal, onProgress: told }), signal);
   }
 
   /** Gives back what was sent: drops the chunks, and forgets the upload. */
@@ -72,18 +96,13 @@ export class UploadRun {
   async #encrypted(source: Source): Promise<Source> {
     const { encryptFor } = this.options;
     if (!encryptFor) return source;
-    const { mimeType, name } = this.#named;
+    const { mimeType, name } = this.#input;
     const described = name === undefined ? { mimeType } : { mimeType, name };
     return encryptedSource(source, described, [encryptFor].flat());
   }
 
-  async #send(source: Source, control: Control, place: Place): Promise<BlobReference> {
-    const { platform, hashes } = this.context.parts;
-    const { signal } = control;
+  async #send(source: Source, blobId: BlobId, control: Control, place: Place): Promise<BlobReference> {
     const size = checkSize(source.size);
-    const told = ({ bytesDone }: { bytesDone: number }) => control.onBytes("hashing", bytesDone, size);
-    const hash = () => platform.hash(source, { signal, onProgress: told });
-    const blobId = await hashes.run(hash, signal);
     control.onBlobId(blobId);
     const record = await this.#record(blobId, size);
     const bucket = await this.#push(source, record, control, place);
@@ -93,14 +112,14 @@ export class UploadRun {
   /** What is remembered of the upload; the bucket is filled in once there is one. */
   async #record(blobId: BlobId, size: number): Promise<Omit<ResumeRecord, "bucket">> {
     const isHidden = this.options.encryptFor !== undefined;
-    const { name, accessorIds } = this.#named;
+    const { name, accessorIds } = this.#input;
     return {
       principal: (await this.context.principal()).toText(),
       index: this.context.index.id,
       blobId,
       size,
       // Type and name of an encrypted blob are inside.
-      mimeType: isHidden ? "application/octet-stream" : this.#named.mimeType,
+      mimeType: isHidden ? PLAIN_TYPE : this.#input.mimeType,
       ...(name !== undefined && !isHidden && { name }),
       accessorIds: accessorIds.map((id) => id.toText()),
       startedMs: Date.now(),
@@ -118,26 +137,34 @@ export class UploadRun {
     const { blobId, size } = record;
     const key = resumeKey(record);
     let earlier = (await resumeStore.get(key))?.bucket;
+    const mayResume = chunkCount(size) > 1;
     const exclude: string[] = [];
     for (;;) {
+      const guess = mayResume && !earlier && exclude.length === 0 ? this.context.lastBucket : undefined;
+      // One answer is waited for, not two.
+      const asked = guess === undefined ? undefined : statusOf(this.context.bucket(guess), blobId, { signal: control.signal, patienceMs });
+      // Whoever needs the answer hears of a failure.
+      asked?.catch(() => {});
       const found = earlier ? { bucket: earlier, stored: false } : await this.#allocate(record, exclude, control);
       const { bucket } = found;
+      this.context.lastBucket = bucket;
       this.#placed = { bucket, key, blobId };
-      const options = { signal: control.signal, patienceMs };
+      const options = { signal: control.signal, patienceMs, onWaiting: control.onWaiting };
       try {
         // One chunk is in or not: there is nothing to go on with.
-        if (chunkCount(size) > 1) await resumeStore.put(key, { ...record, bucket });
+        if (mayResume) await resumeStore.put(key, { ...record, bucket });
         await push({
           bucket: this.context.bucket(bucket),
           source,
           blobId,
           mimeType: record.mimeType,
           name: record.name,
-          accessorIds: this.#named.accessorIds,
+          accessorIds: this.#input.accessorIds,
           pace: pushPace,
           options,
           isStored: found.stored,
-          mayResume: chunkCount(size) > 1,
+          asked: guess === bucket ? asked : undefined,
+          resumes: !mayResume ? "no" : earlier ? "likely" : "perhaps",
           register: () => this.context.register(bucket),
           open: () => place.open(),
           onBytes: (phase, bytesDone) => control.onBytes(phase, bytesDone, size),
@@ -149,6 +176,8 @@ export class UploadRun {
           await this.#giveUp(error);
           throw error;
         }
+        // Two buckets would hold the allowance.
+        if (error.bytesArrived > 0) await discardUpload(this.context, bucket, blobId, control.signal);
         // The index did not know yet; another bucket has room.
         if (!earlier) exclude.push(bucket);
         earlier = undefined;
@@ -168,7 +197,7 @@ export class UploadRun {
   async #allocate(
     { blobId, size }: Omit<ResumeRecord, "bucket">,
     exclude: readonly string[],
-    { signal }: Control,
+    { signal, onWaiting }: Control,
   ): Promise<{ bucket: string; stored: boolean }> {
     const { patienceMs } = this.context.parts;
     if (exclude.length > EXCLUDE_MAX) throw noBucketWithRoom(exclude.length);
@@ -179,7 +208,7 @@ export class UploadRun {
       exclude: exclude.map((id) => toPrincipal(id, "exclude")),
     };
     for (;;) {
-      const answer = await this.context.index.call("allocated_bucket", [args], { signal, patienceMs });
+      const answer = await this.context.index.call("allocated_bucket", [args], { signal, patienceMs, onWaiting });
       if ("Ok" in answer) return placed(answer.Ok);
       if (!("NoActiveBucket" in answer.Err)) {
         throw refusal(answer.Err, { canister: this.context.index.id, method: "allocated_bucket", blobId, size });
@@ -254,46 +283,4 @@ export async function discardUpload(context: Context, bucketId: string, blobId: 
 function noBucketWithRoom(excluded: number): OpenStorageError<"NoBucketWithRoom"> {
   const message = `no bucket has room for the blob, and ${excluded} were full: the index makes another; try again in a minute`;
   return new OpenStorageError("NoBucketWithRoom", message, { excluded });
-}
-
-function inputOf(data: UploadData, size: number | undefined): StreamSource {
-  if (data instanceof ReadableStream) {
-    if (size !== undefined) return sourceOfStream(data, size);
-    const message = "a stream is uploaded with its size: pass the option size, in bytes";
-    throw new OpenStorageError("InvalidOption", message, { option: "size" });
-  }
-  if (ArrayBuffer.isView(data) || data instanceof Blob) return sourceOf(data);
-  if (typeof data === "object" && typeof data?.stream === "function") return data;
-  const message = "what is uploaded is a File, a Blob, a Uint8Array, a stream or a source";
-  throw new OpenStorageError("InvalidOption", message, { option: "data" });
-}
-
-const MIME_TYPE = /^[A-Za-z0-9!#$&^_.+-]+\/[A-Za-z0-9!#$&^_.+-]+$/;
-const CONTROL = /\p{Cc}/u;
-
-function namedOf(data: UploadData, options: UploadOptions): Named {
-  // A file's type may have parameters, such as a charset; a blob's has none.
-  const own = data instanceof Blob ? data.type.split(";", 1)[0]?.trim() : "";
-  const mimeType = options.mimeType ?? (own || "application/octet-stream");
-  if (mimeType.length > MIME_TYPE_BYTES_MAX || !MIME_TYPE.test(mimeType)) {
-    throw invalidMimeType(MIME_TYPE_BYTES_MAX);
-  }
-  const name = options.name ?? ("name" in data && data instanceof Blob ? String(data.name) : undefined);
-  if (name !== undefined) checkName(name);
-  return { mimeType, name, accessorIds: accessorsOf(options.accessorIds) };
-}
-
-function checkName(name: string): void {
-  const bytes = new TextEncoder().encode(name).byteLength;
-  if (bytes < 1 || bytes > NAME_BYTES_MAX || CONTROL.test(name)) throw invalidName(NAME_BYTES_MAX);
-}
-
-/** @throws `InvalidAccessors`, `InvalidPrincipal` */
-export function accessorsOf(ids: readonly PrincipalLike[] | undefined): readonly Principal[] {
-  if (!Array.isArray(ids)) throw invalidAccessors(ACCESSORS_MAX);
-  const accessors = ids.map((id) => toPrincipal(id, "accessorIds"));
-  const nobody = ["aaaaa-aa", "2vxsx-fae"];
-  const isOne = accessors.length >= 1 && accessors.length <= ACCESSORS_MAX;
-  if (isOne && !accessors.some((id) => nobody.includes(id.toText()))) return accessors;
-  throw invalidAccessors(ACCESSORS_MAX);
 }

@@ -8,8 +8,12 @@ import { isOpenStorageError, OpenStorageError } from "./errors.js";
 
 /** Bytes that can be read from the first to the last. */
 export interface StreamSource {
-  /** For messages: a file's name where there is one. */
+  /** For messages: a file's name or path where there is one. */
   readonly name: string;
+  /** The name that a blob of these bytes has, unless the upload says another. */
+  readonly fileName?: string;
+  /** The MIME type of these bytes, unless the upload says another. */
+  readonly mimeType?: string;
   /** Bytes. What {@link StreamSource.stream} gives is held to it. */
   readonly size: number;
   /** Where the bytes are a `Blob`: it can be handed to a worker. */
@@ -41,14 +45,39 @@ export async function readInto(source: Source, start: number, into: Uint8Array<A
 const PIECE_BYTES = 1_000_000;
 
 /**
- * A source over a `File`, a `Blob`, or bytes in memory. Nothing is copied; bytes in memory must not
+ * A source over a `File`, a `Blob`, or bytes in memory. Nothing is copied but shared memory; bytes in memory must not
  * change while the source is in use.
  *
- * @throws `BlobTooLarge`
+ * @throws `InvalidOption` for anything else; `BlobTooLarge`
  */
-export function sourceOf(data: Blob | Uint8Array<ArrayBuffer>): Source {
-  // Not `instanceof`: bytes may come from another frame, whose Uint8Array is another class.
-  return ArrayBuffer.isView(data) ? new BytesSource(new Uint8Array(data.buffer, data.byteOffset, data.byteLength)) : new BlobSource(data);
+export function sourceOf(data: Blob | ArrayBufferLike | ArrayBufferView): Source {
+  const bytes = bytesOf(data);
+  if (bytes) return new BytesSource(bytes);
+  if (isBlob(data)) return new BlobSource(data);
+  throw new OpenStorageError("InvalidOption", "a source is made of a File, a Blob or bytes", { option: "data" });
+}
+
+/** By their class's name: bytes may come from another frame, where each class is another. */
+const classOf = (value: unknown) => Object.prototype.toString.call(value).slice("[object ".length, -1);
+
+/** Of another frame or package, too. */
+export function isStream(data: unknown): data is ReadableStream<Uint8Array> {
+  return typeof (data as ReadableStream | null)?.getReader === "function";
+}
+
+export function isBlob(data: unknown): data is Blob {
+  return ["Blob", "File"].includes(classOf(data));
+}
+
+/** The bytes of a buffer, or of a view of one; `undefined` where the data is neither. */
+export function bytesOf(data: unknown): Uint8Array<ArrayBuffer> | undefined {
+  const isView = ArrayBuffer.isView(data);
+  if (!isView && !["ArrayBuffer", "SharedArrayBuffer"].includes(classOf(data))) return undefined;
+  const bytes = isView
+    ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+    : new Uint8Array(data as ArrayBufferLike);
+  // What platforms hash and send is not shared.
+  return classOf(bytes.buffer) === "SharedArrayBuffer" ? new Uint8Array(bytes) : (bytes as Uint8Array<ArrayBuffer>);
 }
 
 /**
@@ -56,9 +85,10 @@ export function sourceOf(data: Blob | Uint8Array<ArrayBuffer>): Source {
  * once.
  *
  * @param size bytes that the stream will give
- * @throws `InvalidSize`, `BlobTooLarge`
+ * @throws `InvalidOption` for what is no stream; `InvalidSize`, `BlobTooLarge`
  */
 export function sourceOfStream(stream: ReadableStream<Uint8Array>, size: number): StreamSource {
+  if (!isStream(stream)) throw new OpenStorageError("InvalidOption", "this is no ReadableStream", { option: "stream" });
   checkSize(size);
   const name = "a stream";
   let unread: ReadableStream<Uint8Array> | undefined = stream;
@@ -204,10 +234,14 @@ class BytesSource implements Source {
 class BlobSource implements Source {
   readonly name: string;
   readonly size: number;
+  readonly fileName?: string;
+  readonly mimeType: string;
 
   constructor(readonly blob: Blob) {
     this.size = checkSize(blob.size);
-    this.name = "name" in blob && typeof blob.name === "string" ? blob.name : "a blob";
+    this.mimeType = blob.type;
+    if ("name" in blob && typeof blob.name === "string") this.fileName = blob.name;
+    this.name = this.fileName || "a blob";
   }
 
   stream(): ReadableStream<Uint8Array> {

@@ -1,28 +1,33 @@
 /** The library's front door: one user's way to an index and its buckets. */
 
-import { type BlobId, blobIdToBytes } from "./blob.js";
+import { type BlobId, blobIdToBytes, parseBlobId } from "./blob.js";
 import { BlobCache, CACHE_BYTES_MAX, type CacheStore } from "./cache.js";
 import { checkSize, chunkAt } from "./chunks.js";
 import { Context } from "./context.js";
 import { type ByteRange, type DownloadOptions, Reading, type ReadOptions } from "./download.js";
+import type { Described } from "./encryption.js";
 import { type Cost, costOf } from "./estimate.js";
-import { OpenStorageError } from "./errors.js";
+import { checkOptions, OpenStorageError } from "./errors.js";
 import { events, type EventsOptions, type StorageEvent } from "./events.js";
+import { madeOrNot, ResumeHints } from "./hints.js";
+import { accessorsOf, anySource, checkMimeType, checkName } from "./input.js";
+import { CERTIFIED_GET_BYTES_MAX } from "./limits.js";
+import { type OpenUpload, openUploads, type UploadsOptions } from "./open-uploads.js";
 import { Pace } from "./pace.js";
 import type { Platform } from "./platform/platform.js";
-import { type BlobReference, referenceFromCandid, toPrincipal } from "./reference.js";
+import { isPlayed, type RangeWorker } from "./ranges.js";
+import { type BlobReference, checkReference, referenceFromCandid, toPrincipal } from "./reference.js";
 import { caseOf, refusal } from "./refusals.js";
-import { type ResumeRecord, resumeKey, type ResumeStore } from "./resume.js";
+import { MemoryResumeStore, type ResumeRecord, resumeKey, type ResumeStore } from "./resume.js";
 import { PATIENCE_MS } from "./retry.js";
-import { accessorsOf, discardUpload, UploadRun } from "./run-upload.js";
+import { discardUpload, UploadRun } from "./run-upload.js";
 import { Semaphore } from "./semaphore.js";
-import { sourceOf, type StreamSource } from "./source.js";
 import { type AgentLike, agentTransport, type Transport } from "./transport.js";
 import { Upload, type UploadData, type UploadOptions } from "./upload.js";
-import { type BlobUrlOptions, blobUrl, type PrincipalLike } from "./url.js";
+import { type BlobUrlOptions, blobUrl, checkToken, type PrincipalLike } from "./url.js";
 
-/** Chunks on their way at the same time, at most, unless the app says otherwise. */
-const CONCURRENCY_MAX = 8;
+/** Chunks on their way at the same time, at most. */
+const CONCURRENCY_MAX = 32;
 /** Uploads that do something at the same time. */
 const UPLOADS_ACTIVE_MAX = 16;
 /** Files hashed at the same time: one in one go is held in memory. */
@@ -36,11 +41,14 @@ export interface OpenStorageOptions {
   readonly indexCanisterId: PrincipalLike;
   /** Where URLs point to. Without it: the agent's own host, or `https://icp0.io` on mainnet. */
   readonly gateway?: string | URL;
-  /**
-   * Chunks on their way at the same time, at most: 1 to 32, each with three times its size of memory. Without it 8,
-   * and of large chunks 4 in Node.
-   */
+  /** Chunks on their way at the same time, each way, at most: 1 to 32. Without it 32. */
   readonly concurrencyMax?: number;
+  /**
+   * Bytes of those chunks, at most; one alone always goes. Each takes about twice its size of memory until it has been
+   * answered. A line of R bytes a second on which a call takes T seconds is filled by R × T. Without it 64 MB, in Node
+   * 32 MB; less is used where more makes nothing faster.
+   */
+  readonly bytesInFlightMax?: number;
   /** How long something is tried again without any progress, in milliseconds. */
   readonly patienceMs?: number;
   /** Where unfinished uploads are remembered; without it IndexedDB, or a folder in Node. */
@@ -49,6 +57,8 @@ export interface OpenStorageOptions {
   readonly cache?: CacheStore | false;
   /** Bytes that the cache takes, at most. */
   readonly cacheBytesMax?: number;
+  /** The app's service worker, for films and sounds that are verified while they play: see `startRangeWorker`. */
+  readonly ranges?: RangeWorker;
 }
 
 /** An upload that can go on: ask the user for the file, and upload it again. */
@@ -62,7 +72,10 @@ export interface UserAllowance {
   readonly byteLimit: number;
   /** Stored, in all buckets. */
   readonly bytesUsed: number;
-  /** Promised to buckets for uploads, not yet spent. */
+  /**
+   * Held in buckets by unfinished uploads, which {@link OpenStorageOn.uploads} lists, and some MB in each bucket that was
+   * uploaded to in the last hour.
+   */
   readonly bytesLeased: number;
 }
 
@@ -101,26 +114,32 @@ export class OpenStorageOn {
   readonly #gateway: string | URL;
   readonly #platform: Platform;
   readonly #store: CacheStore | undefined;
+  readonly #ranges: RangeWorker | undefined;
 
   /** @throws `InvalidPrincipal`, `InvalidOption` */
   constructor(platform: Platform, options: OpenStorageOptions) {
+    checkOptions(options);
     const indexId = toPrincipal(options.indexCanisterId, "indexCanisterId").toText();
     const transport = options.transport ?? agentTransport(options.agent);
     const concurrencyMax = options.concurrencyMax ?? CONCURRENCY_MAX;
-    const bytesMax = options.concurrencyMax === undefined ? platform.bytesInFlightMax : undefined;
-    if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > 32) {
-      throw invalidOption("concurrencyMax", "chunks in flight are 1 to 32");
+    const bytesMax = options.bytesInFlightMax ?? platform.bytesInFlightMax;
+    if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > CONCURRENCY_MAX) {
+      throw invalidOption("concurrencyMax", `chunks in flight are 1 to ${CONCURRENCY_MAX}`);
+    }
+    for (const name of ["patienceMs", "cacheBytesMax", "bytesInFlightMax"] as const) {
+      if (!(Number(options[name] ?? 0) >= 0)) throw invalidOption(name, `${name} is a number from 0 up`);
     }
     this.#platform = platform;
     this.#gateway = options.gateway ?? gatewayOf(options.agent?.host);
-    const store = (options.cache ?? platform.cacheStore()) || undefined;
+    this.#ranges = options.ranges;
+    const store = (options.cache ?? madeOrNot(() => platform.cacheStore())) || undefined;
     this.#store = store;
     const caches = new Map<string, BlobCache>();
     this.#context = new Context(
       {
         transport,
         platform,
-        resumeStore: options.resumeStore ?? platform.resumeStore(),
+        resumeStore: new ResumeHints(options.resumeStore ?? madeOrNot(() => platform.resumeStore()) ?? new MemoryResumeStore()),
         patienceMs: options.patienceMs ?? PATIENCE_MS,
         pushPace: new Pace(concurrencyMax, bytesMax),
         pullPace: new Pace(concurrencyMax, bytesMax),
@@ -159,7 +178,9 @@ export class OpenStorageOn {
   /**
    * The blob, checked against its id: from the cache, else from the bucket with its chunks in parallel.
    * With `to`, the bytes go there in order and memory stays bounded; an error aborts it, since the whole
-   * can be judged only at the end.
+   * can be judged only at the end; what else is known of the blob is told.
+   *
+   * With `decryptWith`, type and name are those inside, and a blob that has a name comes as a `File`.
    *
    * @throws `WrongBytes`, `TokenRefused`, `NotFound`, `NotAuthorized`, `WrongKey`, `NotEncrypted`; `GaveUp`
    */
@@ -167,23 +188,38 @@ export class OpenStorageOn {
   async download(
     reference: BlobReference,
     options: DownloadOptions & { readonly to: WritableStream<Uint8Array> },
-  ): Promise<void>;
+  ): Promise<Described>;
   async download(
     reference: BlobReference,
     options: DownloadOptions & { readonly to?: WritableStream<Uint8Array> },
-  ): Promise<Blob | void> {
-    const { mimeType, pieces } = await new Reading(this.#context, reference, options).plain();
-    if (options.to) return pour(pieces, options.to);
+  ): Promise<Blob | Described> {
+    const { described, pieces } = await new Reading(this.#context, reference, options).plain();
+    if (options.to) {
+      await pour(pieces, options.to);
+      return described;
+    }
     // Blobs of blobs: a browser may move them to its disk while the rest is on its way.
     const blobs: Blob[] = [];
     for await (const piece of pieces) blobs.push(new Blob([piece]));
-    return new Blob(blobs, { type: mimeType });
+    const { name, mimeType } = described;
+    return name === undefined ? new Blob(blobs, { type: mimeType }) : new File(blobs, name, { type: mimeType });
   }
 
   /** The blob from the cache, where it is there: without a token, without a call. */
-  async cached(reference: Pick<BlobReference, "blobId" | "mimeType">): Promise<Blob | undefined> {
-    const bytes = await (await this.#context.cache())?.get(reference.blobId);
+  async cached(reference: BlobReference): Promise<Blob | undefined> {
+    const bytes = await (await this.#context.cache())?.get(checkReference(reference).blobId);
     return bytes && new Blob([bytes], { type: reference.mimeType });
+  }
+
+  /**
+   * Keeps the bytes of a blob that the app has: what it has uploaded is shown without being downloaded. Where they are
+   * other bytes, or more than the cache takes, nothing is kept.
+   */
+  async keep(reference: Pick<BlobReference, "blobId">, data: Blob): Promise<void> {
+    const cache = await this.#context.cache();
+    if (!cache?.takes(data.size)) return;
+    const blobId = await this.#platform.hash(anySource(data, undefined), {}).catch(() => undefined);
+    if (blobId === reference.blobId) await cache.put(blobId, new Uint8Array(await data.arrayBuffer()));
   }
 
   /** Forgets every blob in the cache and the keys they are encrypted under: for signing out. */
@@ -211,20 +247,28 @@ export class OpenStorageOn {
   }
 
   /**
-   * The URL under which the blob's bucket serves it, for an `<img>`, a `<video>` or a link. Whoever has
-   * it can read the blob while the token lives. With `seekable` players get just the bytes that they ask for, and
-   * the gateway verifies nothing.
+   * The URL under which the blob's bucket serves it, for an `<img>`, a `<video>`, an `<audio>` or a link. Whoever has
+   * it can read the blob while the token lives. Without options it is the one that works for the blob's type and size:
+   *
+   * - films and sounds play and jump: by the page's range worker, where it has one, verified; else as with `seekable`;
+   * - what is larger than gateways join (2 GB) comes whole: as with `seekable`;
+   * - all else is verified by the gateway, every byte.
    *
    * @throws as {@link blobUrl}
    */
   url(reference: BlobReference, accessorId: PrincipalLike, token: string, options: UrlOptions = {}): string {
-    const { blobId, bucket } = reference;
-    return blobUrl({ blobId, bucket, accessorId, token }, { gateway: this.#gateway, ...options });
+    const { blobId, bucket, size, mimeType } = checkReference(reference);
+    const parts = { blobId, bucket, accessorId, token };
+    const isRanged = isPlayed(mimeType);
+    const seekable = isRanged || size > CERTIFIED_GET_BYTES_MAX;
+    const plain = blobUrl(parts, { gateway: this.#gateway, seekable, ...options });
+    const isFree = isRanged && Object.keys(options).length === 0;
+    return (isFree && this.#ranges?.url({ ...parts, size, mimeType })) || plain;
   }
 
   /** What uploading these bytes would send and cost, and whether they are stored already. Reads them once. */
-  async estimate(data: Blob | Uint8Array<ArrayBuffer> | StreamSource, options: { signal?: AbortSignal } = {}): Promise<Estimate> {
-    const source = data instanceof Blob || ArrayBuffer.isView(data) ? sourceOf(data) : data;
+  async estimate(data: UploadData, options: { size?: number; signal?: AbortSignal } = {}): Promise<Estimate> {
+    const source = anySource(data, options.size);
     const size = checkSize(source.size);
     const blobId = await this.#platform.hash(source, options);
     const args = { blob_id: blobIdToBytes(blobId), size: BigInt(size), exclude: [] };
@@ -256,14 +300,15 @@ export class OpenStorageOn {
    * @throws `TokenRefused`, `NotFound`, `AllowanceExceeded`, `AccessorDeleted`
    */
   async forward(reference: BlobReference, options: ForwardOptions): Promise<BlobReference> {
-    const bucket = this.#context.bucket(reference.bucket);
+    checkOptions(options);
+    const bucket = this.#context.bucket(checkReference(reference).bucket);
     const args = {
       blob_id: blobIdToBytes(reference.blobId),
       accessor_ids: [...accessorsOf(options.accessorIds)],
-      mime_type: options.mimeType ?? reference.mimeType,
-      name: options.name === undefined ? ([] as []) : ([options.name] as [string]),
+      mime_type: options.mimeType === undefined ? reference.mimeType : checkMimeType(options.mimeType),
+      name: options.name === undefined ? ([] as []) : ([checkName(options.name)] as [string]),
       from_accessor: toPrincipal(options.from, "from"),
-      token: options.token,
+      token: checkToken(options.token),
     };
     const about = { canister: bucket.id, method: "add_blob_reference", blobId: reference.blobId, size: reference.size };
     const ask = () => bucket.call("add_blob_reference", [args], this.#callOptions(options.signal));
@@ -278,12 +323,13 @@ export class OpenStorageOn {
    * @throws `NotAuthorized`, `TokenRefused`, `TokenOlderThanReference`
    */
   async delete(reference: BlobReference, options: DeleteOptions): Promise<void> {
-    const bucket = this.#context.bucket(reference.bucket);
+    checkOptions(options);
+    const bucket = this.#context.bucket(checkReference(reference).bucket);
     const args = {
       blob_id: blobIdToBytes(reference.blobId),
       accessor_id: toPrincipal(options.accessorId, "accessorId"),
       owner: options.owner === undefined ? await this.#context.principal() : toPrincipal(options.owner, "owner"),
-      token: options.token === undefined ? ([] as []) : ([options.token] as [string]),
+      token: options.token === undefined ? ([] as []) : ([checkToken(options.token)] as [string]),
     };
     const answer = await bucket.call("delete_blob", [args], this.#callOptions(options.signal));
     if ("Err" in answer) throw refusal(answer.Err, { canister: bucket.id, method: "delete_blob" });
@@ -297,7 +343,7 @@ export class OpenStorageOn {
    */
   async deleteAccessor(accessorId: PrincipalLike, token: string): Promise<void> {
     const { index } = this.#context;
-    const args = { chat_id: toPrincipal(accessorId, "accessorId"), token };
+    const args = { chat_id: toPrincipal(accessorId, "accessorId"), token: checkToken(token) };
     const answer = await index.call("delete_chat", [args], this.#callOptions(undefined));
     if ("Err" in answer) throw refusal(answer.Err, { canister: index.id, method: "delete_chat" });
   }
@@ -321,7 +367,17 @@ export class OpenStorageOn {
     return events(index, options, parts.patienceMs);
   }
 
-  /** The caller's uploads that can go on, also of earlier pages and processes. Asks each bucket. */
+  /**
+   * The caller's unfinished uploads in all buckets, from whatever device they were begun, with what they hold of the
+   * allowance. {@link OpenStorageOn.discardUpload} gives any of them up.
+   *
+   * @throws `GaveUp`, `CallFailed`; the signal's reason
+   */
+  uploads(options: UploadsOptions = {}): Promise<OpenUpload[]> {
+    return openUploads(this.#context, options);
+  }
+
+  /** The caller's uploads that were begun on this device and can go on, also of earlier pages and processes. */
   async unfinishedUploads(): Promise<UnfinishedUpload[]> {
     const { resumeStore } = this.#context.parts;
     const principal = (await this.#context.principal()).toText();
@@ -355,6 +411,9 @@ export class OpenStorageOn {
 
   /** Gives up an unfinished upload: the bucket drops its chunks and gives the allowance back. */
   async discardUpload(upload: Pick<ResumeRecord, "bucket" | "blobId">): Promise<void> {
+    checkOptions(upload);
+    parseBlobId(upload.blobId);
+    toPrincipal(upload.bucket, "bucket");
     await discardUpload(this.#context, upload.bucket, upload.blobId);
     const principal = (await this.#context.principal()).toText();
     const key = resumeKey({ principal, index: this.#context.index.id, blobId: upload.blobId });

@@ -1,6 +1,7 @@
 /** One upload: what the app holds while it runs. */
 
 import type { BlobId } from "./blob.js";
+import { clock } from "./clock.js";
 import { Gate } from "./gate.js";
 import type { KeyProvider } from "./keys.js";
 import { Meter, type Phase, type Progress } from "./progress.js";
@@ -8,13 +9,24 @@ import type { BlobReference } from "./reference.js";
 import type { StreamSource } from "./source.js";
 import type { PrincipalLike } from "./url.js";
 
-/** What can be uploaded. A stream needs {@link UploadOptions.size}, and is copied before it is sent. */
-export type UploadData = Blob | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | StreamSource;
+/**
+ * What can be uploaded: a `File` or `Blob`, bytes, text (in UTF-8), a stream or whatever else gives pieces of bytes one
+ * after another, such as a `Readable` of Node, or a source. A stream needs {@link UploadOptions.size}, and is copied
+ * before it is sent. Bytes in memory must not change until the upload has ended.
+ */
+export type UploadData =
+  | Blob
+  | ArrayBufferLike
+  | ArrayBufferView
+  | string
+  | ReadableStream<Uint8Array>
+  | AsyncIterable<Uint8Array>
+  | StreamSource;
 
 export interface UploadOptions {
   /** Who may see the blob: 1 to 32 principals, such as the `accessor_id` of a chat. */
   readonly accessorIds: readonly PrincipalLike[];
-  /** `type/subtype`. Without it: the file's own type, or `application/octet-stream`. */
+  /** `type/subtype`, in any case. Without it: the file's own type, or `application/octet-stream`. */
   readonly mimeType?: string;
   /** A file name for downloads. Without it: the file's own, or none. */
   readonly name?: string;
@@ -44,6 +56,8 @@ export interface Control {
   readonly gate: Gate;
   onBlobId(blobId: BlobId): void;
   onBytes(phase: Phase, bytesDone: number, bytesTotal: number): void;
+  /** Whether the network has failed, and is waited for. */
+  onWaiting(isWaiting: boolean): void;
 }
 
 /**
@@ -53,11 +67,13 @@ export interface Control {
 export class Upload implements AsyncIterable<Progress> {
   /** The reference to the blob, once the bucket has it all. */
   readonly done: Promise<BlobReference>;
-  #progress: Progress = { phase: "hashing", bytesDone: 0, bytesTotal: 0, bytesPerSecond: 0 };
+  #progress: Progress = { phase: "hashing", bytesDone: 0, bytesTotal: 0, bytesPerSecond: 0, waiting: false };
   #state: Exclude<UploadState, "paused"> = "running";
   #blobId: BlobId | undefined;
   readonly #controller = new AbortController();
   readonly #gate = new Gate();
+  /** What the app does with the progress has thrown. */
+  #hasFailed = false;
   #givenBack: Promise<void> | undefined;
   #wake = () => {};
   #news: Promise<void>;
@@ -74,18 +90,31 @@ export class Upload implements AsyncIterable<Progress> {
     if (signal?.aborted) abort();
     signal?.addEventListener("abort", abort, { once: true });
     const meter = new Meter();
+    const tell = (progress: Progress) => {
+      if (this.#state !== "running" || this.#controller.signal.aborted) return;
+      this.#progress = progress;
+      this.#tell();
+      try {
+        onProgress?.(progress);
+      } catch (error) {
+        this.#hasFailed = true;
+        this.#stop(error);
+      }
+    };
+    // That nothing moves is news, too.
+    const stop = clock.beats(() => {
+      const progress = meter.now();
+      const { waiting, bytesPerSecond } = this.#progress;
+      if (progress.waiting !== waiting || progress.bytesPerSecond < bytesPerSecond) tell(progress);
+    });
     const control: Control = {
       signal: this.#controller.signal,
       gate: this.#gate,
       onBlobId: (blobId) => {
         this.#blobId = blobId;
       },
-      onBytes: (phase, bytesDone, bytesTotal) => {
-        if (this.#state !== "running") return;
-        this.#progress = meter.read(phase, bytesDone, bytesTotal);
-        this.#tell();
-        onProgress?.(this.#progress);
-      },
+      onBytes: (phase, bytesDone, bytesTotal) => tell(meter.read(phase, bytesDone, bytesTotal)),
+      onWaiting: (isWaiting) => tell(meter.failing(isWaiting)),
     };
     this.done = work(control).then(
       (reference) => {
@@ -93,11 +122,14 @@ export class Upload implements AsyncIterable<Progress> {
         return reference;
       },
       (error: unknown) => {
-        this.#end(this.#controller.signal.aborted ? "aborted" : "failed");
+        this.#end(this.#controller.signal.aborted && !this.#hasFailed ? "aborted" : "failed");
         throw error;
       },
     );
-    const settled = () => signal?.removeEventListener("abort", abort);
+    const settled = () => {
+      stop();
+      signal?.removeEventListener("abort", abort);
+    };
     this.done.then(settled, settled);
   }
 

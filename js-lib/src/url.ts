@@ -1,7 +1,7 @@
 /** The URL under which a bucket serves a blob. */
 
 import { type BlobId, parseBlobId } from "./blob.js";
-import { OpenStorageError } from "./errors.js";
+import { checkOptions, OpenStorageError } from "./errors.js";
 import { TOKEN_CHARS_MAX } from "./limits.js";
 
 /** A principal: its text, or an object that knows it, such as a `Principal` of the IC's SDK. */
@@ -32,8 +32,8 @@ export interface BlobUrlOptions {
   /** Without it: `query` where the gateway's host is an IP address, else `subdomain`. */
   readonly form?: UrlForm;
   /**
-   * For players that jump about: any range of bytes is served, at most 2,000,000 an answer, and nothing of
-   * it is certified. Without it gateways verify every byte, and serve parts of that size only.
+   * For players, which jump about, and for tools that go on where they ended: every range of bytes is served exactly, and
+   * nothing of it is certified. Without it gateways verify every byte of an answer to a request without a range.
    */
   readonly seekable?: boolean;
 }
@@ -48,6 +48,8 @@ const RANGES = "/m";
  * http(s) origin, and for an IP address in the `subdomain` form
  */
 export function blobUrl(parts: BlobUrlParts, options: BlobUrlOptions): string {
+  checkOptions(parts);
+  checkOptions(options);
   const blobId = parseBlobId(parts.blobId);
   const bucket = principalText(parts.bucket, "bucket");
   const accessorId = principalText(parts.accessorId, "accessorId");
@@ -72,15 +74,17 @@ const PRINCIPAL = /^(?=.{1,63}$)[a-z2-7]{5}(-[a-z2-7]{5})*(-[a-z2-7]{1,5})?$/;
 
 /** The checksum inside is the gateway's to check: this keeps anything else out of the URL. */
 function principalText(principal: PrincipalLike, argument: string): string {
-  const text = typeof principal === "string" ? principal : (principal?.toText() ?? "");
+  const text = typeof principal === "string" ? principal : String(principal?.toText?.() ?? "");
   if (PRINCIPAL.test(text)) return text;
   const message = `${argument} is not the text of a principal`;
   throw new OpenStorageError("InvalidPrincipal", message, { argument });
 }
 
-function checkToken(token: string): void {
+/** @throws `InvalidToken` */
+export function checkToken(token: string): string {
   const isToken = typeof token === "string" && /^[A-Za-z0-9_-]+$/.test(token) && token.length <= TOKEN_CHARS_MAX;
   if (!isToken) throw invalidToken();
+  return token;
 }
 
 export function invalidToken(): OpenStorageError<"InvalidToken"> {

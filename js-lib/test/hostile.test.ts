@@ -3,15 +3,20 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { RejectError, type RequestId, UncertifiedRejectUpdateErrorCode } from "@icp-sdk/core/agent";
 import { IDL } from "@icp-sdk/core/candid";
 import { Principal } from "@icp-sdk/core/principal";
 import {
+  type AgentLike,
+  agentTransport,
   type BlobReference,
   CallError,
+  isOpenStorageError,
   MemoryCacheStore,
   MemoryResumeStore,
   OpenStorage,
   parseBlobId,
+  referenceToCandid,
   type Transport,
 } from "@openstorage/client";
 import { idlFactory as bucketFactory } from "@openstorage/client/candid/bucket";
@@ -93,13 +98,52 @@ test("buckets that are all full are excluded one by one, and then it ends", asyn
       asked.push((exclude as unknown[]).length);
       return (exclude as unknown[]).length < 2 ? allocated(BUCKETS[(exclude as unknown[]).length]!) : { Err: { NoActiveBucket: null } };
     },
-    push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n } } }),
+    push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n, bytes_arrived: 0n } } }),
   });
   await assert.rejects(upload(transport), failure("NoBucketWithRoom", { excluded: 2 }));
   assert.deepEqual(asked, [0, 1, 2]);
   // One that goes on naming the same bucket is not followed for ever either.
-  const same = scripted({ ...here, push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n } } }) });
+  const same = scripted({ ...here, push_chunk: () => ({ Err: { BucketFull: { bytes_free: 0n, bytes_arrived: 0n } } }) });
   await assert.rejects(upload(same), { code: "NoBucketWithRoom" });
+});
+
+test("a bucket that fills up in the middle drops what it has before another one is asked", async () => {
+  const said: string[] = [];
+  const transport = scripted({
+    allocated_bucket: ({ exclude }) => allocated(BUCKETS[(exclude as unknown[]).length]!),
+    upload_status: () => ({ Err: { NotFound: null } }),
+    abort_upload: (_, __, canister) => (said.push(`abort ${canister}`), { Ok: null }),
+    push_chunk: ({ chunk_index }, _, canister) => {
+      if (canister === BUCKETS[1]) return said.push("stored"), stored;
+      return chunk_index === 0 ? open : { Err: { BucketFull: { bytes_free: 0n, bytes_arrived: 2_000_000n } } };
+    },
+  });
+  await upload(transport);
+  assert.deepEqual(said.slice(0, 2), [`abort ${BUCKETS[0]}`, "stored"]);
+});
+
+const INFO = { last_error: [], cycles_deposited: 0n, version: [], cycles: [], bytes_free: 0n, events_behind: 0n, bytes_used: 0n, module_hash: [] };
+const ROLL = { module_hash: new Uint8Array(), version: 0, done: 0, running: 0, waiting: 0, newer: 0, stopped: [] };
+const STATUS = { key: [], roll: ROLL, last_creation_error: [], bucket_wasm_hash: new Uint8Array(), version: 0, bytes_stored: 0n, users: 0n, topup_withheld: [], blobs: 0n };
+
+test("a list of unfinished uploads says which bucket is missing in it", async () => {
+  const [good, bad] = BUCKETS.map((id) => Principal.fromText(id));
+  const row = { blob_id: new Uint8Array(32), size: 9n, bytes_arrived: 4n, bytes_reserved: 9n, state: { Open: null }, touched_ms: 1n, expires_ms: 2n };
+  const bucket = (id: Principal, state: string) => ({ ...INFO, bucket: id, state: { [state]: null } });
+  const transport = scripted({
+    status: () => ({ ...STATUS, buckets: [bucket(good!, "Active"), bucket(bad!, "Full"), bucket(USER, "Creating")] }),
+    my_uploads: (_, __, canister) => {
+      if (canister === BUCKETS[1]) throw new CallError("final", "it is frozen");
+      assert.equal(canister, BUCKETS[0]);
+      return [row];
+    },
+  });
+  const missing: string[] = [];
+  const found = await storageOn(transport).uploads({ onUnreachable: (id) => missing.push(id) });
+  const blobId = "0".repeat(64);
+  assert.deepEqual(found, [{ blobId, bucket: BUCKETS[0], size: 9, bytesDone: 4, bytesReserved: 9, touchedMs: 1, expiresMs: 2 }]);
+  assert.deepEqual(missing, [BUCKETS[1]]);
+  await assert.rejects(storageOn(transport).uploads(), { code: "CallFailed" });
 });
 
 test("a bucket that knows nobody is asked to register once for all chunks", async () => {
@@ -120,14 +164,53 @@ test("a bucket that knows nobody is asked to register once for all chunks", asyn
   assert.equal(never.calls["ensure_registered"], 1);
 });
 
+/** As an agent meets a bucket that does not take the message of a caller whom it does not know. */
+function turnedAway(): Error {
+  const code = new UncertifiedRejectUpdateErrorCode(new Uint8Array(32) as RequestId, 4, "Canister rejected the message", "IC0406");
+  return RejectError.fromCode(code);
+}
+
+/** Scripted canisters behind an agent, that take longer messages only once the caller has registered. */
+function strict(answers: Record<string, Answer>, bytesMax = 4_096): { agent: AgentLike; calls: Record<string, number> } {
+  let isKnown = false;
+  const ensure_registered: Answer = () => {
+    isKnown = true;
+    return { Ok: null };
+  };
+  const transport = scripted({ ...answers, ensure_registered });
+  const call = async (canister: Principal | string, methodName: string, arg: Uint8Array) => {
+    if (arg.byteLength > bytesMax && !isKnown) throw turnedAway();
+    return transport.update(String(canister), methodName, arg);
+  };
+  const agent = {
+    getPrincipal: async () => USER,
+    query: async (canister: Principal | string, { methodName, arg }: { methodName: string; arg: Uint8Array }) => ({ reply: { arg: await call(canister, methodName, arg) } }),
+    update: async (canister: Principal | string, { methodName, arg }: { methodName: string; arg: Uint8Array }) => ({ reply: await call(canister, methodName, arg) }),
+  };
+  return { agent: agent as unknown as AgentLike, calls: transport.calls };
+}
+
+test("a bucket that turns large messages of strangers away is asked to look the caller up, and takes them", async () => {
+  for (const [size, chunks] of [[5_000, 1], [3 * MB, 2]] as const) {
+    const { agent, calls } = strict({ ...here, push_chunk: () => stored });
+    await upload(agentTransport(agent), size);
+    assert.equal(calls["ensure_registered"], 1);
+    assert.ok(calls["push_chunk"]! <= chunks, `${calls["push_chunk"]} chunks`);
+  }
+  // The longest call that is not a chunk is shorter; nobody says that it stays so.
+  const { agent, calls } = strict({ add_blob_reference: () => ({ Ok: referenceToCandid(reference) }) }, 100);
+  await storageOn(agentTransport(agent)).forward(reference, { from: ACCESSOR, token: "t", accessorIds: [ACCESSOR] });
+  assert.deepEqual([calls["ensure_registered"], calls["add_blob_reference"]], [1, 1]);
+});
+
 test("only what is retryable is tried again", async () => {
   for (const refused of ["ChunkConflict", "NotAuthorized"]) {
     const transport = scripted({ ...here, push_chunk: () => ({ Err: { [refused]: null } }) });
-    await assert.rejects(upload(transport), { code: refused });
+    await assert.rejects(upload(transport, 10), { code: refused });
     assert.equal(transport.calls["push_chunk"], 1);
   }
   const busy = scripted({ ...here, push_chunk: (_, call) => (call < 3 ? { Err: { StorageFull: null } } : stored) });
-  await upload(busy);
+  await upload(busy, 10);
   assert.equal(busy.calls["push_chunk"], 3);
 });
 
@@ -274,10 +357,14 @@ test("another interface than the one expected is named", async () => {
 });
 
 test("what a program without types gets wrong is told by its name", async () => {
-  const make = (options: object) => new OpenStorage({ cache: false, resumeStore: new MemoryResumeStore(), ...options } as never);
+  const make = (options?: object) => new OpenStorage((options && { cache: false, resumeStore: new MemoryResumeStore(), ...options }) as never);
+  assert.throws(() => make(), failure("InvalidOption", { option: "options" }));
   assert.throws(() => make({ transport: scripted({}) }), failure("InvalidPrincipal", { argument: "indexCanisterId" }));
   for (const agent of [undefined, Promise.resolve()]) {
     assert.throws(() => make({ agent, indexCanisterId: INDEX }), failure("InvalidOption", { option: "agent" }));
+  }
+  for (const option of ["patienceMs", "cacheBytesMax", "concurrencyMax"]) {
+    assert.throws(() => make({ transport: scripted({}), indexCanisterId: INDEX, [option]: "many" }), failure("InvalidOption", { option }));
   }
   const storage = storageOn(scripted({ ...here, push_chunk: () => stored }));
   for (const accessorIds of [undefined, ACCESSOR, []]) {
@@ -288,8 +375,55 @@ test("what a program without types gets wrong is told by its name", async () => 
   }
   // The bytes of a view are stored, whatever it counts.
   const words = new Uint16Array([1, 2, 3]);
-  const { blobId } = await storage.upload(words as never, { accessorIds: [ACCESSOR] }).done;
+  const { blobId } = await storage.upload(words, { accessorIds: [ACCESSOR] }).done;
   assert.equal(blobId, sha256(new Uint8Array(words.buffer)));
+});
+
+test("every argument that is left out is an error of the kind `argument`", async () => {
+  const storage = storageOn(scripted({})) as unknown as Record<string, (...args: unknown[]) => unknown>;
+  const good = { accessorId: ACCESSOR, token: "t" };
+  const nothings: Record<string, unknown[][]> = {
+    upload: [[], [pattern(1)], [undefined, { accessorIds: [ACCESSOR] }], [5, { accessorIds: [ACCESSOR] }], [{}, { accessorIds: [ACCESSOR] }], [pattern(1), null]],
+    download: [[], [reference], [undefined, good], [{}, good], [{ ...reference, size: undefined }, good], [{ ...reference, bucket: 1 }, good], [reference, {}]],
+    readRange: [[], [reference], [reference, undefined, good], [reference, {}, good], [reference, { start: 0, end: 1 }]],
+    cached: [[], [{}]],
+    url: [[], [reference], [reference, ACCESSOR], [reference, 7, "t"], [{}, ACCESSOR, "t"]],
+    estimate: [[], [null], [{}]],
+    forward: [[], [reference], [reference, {}], [reference, { from: ACCESSOR, accessorIds: [ACCESSOR] }], [undefined, { from: ACCESSOR, token: "t", accessorIds: [ACCESSOR] }]],
+    delete: [[], [reference], [reference, {}], [undefined, good]],
+    deleteAccessor: [[], [ACCESSOR]],
+    discardUpload: [[], [{}], [{ bucket: BUCKETS[0] }]],
+    events: [[{ pollMs: 0 }], [{ owner: 3 }]],
+  };
+  const functions: Record<string, unknown[][]> = {
+    hashSource: [[], [5], [{}]],
+    sourceOf: [[], ["text"], [{}]],
+    sourceOfStream: [[], [new Blob([]).stream()], [{}, 5]],
+    parseBlobId: [[], [5]],
+    blobIdFromBytes: [[], [5]],
+    referenceToCandid: [[], [{}]],
+    blobUrl: [[], [{}], [{}, {}]],
+    rawKey: [[], ["key"]],
+    passphrase: [[], [5]],
+    agentTransport: [[], [{}], [5]],
+  };
+  const library = (await import("@openstorage/client")) as unknown as typeof storage;
+  for (const [from, cases] of [[storage, nothings], [library, functions]] as const) {
+    for (const [name, lists] of Object.entries(cases)) {
+      for (const args of lists) {
+        const said = `${name}(${args.map((arg) => String(JSON.stringify(arg)).slice(0, 60))})`;
+        const call = async () => {
+          const made = from[name]!.apply(from, args) as { done?: unknown } | undefined;
+          await (made?.done ?? made);
+        };
+        await assert.rejects(call, (error: Error & { kind?: string }) => {
+          assert.ok(isOpenStorageError(error), `${said}: ${error}`);
+          assert.equal(error.kind, "argument", `${said}: ${error.code}`);
+          return true;
+        }, said);
+      }
+    }
+  }
 });
 
 test("iterating without awaiting done leaves no unhandled rejection", async () => {

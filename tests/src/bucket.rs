@@ -35,6 +35,15 @@ pub fn upload_status(
     setup.ask(bucket, caller, "upload_status", (args,))
 }
 
+pub fn my_uploads(
+    setup: &Setup,
+    bucket: Principal,
+    caller: Principal,
+    args: MyUploadsArgs,
+) -> Vec<OpenUpload> {
+    setup.ask(bucket, caller, "my_uploads", (args,))
+}
+
 pub fn abort_upload(
     setup: &Setup,
     bucket: Principal,

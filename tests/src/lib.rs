@@ -105,7 +105,11 @@ impl Setup {
         pic.install_canister(
             chat,
             wasm("chat"),
-            encode_one(ChatInit { index }).unwrap(),
+            encode_one(ChatInit {
+                index,
+                origins: None,
+            })
+            .unwrap(),
             Some(operator()),
         );
         let mut setup = Self {
@@ -183,10 +187,12 @@ impl Setup {
             let seed = 1_000 + buckets.len() as u64;
             let mut large = chunk(&bytes(CHUNK_BYTES, seed), 0, room.accessor_id);
             large.size = SMALL_BUCKET_BYTES / 2 + 1;
-            bucket::push_chunk(&self, bucket, filler, large).expect("the bucket takes half");
-            // The report of what is stored tells what is reserved.
-            let small = chunk(&bytes(10, seed), 0, room.accessor_id);
-            bucket::push_chunk(&self, bucket, filler, small).expect("it is small");
+            // With half of it the rest is promised to it.
+            for index in 0..=(large.size / 2 / CHUNK_BYTES) as u32 {
+                large.chunk_index = index;
+                let pushed = bucket::push_chunk(&self, bucket, filler, large.clone());
+                pushed.expect("the bucket takes half");
+            }
             let known = buckets;
             buckets = self.settle("another bucket is active", |setup| {
                 let active = setup.active_buckets();
@@ -314,6 +320,26 @@ impl Default for Setup {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// From now on the first call of a method of a canister finds no memory to grow by. The local network can do that.
+pub fn no_growth(setup: &Setup, canister: Principal, method: &str) {
+    let pic = &setup.pic;
+    let (server, instance) = (pic.get_server_url(), pic.instance_id());
+    let route = format!("{server}instances/{instance}/faults");
+    let rule = serde_json::json!({
+        "site": "execution", "canister": canister, "method": method, "nth": 1, "fault": "no_growth"
+    });
+    let plan = serde_json::json!({ "rules": [rule] }).to_string();
+    let client = reqwest::Client::builder().no_proxy().build();
+    let told = client
+        .expect("a client is made")
+        .post(route)
+        .header("content-type", "application/json")
+        .body(plan);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime is made");
+    let answer = runtime.block_on(told.send()).expect("the server answers");
+    assert!(answer.status().is_success(), "this network makes no faults");
 }
 
 /// What the tests' blobs say they are.

@@ -3,12 +3,12 @@
 
 use candid::{Encode, Principal, decode_one};
 use integration_tests::{
-    SMALL_BUCKET_BYTES, Setup, blob_id, bucket, bytes, chunk, index, operator, user,
+    SMALL_BUCKET_BYTES, Setup, blob_id, bucket, bytes, chat, chunk, index, operator, user,
 };
 use openstorage_types::{
     bucket::*,
     index::{ChangeKind, FeedArgs, FeedError, InitArgs, UserArgs, UserError},
-    limits::{CHUNK_BYTES, PAGE_ROWS_MAX},
+    limits::{CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES, CHUNK_BYTES, PAGE_ROWS_MAX},
 };
 use pocket_ic::common::rest::RawMessageId;
 
@@ -319,4 +319,46 @@ fn the_feed_tells_what_changed_and_shows_each_user_its_own() {
     assert_eq!(own, [all[1], all[3]]);
     assert_eq!(read(bob, all[1].id, Some(bob)).unwrap().changes, [all[3]]);
     assert_eq!(read(bob, 0, Some(alice)), Err(FeedError::NotAuthorized));
+}
+
+/// An admin takes a user's allowance away, and then the user; the user asks the chat for more.
+#[test]
+fn what_an_admin_has_set_or_deleted_no_user_gets_back_from_the_app() {
+    let setup = Setup::new();
+    let (alice, _) = setup.user_with_chat(1);
+    // The chat hears of it when it tells the index, and says so.
+    let asked = |premium| {
+        chat::set_premium(&setup, alice, premium).unwrap();
+        setup.settle("the chat has heard from the index", |setup| {
+            let me = chat::me(setup, alice).unwrap();
+            me.confirmed.then_some((me.byte_limit, me.set_by_admin))
+        })
+    };
+    let limit = |setup: &Setup| index::user(setup, alice).map(|info| info.byte_limit);
+    for byte_limit in [0, 5_000_000] {
+        set_limit(&setup, alice, byte_limit);
+        for premium in [true, false, true] {
+            assert_eq!(asked(premium), (byte_limit, true));
+            assert_eq!(limit(&setup), Ok(byte_limit));
+        }
+    }
+    // The admin lets go of it, and the app decides again.
+    let user_args = UserArgs {
+        user: alice,
+        byte_limit: CHAT_USER_BYTES,
+    };
+    index::register_user(&setup, operator(), user_args.clone()).unwrap();
+    assert_eq!(asked(true), (CHAT_PREMIUM_USER_BYTES, false));
+    assert_eq!(limit(&setup), Ok(CHAT_PREMIUM_USER_BYTES));
+    assert_eq!(asked(false), (CHAT_USER_BYTES, false));
+
+    index::delete_user(&setup, operator(), alice).unwrap();
+    for premium in [true, false] {
+        assert_eq!(asked(premium), (0, true));
+        assert_eq!(limit(&setup), Err(UserError::NotRegistered));
+    }
+    setup.rest();
+    index::register_user(&setup, operator(), user_args).unwrap();
+    assert_eq!(asked(true), (CHAT_PREMIUM_USER_BYTES, false));
+    assert_eq!(limit(&setup), Ok(CHAT_PREMIUM_USER_BYTES));
 }

@@ -325,7 +325,13 @@ fn a_bucket_of_another_subnet_is_added_retired_and_forgotten() {
         alice,
         chunk(&bytes(10, 2), 0, room.accessor_id),
     );
-    assert_eq!(refused, Err(PushChunkError::BucketFull { bytes_free: 0 }));
+    assert_eq!(
+        refused,
+        Err(PushChunkError::BucketFull {
+            bytes_free: 0,
+            bytes_arrived: 0
+        })
+    );
 
     // A retired bucket goes on serving; a forgotten one is gone, with what it held.
     assert_eq!(

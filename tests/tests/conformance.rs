@@ -262,7 +262,11 @@ impl Story {
                 .iter()
                 .all(|other| other.bucket == reference.bucket)
         );
-        let ok = json!({ "blob_id": reference.blob_id.to_string(), "size": reference.size });
+        let ok = json!({
+            "blob_id": reference.blob_id.to_string(),
+            "size": reference.size,
+            "mime_type": reference.mime_type,
+        });
         if let Some(part) = self.parts.get_mut(&step.r#as)
             && part.shared.as_ref() != Some(&reference)
         {
@@ -305,14 +309,6 @@ impl Story {
                 let args = UserArgs { user, byte_limit };
                 index::update_user(&self.setup, operator(), args).expect("the operator may");
             }
-            let client = Client::new(
-                PocketTransport::new(self.pic.clone(), user),
-                self.setup.index,
-            );
-            let upload = Upload::new("text/plain", vec![room.accessor_id]);
-            self.runtime
-                .block_on(client.upload(vec![], &upload, &|_| {}))
-                .expect("the bucket knows the user");
             part.chat = Some((room.chat_id, room.accessor_id));
         }
         self.parts.insert(name.into(), part.clone());
@@ -365,6 +361,7 @@ fn fields(error: &Error) -> Value {
             PushChunkError::AllowanceExceeded(allowance) => json!({
                 "byte_limit": allowance.byte_limit,
                 "bytes_used": allowance.bytes_used,
+                "bytes_reserved": allowance.bytes_reserved,
                 "leased_elsewhere": allowance.leased_elsewhere,
             }),
             PushChunkError::InvalidAccessors { max }

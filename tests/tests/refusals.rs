@@ -1,7 +1,9 @@
 //! Bad inputs: each has its typed answer, and leaves nothing behind.
 
 use candid::{Encode, Principal, decode_one, encode_one};
-use integration_tests::{Setup, blob_id, bucket, bytes, chat, chunk, index, operator, user};
+use integration_tests::{
+    Setup, blob_id, bucket, bytes, chat, chunk, index, no_growth, operator, user,
+};
 use openstorage_types::{
     BlobId,
     bucket::*,
@@ -13,8 +15,6 @@ use openstorage_types::{
     limits::{ACCESSORS_MAX, BLOB_BYTES_MAX, CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES},
 };
 use openstorage_universal::{Call, Program, WASM};
-use serde_json::json;
-use tokio::runtime::Runtime;
 
 #[test]
 fn a_push_that_breaks_a_rule_is_told_which() {
@@ -394,27 +394,6 @@ fn strangers_register_nobody_and_send_no_events() {
     assert!(junk.is_err());
 }
 
-/// From now on the first `push_chunk` finds no memory to grow by.
-fn let_no_memory_grow(setup: &Setup) {
-    let pic = &setup.pic;
-    let route = format!(
-        "{}instances/{}/faults",
-        pic.get_server_url(),
-        pic.instance_id()
-    );
-    let rule = json!({
-        "site": "execution", "canister": setup.bucket, "method": "push_chunk", "nth": 1, "fault": "no_growth"
-    });
-    let plan = json!({ "rules": [rule] }).to_string();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let told = client
-        .post(route)
-        .header("content-type", "application/json")
-        .body(plan);
-    let answer = Runtime::new().unwrap().block_on(told.send()).unwrap();
-    assert!(answer.status().is_success(), "this network makes no faults");
-}
-
 /// Memory is wanted for the certificates' tree before anything else is done: a push that names many accessors is
 /// refused where one that names a single one still finds room.
 #[test]
@@ -443,10 +422,10 @@ fn a_push_for_which_the_tree_has_no_room_changes_nothing() {
             ..one.clone()
         };
         let before = figures();
-        let_no_memory_grow(&setup);
+        no_growth(&setup, setup.bucket, "push_chunk");
         if push(&many) == Ok(Err(PushChunkError::StorageFull)) {
             assert_eq!(figures(), before);
-            let_no_memory_grow(&setup);
+            no_growth(&setup, setup.bucket, "push_chunk");
             assert!(matches!(push(&one), Ok(Ok(_))), "there is room for one");
             assert!(matches!(push(&many), Ok(Ok(_))), "memory grows again");
             let (blobs, references, bytes) = before;

@@ -137,7 +137,11 @@ impl Far {
             let info = index::bucket(setup, operator(), bucket).unwrap();
             (info.state == BucketState::Active).then_some(())
         });
-        let arg = encode_one(ChatInit { index: setup.index }).unwrap();
+        let init = ChatInit {
+            index: setup.index,
+            origins: None,
+        };
+        let arg = encode_one(init).unwrap();
         setup
             .pic
             .install_canister(chat, wasm("chat"), arg, Some(operator()));

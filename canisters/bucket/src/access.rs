@@ -126,20 +126,20 @@ impl Access {
     /// What a token says, if it gives what is wanted and was not taken back.
     pub fn check(&self, text: &str, wanted: &Wanted, now_ms: u64) -> Result<Claims, TokenProblem> {
         let claims = self.audience.check(text, wanted, now_ms)?;
-        // Taken back: as good as lapsed.
         if !self.revocations.is_empty() && self.is_revoked(wanted.accessor, &claims) {
-            return Err(TokenProblem::Expired);
+            return Err(TokenProblem::Revoked);
         }
         Ok(claims)
     }
 
     /// The chunks of a stored blob that `caller` must show to prove that it has the bytes: at most
-    /// `max` different indexes below `count`, the same at each asking, unknown beforehand to anybody
+    /// `max` different indexes below `count`, drawn for this moment, unknown beforehand to anybody
     /// without this bucket's newest secret. None until one is drawn.
     pub fn challenge(
         &self,
         blob: &BlobId,
         caller: &Principal,
+        now_ms: u64,
         count: u64,
         max: u64,
     ) -> Option<Vec<u32>> {
@@ -152,6 +152,7 @@ impl Access {
                 .chain_update(secret)
                 .chain_update(blob.0)
                 .chain_update(caller.as_slice())
+                .chain_update(now_ms.to_be_bytes())
                 .chain_update(round.to_be_bytes())
                 .finalize()
                 .into();

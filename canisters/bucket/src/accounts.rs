@@ -16,7 +16,7 @@ use crate::memory::{self, Memories, Memory};
 /// What a caller waits while what belonged to an earlier incarnation of it is being deleted.
 const DELETION_RETRY_MS: u64 = 1_000;
 
-/// One user. Twelve numbers of 8 bytes, little-endian, in the order of the fields; open uploads and references share
+/// One user. Thirteen numbers of 8 bytes, little-endian, in the order of the fields; open uploads and references share
 /// one, 4 bytes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Account {
@@ -32,6 +32,8 @@ pub struct Account {
     used_ms: u64,
     /// A look at the lease is noted; it goes back if it is idle then.
     is_noted: bool,
+    /// Every incarnation up to this one is deleted, as far as the bucket has heard.
+    gone: u64,
 }
 
 /// Whether there is such a user.
@@ -152,17 +154,22 @@ impl Account {
         (max, max.saturating_sub(self.references.into()))
     }
 
-    /// What to ask the index for, so that this user can store `size` more bytes; none where it can.
+    /// What to ask the index for, so that this user can store `size` more bytes; none where it can. Of what is more than
+    /// its whole limit all is asked for: the index refuses it at once.
     pub fn shortage(&self, user: Principal, size: u64) -> Option<LeaseArgs> {
-        let wanted = self.escrow.shortage(size);
+        let wanted = match size > self.byte_limit {
+            true => size,
+            false => self.escrow.shortage(size),
+        };
         (wanted > 0).then(|| question(user, Some(*self), wanted))
     }
 
-    fn new(incarnation: u64, byte_limit: u64, confirmed: u64) -> Self {
+    fn new(incarnation: u64, gone: u64, byte_limit: u64, confirmed: u64) -> Self {
         Self {
             incarnation,
             byte_limit,
             confirmed,
+            gone,
             ..Self::default()
         }
     }
@@ -236,13 +243,15 @@ impl Accounts {
             incarnation,
             byte_limit,
             counters,
+            gone,
         } = *event;
         let known = self.rows.get(&user).unwrap_or_default();
-        if !self.is_newest(&user, incarnation) {
+        let Some(gone) = self.gone_before(&user, incarnation, gone) else {
             return Learned::default();
-        }
+        };
         let is_lower = known.incarnation == incarnation && byte_limit < known.byte_limit;
-        self.take(user, incarnation, byte_limit, counters, now_ms, is_lower)
+        let told = (incarnation, gone, byte_limit);
+        self.take(user, told, counters, now_ms, is_lower)
     }
 
     /// The index's answer to a [`LeaseArgs`].
@@ -251,12 +260,14 @@ impl Accounts {
             incarnation,
             byte_limit,
             counters,
+            gone,
             ..
         } = *answer;
-        if !self.is_newest(&user, incarnation) {
+        let Some(gone) = self.gone_before(&user, incarnation, gone) else {
             return Learned::default();
-        }
-        let learned = self.take(user, incarnation, byte_limit, Some(counters), now_ms, false);
+        };
+        let told = (incarnation, gone, byte_limit);
+        let learned = self.take(user, told, Some(counters), now_ms, false);
         self.agreed(&user, &counters);
         learned
     }
@@ -280,8 +291,7 @@ impl Accounts {
         match self.get(&told.user) {
             Some(account) if account.incarnation == told.incarnation => self.take(
                 told.user,
-                told.incarnation,
-                account.byte_limit,
+                (told.incarnation, account.gone, account.byte_limit),
                 Some(told.counters),
                 now_ms,
                 false,
@@ -290,46 +300,63 @@ impl Accounts {
         }
     }
 
-    /// Makes the user of that incarnation one of this bucket's. False where it is gone, or has to wait
-    /// until what belonged to a lower one is removed.
-    fn is_newest(&mut self, user: &Principal, incarnation: u64) -> bool {
+    /// Makes the user of that incarnation one of this bucket's, and says up to which it is deleted: what is here of a
+    /// later one is the same user's. None where the incarnation is gone itself, or has to wait until what belonged to
+    /// a deleted one is removed.
+    fn gone_before(
+        &mut self,
+        user: &Principal,
+        incarnation: u64,
+        gone: Option<u64>,
+    ) -> Option<u64> {
+        let gone = gone.unwrap_or(incarnation.saturating_sub(1));
         let Some(mut account) = self.rows.get(user) else {
-            return true;
+            return Some(gone);
         };
         match account.life {
-            _ if incarnation < account.incarnation => false,
-            Life::Living if incarnation == account.incarnation => true,
-            Life::Dead if incarnation > account.incarnation => true,
+            _ if incarnation < account.incarnation => None,
+            Life::Living if account.incarnation > gone => {
+                if account.incarnation < incarnation {
+                    account.incarnation = incarnation;
+                    self.rows.insert(*user, account);
+                    // The index has yet to hear what the user has here.
+                    self.changed.insert(*user, ());
+                }
+                Some(gone.max(account.gone))
+            }
+            Life::Dead if incarnation > account.incarnation => Some(gone.max(account.incarnation)),
             Life::Living => {
                 self.bury(*user, account, incarnation);
-                false
+                None
             }
             Life::Dying { next } if incarnation > account.incarnation.max(next) => {
                 account.life = Life::Dying { next: incarnation };
                 self.rows.insert(*user, account);
-                false
+                None
             }
-            Life::Dying { .. } | Life::Dead => false,
+            Life::Dying { .. } | Life::Dead => None,
         }
     }
 
+    /// `told` is the user's incarnation, up to which it is deleted, and its limit.
     fn take(
         &mut self,
         user: Principal,
-        incarnation: u64,
-        byte_limit: u64,
+        told: (u64, u64, u64),
         counters: Option<Counters>,
         now_ms: u64,
         give_back: bool,
     ) -> Learned {
+        let (incarnation, gone, byte_limit) = told;
         let doubts = *self.doubts.get();
         let known = self
             .rows
             .get(&user)
             .filter(|account| account.life == Life::Living && account.incarnation == incarnation);
-        let mut account = known.unwrap_or_else(|| Account::new(incarnation, byte_limit, doubts));
+        let new = || Account::new(incarnation, gone, byte_limit, doubts);
+        let mut account = known.unwrap_or_else(new);
         let was = account.escrow.counters;
-        account.byte_limit = byte_limit;
+        (account.gone, account.byte_limit) = (gone, byte_limit);
         let mut excess = 0;
         if let Some(counters) = &counters {
             excess = account.escrow.reconcile(counters);
@@ -368,7 +395,7 @@ impl Accounts {
                 }
             },
             None => {
-                let mut account = Account::new(incarnation, 0, 0);
+                let mut account = Account::new(incarnation, incarnation, 0, 0);
                 account.life = Life::Dead;
                 self.rows.insert(user, account);
             }
@@ -402,6 +429,11 @@ impl Accounts {
         is_dying
     }
 
+    /// Whether the user is gone, and what it had is not all removed yet.
+    pub fn is_dying(&self, user: &Principal) -> bool {
+        !self.dying.is_empty() && self.dying.contains_key(user)
+    }
+
     /// Nothing of the user is left; its next incarnation may begin.
     pub fn died(&mut self, user: &Principal) {
         self.dying.remove(user);
@@ -412,7 +444,7 @@ impl Accounts {
             // A bucket that was restored has had it before: the next batch asks the index for what it has.
             Life::Dying { next } if next > 0 => {
                 self.changed.insert(*user, ());
-                Account::new(next, 0, *self.doubts.get())
+                Account::new(next, account.incarnation, 0, *self.doubts.get())
             }
             _ => Account {
                 incarnation: account.incarnation,
@@ -442,16 +474,23 @@ impl Accounts {
         self.rows.insert(*user, account);
     }
 
+    /// An upload begins, and holds so much of the lease.
+    pub fn begin(&mut self, user: &Principal, size: u64, now_ms: u64) {
+        self.reserve(user, size, now_ms);
+        self.change(user, |account| account.open_uploads += 1);
+    }
+
+    /// An upload holds so much more of the lease.
     pub fn reserve(&mut self, user: &Principal, size: u64, now_ms: u64) {
         self.change(user, |account| {
             let reserved = account.escrow.reserve(size);
             debug_assert_eq!(reserved, Ok(()));
-            account.open_uploads += 1;
             account.used_ms = now_ms;
         });
     }
 
-    pub fn release(&mut self, user: &Principal, size: u64) {
+    /// An upload that held so much has ended, well or badly.
+    pub fn end(&mut self, user: &Principal, size: u64) {
         self.change(user, |account| {
             account.escrow.release(size);
             account.open_uploads = account.open_uploads.saturating_sub(1);
@@ -574,7 +613,10 @@ impl Accounts {
         let doubts = *self.doubts.get();
         for sent in counters {
             let account = self.get(&sent.user);
-            if account.is_none_or(|account| account.escrow.counters == sent.counters) {
+            let is_heard = |account: Account| {
+                account.incarnation == sent.incarnation && account.escrow.counters == sent.counters
+            };
+            if account.is_none_or(is_heard) {
                 self.changed.remove(&sent.user);
             }
             if let Some(account) = account.filter(|account| account.confirmed != doubts) {
@@ -590,6 +632,11 @@ impl Accounts {
         }
     }
 
+    /// All that there are, in key order, deleted ones too.
+    pub fn all(&self) -> impl Iterator<Item = (Principal, Account)> {
+        self.rows.after(Principal::management_canister())
+    }
+
     /// A user's counters.
     pub fn kept(&self, user: &Principal) -> Option<UserCounters> {
         Some(told(*user, &self.get(user)?))
@@ -603,15 +650,16 @@ impl Accounts {
             .map(|(user, account)| told(user, &account))
     }
 
-    /// Users that were deleted, in key order, from the first after `after`.
+    /// Users that were deleted, some of them registered again, in key order, from the first after `after`.
     pub fn gone_after(&self, after: Principal) -> impl Iterator<Item = UserDeleted> {
-        self.rows
-            .after(after)
-            .filter(|(_, account)| account.life != Life::Living)
-            .map(|(user, account)| UserDeleted {
-                user,
-                incarnation: account.incarnation,
-            })
+        let rows = self.rows.after(after).map(|(user, account)| UserDeleted {
+            user,
+            incarnation: match account.life {
+                Life::Living => account.gone,
+                Life::Dying { .. } | Life::Dead => account.incarnation,
+            },
+        });
+        rows.filter(|gone| gone.incarnation > 0)
     }
 }
 
@@ -632,7 +680,7 @@ fn question(user: Principal, account: Option<Account>, wanted: u64) -> LeaseArgs
     }
 }
 
-const NUMBERS: usize = 12;
+const NUMBERS: usize = 13;
 
 impl Storable for Account {
     const BOUND: Bound = Bound::Bounded {
@@ -665,6 +713,7 @@ impl Storable for Account {
             self.confirmed,
             self.used_ms,
             self.is_noted.into(),
+            self.gone,
         ];
         numbers.map(u64::to_le_bytes).concat().into()
     }
@@ -698,6 +747,7 @@ impl Storable for Account {
             confirmed: number(9),
             used_ms: number(10),
             is_noted: number(11) != 0,
+            gone: number(12),
         }
     }
 }

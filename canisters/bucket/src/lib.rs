@@ -63,7 +63,7 @@ use serde::{Deserialize, Serialize};
 
 use access::Access;
 use accounts::Accounts;
-pub use audit::{Contradiction, Inventory};
+pub use audit::{Contradiction, Held, Inventory};
 use certify::Certify;
 pub use gateway::{Gateway, REQUEST_BYTES_MAX, Unread};
 pub use http::Answer;
@@ -121,7 +121,7 @@ struct Config {
 #[derive(Debug, Clone, Copy, Default)]
 struct Totals {
     bytes_stored: u64,
-    /// Promised to open uploads.
+    /// Held by open uploads: what has arrived, and what is promised to the rest.
     bytes_reserved: u64,
     references_made: u64,
     /// Events that could not be applied.
@@ -198,6 +198,8 @@ pub struct Bucket {
     overdue_ms: (u64, u64),
     /// The index has not heard of this bucket's key and space since they came about.
     report_due: bool,
+    /// The room that the index was told of last. Forgotten in an upgrade, when a report is due anyway.
+    told_free: Option<u64>,
 }
 
 impl Bucket {
@@ -265,6 +267,7 @@ impl Bucket {
             asides: Asides::open(cell(memory::SET_ASIDE)),
             overdue_ms: (0, 0),
             report_due: true,
+            told_free: None,
         }
     }
 

@@ -32,7 +32,10 @@ use openstorage_types::{
         AuditArgs, AuditPage, AuditPageError, EventsArgs, EventsError, EventsOk, LeaseArgs,
         LeaseError, LeaseOk, RecallArgs, RecallError, RevokeKeyError, RotateKeyError, UserCounters,
     },
-    http::{HttpRequest, UpgradableResponse},
+    http::{
+        HttpRequest, StreamedResponse, StreamingCallback, StreamingPiece, StreamingStrategy,
+        StreamingToken,
+    },
     index::Allowance,
     limits::{INGRESS_BYTES_MAX, UNKNOWN_CALLER_BYTES_MAX},
 };
@@ -111,13 +114,14 @@ fn encode<T: CandidType + 'static>(reply: T) -> Vec<u8> {
 
 /// The HTTP request that came in; none where it is longer than any that is looked at.
 fn http_argument() -> Option<HttpRequest> {
-    if ic0::msg_arg_data_size() > REQUEST_BYTES_MAX {
-        return None;
+    let len = ic0::msg_arg_data_size();
+    if len > REQUEST_BYTES_MAX {
+        return GATEWAY.with(|gateway| gateway.read_long(len, argument_at).ok());
     }
     let bytes = argument();
     match GATEWAY.with(|gateway| gateway.read(&bytes)) {
         Ok(request) => Some(request),
-        Err(Unread::TooManyHeaders) => None,
+        Err(Unread::TooLong) => None,
         Err(Unread::OtherForm) => Some(decode(bytes)),
     }
 }
@@ -174,6 +178,10 @@ fn prepare_replies() {
         mime_type: String::new(),
         size: 0,
     }));
+    openstorage_canister::encode(&StreamingPiece {
+        body: vec![].into(),
+        token: None,
+    });
     openstorage_canister::encode(&Ok::<(), RemoveBlobReferenceError>(()));
 }
 
@@ -252,9 +260,13 @@ async fn upload_chunk() -> Result<PushChunkOk, PushChunkError> {
 /// The message's argument. What `ic_cdk` reads it into is filled with zeros first: one instruction more for
 /// each byte.
 fn argument() -> Vec<u8> {
-    let len = ic0::msg_arg_data_size();
+    argument_at(0, ic0::msg_arg_data_size())
+}
+
+/// `len` bytes of it.
+fn argument_at(at: usize, len: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(len);
-    ic0::msg_arg_data_copy_uninit(&mut bytes.spare_capacity_mut()[..len], 0);
+    ic0::msg_arg_data_copy_uninit(&mut bytes.spare_capacity_mut()[..len], at);
     // SAFETY: so many were just written.
     unsafe { bytes.set_len(len) };
     bytes
@@ -263,7 +275,13 @@ fn argument() -> Vec<u8> {
 #[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(query)]
 fn upload_status(args: UploadArgs) -> Result<UploadStatus, UploadError> {
-    with(|bucket| bucket.upload_status(&msg_caller(), &args.blob_id))
+    with(|bucket| bucket.upload_status(&msg_caller(), &args.blob_id, now()))
+}
+
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
+#[candid_method(query)]
+fn my_uploads(args: MyUploadsArgs) -> Vec<OpenUpload> {
+    with(|bucket| bucket.my_uploads(&msg_caller(), &args))
 }
 
 #[update(guard = "is_welcome", decode_with = "decode", encode_with = "encode", hidden = true)]
@@ -359,14 +377,14 @@ fn read_chunk(args: ReadChunkArgs) -> PhantomData<ReadChunkAnswer> {
 
 /// As [`read_chunk`], the bytes come straight from where they lie.
 #[query(manual_reply = true, hidden = true)]
-fn http_request() -> PhantomData<UpgradableResponse> {
+fn http_request() -> PhantomData<StreamedResponse> {
     with(|bucket| answer_http(bucket, data_certificate()));
     PhantomData
 }
 
 /// The same by an update, for what a query cannot prove.
 #[update(manual_reply = true, hidden = true)]
-fn http_request_update() -> PhantomData<UpgradableResponse> {
+fn http_request_update() -> PhantomData<StreamedResponse> {
     update(|bucket| answer_http(bucket, None));
     PhantomData
 }
@@ -376,16 +394,42 @@ fn answer_http(bucket: &Bucket, certificate: Option<Vec<u8>>) {
     let Answer {
         response,
         part,
+        next,
         upgrade,
-    } = http_argument().map_or_else(Answer::refusal, answer);
+    } = http_argument().map_or_else(Answer::too_long, answer);
     let len = part.map_or(0, |part| part.len);
-    let (head, tail) = GATEWAY.with(|gateway| gateway.write(&response, len, upgrade));
+    let strategy = next.map(|token| StreamingStrategy::Callback {
+        callback: StreamingCallback::new(canister_self(), "http_request_streaming_callback".into()),
+        token,
+    });
+    let (head, tail) =
+        GATEWAY.with(|gateway| gateway.write(&response, len, upgrade, strategy.as_ref()));
     ic0::msg_reply_data_append(&head);
     if let Some(part) = part {
         bucket.read_part(&part, ic0::msg_reply_data_append);
     }
     ic0::msg_reply_data_append(&tail);
     ic0::msg_reply();
+}
+
+/// The rest of an answer, piece by piece.
+#[query(manual_reply = true, guard = "is_welcome", decode_with = "decode", hidden = true)]
+#[candid_method(query)]
+fn http_request_streaming_callback(token: StreamingToken) -> PhantomData<StreamingPiece> {
+    with(|bucket| match bucket.stream(token, now()) {
+        Some((part, token)) => {
+            let len = part.map_or(0, |part| part.len);
+            let body = vec![].into();
+            let head = before_blob(&StreamingPiece { body, token }, len);
+            ic0::msg_reply_data_append(&head);
+            if let Some(part) = part {
+                bucket.read_part(&part, ic0::msg_reply_data_append);
+            }
+            ic0::msg_reply();
+        }
+        None => ic_cdk::api::msg_reject("The token opens this blob no longer."),
+    });
+    PhantomData
 }
 
 #[query]
@@ -522,6 +566,7 @@ async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
         }
         Some(Err(LeaseError::Pending { retry_ms: ms })) => Err(LeaseFailed::Retry { ms }),
         Some(Err(LeaseError::AllowanceExceeded(allowance))) => {
+            let allowance = with(|bucket| bucket.exceeded(&user, allowance));
             Err(LeaseFailed::Exceeded(allowance))
         }
         Some(Err(LeaseError::NotAuthorized)) | None => Err(retry),
@@ -598,12 +643,12 @@ mod interface {
     }
 
     #[candid_method(query)]
-    fn http_request(_: HttpRequest) -> UpgradableResponse {
+    fn http_request(_: HttpRequest) -> StreamedResponse {
         unreachable!("nobody calls it")
     }
 
     #[candid_method(update)]
-    fn http_request_update(_: HttpRequest) -> UpgradableResponse {
+    fn http_request_update(_: HttpRequest) -> StreamedResponse {
         unreachable!("nobody calls it")
     }
 }

@@ -1,5 +1,5 @@
-//! References come and go. A blob lives exactly as long as it has one, and is charged once for each user
-//! that has one.
+//! References come and go. A blob lives exactly as long as it has one, and its bytes are charged once for each user
+//! that has one; each further reference is charged too, as it takes room itself.
 
 use std::collections::BTreeSet;
 
@@ -12,13 +12,15 @@ use openstorage_types::{
         AddBlobReferenceArgs, AddBlobReferenceError, RemoveBlobReferenceArgs,
         RemoveBlobReferenceError,
     },
-    channel::{AccessorDeleted, Reference, kind},
-    is_file_name, is_mime_type,
-    limits::{ACCESSORS_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX},
+    channel::{AccessorDeleted, LeaseArgs, Reference, kind},
+    chunk_count,
+    limits::{ACCESSORS_MAX, MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX, REFERENCE_BYTES_MIN, charge},
+    mime_type,
 };
 
 use crate::{
-    Bucket, Now, Stop, Stored, accounts::Account, certify::View, mutants::Mutant, references::Named,
+    Bucket, Now, Stop, Stored, accounts::Account, certify::View, mutants::Mutant,
+    push::CHUNKS_PER_TURN, references::Named,
 };
 
 /// References removed in one turn of the deletion of an accessor.
@@ -38,13 +40,10 @@ impl Bucket {
     ) {
         let mut stored = stored;
         let is_new = stored.references == 0;
-        if !owner_has {
-            self.accounts.spend(&owner, stored.size);
-        }
         let first = self.totals().references_made;
         let mut number = first;
-        // Accessors that see the blob for the first time; to others it looks as before.
-        let mut new_to = Vec::new();
+        // Accessors that see the blob for the first time, and those that see it by an older reference.
+        let (mut new_to, mut shared) = (Vec::new(), Vec::new());
         for named in accessors {
             let accessor_id = named.accessor_id;
             // The owner's first is not there; an accessor may be named twice.
@@ -58,6 +57,7 @@ impl Bucket {
                 new_to.push((accessor_id, reference));
             } else {
                 self.references.queue(blob, owner, &accessor_id, number);
+                shared.push((accessor_id, reference));
             }
             let event = Reference {
                 blob_id: *blob,
@@ -73,7 +73,13 @@ impl Bucket {
         if number == first {
             return;
         }
-        self.accounts.referred(&owner, (number - first) as u32);
+        let count = number - first;
+        let price = match owner_has {
+            true => count * REFERENCE_BYTES_MIN,
+            false => charge(stored.size, count),
+        };
+        self.accounts.spend(&owner, price);
+        self.accounts.referred(&owner, count as u32);
         if is_new {
             self.blobs.insert(blob.0, stored.slot);
         }
@@ -86,6 +92,19 @@ impl Bucket {
             let view = View {
                 owner,
                 reference,
+                stored: &stored,
+            };
+            self.certify.set(accessor, blob, Some(view));
+        }
+        for (accessor, reference) in &shared {
+            let Some((owner, first)) = self.oldest(blob, accessor) else {
+                continue;
+            };
+            self.certify
+                .share(accessor, blob, &stored, [&first, reference]);
+            let view = View {
+                owner,
+                reference: &first,
                 stored: &stored,
             };
             self.certify.set(accessor, blob, Some(view));
@@ -105,15 +124,33 @@ impl Bucket {
             return Ok(());
         }
         // Some may be there already, or be named twice.
-        let new: BTreeSet<_> = accessors
-            .iter()
-            .filter(|accessor| !self.references.has(blob, owner, accessor))
-            .collect();
-        if new.len() as u64 <= left {
-            Ok(())
-        } else {
-            Err(max)
+        match self.new_among(blob, owner, accessors) as u64 <= left {
+            true => Ok(()),
+            false => Err(max),
         }
+    }
+
+    /// What to ask the index for, so that an owner of a blob can have references for these accessors too; none where it
+    /// can.
+    pub(crate) fn further_charge(
+        &self,
+        blob: &BlobId,
+        owner: &Principal,
+        account: &Account,
+        accessors: &[Principal],
+    ) -> Option<LeaseArgs> {
+        let price = |count: usize| count as u64 * REFERENCE_BYTES_MIN;
+        account.shortage(*owner, price(accessors.len()))?;
+        account.shortage(*owner, price(self.new_among(blob, owner, accessors)))
+    }
+
+    /// For how many of these accessors the owner has no reference to the blob.
+    fn new_among(&self, blob: &BlobId, owner: &Principal, accessors: &[Principal]) -> usize {
+        let accessors: BTreeSet<_> = accessors.iter().collect();
+        let new = accessors
+            .into_iter()
+            .filter(|accessor| !self.references.has(blob, owner, accessor));
+        new.count()
     }
 
     /// Removes one reference; with the user's last its charge, with the blob's last the blob.
@@ -131,29 +168,40 @@ impl Bucket {
             return;
         };
         self.accounts.unreferred(owner);
-        stored.references -= 1;
+        stored.references = stored.references.saturating_sub(1);
         let blob_gone = stored.references == 0;
-        if self.certify.owner(accessor, blob) == Some(*owner) {
-            let next = self.references.next(blob, accessor);
-            let view = next.as_ref().map(|(owner, reference)| View {
-                owner: *owner,
-                reference,
-                stored: &stored,
-            });
-            self.certify.set(accessor, blob, view);
+        let first = if self.certify.owner(accessor, blob) == Some(*owner) {
+            self.references.next(blob, accessor)
         } else {
             self.references.unqueue(blob, accessor, &reference);
+            self.oldest(blob, accessor)
+        };
+        if first.is_some() {
+            let is_alone = self.references.waiting(blob, accessor).next().is_none();
+            self.certify
+                .unshare(accessor, blob, &stored, &reference, is_alone);
         }
-        if blob_gone || !self.references.owner_has(blob, owner) {
-            self.accounts.free(owner, stored.size);
-            if self.is_mutant(Mutant::FreedTwice) {
-                self.accounts.free(owner, stored.size);
-            }
+        let view = first.as_ref().map(|(owner, reference)| View {
+            owner: *owner,
+            reference,
+            stored: &stored,
+        });
+        self.certify.set(accessor, blob, view);
+        let price = match blob_gone || !self.references.owner_has(blob, owner) {
+            true => charge(stored.size, 1),
+            false => REFERENCE_BYTES_MIN,
+        };
+        self.accounts.free(owner, price);
+        if self.is_mutant(Mutant::FreedTwice) {
+            self.accounts.free(owner, price);
         }
         if blob_gone {
             self.blobs.remove(&blob.0);
+            self.uploads.forget_draws(blob);
             self.drop_slot(stored.slot);
-            self.count(|totals| totals.bytes_stored -= stored.size);
+            self.count(|totals| {
+                totals.bytes_stored = totals.bytes_stored.saturating_sub(stored.size);
+            });
         } else {
             self.store.set_note(stored.slot, stored.references);
         }
@@ -182,11 +230,12 @@ impl Bucket {
             let max = ACCESSORS_MAX as u32;
             return Err(Error::InvalidAccessors { max }.into());
         }
-        if !is_mime_type(&args.mime_type) {
+        let Some(mime_type) = mime_type(&args.mime_type) else {
             let max = MIME_TYPE_BYTES_MAX as u32;
             return Err(Error::InvalidMimeType { max }.into());
-        }
-        if args.name.as_deref().is_some_and(|name| !is_file_name(name)) {
+        };
+        let name = args.name.as_deref();
+        if name.unwrap_or_default().len() > NAME_BYTES_MAX {
             let max = NAME_BYTES_MAX as u32;
             return Err(Error::InvalidName { max }.into());
         }
@@ -207,7 +256,7 @@ impl Bucket {
             return Err(Error::AccessorDeleted { accessor_id }.into());
         }
         let blob = &args.blob_id;
-        let is_seen = self.certify.shows(&args.from_accessor, blob);
+        let is_seen = self.sees(&args.from_accessor, blob);
         let stored = self.stored(blob).filter(|_| is_seen);
         let stored = stored.ok_or(Error::NotFound)?;
         let room = self.check_room(&caller, &account, blob, &args.accessor_ids);
@@ -215,18 +264,14 @@ impl Bucket {
         // Mostly the caller forwards what is its own: that is found at once.
         let owner_has = self.references.has(blob, &caller, &args.from_accessor)
             || self.references.owner_has(blob, &caller);
-        if !owner_has && let Some(lease) = self.accounts.shortage(&caller, stored.size) {
+        let wanted = match owner_has {
+            true => self.further_charge(blob, &caller, &account, &args.accessor_ids),
+            false => account.shortage(caller, charge(stored.size, args.accessor_ids.len() as u64)),
+        };
+        if let Some(lease) = wanted {
             return Err(Stop::Lease(lease));
         }
-        let named: Vec<_> = args
-            .accessor_ids
-            .iter()
-            .map(|accessor_id| Named {
-                accessor_id: *accessor_id,
-                mime_type: args.mime_type.clone(),
-                name: args.name.clone(),
-            })
-            .collect();
+        let named: Vec<_> = Named::all(&args.accessor_ids, &mime_type, name).collect();
         let room = self.certify.reserve(named.len());
         room.map_err(|_| Error::BucketFull { bytes_free: 0 })?;
         self.refer(caller, blob, stored, owner_has, &named, now);
@@ -234,7 +279,7 @@ impl Bucket {
             blob_id: args.blob_id,
             bucket: self.access.audience.own(),
             size: stored.size,
-            mime_type: args.mime_type.clone(),
+            mime_type: mime_type.into_owned(),
         })
     }
 
@@ -288,12 +333,29 @@ impl Bucket {
         };
         // Behind each that is seen others may wait, which are seen then.
         let seen = self.certify.seen(&accessor, REMOVED_PER_TURN);
+        let mut chunks = 0;
         for (blob, owner) in &seen {
+            chunks += self.chunks_of(blob);
             self.unrefer(blob, owner, &accessor, now);
+            if self.certify.owner(&accessor, blob) == Some(*owner) {
+                // There is no such reference: what is shown by it goes too, or this would never end.
+                self.certify.set(&accessor, blob, None);
+                let text = format!("fault: {accessor} saw {blob} without a reference of {owner}");
+                self.note(now.ms, &text);
+            }
+            if chunks >= CHUNKS_PER_TURN {
+                break;
+            }
         }
         if self.certify.seen(&accessor, 1).is_empty() {
             self.deletions.remove(&accessor);
         }
+    }
+
+    /// Chunks whose bytes are given back where the blob loses its last reference.
+    pub(crate) fn chunks_of(&self, blob: &BlobId) -> u64 {
+        let last = self.stored(blob).filter(|stored| stored.references == 1);
+        last.map_or(0, |stored| chunk_count(stored.size))
     }
 
     pub fn is_deleting(&self) -> bool {

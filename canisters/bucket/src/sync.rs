@@ -10,7 +10,7 @@ use openstorage_types::{
         EventsOk, IssuerRemoved, IssuerUpserted, Reference, Revoked, Stamp, StatePage, StateRow,
         UserDeleted, kind,
     },
-    limits::{BEHIND_EVENTS_MAX, EVENTS_PER_BATCH_MAX, ISSUERS_PER_BATCH_MAX},
+    limits::{BEHIND_EVENTS_MAX, CHUNK_BYTES, EVENTS_PER_BATCH_MAX, ISSUERS_PER_BATCH_MAX},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -26,10 +26,10 @@ const DROPPED_PER_EVENT: usize = 2;
     CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord,
 )]
 pub enum StateKey {
+    /// A user that is gone, with what came before it: an index that has forgotten that must not take it in.
+    Gone(Principal),
     User(Principal),
     Blob(BlobId),
-    /// A user that is gone.
-    Gone(Principal),
     DeletedAccessor(Principal),
 }
 
@@ -194,6 +194,7 @@ impl Bucket {
     /// Whether there is something that the index has not heard.
     pub fn has_news(&self) -> bool {
         self.report_due
+            || self.is_room_news()
             || self.cursors.get().0.sent.has_news(&self.log)
             || self.accounts.has_unsent()
     }
@@ -232,26 +233,26 @@ impl Bucket {
         Some(Outgoing { args, told })
     }
 
-    /// The state that the index has to know, from the first row after `after`: users' counters, blobs, and
-    /// the deletions that an index restored from a snapshot has forgotten.
+    /// The state that the index has to know, from the first row after `after`: the deletions that an index restored
+    /// from a snapshot has forgotten, users' counters, and blobs.
     fn state_after(&self, after: Option<StateKey>) -> impl Iterator<Item = (StateKey, StateRow)> {
         use StateKey::*;
         use std::ops::Bound::{Excluded, Unbounded};
         let none = Principal::management_canister();
-        let users = match after {
+        let gone = match after {
             None => Some(none),
+            Some(Gone(after)) => Some(after),
+            _ => None,
+        };
+        let users = match after {
+            None | Some(Gone(_)) => Some(none),
             Some(User(after)) => Some(after),
             _ => None,
         };
         let blobs = match after {
-            None | Some(User(_)) => Some(Unbounded),
+            None | Some(Gone(_) | User(_)) => Some(Unbounded),
             Some(Blob(after)) => Some(Excluded(after.0)),
             _ => None,
-        };
-        let gone = match after {
-            Some(Gone(after)) => Some(after),
-            Some(DeletedAccessor(_)) => None,
-            _ => Some(none),
         };
         let deleted = match after {
             Some(DeletedAccessor(after)) => after,
@@ -290,7 +291,7 @@ impl Bucket {
                     row(kind::ACCESSOR_DELETED, &event),
                 )
             });
-        users.chain(blobs).chain(gone).chain(deleted)
+        gone.chain(users).chain(blobs).chain(deleted)
     }
 
     /// The index's answer to a batch.
@@ -309,12 +310,26 @@ impl Bucket {
         let told = report.map(|report| (report.key, report.oldest_key_version));
         let keys = &self.access.audience.keys;
         self.report_due = told != Some((keys.public(), keys.oldest_version()));
+        self.told_free = report.map(|report| report.bytes_free);
         let mut cursors = self.cursors.get().0.clone();
         cursors.sent.answered(&sent.told, answer.stamp);
         if let Some(place) = cursors.sent.needs() {
             self.log.drop_until(place, EVENTS_PER_BATCH_MAX);
         }
         self.cursors.set(Row(cursors));
+    }
+
+    /// An upload found no room: the index is to know at once what there is.
+    pub(crate) fn report_room(&mut self) {
+        self.report_due |= self.told_free != Some(self.bytes_free());
+    }
+
+    /// Whether there is much more room, or much less, than the index was told last: an eighth, and a chunk at least.
+    /// It names no bucket then that answers `BucketFull`, and makes another in time.
+    fn is_room_news(&self) -> bool {
+        let free = self.bytes_free();
+        let told = self.told_free;
+        told.is_some_and(|told| told.abs_diff(free) >= (told / 8).max(CHUNK_BYTES))
     }
 
     fn report(&self) -> BucketReport {

@@ -5,12 +5,15 @@ use candid::Principal;
 use openstorage_types::{
     bucket::{EnsureRegisteredError, GoneReason},
     channel::{LeaseArgs, LeaseOk, RecallArgs, RecallError, UserCounters},
+    chunk_count,
+    index::Allowance,
 };
 
 use crate::{
     Bucket, Now, Stop,
     accounts::{Account, Learned, Unready},
     mutants::Mutant,
+    push::CHUNKS_PER_TURN,
 };
 
 /// Uploads and references of a deleted user that are removed in one turn.
@@ -78,6 +81,16 @@ impl Bucket {
         self.accounts.agreed(&question.user, &question.counters);
     }
 
+    /// What a refusal of the index says, with what the user's open uploads hold in this bucket.
+    pub fn exceeded(&self, user: &Principal, allowance: Allowance) -> Allowance {
+        let account = self.accounts.get(user);
+        let reserved = account.map_or(0, |account| account.escrow.reserved);
+        Allowance {
+            bytes_reserved: allowance.bytes_reserved.saturating_add(reserved),
+            ..allowance
+        }
+    }
+
     /// The index has answered a [`LeaseArgs`].
     pub fn leased(&mut self, user: Principal, answer: &LeaseOk, now: Now) {
         self.saw_index(answer.version);
@@ -120,8 +133,8 @@ impl Bucket {
             let Some((blob, session)) = self.uploads.first_of(user) else {
                 return;
             };
-            excess = excess.saturating_sub(session.size);
-            self.drop_upload(user, &blob, session, GoneReason::Aborted, now);
+            excess = excess.saturating_sub(session.charge());
+            self.drop_upload(user, &blob, GoneReason::Aborted, now);
         }
     }
 
@@ -138,16 +151,19 @@ impl Bucket {
         let Some(user) = self.accounts.next_dying() else {
             return;
         };
-        for left in (0..REMOVED_PER_TURN).rev() {
+        let mut chunks = 0;
+        for _ in 0..REMOVED_PER_TURN {
             if let Some((blob, session)) = self.uploads.first_of(&user) {
-                self.drop_upload(&user, &blob, session, GoneReason::UserDeleted, now);
+                chunks += chunk_count(session.size);
+                self.drop_upload(&user, &blob, GoneReason::UserDeleted, now);
             } else if let Some((blob, accessor)) = self.references.first_of(&user) {
+                chunks += self.chunks_of(&blob);
                 self.unrefer(&blob, &user, &accessor, now);
             } else {
                 self.accounts.died(&user);
                 return;
             }
-            if left == 0 {
+            if chunks >= CHUNKS_PER_TURN {
                 return;
             }
         }

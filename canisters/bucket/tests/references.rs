@@ -10,8 +10,11 @@ use openstorage_types::{
         AddBlobReferenceArgs, AddBlobReferenceError, MyBlobsArgs, PushChunkError,
         RemoveBlobReferenceArgs, RemoveBlobReferenceError, TokenProblem,
     },
-    channel::{self, UserUpserted, kind},
-    limits::{BYTES_PER_REFERENCE, HOUR_MS, PAGE_ROWS_MAX, REFERENCES_MIN, references_max},
+    channel::{self, Counters, LeaseOk, kind},
+    limits::{
+        BYTES_PER_REFERENCE, HOUR_MS, NAME_BYTES_MAX, PAGE_ROWS_MAX, REFERENCE_BYTES_MIN,
+        REFERENCES_MIN, charge, references_max,
+    },
 };
 use support::*;
 
@@ -88,9 +91,11 @@ fn a_forward_that_breaks_a_rule_is_told_which() {
         refusal(bob(), &|args| args.mime_type.clear()),
         InvalidMimeType { max: 127 }
     );
+    let name = "x".repeat(NAME_BYTES_MAX + 1);
+    let max = NAME_BYTES_MAX as u32;
     assert_eq!(
-        refusal(bob(), &|args| args.name = Some("\n".into())),
-        InvalidName { max: 255 }
+        refusal(bob(), &|args| args.name = Some(name.clone())),
+        InvalidName { max }
     );
     assert_eq!(
         refusal(bob(), &|args| args.token.clear()),
@@ -120,7 +125,7 @@ fn a_forward_that_breaks_a_rule_is_told_which() {
 fn a_forward_beyond_the_lease_asks_the_index_first() {
     let mut world = World::empty(None);
     world.bucket.set_secret(SECRET, world.now);
-    world.lease(alice(), 1_000);
+    world.lease(alice(), 2_000);
     world.lease(bob(), 10);
     world.tell(
         kind::ISSUER_UPSERTED,
@@ -134,7 +139,9 @@ fn a_forward_beyond_the_lease_asks_the_index_first() {
     world.upload(alice(), &data);
     let args = forward(world.read_token(bob()), &data, principal(50));
     match world.bucket.add_blob_reference(bob(), &args, world.now) {
-        Err(Stop::Lease(lease)) => assert_eq!((lease.user, lease.wanted), (bob(), 290)),
+        Err(Stop::Lease(lease)) => {
+            assert_eq!((lease.user, lease.wanted), (bob(), charge(300, 1) - 10))
+        }
         other => panic!("no shortage: {other:?}"),
     }
     assert_eq!(world.figures(), [1, 1, 0, 300, 0]);
@@ -294,21 +301,22 @@ fn a_user_sees_its_own_blobs_page_by_page() {
     assert_eq!(info.references[0].created_ms, START_MS);
 }
 
-/// A reference is not charged beside others of the same user and blob, and may be to a blob of no bytes: how many
-/// there may be follows from the limit.
+/// How many references there may be follows from the limit, whatever was leased before it was lowered.
 #[test]
 fn a_user_has_as_many_references_as_its_limit_allows() {
     let mut world = World::new();
     let byte_limit = 5 * BYTES_PER_REFERENCE;
-    world.tell(
-        kind::USER_UPSERTED,
-        &UserUpserted {
-            user: alice(),
-            incarnation: 1,
-            byte_limit,
-            counters: None,
+    let answer = LeaseOk {
+        incarnation: 1,
+        byte_limit,
+        counters: Counters {
+            granted: 1_000_000_000,
+            ..Counters::default()
         },
-    );
+        gone: None,
+        version: 5,
+    };
+    world.bucket.leased(alice(), &answer, world.now);
     let max = references_max(byte_limit);
     assert_eq!(max, REFERENCES_MIN + 5);
     let accessor = |n: u64| Principal::self_authenticating(n.to_le_bytes());
@@ -351,4 +359,73 @@ fn a_user_has_as_many_references_as_its_limit_allows() {
     // Of one blob's references an answer has the first thousand.
     let info = world.bucket.blob_info(&alice(), &blob_id(&[])).unwrap();
     assert_eq!(info.references.len(), PAGE_ROWS_MAX as usize);
+}
+
+/// Each reference has its price, the empty blob's too; what a user is charged does not depend on the order in which
+/// they came and go, and all of it comes back.
+#[test]
+fn references_have_a_price() {
+    let mut world = World::new();
+    let accessor = |n: u8| principal(100 + n);
+    let small = [
+        (vec![], REFERENCE_BYTES_MIN),
+        (bytes(10, 1), REFERENCE_BYTES_MIN),
+        (bytes(5_000, 2), 5_000),
+    ];
+    let mut charged = 0;
+    for (data, first) in &small {
+        world.upload(alice(), data);
+        charged += first;
+        assert_eq!(world.charged(alice()), Some(charged));
+        // Three more, one of which is there and one named twice.
+        let mut more = chunk(data, 0);
+        more.accessor_ids = vec![chat(), accessor(1), accessor(1), accessor(2)];
+        world.push(alice(), &more).unwrap();
+        charged += 2 * REFERENCE_BYTES_MIN;
+        let args = forward(world.read_token(alice()), data, accessor(3));
+        let given = world.bucket.add_blob_reference(alice(), &args, world.now);
+        assert!(given.is_ok());
+        charged += REFERENCE_BYTES_MIN;
+        assert_eq!(world.charged(alice()), Some(charged));
+        assert_eq!(
+            charge(data.len() as u64, 4),
+            first + 3 * REFERENCE_BYTES_MIN
+        );
+        world.audit();
+    }
+    for (data, _) in &small {
+        for accessor_id in [chat(), accessor(2), accessor(1), accessor(3)] {
+            let args = RemoveBlobReferenceArgs {
+                accessor_id,
+                ..removal(data, alice(), None)
+            };
+            world
+                .bucket
+                .remove_blob_reference(alice(), &args, world.now)
+                .unwrap();
+            world.audit();
+        }
+    }
+    assert_eq!(world.charged(alice()), Some(0));
+    assert_eq!(world.figures(), [0; 5]);
+}
+
+/// The empty blob for many accessors: the lease is short before the feed is full of them.
+#[test]
+fn references_to_the_empty_blob_are_paid_for() {
+    let mut world = World::empty(None);
+    world.bucket.set_secret(SECRET, world.now);
+    world.lease(alice(), 3 * REFERENCE_BYTES_MIN);
+    let mut args = chunk(&[], 0);
+    args.accessor_ids = (0..4)
+        .map(principal)
+        .map(|it| Principal::self_authenticating(it))
+        .collect();
+    let lease = world.shortage(alice(), &args);
+    assert_eq!(lease.wanted, REFERENCE_BYTES_MIN);
+    args.accessor_ids.pop();
+    world.push(alice(), &args).unwrap();
+    args.accessor_ids = vec![chat()];
+    assert_eq!(world.shortage(alice(), &args).wanted, REFERENCE_BYTES_MIN);
+    world.audit();
 }

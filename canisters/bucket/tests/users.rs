@@ -11,7 +11,7 @@ use openstorage_types::{
         AccessorDeleted, Counters, EventsOk, LeaseOk, RecallArgs, RecallError, Revoked, StatePage,
         UserCounters, UserDeleted, UserUpserted, kind,
     },
-    limits::{CHUNK_BYTES, LEASE_IDLE_MS},
+    limits::{CHUNK_BYTES, LEASE_IDLE_MS, charge},
 };
 use support::*;
 
@@ -23,6 +23,7 @@ fn upsert(world: &mut World, incarnation: u64, byte_limit: u64) {
         incarnation,
         byte_limit,
         counters: None,
+        gone: None,
     };
     world.tell(kind::USER_UPSERTED, &event);
 }
@@ -68,7 +69,10 @@ fn a_recall_takes_what_is_not_reserved_and_nothing_else() {
     );
     // What is wanted next is asked for.
     let question = world.shortage(alice(), &chunk(b"more", 0));
-    assert_eq!((question.wanted, question.incarnation), (4, Some(1)));
+    assert_eq!(
+        (question.wanted, question.incarnation),
+        (charge(4, 1), Some(1))
+    );
 }
 
 #[test]
@@ -176,9 +180,10 @@ fn a_higher_incarnation_in_any_message_deletes_the_lower() {
         incarnation: 6,
         byte_limit: LIMIT,
         counters: Counters {
-            granted: 100,
+            granted: 2_000,
             ..Counters::default()
         },
+        gone: None,
         version: 5,
     };
     world.bucket.leased(alice(), &answer, world.now);
@@ -190,18 +195,57 @@ fn a_higher_incarnation_in_any_message_deletes_the_lower() {
     world.upload(alice(), b"new");
 }
 
+/// An index that was restored from a snapshot has registered the user anew: it does not know of the one before, and
+/// has not deleted it.
+#[test]
+fn a_higher_incarnation_keeps_a_lower_one_that_was_never_deleted() {
+    let mut world = World::new();
+    let upsert = |world: &mut World, incarnation, gone| {
+        let event = UserUpserted {
+            user: alice(),
+            incarnation,
+            byte_limit: LIMIT,
+            counters: None,
+            gone: Some(gone),
+        };
+        world.tell(kind::USER_UPSERTED, &event);
+    };
+    world.upload(alice(), &bytes(500, 2));
+    upsert(&mut world, 9, 0);
+    assert!(!world.bucket.is_deleting_users());
+    world.upload(alice(), b"new");
+    // The index hears what the user has, under the new number.
+    let batch = world.bucket.next_batch(world.now.version).unwrap();
+    let told = batch.args.counters.iter().find(|it| it.user == alice());
+    assert_eq!(
+        told.map(|it| (it.incarnation, it.counters.used())),
+        Some((9, 503))
+    );
+    // Deleted, and registered again.
+    upsert(&mut world, 12, 10);
+    while world.bucket.is_deleting_users() {
+        world.bucket.delete_user_slice(world.now);
+    }
+    assert_eq!(world.figures(), [0; 5]);
+    upsert(&mut world, 12, 10);
+    assert!(world.bucket.knows(&alice()));
+}
+
 #[test]
 fn after_a_snapshot_no_lease_counts_before_the_index_has_confirmed_it() {
     let mut world = World::new();
     world.bucket.observe(10);
-    world.upload(alice(), &bytes(500, 2));
+    world.upload(alice(), &bytes(5_000, 2));
     let data = begun(&mut world);
     let snapshot = world.memory.borrow().clone();
     // All that is not reserved goes back; the upload is finished, and the small blob deleted.
     recall(&mut world, index()).unwrap();
     world.push(alice(), &chunk(&data, 1)).unwrap();
     let known = recall(&mut world, index()).unwrap().counters;
-    assert_eq!((known.used(), known.lease()), (500 + data.len() as u64, 0));
+    assert_eq!(
+        (known.used(), known.lease()),
+        (5_000 + data.len() as u64, 0)
+    );
 
     *world.memory.borrow_mut() = snapshot;
     world.bucket = Bucket::open(world.memory.clone(), own(), None);
@@ -209,12 +253,13 @@ fn after_a_snapshot_no_lease_counts_before_the_index_has_confirmed_it() {
     // Neither begun nor ended before the index has said what it knows.
     for args in [chunk(b"small", 0), chunk(&data, 1)] {
         let question = world.shortage(alice(), &args);
-        assert_eq!(question.counters.lease(), GRANTED - 500);
+        assert_eq!(question.counters.lease(), GRANTED - 5_000);
     }
     let answer = LeaseOk {
         incarnation: 1,
         byte_limit: LIMIT,
         counters: known,
+        gone: None,
         version: 6,
     };
     world.bucket.leased(alice(), &answer, world.now);
@@ -224,7 +269,7 @@ fn after_a_snapshot_no_lease_counts_before_the_index_has_confirmed_it() {
         UploadState::Gone(GoneReason::Aborted)
     );
     let told = recall(&mut world, index()).unwrap().counters;
-    assert_eq!((told.used(), told.lease()), (500, 0));
+    assert_eq!((told.used(), told.lease()), (5_000, 0));
     assert!(told.returned >= known.returned && told.spent >= known.spent);
 }
 
@@ -270,6 +315,7 @@ fn a_doubted_upload_is_verified_once_the_index_has_confirmed_the_counters() {
         incarnation: 1,
         byte_limit: LIMIT,
         counters: question.counters,
+        gone: None,
         version: 5,
     };
     world.bucket.leased(alice(), &answer, world.now);

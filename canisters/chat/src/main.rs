@@ -5,9 +5,9 @@ mod timers;
 use std::cell::RefCell;
 
 use candid::{CandidType, Principal, candid_method};
-use chat::App;
+use chat::{App, RETRY_MS, chats::Random};
 use ic_cdk::{
-    api::{CanisterStatusCode, canister_self, msg_caller, time},
+    api::{CanisterStatusCode, canister_self, canister_version, msg_caller, time},
     futures::internals::in_executor_context,
 };
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
@@ -44,8 +44,15 @@ fn now_ms() -> u64 {
 }
 
 fn open(args: Option<InitArgs>) {
-    let index = args.map(|args| args.index);
-    match App::open(DefaultMemoryImpl::default(), canister_self(), index) {
+    let (index, origins) = args.map(|args| (args.index, args.origins)).unzip();
+    let opened = App::open(DefaultMemoryImpl::default(), canister_self(), index);
+    let opened = opened.and_then(|mut app| {
+        origins
+            .flatten()
+            .map_or(Ok(()), |origins| app.serve_at(origins))?;
+        Ok(app)
+    });
+    match opened {
         Ok(app) => {
             ic_cdk::api::certified_data_set(app.certified_data());
             APP.set(Some(app));
@@ -92,7 +99,12 @@ fn inspect_message() {
     let len = ic0::msg_arg_data_size();
     let known = METHODS.iter().find(|(name, _)| *name == method);
     let may_call = known.is_some_and(|(_, callers)| match callers {
-        Callers::Anybody => caller != Principal::anonymous() && len <= NOTHING_BYTES_MAX,
+        Callers::Anybody => {
+            let is_known = || with(|app| app.is_registered(caller));
+            caller != Principal::anonymous()
+                && len <= NOTHING_BYTES_MAX
+                && (is_known() || with(|app| app.may_register(now_ms())))
+        }
         Callers::Users => len <= MESSAGE_BYTES_MAX && with(|app| app.is_registered(caller)),
         Callers::Controllers => {
             len <= UNKNOWN_CALLER_BYTES_MAX && ic_cdk::api::is_controller(&caller)
@@ -113,13 +125,14 @@ enum Callers {
 }
 
 /// Every method that changes something.
-const METHODS: [(&str, Callers); 12] = [
+const METHODS: [(&str, Callers); 13] = [
     ("register", Callers::Anybody),
     ("set_premium", Callers::Users),
     ("set_name", Callers::Users),
     ("set_avatar", Callers::Users),
     ("create_chat", Callers::Users),
     ("join_chat", Callers::Users),
+    ("replace_invite", Callers::Users),
     ("leave_chat", Callers::Users),
     ("delete_chat", Callers::Users),
     ("send_message", Callers::Users),
@@ -148,7 +161,7 @@ fn is_welcome() -> Result<(), String> {
 
 #[update]
 fn register() -> Result<RegisterOk, ChatError> {
-    change(|app| app.register(msg_caller()))
+    change(|app| app.register(msg_caller(), now_ms()))
 }
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
@@ -186,14 +199,34 @@ fn profile(user: Principal) -> Result<Profile, ChatError> {
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
-fn create_chat(args: CreateChatArgs) -> Result<ChatInfo, ChatError> {
-    change(|app| app.create_chat(msg_caller(), args))
+async fn create_chat(args: CreateChatArgs) -> Result<ChatInfo, ChatError> {
+    let caller = msg_caller();
+    timers::observe();
+    with(|app| app.check_new_chat(caller, &args, now_ms()))?;
+    let random = random().await?;
+    change(|app| app.create_chat(caller, args, &random, canister_version(), now_ms()))
 }
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
-fn join_chat(args: ChatArgs) -> Result<ChatInfo, ChatError> {
-    change(|app| app.join_chat(msg_caller(), args))
+fn join_chat(args: JoinArgs) -> Result<ChatInfo, ChatError> {
+    change(|app| app.join_chat(msg_caller(), &args))
+}
+
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+async fn replace_invite(args: ChatArgs) -> Result<ChatInfo, ChatError> {
+    let caller = msg_caller();
+    timers::observe();
+    with(|app| app.check_invite(caller, &args))?;
+    let random = random().await?;
+    change(|app| app.replace_invite(caller, &args, &random))
+}
+
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
+#[candid_method(query)]
+fn members(args: MembersArgs) -> Result<Vec<Member>, ChatError> {
+    with(|app| app.members(msg_caller(), &args))
 }
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
@@ -220,7 +253,7 @@ async fn send_message(args: SendMessageArgs) -> Result<SendMessageOk, ChatError>
     timers::observe();
     with(|app| app.check_message(caller, &args))?;
     learn_bucket(args.blob.as_ref()).await?;
-    change(|app| app.send_message(caller, args, now_ms()))
+    change(|app| app.send_message(caller, args, canister_version(), now_ms()))
 }
 
 #[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
@@ -265,6 +298,13 @@ fn http_request(request: HttpRequest) -> HttpResponse {
 /// whoever calls it.
 #[query]
 fn c2c_nothing() {}
+/// Random bytes that nobody else has seen.
+async fn random() -> Result<Random, ChatError> {
+    let random = timers::random().await.ok();
+    let random = random.and_then(|random| random.try_into().ok());
+    let ms = RETRY_MS;
+    random.map(Random).ok_or(ChatError::Retry { ms })
+}
 
 /// Asks the index about the reference's bucket where no reference named it before.
 async fn learn_bucket(blob: Option<&BlobReference>) -> Result<(), ChatError> {

@@ -181,7 +181,7 @@ async fn perform(work: Work) -> bool {
         Work::RegisterUsers(users) => match call(index, "register_users", &users).await {
             Some(answers) => {
                 let answers: Vec<_> = answers;
-                with(|app| app.users_registered(&users, &answers))
+                with(|app| app.users_registered(&users, &answers, now_ms()))
             }
             None => false,
         },
@@ -200,7 +200,8 @@ async fn perform(work: Work) -> bool {
     }
 }
 
-async fn random() -> CallResult<Vec<u8>> {
+/// Random bytes of the subnet.
+pub async fn random() -> CallResult<Vec<u8>> {
     let _outstanding = outstanding::begin();
     ic_cdk_management_canister::raw_rand().await
 }

@@ -43,8 +43,9 @@ impl Index {
                 self.events_skipped += 1;
             }
         }
+        let may_adopt = row.doubt == Doubt::None;
         for told in &args.counters {
-            self.hear_back(context, bucket, told, &mut counters);
+            self.hear_back(context, bucket, told, may_adopt, &mut counters);
         }
         row.heard = new.stamp;
         // It stands before where it has been told everything: an answer of it was faster than this, or it
@@ -122,7 +123,7 @@ impl Index {
         for state in &page.rows {
             match state.kind {
                 kind::USER_HELD => match decode(&state.bytes) {
-                    Some(told) => self.hear_back(context, bucket, &told, counters),
+                    Some(told) => self.hear_back(context, bucket, &told, true, counters),
                     None => self.events_skipped += 1,
                 },
                 kind::USER_DELETED => match decode(&state.bytes) {
@@ -157,17 +158,20 @@ impl Index {
         context: &Context,
         bucket: Principal,
         told: &UserCounters,
+        may_adopt: bool,
         answer: &mut Vec<UserCounters>,
     ) {
-        self.hear(context, bucket, told);
+        self.hear_if(context, bucket, told, may_adopt);
         let UserCounters {
             user, incarnation, ..
         } = *told;
         let row = self.users.get(&user);
-        let is_gone = row.is_none_or(|row| row.incarnation != incarnation);
-        let counters = match is_gone {
-            true => Counters::default(),
-            false => self.users.counters(user, incarnation, bucket),
+        let is_gone = self.users.is_gone(&user, incarnation);
+        let counters = match row.filter(|row| row.incarnation >= incarnation) {
+            _ if is_gone => Counters::default(),
+            Some(row) => self.users.counters(user, row.incarnation, bucket),
+            // It is believed with the bucket's state.
+            None => return,
         };
         if is_gone || counters != told.counters {
             answer.push(UserCounters { counters, ..*told });

@@ -66,6 +66,7 @@ pub(crate) fn user_event(
         incarnation,
         byte_limit: row.pool.byte_limit,
         counters,
+        gone: Some(row.gone),
     };
     (kind::USER_UPSERTED, bytes(&event))
 }

@@ -124,6 +124,7 @@ fn a_refusal_comes_when_every_holder_has_answered() {
     let refused = Err(LeaseError::AllowanceExceeded(Allowance {
         byte_limit: LIMIT,
         bytes_used: 0,
+        bytes_reserved: LIMIT,
         leased_elsewhere: LIMIT,
         unreachable: None,
     }));

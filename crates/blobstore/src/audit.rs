@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ic_stable_structures::Memory;
-use openstorage_types::chunk_count;
+use openstorage_types::{chunk_count, limits::CHUNK_BYTES};
 
 use crate::{
     BlobStore,
@@ -53,10 +53,17 @@ impl<M: Memory> BlobStore<M> {
     }
 
     fn audit_upload(&self, slot: u64, record: &Record) -> Result<(), Damage> {
-        let pending = self.pending.get(&slot);
-        let count = chunk_count(record.size) as u32;
-        let is_right = match (record.state, &pending) {
-            (State::Open, Some(pending)) => pending.is_consistent() && pending.received <= count,
+        let is_right = match (record.state, self.pending.get(&slot)) {
+            (State::Open, Some(pending)) => {
+                let missing = self.missing(slot);
+                let missing: u32 = missing.iter().map(|range| range.end - range.start).sum();
+                let is_next = |at| at == record.size || self.is_in(slot, record, &pending, at);
+                let hashed = pending.hashed;
+                missing + pending.received == chunk_count(record.size) as u32
+                    && record.whole.is_none()
+                    && hashed <= record.size
+                    && (hashed == 0 || is_next(hashed - 1))
+            }
             (State::Sealed, None) => true,
             _ => false,
         };
@@ -83,11 +90,13 @@ impl<M: Memory> BlobStore<M> {
         for entry in self.extents.range((slot, 0)..=(slot, u64::MAX)) {
             let (_, from) = *entry.key();
             let (offset, len) = entry.value();
-            if from < end || len == 0 {
+            let until = from + len;
+            let is_cut = until % CHUNK_BYTES != 0 && until != record.size;
+            if from < end || len == 0 || from % CHUNK_BYTES != 0 || is_cut {
                 return Err(damage);
             }
             extents.push((offset, rounded(len)));
-            (end, covered, pieces) = (from + len, covered + len, pieces + 1);
+            (end, covered, pieces) = (until, covered + len, pieces + 1);
         }
         let is_right = pieces == record.pieces
             && covered <= record.size

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `store` | [`BlobStore`]: slots, chunks, the running hash |
 //! | `slots` | the table of slots, byte by byte |
-//! | `pending` | what is kept of a blob while its chunks come in |
+//! | `pending` | how far a blob is while its chunks come in |
 //! | `space` | which bytes are taken and which are free; how they fragment |
 //! | `audit` | the proof that nothing is lost and nothing is taken twice |
 //!

@@ -1,13 +1,13 @@
 //! The table of slots: one record of 64 bytes for each blob, found by its number without a search.
 //!
-//! # Byte map, version 1
+//! # Byte map, version 2
 //!
 //! Numbers are little-endian.
 //!
 //! | offset | bytes | what |
 //! | --- | --- | --- |
 //! | 0 | 3 | magic `OSB` |
-//! | 3 | 1 | layout version of the whole store: 1 |
+//! | 3 | 1 | layout version of the whole store: 2 |
 //! | 4 | 4 | reserved, zero |
 //! | 8 | 8 | end: bytes of the data memory that are taken or in the free list |
 //! | 16 | 8 | records in the table |
@@ -24,7 +24,7 @@
 //! | 1 | 3 | reserved, zero |
 //! | 4 | 4 | pieces: extents of this blob in the map of extents |
 //! | 8 | 8 | size of the blob |
-//! | 16 | 8 | where the whole blob lies, if it lies in one extent; all bits set otherwise. In a free record: the next free one, plus 1; 0 at the end |
+//! | 16 | 8 | where the whole blob lies, if it is sealed and lies in one extent; all bits set otherwise. In a free record: the next free one, plus 1; 0 at the end |
 //! | 24 | 32 | the digest, once sealed |
 //! | 56 | 8 | a number that whoever keeps the blob keeps beside it |
 
@@ -33,7 +33,7 @@ use ic_stable_structures::Memory;
 use crate::OpenError;
 
 const MAGIC: &[u8; 3] = b"OSB";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER_BYTES: u64 = 64;
 const RECORD_BYTES: u64 = 64;
 const NOTE_AT: usize = 56;
@@ -55,7 +55,7 @@ pub struct Record {
     pub state: State,
     pub pieces: u32,
     pub size: u64,
-    /// Where the whole blob lies, if it lies in one extent.
+    /// Where the whole blob lies, if it is sealed and lies in one extent.
     pub whole: Option<u64>,
     pub digest: [u8; 32],
     pub note: u64,
@@ -243,6 +243,11 @@ impl<M: Memory> Slots<M> {
             next = self.read(slot).whole.unwrap_or(0);
         }
         free + self.used == self.count
+    }
+
+    /// The slots in use.
+    pub fn in_use(&self) -> impl Iterator<Item = u64> {
+        (0..self.count).filter(|slot| self.read(*slot).state != State::Free)
     }
 
     fn read(&self, slot: u64) -> Record {

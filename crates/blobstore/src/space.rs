@@ -3,6 +3,10 @@
 //!
 //! # Fragmentation
 //!
+//! Each chunk takes its own bytes when it comes, rounded up to a unit, and no more: next to the chunk before it, if
+//! that is free. So an upload takes at most 63 bytes more than have arrived of it, and a blob has at most one extent
+//! for each chunk, one in all where its chunks came in order and alone.
+//!
 //! Between two extents that are taken lies at most one hole, and the memory grows for a chunk of r bytes
 //! only while every hole is shorter than r. So there are never more holes than extents, and at the moment
 //! of growth all of them together have fewer than (extents + 1) · r bytes; r is at most 2,000,000. Where
@@ -49,8 +53,41 @@ impl<M: Memory> Space<M> {
         }
     }
 
-    /// An extent of `len` bytes out of the free ones.
-    pub fn reuse(&mut self, len: u64) -> Option<u64> {
+    /// An extent of `len` bytes: at `best`, if it is free there, else out of the free ones, else behind all others.
+    pub fn take<S: Memory>(
+        &mut self,
+        len: u64,
+        best: Option<u64>,
+        slots: &mut Slots<S>,
+    ) -> Result<u64, Full> {
+        if let Some(offset) = best
+            && self.reuse_at(offset, len)
+        {
+            return Ok(offset);
+        }
+        match self.reuse(len) {
+            Some(offset) => Ok(offset),
+            None => self.grow(len, slots),
+        }
+    }
+
+    /// Takes `len` bytes where a free extent begins. False where none does, or a shorter one.
+    fn reuse_at(&mut self, offset: u64, len: u64) -> bool {
+        let len = rounded(len);
+        if self.free.is_empty() {
+            return false;
+        }
+        let Some(size) = self.free.get(&offset).filter(|size| *size >= len) else {
+            return false;
+        };
+        self.remove_free(offset, size);
+        if size > len {
+            self.insert_free(offset + len, size - len);
+        }
+        true
+    }
+
+    fn reuse(&mut self, len: u64) -> Option<u64> {
         let len = rounded(len);
         if self.by_size.is_empty() {
             return None;
@@ -64,7 +101,7 @@ impl<M: Memory> Space<M> {
     }
 
     /// An extent of `len` bytes behind all others.
-    pub fn grow<S: Memory>(&mut self, len: u64, slots: &mut Slots<S>) -> Result<u64, Full> {
+    fn grow<S: Memory>(&mut self, len: u64, slots: &mut Slots<S>) -> Result<u64, Full> {
         let offset = slots.end();
         let end = offset + rounded(len);
         let missing = end.div_ceil(PAGE).saturating_sub(self.data.size());
@@ -73,13 +110,6 @@ impl<M: Memory> Space<M> {
         }
         slots.set_end(end);
         Ok(offset)
-    }
-
-    /// The length of the longest free extent; 0 where none is free.
-    pub fn longest(&self) -> u64 {
-        self.by_size
-            .last_key_value()
-            .map_or(0, |((len, _), ())| len)
     }
 
     /// Gives an extent back that was taken with the same length.

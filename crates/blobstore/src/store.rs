@@ -7,15 +7,11 @@ use crate::{
     OpenError,
     pending::Pending,
     slots::{Record, Slots, State},
-    space::{Full, Space},
+    space::{Full, Space, rounded},
 };
 
 /// Bytes read at once.
 const WINDOW: u64 = 64 * 1024;
-
-/// Bytes of a blob that are taken at once, when the first of them arrive: a blob has few extents, and an
-/// upload that has only begun blocks little.
-const STEP: u64 = 32 * CHUNK_BYTES;
 
 /// Where the store keeps its parts. Each needs a memory of its own, the same at every start.
 pub struct Memories<M> {
@@ -96,11 +92,10 @@ impl<M: Memory> BlobStore<M> {
         })
     }
 
-    /// A slot for a blob of `size` bytes whose chunks will come one by one. Its space is taken in steps,
-    /// as they arrive.
+    /// A slot for a blob of `size` bytes whose chunks will come one by one. Each takes its space when it arrives.
     pub fn open(&mut self, size: u64) -> Result<u64, Full> {
         let slot = self.slots.add(Record::open(size)).ok_or(Full)?;
-        self.pending.insert(slot, Pending::new(size));
+        self.pending.insert(slot, Pending::new());
         Ok(slot)
     }
 
@@ -115,10 +110,7 @@ impl<M: Memory> BlobStore<M> {
         let slot = self.slots.add(record).ok_or(Full)?;
         let taken = match size {
             0 => Ok(0),
-            _ => self
-                .space
-                .reuse(size)
-                .map_or_else(|| self.space.grow(size, &mut self.slots), Ok),
+            _ => self.space.take(size, None, &mut self.slots),
         };
         match taken {
             Ok(offset) => {
@@ -134,8 +126,9 @@ impl<M: Memory> BlobStore<M> {
         }
     }
 
-    /// Writes a chunk to its final place. The same chunk with the same bytes again is no error.
-    pub fn write(&mut self, slot: u64, index: u32, bytes: &[u8]) -> Result<(), WriteError> {
+    /// Writes a chunk to its final place, and hashes it if it is next in order. Returns the bytes that were hashed. The
+    /// same chunk with the same bytes again is no error.
+    pub fn write(&mut self, slot: u64, index: u32, bytes: &[u8]) -> Result<u64, WriteError> {
         let none = WriteError::NoSuchChunk { count: 0 };
         let record = self.slots.get(slot).ok_or(none)?;
         let Some(expected) = chunk_len(record.size, index.into()) else {
@@ -145,116 +138,123 @@ impl<M: Memory> BlobStore<M> {
         if bytes.len() as u64 != expected {
             return Err(WriteError::InvalidLength { expected });
         }
+        let start = start_of(index);
         let pending = self.pending.get(&slot);
-        let Some(mut pending) = pending.filter(|pending| !pending.has(index)) else {
+        let Some(mut pending) =
+            pending.filter(|pending| !self.is_in(slot, &record, pending, start))
+        else {
             return match self.equals(slot, &record, index, bytes) {
-                true => Ok(()),
+                true => Ok(0),
                 false => Err(WriteError::Conflict),
             };
         };
-        self.take(slot, record, index)?;
-        let record = self.slots.get(slot).ok_or(none)?;
-        let mut rest = bytes;
-        self.places(slot, &record, start_of(index), expected, |offset, len| {
-            let (head, tail) = rest.split_at(len as usize);
-            self.space.data.write(offset, head);
-            rest = tail;
-            true
-        });
-        pending.set(index);
-        if index == pending.hashed {
+        if expected > 0 {
+            let offset = self.place(slot, record, start, expected)?;
+            self.space.data.write(offset, bytes);
+        }
+        pending.received += 1;
+        let mut hashed = 0;
+        if pending.hashed == start {
             pending.hash.update(bytes);
-            pending.hashed += 1;
+            hashed = expected;
+            pending.hashed += hashed;
         }
         self.pending.insert(slot, pending);
-        Ok(())
+        Ok(hashed)
     }
 
-    /// Makes sure that a chunk has a place: its step of the blob is taken at once, or as much of it as
-    /// lies free in one piece.
-    fn take(&mut self, slot: u64, record: Record, index: u32) -> Result<(), Full> {
-        let start = start_of(index);
-        let end = record.size.min(start + CHUNK_BYTES);
-        if record.whole.is_some() || start == end {
-            return Ok(());
-        }
-        let step = start / STEP * STEP;
-        let (mut low, mut high) = (step, record.size.min(step + STEP));
-        if record.pieces > 0 {
-            if let Some((from, (_, len))) = self.piece_before(slot, start) {
-                if start < from + len {
-                    return Ok(());
-                }
-                low = low.max(from + len);
-            }
-            let mut after = self.extents.keys_range((slot, start)..(slot, high));
-            high = after.next().map_or(high, |(_, from)| from);
-        }
-        let (from, len, offset) = self.find(low, high, start, end)?;
-        let mut record = record;
-        if len == record.size {
-            record.whole = Some(offset);
-        } else {
-            record.pieces += 1;
-            self.extents.insert((slot, from), (offset, len));
-        }
-        self.slots.set(slot, record);
-        Ok(())
-    }
-
-    /// An extent for `low..high` of a blob, or for a part of it that holds `start..end`: its place in the
-    /// blob, its length, its place in the data memory. Memory grows only where no free extent holds the
-    /// chunk.
-    fn find(&mut self, low: u64, high: u64, start: u64, end: u64) -> Result<(u64, u64, u64), Full> {
-        if let Some(offset) = self.space.reuse(high - low) {
-            return Ok((low, high - low, offset));
-        }
-        let longest = self.space.longest();
-        if longest >= end - start {
-            let chunks = (longest / CHUNK_BYTES).max(1);
-            let len = (chunks * CHUNK_BYTES).min(high - start).max(end - start);
-            if let Some(offset) = self.space.reuse(len) {
-                return Ok((start, len, offset));
+    /// Takes the bytes `start..start + len` of a blob, which have no place yet. They become one extent with their
+    /// neighbours, where these lie next to them.
+    fn place(&mut self, slot: u64, mut record: Record, start: u64, len: u64) -> Result<u64, Full> {
+        let before = self.piece_before(slot, &record, start);
+        let before = before.filter(|piece| piece.end() == start);
+        // It ends with a chunk that is not the last: such a one fills whole units.
+        let best = before.map(|piece| piece.offset + piece.len);
+        let offset = self.space.take(len, best, &mut self.slots)?;
+        let mut piece = match before {
+            Some(before) if best == Some(offset) => Piece {
+                len: before.len + len,
+                ..before
+            },
+            _ => Piece {
+                from: start,
+                offset,
+                len,
+            },
+        };
+        let mut pieces = record.pieces + u32::from(piece.from == start);
+        if record.pieces > u32::from(before.is_some()) {
+            let after = (slot, piece.end());
+            let next = self.extents.get(&after);
+            if let Some((_, len)) = next.filter(|(offset, _)| *offset == piece.offset + piece.len) {
+                self.extents.remove(&after);
+                piece.len += len;
+                pieces -= 1;
             }
         }
-        if let Ok(offset) = self.space.grow(high - low, &mut self.slots) {
-            return Ok((low, high - low, offset));
+        self.extents
+            .insert((slot, piece.from), (piece.offset, piece.len));
+        if pieces != record.pieces {
+            record.pieces = pieces;
+            self.slots.set(slot, record);
         }
-        let offset = self.space.grow(end - start, &mut self.slots)?;
-        Ok((start, end - start, offset))
+        Ok(offset)
     }
 
-    /// The piece of a slot that begins last, of those that begin at `place` or before.
-    fn piece_before(&self, slot: u64, place: u64) -> Option<(u64, (u64, u64))> {
-        let mut before = self.extents.range((slot, 0)..=(slot, place));
+    /// The piece of a slot that begins last, of those that begin at `at` or before.
+    fn piece_before(&self, slot: u64, record: &Record, at: u64) -> Option<Piece> {
+        if record.pieces == 0 {
+            return None;
+        }
+        let mut before = self.extents.range((slot, 0)..=(slot, at));
         let entry = before.next_back()?;
-        Some((entry.key().1, entry.value()))
+        let (offset, len) = entry.value();
+        Some(Piece {
+            from: entry.key().1,
+            offset,
+            len,
+        })
     }
 
-    /// Hashes chunks that are in and next in order, until `budget` bytes are hashed or one is missing. The
-    /// last chunk may go over the budget. An unknown or sealed slot waits for ever.
+    /// The piece that holds a byte of a blob; none where it is not in.
+    fn piece_at(&self, slot: u64, record: &Record, at: u64) -> Option<Piece> {
+        let piece = match record.whole {
+            Some(offset) => Some(Piece {
+                from: 0,
+                offset,
+                len: record.size,
+            }),
+            None => self.piece_before(slot, record, at),
+        };
+        piece.filter(|piece| at < piece.end())
+    }
+
+    /// Hashes bytes that are in and next in order, until `budget` of them are hashed or one is missing. An unknown or
+    /// sealed slot waits for ever.
     pub fn verify(&mut self, slot: u64, budget: u64) -> Progress {
         let Some((record, mut pending)) = self.slots.get(slot).zip(self.pending.get(&slot)) else {
             return Progress::Waiting;
         };
-        let count = chunk_count(record.size) as u32;
-        let (before, mut left) = (pending.hashed, budget);
-        while left > 0 && pending.hashed < count && pending.has(pending.hashed) {
-            let len = chunk_len(record.size, pending.hashed.into()).unwrap_or(0);
-            let from = start_of(pending.hashed);
-            self.windows(slot, &record, from, len, |bytes| {
-                pending.hash.update(bytes);
+        let before = pending.hashed;
+        let end = record.size.min(before.saturating_add(budget));
+        while pending.hashed < end
+            && let Some(piece) = self.piece_at(slot, &record, pending.hashed)
+        {
+            let len = end.min(piece.end()) - pending.hashed;
+            let hash = &mut pending.hash;
+            self.windows(slot, &record, pending.hashed, len, |bytes| {
+                hash.update(bytes);
                 true
             });
-            pending.hashed += 1;
-            left = left.saturating_sub(len);
+            pending.hashed += len;
         }
-        let progress = match (pending.hashed == count, pending.received == count) {
-            (true, _) => Progress::Done {
+        let is_complete = u64::from(pending.received) == chunk_count(record.size);
+        let progress = match (is_complete, pending.hashed == record.size) {
+            (true, true) => Progress::Done {
                 digest: pending.hash.clone().finalize(),
             },
-            (false, true) => Progress::Hashing,
-            (false, false) => Progress::Waiting,
+            (true, false) => Progress::Hashing,
+            (false, _) => Progress::Waiting,
         };
         if pending.hashed != before {
             self.pending.insert(slot, pending);
@@ -267,12 +267,16 @@ impl<M: Memory> BlobStore<M> {
         if let Some(record) = self.slots.get(slot)
             && self.pending.remove(&slot).is_some()
         {
-            let state = State::Sealed;
-            let sealed = Record {
-                state,
+            let mut sealed = Record {
+                state: State::Sealed,
                 digest,
                 ..record
             };
+            if record.pieces == 1
+                && let Some((offset, _)) = self.extents.remove(&(slot, 0))
+            {
+                (sealed.whole, sealed.pieces) = (Some(offset), 0);
+            }
             self.slots.set(slot, sealed);
         }
     }
@@ -308,11 +312,11 @@ impl<M: Memory> BlobStore<M> {
         if record.state != State::Sealed || end > record.size {
             return None;
         }
-        self.windows(slot, &record, from, len, |bytes| {
+        let looked = self.windows(slot, &record, from, len, |bytes| {
             look(bytes);
             true
         });
-        Some(())
+        looked.then_some(())
     }
 
     /// The bytes of a chunk that is in.
@@ -323,11 +327,11 @@ impl<M: Memory> BlobStore<M> {
             return None;
         }
         let mut bytes = Vec::with_capacity(usize::try_from(len).ok()?);
-        self.windows(slot, &record, start_of(index), len, |window| {
+        let looked = self.windows(slot, &record, start_of(index), len, |window| {
             bytes.extend_from_slice(window);
             true
         });
-        Some(bytes)
+        looked.then_some(bytes)
     }
 
     /// Whether a chunk is in and has exactly these bytes.
@@ -340,12 +344,26 @@ impl<M: Memory> BlobStore<M> {
         })
     }
 
+    /// Whether a chunk is in.
+    pub fn has_chunk(&self, slot: u64, index: u32) -> bool {
+        let record = self.slots.get(slot);
+        record.is_some_and(|record| self.has(slot, &record, index))
+    }
+
     fn has(&self, slot: u64, record: &Record, index: u32) -> bool {
         record.state == State::Sealed
             || self
                 .pending
                 .get(&slot)
-                .is_some_and(|pending| pending.has(index))
+                .is_some_and(|pending| self.is_in(slot, record, &pending, start_of(index)))
+    }
+
+    /// Whether the chunk of an open slot is in that begins at `start`. The empty blob's has no place.
+    pub(crate) fn is_in(&self, slot: u64, record: &Record, pending: &Pending, start: u64) -> bool {
+        match record.size {
+            0 => pending.received > 0,
+            _ => self.piece_at(slot, record, start).is_some(),
+        }
     }
 
     /// Chunks that are not in yet.
@@ -356,15 +374,48 @@ impl<M: Memory> BlobStore<M> {
         })
     }
 
-    /// The same as ranges, in order.
+    /// The same as ranges, in order. One step for each extent.
     pub fn missing(&self, slot: u64) -> Vec<ChunkRange> {
-        let pending = self.slots.get(slot).zip(self.pending.get(&slot));
-        pending.map_or(vec![], |(record, pending)| {
-            pending.missing(chunk_count(record.size) as u32)
-        })
+        let Some((record, pending)) = self.slots.get(slot).zip(self.pending.get(&slot)) else {
+            return vec![];
+        };
+        let count = chunk_count(record.size) as u32;
+        let (mut next, mut ranges) = (0, vec![]);
+        let mut push = |start, end| {
+            if start < end {
+                ranges.push(ChunkRange { start, end });
+            }
+        };
+        if record.size == 0 {
+            next = pending.received;
+        }
+        for entry in self.extents.range((slot, 0)..=(slot, u64::MAX)) {
+            let ((_, from), (_, len)) = (*entry.key(), entry.value());
+            push(next, (from / CHUNK_BYTES) as u32);
+            next = (from + len).div_ceil(CHUNK_BYTES) as u32;
+        }
+        push(next, count);
+        ranges
     }
 
-    /// Gives a slot and its bytes back: one step for each extent. An unknown slot is no error.
+    /// Bytes of the chunks that are in; of a sealed slot all, of an unknown one none.
+    pub fn bytes_arrived(&self, slot: u64) -> u64 {
+        let Some(record) = self.slots.get(slot) else {
+            return 0;
+        };
+        let Some(pending) = self.pending.get(&slot) else {
+            return record.size;
+        };
+        let last = chunk_count(record.size) as u32 - 1;
+        let full = u64::from(pending.received) * CHUNK_BYTES;
+        match self.is_in(slot, &record, &pending, start_of(last)) {
+            true => full - CHUNK_BYTES + chunk_len(record.size, last.into()).unwrap_or(0),
+            false => full,
+        }
+    }
+
+    /// Gives a slot and its bytes back: a step for each extent, and one for each run of them. An unknown slot is no
+    /// error.
     pub fn remove(&mut self, slot: u64) {
         let Some(record) = self.slots.get(slot) else {
             return;
@@ -375,14 +426,34 @@ impl<M: Memory> BlobStore<M> {
         if let Some(offset) = record.whole {
             self.space.give(offset, record.size, &mut self.slots);
         }
-        for _ in 0..record.pieces {
-            let Some((from, (offset, len))) = self.piece_before(slot, u64::MAX) else {
-                break;
-            };
-            self.extents.remove(&(slot, from));
-            self.space.give(offset, len, &mut self.slots);
+        if record.pieces > 0 {
+            let extents = self.extents.range((slot, 0)..=(slot, u64::MAX));
+            let extents: Vec<_> = extents
+                .map(|entry| (entry.key().1, entry.value()))
+                .collect();
+            let mut places = Vec::with_capacity(extents.len());
+            for (from, (offset, len)) in extents {
+                self.extents.remove(&(slot, from));
+                places.push((offset, rounded(len)));
+            }
+            places.sort_unstable();
+            let runs = places.chunk_by(|(offset, len), (next, _)| offset + len == *next);
+            for run in runs {
+                let len = run.iter().map(|(_, len)| len).sum();
+                self.space.give(run[0].0, len, &mut self.slots);
+            }
         }
         self.slots.remove(slot);
+    }
+
+    /// The slots in use, in order.
+    pub fn slots(&self) -> impl Iterator<Item = u64> {
+        self.slots.in_use()
+    }
+
+    /// Bytes of the data memory that are taken, and the holes between them.
+    pub fn bytes_taken(&self) -> u64 {
+        self.slots.end()
     }
 
     /// Slots in use.
@@ -433,8 +504,8 @@ impl<M: Memory> BlobStore<M> {
         })
     }
 
-    /// Where `len` bytes of a blob from `from` on lie, piece by piece, until `look` answers false. They
-    /// must have a place.
+    /// Where `len` bytes of a blob from `from` on lie, piece by piece, until `look` answers false, or some of them
+    /// have no place.
     fn places(
         &self,
         slot: u64,
@@ -446,19 +517,32 @@ impl<M: Memory> BlobStore<M> {
         let mut at = from;
         let end = from + len;
         while at < end {
-            let (start, (offset, size)) = match record.whole {
-                Some(offset) => (0, (offset, record.size)),
-                None => self
-                    .piece_before(slot, at)
-                    .expect("a chunk that is in has a place"),
+            let Some(piece) = self.piece_at(slot, record, at) else {
+                return false;
             };
-            let size = size.min(end - start);
-            if !look(offset + (at - start), start + size - at) {
+            let until = end.min(piece.end());
+            if !look(piece.offset + (at - piece.from), until - at) {
                 return false;
             }
-            at = start + size;
+            at = until;
         }
         true
+    }
+}
+
+/// A part of a blob that lies in one place.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    /// Where it begins in the blob.
+    from: u64,
+    /// Where it lies in the data memory.
+    offset: u64,
+    len: u64,
+}
+
+impl Piece {
+    fn end(&self) -> u64 {
+        self.from + self.len
     }
 }
 

@@ -1,6 +1,6 @@
 //! The store against a model: a map of what was written.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 
 use ic_stable_structures::{Memory, VectorMemory};
 use openstorage_blobstore::{BlobStore, Full, Memories, OpenError, Progress, WriteError};
@@ -63,11 +63,11 @@ fn step() -> impl Strategy<Value = Step> {
         Just(0u64),
         1..300u64,
         Just(CHUNK_BYTES),
-        CHUNK_BYTES..3 * CHUNK_BYTES,
+        CHUNK_BYTES..5 * CHUNK_BYTES,
     ];
     prop_oneof![
         3 => size.prop_map(|size| Step::Open { size }),
-        8 => (0..8usize, 0..3u32, prop::bool::weighted(0.2))
+        12 => (0..8usize, 0..5u32, prop::bool::weighted(0.2))
             .prop_map(|(slot, index, wrong)| Step::Write { slot, index, wrong }),
         3 => (0..8usize, prop_oneof![Just(1), Just(10_000_000)])
             .prop_map(|(slot, budget)| Step::Verify { slot, budget }),
@@ -114,7 +114,7 @@ proptest! {
                         prop_assert_eq!(store.write(slot, index, &new), Err(WriteError::Conflict));
                         prop_assert!(!store.holds(slot, index, &new));
                     } else {
-                        prop_assert_eq!(store.write(slot, index, &new), Ok(()));
+                        prop_assert!(store.write(slot, index, &new).is_ok());
                         *there = true;
                     }
                 }
@@ -149,6 +149,12 @@ proptest! {
             }
             prop_assert_eq!(store.audit(), Ok(()));
             prop_assert_eq!(store.len(), model.len() as u64);
+            prop_assert_eq!(store.slots().collect::<Vec<_>>(), model.keys().copied().collect::<Vec<_>>());
+            for (slot, blob) in &model {
+                let chunks = (0u32..).zip(&blob.written).filter(|(_, there)| **there);
+                let arrived = chunks.map(|(index, _)| chunk(&blob.data, index).len() as u64).sum::<u64>();
+                prop_assert_eq!(store.bytes_arrived(*slot), arrived);
+            }
         }
         for (slot, blob) in &model {
             let missing = blob.written.iter().filter(|there| !**there).count();
@@ -183,7 +189,7 @@ fn a_hash_is_computed_in_slices_and_over_upgrades() {
     let found = loop {
         slices += 1;
         store = reopened(&memory);
-        match store.verify(slot, 1) {
+        match store.verify(slot, CHUNK_BYTES) {
             Progress::Done { digest } => break digest,
             progress => assert_eq!(progress, Progress::Hashing),
         }
@@ -293,9 +299,9 @@ fn a_full_memory_takes_nothing_and_loses_nothing() {
     store.audit().unwrap();
 }
 
-/// A bucket that fills goes on in smaller pieces than steps, and finishes what fits.
+/// An upload whose memory does not grow keeps what is in.
 #[test]
-fn a_step_that_does_not_fit_is_taken_chunk_by_chunk() {
+fn a_chunk_that_does_not_fit_changes_nothing() {
     let pages = (2 * CHUNK_BYTES).div_ceil(65_536);
     let mut store = BlobStore::init(Memories::from_fn(|id| Small {
         memory: VectorMemory::default(),
@@ -350,26 +356,154 @@ fn a_large_blob_fills_the_holes_of_small_ones() {
     store.audit().unwrap();
 }
 
+/// What its last chunk of one byte takes of an upload is a unit, and not a step of 64 MB.
 #[test]
-fn a_blob_of_several_steps_has_few_extents() {
-    let memory = VectorMemory::default();
-    let mut store = reopened(&memory);
-    let size = 35 * CHUNK_BYTES + 1;
-    let slot = store.open(size).unwrap();
+fn room_is_taken_as_bytes_arrive() {
+    let mut store = reopened(&VectorMemory::default());
+    let mut arrived = 0;
+    let slots: Vec<_> = (1..=20)
+        .map(|chunks| {
+            let size = chunks * CHUNK_BYTES + 1;
+            let slot = store.open(size).unwrap();
+            store.write(slot, chunks as u32, &[7]).unwrap();
+            arrived += 1;
+            assert!(store.bytes_taken() <= arrived + 64 * chunks);
+            assert_eq!(store.bytes_arrived(slot), 1);
+            slot
+        })
+        .collect();
     let part = vec![7; CHUNK_BYTES as usize];
-    store.write(slot, 34, &part).unwrap();
-    let first = memory.size();
-    // The last step only: 3 chunks and 1 byte.
-    assert!(first * 65_536 < 5 * CHUNK_BYTES);
-    store.write(slot, 0, &part).unwrap();
-    let second = memory.size();
-    assert!(second * 65_536 > 35 * CHUNK_BYTES);
-    store.write(slot, 31, &part).unwrap();
-    store.write(slot, 35, &[7]).unwrap();
-    assert_eq!(memory.size(), second);
+    store.write(slots[2], 1, &part).unwrap();
+    store.write(slots[7], 0, &part).unwrap();
+    assert!(store.bytes_taken() <= arrived + 2 * CHUNK_BYTES + 64 * 20);
+    store.audit().unwrap();
+    for slot in slots {
+        store.remove(slot);
+    }
+    store.audit().unwrap();
+    assert_eq!(store.bytes_taken(), 0);
+}
+
+/// Memory that forgets its bytes and counts those that were written.
+#[derive(Clone, Default)]
+struct Hollow {
+    pages: Rc<Cell<u64>>,
+}
+
+impl Memory for Hollow {
+    fn size(&self) -> u64 {
+        self.pages.get()
+    }
+    fn grow(&self, pages: u64) -> i64 {
+        self.pages.replace(self.pages.get() + pages) as i64
+    }
+    fn read(&self, _: u64, dst: &mut [u8]) {
+        dst.fill(0);
+    }
+    fn write(&self, _: u64, _: &[u8]) {}
+}
+
+/// The tables of a store, which count the bytes that are written to them, or its data.
+#[derive(Clone)]
+enum Counting {
+    Table(VectorMemory, Rc<Cell<u64>>),
+    Data(Hollow),
+}
+
+impl Memory for Counting {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Table(memory, _) => memory.size(),
+            Self::Data(memory) => memory.size(),
+        }
+    }
+    fn grow(&self, pages: u64) -> i64 {
+        match self {
+            Self::Table(memory, _) => memory.grow(pages),
+            Self::Data(memory) => memory.grow(pages),
+        }
+    }
+    fn read(&self, offset: u64, dst: &mut [u8]) {
+        match self {
+            Self::Table(memory, _) => memory.read(offset, dst),
+            Self::Data(memory) => memory.read(offset, dst),
+        }
+    }
+    fn write(&self, offset: u64, src: &[u8]) {
+        match self {
+            Self::Table(memory, written) => {
+                written.set(written.get() + src.len() as u64);
+                memory.write(offset, src);
+            }
+            Self::Data(memory) => memory.write(offset, src),
+        }
+    }
+}
+
+/// A blob of 10 GiB whose chunks come in an order as if drawn: none of them makes the store write more than the
+/// thousandth did, there is at most one extent for each, and all of them are given back.
+#[test]
+fn a_chunk_costs_the_same_however_many_are_in() {
+    let written = Rc::new(Cell::new(0));
+    let mut store = BlobStore::init(Memories::from_fn(|id| match id {
+        5 => Counting::Data(Hollow::default()),
+        _ => Counting::Table(VectorMemory::default(), written.clone()),
+    }))
+    .unwrap();
+    let size = 10 * (1 << 30);
+    let count = chunk_count(size) as u32;
+    let slot = store.open(size).unwrap();
+    let part = vec![0; CHUNK_BYTES as usize];
+    let mut most = [0; 6];
+    for i in 0..count {
+        // 2,003 and the count have no divisor in common.
+        let index = (u64::from(i) * 2_003 % u64::from(count)) as u32;
+        let len = chunk_len(size, index.into()).unwrap() as usize;
+        let before = written.get();
+        store.write(slot, index, &part[..len]).unwrap();
+        let most = &mut most[i as usize / 1_000];
+        *most = (*most).max(written.get() - before);
+    }
+    assert!(most.iter().all(|bytes| *bytes < 12_000), "{most:?}");
+    assert_eq!(store.missing(slot), []);
+    assert_eq!(store.bytes_arrived(slot), size);
+    assert!(store.bytes_taken() <= size + 64);
     store.audit().unwrap();
     store.remove(slot);
+    assert_eq!((store.bytes_taken(), store.len()), (0, 0));
     store.audit().unwrap();
+}
+
+/// In order, and nobody else in between: one extent, and the blob lies in one place when it is sealed. The other way
+/// round each chunk has its own.
+#[test]
+fn neighbours_become_one_extent() {
+    for reversed in [false, true] {
+        let memory = VectorMemory::default();
+        let mut store = reopened(&memory);
+        let data = bytes(9 * CHUNK_BYTES + 5, 3);
+        let slot = store.open(data.len() as u64).unwrap();
+        let order: Vec<u32> = match reversed {
+            false => (0..10).collect(),
+            true => (0..10).rev().collect(),
+        };
+        for index in order {
+            store.write(slot, index, chunk(&data, index)).unwrap();
+            store.audit().unwrap();
+        }
+        assert_eq!(
+            store.verify(slot, u64::MAX),
+            Progress::Done {
+                digest: digest(&data)
+            }
+        );
+        store.seal(slot, digest(&data));
+        store = reopened(&memory);
+        assert!((0..10).all(|index| store.holds(slot, index, chunk(&data, index))));
+        store.audit().unwrap();
+        store.remove(slot);
+        assert_eq!(store.bytes_taken(), 0);
+    }
 }
 
 #[test]
@@ -383,6 +517,7 @@ fn a_layout_of_another_version_is_refused_before_anything_is_written() {
         assert!(memories[1..].iter().all(|memory| memory.size() == 0));
         error
     };
-    assert_eq!(refused(b"OSB\x02"), Some(OpenError::Version { found: 2 }));
+    assert_eq!(refused(b"OSB\x01"), Some(OpenError::Version { found: 1 }));
+    assert_eq!(refused(b"OSB\x03"), Some(OpenError::Version { found: 3 }));
     assert_eq!(refused(b"SGR\x01"), Some(OpenError::Foreign));
 }

@@ -25,5 +25,5 @@ pub mod row;
 pub mod timer;
 
 pub use argument::{decode, expect_short};
-pub use reply::{before_blob, encode, write_length};
+pub use reply::{before_blob, encode, encode_value, write_length};
 pub use row::Row;

@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write},
     ops::Range,
-    time::Duration,
+    time::Instant,
 };
 
 use candid::Principal;
@@ -17,11 +17,10 @@ use openstorage_types::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    CHUNKS_IN_FLIGHT, Client, Error, OnProgress, Phase, Progress, Transport, retry::Patience,
+    Client, Error, OnProgress, Phase, Progress, Transport,
+    pace::Pace,
+    retry::{PATIENCE, Patience},
 };
-
-/// How long a chunk that does not come is asked for again.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A blob as its accessor sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +50,13 @@ impl<T: Transport> Client<T> {
         let mut hash = Sha256::new();
         let mut bytes_done = 0;
         let mut indexes = 0..chunk_count(size);
+        let pace = Pace::new();
         let mut chunks = FuturesOrdered::new();
         loop {
-            while chunks.len() < CHUNKS_IN_FLIGHT
+            while chunks.len() < pace.limit()
                 && let Some(index) = indexes.next()
             {
-                chunks.push_back(self.read_chunk(blob, index));
+                chunks.push_back(self.read_chunk(blob, index, &pace));
             }
             let Some(bytes) = chunks.try_next().await? else {
                 break;
@@ -89,15 +89,16 @@ impl<T: Transport> Client<T> {
             return Err(Error::InvalidRange { start, end, max });
         }
         let mut indexes = start / CHUNK_BYTES..end.div_ceil(CHUNK_BYTES);
+        let pace = Pace::new();
         let mut chunks = FuturesOrdered::new();
         let mut bytes = Vec::with_capacity((end - start) as usize);
         let mut from = indexes.start * CHUNK_BYTES;
         loop {
-            while chunks.len() < CHUNKS_IN_FLIGHT
+            while chunks.len() < pace.limit()
                 && start < end
                 && let Some(index) = indexes.next()
             {
-                chunks.push_back(self.read_chunk(blob, index));
+                chunks.push_back(self.read_chunk(blob, index, &pace));
             }
             let Some(chunk) = chunks.try_next().await? else {
                 return Ok(bytes);
@@ -109,7 +110,7 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    async fn read_chunk(&self, blob: &Blob, index: u64) -> Result<Vec<u8>, Error> {
+    async fn read_chunk(&self, blob: &Blob, index: u64, pace: &Pace) -> Result<Vec<u8>, Error> {
         let BlobReference {
             bucket,
             size,
@@ -125,10 +126,12 @@ impl<T: Transport> Client<T> {
                 token: blob.token.clone(),
                 chunk_index,
             };
+            let began = Instant::now();
             let answer: Result<Result<ReadChunkOk, ReadChunkError>, Error> =
                 self.query(bucket, "read_chunk", (args,)).await;
             let last = match answer {
                 Ok(Ok(chunk)) => {
+                    pace.arrived(began.elapsed());
                     let expected = chunk_len(size, index);
                     let fits = chunk.size == size && Some(chunk.bytes.len() as u64) == expected;
                     return match fits {
@@ -148,7 +151,10 @@ impl<T: Transport> Client<T> {
                         error,
                     });
                 }
-                Err(error) if error.is_transient() => error.to_string(),
+                Err(error) if error.is_transient() => {
+                    pace.lost();
+                    error.to_string()
+                }
                 Err(error) => return Err(error),
             };
             patience.pause(None, || last).await?;

@@ -10,7 +10,7 @@ use openstorage_types::{
 };
 use thiserror::Error;
 
-use crate::CallError;
+use crate::{CallError, CallErrorKind};
 
 /// Why an upload or a download ended without its result. Nothing that may pass by itself is in here: it
 /// has been tried again until [`Error::GaveUp`]. The sentence holds the whole cause; there is no chain to
@@ -29,7 +29,7 @@ pub enum Error {
     #[error("the source changed while it was being read: upload it again")]
     SourceChanged,
 
-    #[error("{canister} did not take the call {method}: {error}")]
+    #[error("{}", call(.canister, .method, .error))]
     Call {
         canister: Principal,
         method: &'static str,
@@ -93,7 +93,10 @@ impl Error {
         match self {
             Self::Io { .. } => "SourceUnreadable",
             Self::SourceChanged => "SourceChanged",
-            Self::Call { .. } => "CallFailed",
+            Self::Call { error, .. } => match error.kind {
+                CallErrorKind::Denied => "SignInRefused",
+                _ => "CallFailed",
+            },
             Self::Candid { .. } => "InterfaceMismatch",
             Self::Allocation(error) => match error {
                 AllocatedBucketError::NotRegistered => "NotRegistered",
@@ -124,6 +127,15 @@ impl Error {
             Self::WrongBytes { .. } => "WrongBytes",
             Self::GaveUp { .. } => "GaveUp",
         }
+    }
+}
+
+fn call(canister: &Principal, method: &str, error: &CallError) -> String {
+    match error.kind {
+        CallErrorKind::Denied => format!(
+            "the network does not accept the caller's sign-in: sign in again, and do this again ({error})"
+        ),
+        _ => format!("{canister} did not take the call {method}: {error}"),
     }
 }
 
@@ -187,9 +199,9 @@ fn push(error: &PushChunkError) -> String {
             )
         }
         PushChunkError::AllowanceExceeded(allowance) => format!(
-            "of the allowance of {} bytes, {} are used and {} promised to other uploads: delete \
-             something, or ask the app for more",
-            allowance.byte_limit, allowance.bytes_used, allowance.leased_elsewhere
+            "of the allowance of {} bytes, {} are used and {} are held by uploads that are not finished: finish or \
+             discard these, delete something, or ask the app for more",
+            allowance.byte_limit, allowance.bytes_used, allowance.bytes_reserved
         ),
         PushChunkError::AccessorDeleted { accessor_id } => {
             format!("the accessor {accessor_id} was deleted")
@@ -198,7 +210,7 @@ fn push(error: &PushChunkError) -> String {
             format!("a MIME type is type/subtype in at most {max} visible ASCII characters")
         }
         PushChunkError::InvalidName { max } => {
-            format!("a file name has at most {max} bytes and no control characters")
+            format!("a file name has at most {max} bytes")
         }
         PushChunkError::InvalidAccessors { max } => {
             format!("a blob is uploaded for 1 to {max} accessors, none of them anonymous")
@@ -224,7 +236,9 @@ fn gone(reason: GoneReason) -> &'static str {
             "its chunks did not hash to the blob's id; the file changed while it was read"
         }
         GoneReason::Aborted => "it was aborted",
-        GoneReason::Expired => "nothing arrived for a day",
+        GoneReason::Expired => "nothing arrived for a day, or too little since it began",
         GoneReason::UserDeleted => "the user was deleted",
+        GoneReason::AccessorDeleted => "all accessors that it was for were deleted",
+        GoneReason::Fault => "the bucket failed to go on with it: upload it again",
     }
 }

@@ -20,19 +20,26 @@
 //! | [`source`] | where a blob's bytes come from, and its id |
 //! | [`transport`] | how calls reach a canister; [`agent`] is the way to the Internet Computer, [`pocket`] to a PocketIC server |
 //! | [`upload`] | chunks to a bucket, in parallel, resumed where an earlier try ended |
+//! | [`uploads`] | what is unfinished in all buckets |
 //! | [`download`] | chunks from a bucket, checked against the blob's id |
 //! | [`error`] | what can go wrong |
 //!
-//! Memory is bounded by the chunks in flight ([`CHUNKS_IN_FLIGHT`]), whatever the blob's size.
+//! Memory is bounded by the chunks in flight ([`CHUNKS_IN_FLIGHT`] at most, fewer on a slow line), whatever the blob's
+//! size. A call that may succeed later is made again until [`PATIENCE`] has passed since the first failure without any
+//! progress.
 
 pub mod agent;
 pub mod download;
 pub mod error;
+mod pace;
 pub mod pocket;
 mod retry;
 pub mod source;
 pub mod transport;
 pub mod upload;
+pub mod uploads;
+
+use std::time::Duration;
 
 use candid::{CandidType, Principal, utils::ArgumentEncoder};
 use serde::de::DeserializeOwned;
@@ -40,13 +47,16 @@ use serde::de::DeserializeOwned;
 pub use agent::AgentTransport;
 pub use download::Blob;
 pub use error::Error;
+pub use pace::CHUNKS_IN_FLIGHT;
 pub use pocket::PocketTransport;
+pub use retry::PATIENCE;
 pub use source::{FileSource, Source, hash};
-pub use transport::{CallError, Transport};
+pub use transport::{CallError, CallErrorKind, Transport};
 pub use upload::Upload;
+pub use uploads::Unfinished;
 
-/// Chunks of one blob that are on their way at the same time.
-pub const CHUNKS_IN_FLIGHT: usize = 8;
+/// A call that has no answer by then is given up and made again: a network would not take it any more.
+const CALL_MAX: Duration = Duration::from_secs(300);
 
 /// How far a long work has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,11 +103,8 @@ impl<T: Transport> Client<T> {
         A: CandidType + DeserializeOwned,
     {
         let call = Call { canister, method };
-        let answer = self
-            .transport
-            .query(canister, method, call.encode(args)?)
-            .await;
-        call.decode(answer)
+        let answer = self.transport.query(canister, method, call.encode(args)?);
+        call.decode(in_time(answer).await)
     }
 
     /// An update call, in Candid.
@@ -111,12 +118,22 @@ impl<T: Transport> Client<T> {
         A: CandidType + DeserializeOwned,
     {
         let call = Call { canister, method };
-        let answer = self
-            .transport
-            .update(canister, method, call.encode(args)?)
-            .await;
-        call.decode(answer)
+        let answer = self.transport.update(canister, method, call.encode(args)?);
+        call.decode(in_time(answer).await)
     }
+}
+
+async fn in_time(
+    answer: impl Future<Output = Result<Vec<u8>, CallError>>,
+) -> Result<Vec<u8>, CallError> {
+    tokio::time::timeout(CALL_MAX, answer)
+        .await
+        .unwrap_or_else(|_| {
+            Err(CallError {
+                kind: CallErrorKind::Transient,
+                message: format!("no answer within {} s", CALL_MAX.as_secs()),
+            })
+        })
 }
 
 /// Names a call in its errors.

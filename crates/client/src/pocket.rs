@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candid::Principal;
-use pocket_ic::{ErrorCode, RejectCode, RejectResponse, nonblocking::PocketIc};
+use pocket_ic::{RejectResponse, nonblocking::PocketIc};
 use tokio::task::JoinSet;
 
 use crate::transport::{CallError, CallErrorKind, Transport};
@@ -63,15 +63,8 @@ async fn apart(
 
 impl From<RejectResponse> for CallError {
     fn from(reject: RejectResponse) -> Self {
-        let kind = match (reject.reject_code, reject.error_code) {
-            (_, ErrorCode::CanisterRejectedMessage) => CallErrorKind::Refused,
-            // Stopped or stopping for an upgrade.
-            (_, ErrorCode::CanisterStopped | ErrorCode::CanisterStopping) => {
-                CallErrorKind::Transient
-            }
-            (RejectCode::SysTransient | RejectCode::SysUnknown, _) => CallErrorKind::Transient,
-            _ => CallErrorKind::Final,
-        };
+        let error_code = format!("IC{:04}", reject.error_code as u64);
+        let kind = CallErrorKind::of_reject(reject.reject_code as u64, &error_code);
         Self {
             kind,
             message: reject.to_string(),

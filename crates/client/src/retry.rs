@@ -7,14 +7,19 @@ use tokio::time::{Instant, sleep};
 use crate::Error;
 
 /// The first wait; each one after it is twice as long.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
+const FIRST_WAIT: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
+/// A canister that asks for more is asked again after this.
+const ASKED_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Patience with one piece of work. Progress renews it.
+/// How long something is tried again without any progress, unless the caller says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Patience with one piece of work: begins with the first thing that goes wrong. Progress renews it.
 #[derive(Debug, Clone)]
 pub(crate) struct Patience {
     limit: Duration,
-    deadline: Instant,
+    deadline: Option<Instant>,
     wait: Duration,
 }
 
@@ -22,12 +27,12 @@ impl Patience {
     pub(crate) fn new(limit: Duration) -> Self {
         Self {
             limit,
-            deadline: Instant::now() + limit,
+            deadline: None,
             wait: FIRST_WAIT,
         }
     }
 
-    /// Something went well: the clock starts again.
+    /// Something went well: whatever goes wrong next is the first.
     pub(crate) fn renew(&mut self) {
         *self = Self::new(self.limit);
     }
@@ -41,17 +46,39 @@ impl Patience {
         asked: Option<Duration>,
         last: impl FnOnce() -> String,
     ) -> Result<(), Error> {
-        if Instant::now() >= self.deadline {
+        let now = Instant::now();
+        let deadline = *self.deadline.get_or_insert(now + self.limit);
+        if now >= deadline {
             return Err(Error::GaveUp {
                 seconds: self.limit.as_secs(),
                 last: last(),
             });
         }
-        let wait = self.wait.max(asked.unwrap_or_default());
+        let wanted = self.wait.max(asked.unwrap_or_default().min(ASKED_WAIT_MAX));
         self.wait = (self.wait * 2).min(WAIT_MAX);
-        // Up to a quarter more, so that calls that failed together are not repeated together.
-        sleep(wait + jitter(wait / 4)).await;
+        // Up to a quarter more, so that calls that failed together are not repeated together. Not beyond the
+        // deadline: the last try is made there.
+        sleep((wanted + jitter(wanted / 4)).min(deadline - now)).await;
         Ok(())
+    }
+}
+
+/// What `call` brings, made again while it fails in a way that may pass.
+///
+/// # Errors
+/// [`Error::GaveUp`] after `limit` without an answer; what `call` fails with.
+pub(crate) async fn again<A, F: Future<Output = Result<A, Error>>>(
+    limit: Duration,
+    mut call: impl FnMut() -> F,
+) -> Result<A, Error> {
+    let mut patience = Patience::new(limit);
+    loop {
+        match call().await {
+            Err(error) if error.is_transient() => {
+                patience.pause(None, || error.to_string()).await?
+            }
+            answer => return answer,
+        }
     }
 }
 
@@ -83,6 +110,43 @@ mod tests {
         assert_eq!(patience.wait, 2 * FIRST_WAIT);
         patience.renew();
         assert_eq!(patience.wait, FIRST_WAIT);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn patience_begins_with_the_first_failure_and_again_after_progress() {
+        let mut patience = Patience::new(Duration::from_secs(60));
+        assert_eq!(patience.deadline, None);
+        patience.pause(None, String::new).await.unwrap();
+        let deadline = patience.deadline;
+        assert!(deadline.is_some());
+        patience.pause(None, String::new).await.unwrap();
+        assert_eq!(patience.deadline, deadline);
+        patience.renew();
+        assert_eq!(patience.deadline, None);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_last_try_is_made_at_the_deadline_however_long_a_canister_asks_for() {
+        let began = Instant::now();
+        let mut patience = Patience::new(Duration::from_millis(70));
+        let asked = Some(Duration::MAX);
+        patience.pause(asked, String::new).await.unwrap();
+        patience.pause(asked, String::new).await.unwrap_err();
+        assert!(began.elapsed() < ASKED_WAIT_MAX);
+    }
+
+    #[test]
+    fn waits_are_those_of_the_table_of_all_clients() {
+        let table = include_str!("../../../tests/conformance/calls.json");
+        let table: serde_json::Value = serde_json::from_str(table).unwrap();
+        let ms = |time: Duration| time.as_millis() as u64;
+        let waits = serde_json::json!({
+            "first_ms": ms(FIRST_WAIT),
+            "max_ms": ms(WAIT_MAX),
+            "asked_max_ms": ms(ASKED_WAIT_MAX),
+            "patience_ms": ms(PATIENCE),
+        });
+        assert_eq!(table["waits"], waits);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use candid::Principal;
@@ -22,13 +22,15 @@ use openstorage_types::{
         RemoveBlobReferenceError, UploadArgs, UploadError, UploadState, UploadStatus,
     },
     chunk_count, chunk_len,
-    index::{AllocatedBucketArgs, AllocatedBucketError, AllocatedBucketOk},
+    index::{AllocatedBucketArgs, AllocatedBucketError, AllocatedBucketOk, UserError, UserInfo},
     limits::{BLOB_BYTES_MAX, CHUNK_BYTES, POSSESSION_CHUNKS_MAX},
+    mime_type,
 };
 
 use crate::{
-    CHUNKS_IN_FLIGHT, Client, Error, OnProgress, Phase, Progress, Source, Transport,
-    retry::Patience,
+    Client, Error, OnProgress, Phase, Progress, Source, Transport,
+    pace::Pace,
+    retry::{PATIENCE, Patience, again},
     source::{blocking, hash},
     transport::CallErrorKind,
 };
@@ -37,27 +39,33 @@ use crate::{
 const DISCARD_TRIES: usize = 3;
 const DISCARD_WAIT: Duration = Duration::from_millis(300);
 
+/// A smaller file is hashed sooner than the index answers.
+const EARLY_BYTES_MIN: u64 = 16_000_000;
+
+/// A bucket that verifies does at least so much between two questions.
+const VERIFIED_BYTES_MIN: u64 = 2_500_000;
+
 /// What to say about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
-    /// `type/subtype`: what browsers are told.
+    /// `type/subtype`: what browsers are told, in lower case and without parameters.
     pub mime_type: String,
-    /// A file name for downloads.
+    /// A file name for downloads. A bucket shortens one of more than 255 bytes and keeps its extension.
     pub name: Option<String>,
     /// Who may see the blob: 1 to 32 principals.
     pub accessor_ids: Vec<Principal>,
-    /// How long to try again without any progress.
+    /// How long to try again without any progress, from the first failure on.
     pub patience: Duration,
 }
 
 impl Upload {
-    /// No name, and a minute's patience.
+    /// No name, and the [`PATIENCE`] of all clients.
     pub fn new(mime_type: impl Into<String>, accessor_ids: Vec<Principal>) -> Self {
         Self {
             mime_type: mime_type.into(),
             name: None,
             accessor_ids,
-            patience: Duration::from_secs(60),
+            patience: PATIENCE,
         }
     }
 }
@@ -83,6 +91,7 @@ impl<T: Transport> Client<T> {
                 max,
             }));
         }
+        self.refuse_early(source.size()).await?;
         let source = Arc::new(source);
         let blob_id = hash(source.clone(), on_progress).await?;
         let mut exclude = Vec::new();
@@ -99,13 +108,21 @@ impl<T: Transport> Client<T> {
                 is_stored: stored,
                 on_progress,
                 bytes_done: AtomicU64::new(0),
+                pace: Pace::new(),
+                arrived: AtomicU64::new(0),
             };
             match work.run().await {
                 // The index did not know yet; another bucket has room.
                 Err(Error::Push {
-                    error: PushChunkError::BucketFull { .. },
+                    error: PushChunkError::BucketFull { bytes_arrived, .. },
                     ..
-                }) => exclude.push(bucket),
+                }) => {
+                    if bytes_arrived > 0 {
+                        // Two buckets would hold the allowance.
+                        self.discard(bucket, blob_id).await?;
+                    }
+                    exclude.push(bucket);
+                }
                 Err(error) => return Err(error),
                 Ok(()) => {
                     work.tell_all_done();
@@ -113,7 +130,7 @@ impl<T: Transport> Client<T> {
                         blob_id,
                         bucket,
                         size: source.size(),
-                        mime_type: upload.mime_type.clone(),
+                        mime_type: mime_type(&upload.mime_type).unwrap_or_default().into(),
                     });
                 }
             }
@@ -128,15 +145,14 @@ impl<T: Transport> Client<T> {
     pub async fn discard(&self, bucket: Principal, blob_id: BlobId) -> Result<(), Error> {
         for _ in 0..DISCARD_TRIES {
             let args = UploadArgs { blob_id };
-            let aborted: Result<(), UploadError> =
-                self.update(bucket, "abort_upload", (args,)).await?;
+            let abort = || self.update(bucket, "abort_upload", (args.clone(),));
+            let aborted: Result<(), UploadError> = again(PATIENCE, abort).await?;
             if aborted.is_err() {
                 return Ok(());
             }
             tokio::time::sleep(DISCARD_WAIT).await;
-            let args = UploadArgs { blob_id };
-            let status: Result<UploadStatus, UploadError> =
-                self.query(bucket, "upload_status", (args,)).await?;
+            let ask = || self.query(bucket, "upload_status", (args.clone(),));
+            let status: Result<UploadStatus, UploadError> = again(PATIENCE, ask).await?;
             let state = status.map(|status| status.state);
             if !matches!(state, Ok(UploadState::Open | UploadState::Verifying)) {
                 return Ok(());
@@ -154,9 +170,29 @@ impl<T: Transport> Client<T> {
         bucket: Principal,
         args: RemoveBlobReferenceArgs,
     ) -> Result<(), Error> {
-        let answer: Result<(), RemoveBlobReferenceError> =
-            self.update(bucket, "delete_blob", (args,)).await?;
+        let remove = || self.update(bucket, "delete_blob", (args.clone(),));
+        let answer: Result<(), RemoveBlobReferenceError> = again(PATIENCE, remove).await?;
         answer.map_err(|error| Error::Remove { bucket, error })
+    }
+
+    /// Before a large file is read for its hash: what is larger than the caller's whole allowance is refused.
+    async fn refuse_early(&self, size: u64) -> Result<(), Error> {
+        if size <= EARLY_BYTES_MIN {
+            return Ok(());
+        }
+        let ask = self.query(self.index, "user", (None::<Principal>,));
+        let answer: Result<Result<UserInfo, UserError>, Error> = ask.await;
+        match answer {
+            Ok(Err(UserError::NotRegistered)) => {
+                Err(Error::Allocation(AllocatedBucketError::NotRegistered))
+            }
+            Ok(Ok(UserInfo { byte_limit, .. })) if size > byte_limit => {
+                let error = AllocatedBucketError::AllowanceExceeded { byte_limit };
+                Err(Error::Allocation(error))
+            }
+            // What went wrong is met again, and told, when the bucket is asked for.
+            _ => Ok(()),
+        }
     }
 
     /// The bucket for the blob. Waits while the index makes one.
@@ -200,6 +236,9 @@ struct Work<'a, T, S> {
     on_progress: OnProgress<'a>,
     /// Bytes that the bucket has.
     bytes_done: AtomicU64,
+    pace: Pace,
+    /// Chunks that have arrived: one that does is progress of the whole.
+    arrived: AtomicU64,
 }
 
 /// What a push has shown.
@@ -300,7 +339,7 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
         let mut others = others.iter();
         let mut pushes = FuturesUnordered::new();
         loop {
-            while pushes.len() < CHUNKS_IN_FLIGHT
+            while pushes.len() < self.pace.limit()
                 && let Some(index) = others.next()
             {
                 pushes.push(self.push(*index));
@@ -323,12 +362,16 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
     async fn push(&self, chunk_index: u32) -> Result<Step, Error> {
         let mut patience = Patience::new(self.upload.patience);
         let mut registered = false;
+        let mut arrived = self.arrived.load(Ordering::Relaxed);
         loop {
             let args = self.chunk(chunk_index).await?;
+            let began = Instant::now();
             let answer: Result<Result<PushChunkOk, PushChunkError>, Error> =
                 self.client.update(self.bucket, "push_chunk", (args,)).await;
             let (asked, last) = match answer {
                 Ok(Ok(PushChunkOk { state, .. })) => {
+                    self.pace.arrived(began.elapsed());
+                    self.arrived.fetch_add(1, Ordering::Relaxed);
                     self.bytes_done
                         .fetch_add(self.len(chunk_index), Ordering::Relaxed);
                     self.tell(Phase::Uploading);
@@ -359,9 +402,16 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
                     self.register().await?;
                     continue;
                 }
-                Err(error) if error.is_transient() => (None, error.to_string()),
+                Err(error) if error.is_transient() => {
+                    self.pace.lost();
+                    (None, error.to_string())
+                }
                 Err(error) => return Err(error),
             };
+            let now = self.arrived.load(Ordering::Relaxed);
+            if std::mem::replace(&mut arrived, now) != now {
+                patience.renew();
+            }
             patience.pause(asked, || last).await?;
         }
     }
@@ -393,6 +443,8 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
     /// Waits while the bucket verifies; the chunks that it misses, or none when the blob is stored.
     async fn settled(&self) -> Result<Option<Vec<u32>>, Error> {
         let mut patience = Patience::new(self.upload.patience);
+        // A large blob takes the bucket many slices: as many as its size explains are no lack of progress.
+        let mut slices = self.source.size() / VERIFIED_BYTES_MIN;
         loop {
             match self.status().await? {
                 Some(UploadStatus { state, missing, .. }) => match state {
@@ -409,6 +461,10 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
                 None => return Ok(Some(self.all())),
             }
             self.tell(Phase::Verifying);
+            if let Some(left) = slices.checked_sub(1) {
+                slices = left;
+                patience.renew();
+            }
             let last = || "the bucket is verifying".to_owned();
             patience.pause(None, last).await?;
         }
@@ -416,23 +472,18 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
 
     /// Where the upload stands; none where there is none.
     async fn status(&self) -> Result<Option<UploadStatus>, Error> {
-        let mut patience = Patience::new(self.upload.patience);
-        loop {
-            let args = UploadArgs {
-                blob_id: self.blob_id,
-            };
-            let answer: Result<Result<UploadStatus, UploadError>, Error> = self
-                .client
-                .query(self.bucket, "upload_status", (args,))
-                .await;
-            let last = match answer {
-                Ok(Ok(status)) => return Ok(Some(status)),
-                Ok(Err(UploadError::NotFound)) => return Ok(None),
-                Err(error) if error.is_transient() => error.to_string(),
-                Err(error) => return Err(error),
-            };
-            patience.pause(None, || last).await?;
-        }
+        let args = UploadArgs {
+            blob_id: self.blob_id,
+        };
+        let ask = || {
+            self.client
+                .query(self.bucket, "upload_status", (args.clone(),))
+        };
+        let answer: Result<UploadStatus, UploadError> = again(self.upload.patience, ask).await?;
+        Ok(match answer {
+            Ok(status) => Some(status),
+            Err(UploadError::NotFound) => None,
+        })
     }
 
     async fn chunk(&self, chunk_index: u32) -> Result<PushChunkArgs, Error> {

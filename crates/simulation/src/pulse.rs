@@ -19,6 +19,9 @@ pub struct Pulse {
     incarnations: BTreeMap<(Principal, Principal), u64>,
     /// User → its incarnation, and the bytes of its limit that buckets hold, or that the index has promised them.
     held: BTreeMap<Principal, (u64, u64)>,
+    /// What buckets and the index had when they were looked at last, and how often they had changed by then.
+    users: BTreeMap<Principal, (u64, Vec<AuditedUser>)>,
+    index: Option<(u64, Inventory)>,
 }
 
 impl Pulse {
@@ -38,6 +41,7 @@ pub fn users_of(bucket: &Bucket) -> Vec<AuditedUser> {
 
 impl Run<'_> {
     pub fn check_pulse(&mut self) -> Result<(), Violation> {
+        self.broken.take().map_or(Ok(()), Err)?;
         let money = self.stage.network.money();
         let known = money.burned + money.balances + money.in_flight;
         ensure(money.minted == known, 19, || format!("{money:?}"))?;
@@ -45,20 +49,36 @@ impl Run<'_> {
             self.known
                 .extend(status.buckets.iter().map(|info| info.bucket));
         }
-        let mut users = vec![];
         for id in self.known.clone() {
-            let Some(bucket) = self.stage.bucket(id) else {
+            let Some(changes) = self.stage.changes(id) else {
+                self.pulse.users.remove(&id);
                 continue;
             };
-            for user in users_of(&bucket) {
-                self.check_account(id, &user)?;
-                users.push(user);
+            if self.pulse.users.get(&id).is_some_and(|it| it.0 == changes) {
+                continue;
             }
+            let users = self.stage.bucket(id).map(|bucket| users_of(&bucket));
+            let users = users.unwrap_or_default();
+            for user in &users {
+                self.check_account(id, user)?;
+            }
+            self.pulse.users.insert(id, (changes, users));
         }
-        let Some(index) = self.stage.index_image() else {
+        let Some(changes) = self.stage.changes(self.stage.index) else {
             return Ok(());
         };
-        self.check_limits(&index.inventory(), &users)
+        let index = match self.pulse.index.take() {
+            Some(seen) if seen.0 == changes => Some(seen.1),
+            _ => self.stage.index_image().map(|index| index.inventory()),
+        };
+        let Some(index) = index else {
+            return Ok(());
+        };
+        let users = std::mem::take(&mut self.pulse.users);
+        let checked = self.check_limits(&index, users.values().flat_map(|(_, users)| users));
+        self.pulse.users = users;
+        self.pulse.index = Some((changes, index));
+        checked
     }
 
     /// In a bucket, everything about a user agrees in every message.
@@ -76,7 +96,11 @@ impl Run<'_> {
     }
 
     /// No grant leaves more than the limit stored or leased: not as the index sees it, and not as it is.
-    fn check_limits(&mut self, index: &Inventory, at: &[AuditedUser]) -> Result<(), Violation> {
+    fn check_limits<'a>(
+        &mut self,
+        index: &Inventory,
+        at: impl Iterator<Item = &'a AuditedUser> + Clone,
+    ) -> Result<(), Violation> {
         let mut ceilings = BTreeMap::new();
         for (user, row) in &index.users {
             let of =
@@ -100,7 +124,11 @@ impl Run<'_> {
                     "the index sums {user} up as {pool:?}, and the buckets' counters are {used} used and {leased} leased"
                 )
             })?;
-            let here: u64 = at.iter().filter(of).map(|it| it.kept.counters.held()).sum();
+            let here: u64 = at
+                .clone()
+                .filter(of)
+                .map(|it| it.kept.counters.held())
+                .sum();
             let ceiling = self.ceiling(user, pool.byte_limit);
             // A grant may be on its way: it is held already, whatever becomes of the limit meanwhile.
             let held = here.max(used + leased);

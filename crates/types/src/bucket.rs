@@ -113,9 +113,13 @@ pub enum GoneReason {
     /// The bytes did not hash to the blob's id.
     HashMismatch,
     Aborted,
-    /// Nothing arrived for 24 h.
+    /// Nothing arrived for 24 h, or less than [`crate::limits::UPLOAD_BYTES_PER_DAY`] a day after the first.
     Expired,
     UserDeleted,
+    /// Every accessor that it named was deleted.
+    AccessorDeleted,
+    /// The bucket failed to go on with it; its log says why.
+    Fault,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -146,11 +150,13 @@ pub enum PushChunkError {
     AccessorDeleted {
         accessor_id: Principal,
     },
-    /// Not `type/subtype` in visible ASCII of at most `max` bytes.
+    /// Not `type/subtype` in visible ASCII of at most `max` bytes. Parameters are dropped, and letters are stored in
+    /// lower case.
     InvalidMimeType {
         max: u32,
     },
-    /// Longer than `max` bytes, or with control characters.
+    /// Longer than `max` bytes. What a file name may not hold is replaced, and a long one shortened: see
+    /// [`crate::file_name`].
     InvalidName {
         max: u32,
     },
@@ -173,13 +179,16 @@ pub enum PushChunkError {
     TooManyReferences {
         max: u64,
     },
-    /// The bucket takes no blob of that size any more; ask the index for another.
+    /// The bucket has no room for the blob, or for the next chunk of an upload of which `bytes_arrived` are in. These
+    /// stay: push again later, or call `abort_upload` and ask the index for another bucket.
     BucketFull {
         bytes_free: u64,
+        /// Of this upload; 0 where it has not begun.
+        bytes_arrived: u64,
     },
     /// The bucket's memory cannot grow now; nothing was written.
     StorageFull,
-    /// The blob is stored already: show these chunks to prove that you have it.
+    /// The blob is stored already, and the caller has shown a chunk of it: these are the others to show.
     ChunkNeeded {
         indexes: Vec<u32>,
     },
@@ -198,8 +207,36 @@ pub struct UploadArgs {
 pub struct UploadStatus {
     pub state: UploadState,
     pub size: u64,
-    /// Chunks that are not in yet; of a blob that others have stored, those that the caller has to show.
+    /// Chunks that are not in yet; of a blob that others have stored, those that the caller has to show: first one,
+    /// which opens the upload, then those that were drawn for it.
     pub missing: Vec<ChunkRange>,
+}
+
+/// Which of the caller's open uploads to list.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct MyUploadsArgs {
+    /// The last id of the page before.
+    pub after: Option<BlobId>,
+    /// At most 1,000.
+    pub limit: u32,
+}
+
+/// An upload of the caller's that is not finished. `abort_upload` gives back what it holds.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct OpenUpload {
+    pub blob_id: BlobId,
+    /// Bytes of the whole blob.
+    pub size: u64,
+    /// Bytes that are in; of a blob that others have stored, those that were shown.
+    pub bytes_arrived: u64,
+    /// Bytes of the caller's allowance that the upload holds.
+    pub bytes_reserved: u64,
+    /// `Open` or `Verifying`.
+    pub state: UploadState,
+    /// When the last new chunk came. Milliseconds since 1970.
+    pub touched_ms: u64,
+    /// When it is dropped, if nothing comes until then.
+    pub expires_ms: u64,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -345,7 +382,7 @@ pub enum ReadChunkError {
     },
 }
 
-/// Why a token opens nothing. Told in Candid calls only; HTTP answers one 401 for all of them.
+/// Why a token opens nothing. Told in Candid calls; HTTP answers 401, and says why where the token is authentic.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenProblem {
     /// Not a token's form.
@@ -355,6 +392,8 @@ pub enum TokenProblem {
     /// The index trusts no such issuer, or no such key version of it.
     UnknownIssuer,
     Expired,
+    /// Taken back before its time.
+    Revoked,
     /// Issued in the future, or to live longer than tokens may.
     InvalidTimes,
     /// The bucket has not drawn its secret yet; try again.

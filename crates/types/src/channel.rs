@@ -119,6 +119,9 @@ pub struct UserUpserted {
     pub byte_limit: u64,
     /// What the index knows of the user in this bucket. In a state only.
     pub counters: Option<Counters>,
+    /// Every incarnation up to this one is deleted. One above it is the same user, whom a restored index had
+    /// forgotten when it was registered. None means all below `incarnation`.
+    pub gone: Option<u64>,
 }
 
 /// The user and every lower incarnation of it are gone, with all they stored.
@@ -410,11 +413,13 @@ pub struct LeaseArgs {
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct LeaseOk {
-    /// A higher one than the bucket's: the user was deleted and registered again.
+    /// A higher one than the bucket's: the user was registered again.
     pub incarnation: u64,
     pub byte_limit: u64,
     /// All that the index knows of the user in this bucket, the grant included.
     pub counters: Counters,
+    /// As in [`UserUpserted`].
+    pub gone: Option<u64>,
     /// The index's canister version.
     pub version: u64,
 }

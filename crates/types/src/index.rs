@@ -44,7 +44,11 @@ pub struct Allowance {
     pub byte_limit: u64,
     /// Stored, in all buckets.
     pub bytes_used: u64,
-    /// Promised to uploads in other buckets.
+    /// Held by uploads that are not finished, in all buckets. `my_uploads` of each bucket lists them, and
+    /// `abort_upload` frees what one of them holds.
+    pub bytes_reserved: u64,
+    /// That part of `bytes_reserved` which uploads in other buckets hold, and what a bucket that could not be asked
+    /// has been promised.
     pub leased_elsewhere: u64,
     /// A bucket that was asked to give back what it does not need, and did not answer.
     pub unreachable: Option<Principal>,
@@ -64,6 +68,11 @@ pub enum UserError {
     NotRegistered,
     /// The anonymous principal and the management canister are nobody.
     InvalidUser,
+    /// An admin has set this limit with `update_user`, or has deleted the user (then it is 0): an issuer does not
+    /// change that. An admin's `register_user` lets issuers change it again.
+    SetByAdmin {
+        byte_limit: u64,
+    },
 }
 
 /// Whose part of the file-change feed to read, and from where.
@@ -185,7 +194,8 @@ pub struct UserInfo {
     pub byte_limit: u64,
     /// Stored, in all buckets.
     pub bytes_used: u64,
-    /// Promised to buckets for uploads, not yet spent.
+    /// Held in buckets by uploads that are not finished; and up to 4 MiB in each bucket that was uploaded to in the
+    /// last hour, for the next files.
     pub bytes_leased: u64,
 }
 

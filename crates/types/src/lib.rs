@@ -25,4 +25,4 @@ pub mod index;
 pub mod limits;
 
 pub use blob::{BlobId, BlobReference, ChunkRange, chunk_count, chunk_len};
-pub use form::{accessors_are_valid, is_file_name, is_mime_type};
+pub use form::{accessors_are_valid, file_name, is_file_name, is_mime_type, mime_type};

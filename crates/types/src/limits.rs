@@ -17,11 +17,39 @@ pub const BUCKET_BYTES_MAX: u64 = 200 * GIB;
 /// Accessors that one upload may name.
 pub const ACCESSORS_MAX: usize = 32;
 
-/// Bytes of a MIME type.
+/// Bytes of a MIME type, and of one with its parameters as callers give it.
 pub const MIME_TYPE_BYTES_MAX: usize = 127;
+pub const MIME_TYPE_GIVEN_BYTES_MAX: usize = 1_024;
 
-/// Bytes of a file name in UTF-8.
-pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a file name in UTF-8 as callers give it: 255 characters of 4 bytes, the longest name of any file system.
+pub const NAME_BYTES_MAX: usize = 1_024;
+
+/// Bytes of a file name as it is stored; a longer one is shortened, its extension kept.
+pub const NAME_STORED_BYTES_MAX: usize = 255;
+
+/// What each reference of a user takes of its allowance at least: a row in the bucket, a leaf of the certificate's tree,
+/// and an event in the index.
+pub const REFERENCE_BYTES_MIN: u64 = 1_024;
+
+/// What of its allowance a user's references to one blob take: the blob's bytes once, and [`REFERENCE_BYTES_MIN`] at
+/// least for each reference.
+///
+/// ```
+/// use openstorage_types::limits::charge;
+/// assert_eq!((charge(0, 1), charge(5_000, 1), charge(5_000, 3)), (1_024, 5_000, 7_048));
+/// assert_eq!(charge(5_000, 0), 0);
+/// ```
+pub const fn charge(size: u64, references: u64) -> u64 {
+    if references == 0 {
+        return 0;
+    }
+    let first = if size < REFERENCE_BYTES_MIN {
+        REFERENCE_BYTES_MIN
+    } else {
+        size
+    };
+    first + (references - 1) * REFERENCE_BYTES_MIN
+}
 
 /// References that one user may have in one bucket whatever its limit, and bytes of the limit for each one more. A
 /// reference takes some of the bucket's memory besides the bytes of its blob, which may be few, or charged already.
@@ -39,14 +67,28 @@ pub const OPEN_UPLOADS_MAX: u32 = 256;
 /// Uploads of one user of which a bucket remembers why they are gone: the newest.
 pub const GONE_UPLOADS_MAX: usize = 256;
 
-/// An open upload in which nothing arrived for so long is dropped.
+/// An open upload in which no new chunk arrived for so long is dropped.
 pub const UPLOAD_IDLE_MS: u64 = 24 * HOUR_MS;
+
+/// After its first day an open upload lives as long as so many bytes of it have arrived for each day: a chunk puts its
+/// end off by 29 minutes. A line of 10 kbit/s brings more.
+pub const UPLOAD_BYTES_PER_DAY: u64 = 100_000_000;
+
+/// How long an upload of which so much has arrived may take in all.
+pub const fn upload_life_ms(bytes_arrived: u64) -> u64 {
+    UPLOAD_IDLE_MS + bytes_arrived.saturating_mul(24 * HOUR_MS) / UPLOAD_BYTES_PER_DAY
+}
 
 /// How long a bucket remembers why an upload is gone.
 pub const GONE_KEPT_MS: u64 = 24 * HOUR_MS;
 
-/// Chunks of a stored blob that a second uploader must show, at most.
-pub const POSSESSION_CHUNKS_MAX: u64 = 4;
+/// Chunks of a stored blob that a second uploader must show, at most. Who has half of a blob has all of them with a
+/// probability of 2⁻²⁴.
+pub const POSSESSION_CHUNKS_MAX: u64 = 24;
+
+/// So often in a day chunks are drawn for one blob for somebody who then does not show all of them. After that
+/// uploaders push the whole blob.
+pub const POSSESSION_DRAWS_MAX: u32 = 100;
 
 /// Wrong bytes that a caller may show for one blob in a day before it is refused.
 pub const POSSESSION_FAILURES_MAX: u32 = 10;
@@ -129,6 +171,30 @@ pub const PREVIEW_BYTES_MAX: usize = 1_024;
 /// Chats that one user may be a member of: they are listed in one page.
 pub const CHATS_PER_USER_MAX: u32 = PAGE_ROWS_MAX;
 
+/// Rooms that one user may make in a day: of a deleted one a row stays, so that its deletion can be repeated.
+pub const CHATS_PER_DAY_MAX: u32 = 100;
+
+/// Bytes that the messages of one user may take in the chat. Each counts [`MESSAGE_ROW_BYTES`] besides its text, file
+/// name and preview; a deleted one counts no more than that, and nothing once its chat is deleted.
+pub const MESSAGES_PER_USER_BYTES_MAX: u64 = 64 * MIB;
+
+/// What a message takes besides its texts: principals, a reference, places in two trees.
+pub const MESSAGE_ROW_BYTES: u64 = 256;
+
+/// Users that the chat registers in a minute, whoever they are: names cost nothing, and each is work for the chat, the
+/// index and buckets.
+pub const REGISTRATIONS_PER_MINUTE_MAX: u32 = 300;
+
+/// The chat tells the index again of a user that comes, if it was told so long ago: the index may have been restored
+/// from a snapshot since, and an admin may have changed the limit.
+pub const USER_REFRESH_MS: u64 = HOUR_MS;
+
+/// Further origins at which the chat's page is the same app to Internet Identity: as many as that accepts.
+pub const PAGE_ORIGINS_MAX: usize = 10;
+
+/// Bytes of an origin: a scheme, and a name of at most 253 bytes.
+pub const ORIGIN_BYTES_MAX: usize = 264;
+
 /// Bytes of a page of messages, about: an answer may have 2 MiB.
 pub const MESSAGES_PAGE_BYTES_MAX: usize = 1_000_000;
 
@@ -181,7 +247,7 @@ pub const INGRESS_BYTES_MAX: u64 = 2 * MIB;
 const _: () = {
     // A chunk and its longest other arguments fit one message.
     let accessors = ACCESSORS_MAX * 30;
-    let others = accessors + MIME_TYPE_BYTES_MAX + NAME_BYTES_MAX + 1_024;
+    let others = accessors + MIME_TYPE_GIVEN_BYTES_MAX + NAME_BYTES_MAX + 1_024;
     assert!(CHUNK_BYTES + others as u64 <= INGRESS_BYTES_MAX);
     // A chunk index fits a nat32.
     assert!(BLOB_BYTES_MAX / CHUNK_BYTES < u32::MAX as u64);

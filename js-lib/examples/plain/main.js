@@ -2,7 +2,7 @@ import { Actor, HttpAgent } from "@icp-sdk/core/agent";
 import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
 import { OpenStorage, referenceToCandid } from "@openstorage/client";
 import { idlFactory } from "@openstorage/client/candid/chat";
-import { useStorage } from "@openstorage/client/elements";
+import { setStorage } from "@openstorage/client/elements";
 
 const element = (id) => document.getElementById(id);
 const status = (text) => {
@@ -58,7 +58,7 @@ async function show(file) {
   const reference = await upload.done;
   const { message_id } = ok(await chat.send_message({ chat_id, text: "", blob: [referenceToCandid(reference)], name: [], preview: [] }));
 
-  useStorage(storage, async () => {
+  setStorage(storage, async () => {
     for (;;) {
       const [message] = ok(await chat.messages({ chat_id, after: [message_id - 1n], before: [], limit: 1 }));
       const token = message?.blob[0]?.token[0];

@@ -54,6 +54,11 @@ export type AddBlobReferenceError = { 'InvalidMimeType' : { 'max' : number } } |
 export interface Allowance {
   'byte_limit' : bigint,
   /**
+   * Held by uploads that are not finished, in all buckets. my_uploads of each bucket lists them, and
+   * abort_upload frees what one of them holds.
+   */
+  'bytes_reserved' : bigint,
+  /**
    * A bucket that was asked to give back what it does not need, and did not answer.
    */
   'unreachable' : [] | [Principal],
@@ -62,7 +67,8 @@ export interface Allowance {
    */
   'bytes_used' : bigint,
   /**
-   * Promised to uploads in other buckets.
+   * That part of bytes_reserved which uploads in other buckets hold, and what a bucket that could not be asked
+   * has been promised.
    */
   'leased_elsewhere' : bigint,
 }
@@ -346,6 +352,18 @@ export interface EventsOk {
  */
 export type GoneReason = {
     /**
+     * Every accessor that it named was deleted.
+     */
+    'AccessorDeleted' : null
+  } |
+  {
+    /**
+     * The bucket failed to go on with it; its log says why.
+     */
+    'Fault' : null
+  } |
+  {
+    /**
      * The bytes did not hash to the blob's id.
      */
     'HashMismatch' : null
@@ -353,7 +371,7 @@ export type GoneReason = {
   { 'UserDeleted' : null } |
   {
     /**
-     * Nothing arrived for 24 h.
+     * Nothing arrived for 24 h, or less than 100,000,000 bytes a day after the first.
      */
     'Expired' : null
   } |
@@ -378,6 +396,10 @@ export interface HttpResponse {
    * True: nothing proves the answer of a query; the gateway asks again by http_request_update.
    */
   'upgrade' : [] | [boolean],
+  /**
+   * Where the body goes on; none: there is no more. Gateways do not verify what is longer than five pieces.
+   */
+  'streaming_strategy' : [] | [StreamingStrategy],
   'status_code' : number,
 }
 /**
@@ -403,6 +425,49 @@ export interface MyBlobsArgs {
    * At most 1,000.
    */
   'limit' : number,
+}
+/**
+ * Which of the caller's open uploads to list.
+ */
+export interface MyUploadsArgs {
+  /**
+   * The last id of the page before.
+   */
+  'after' : [] | [Uint8Array],
+  /**
+   * At most 1,000.
+   */
+  'limit' : number,
+}
+/**
+ * An upload of the caller's that is not finished. abort_upload gives back what it holds.
+ */
+export interface OpenUpload {
+  /**
+   * Bytes of the caller's allowance that the upload holds.
+   */
+  'bytes_reserved' : bigint,
+  'blob_id' : Uint8Array,
+  /**
+   * Bytes that are in; of a blob that others have stored, those that were shown.
+   */
+  'bytes_arrived' : bigint,
+  /**
+   * Bytes of the whole blob.
+   */
+  'size' : bigint,
+  /**
+   * Open or Verifying.
+   */
+  'state' : UploadState,
+  /**
+   * When the last new chunk came. Milliseconds since 1970.
+   */
+  'touched_ms' : bigint,
+  /**
+   * When it is dropped, if nothing comes until then.
+   */
+  'expires_ms' : bigint,
 }
 /**
  * An X25519 public key of a canister, under which tokens are issued and checked.
@@ -438,7 +503,8 @@ export interface PushChunkArgs {
 }
 export type PushChunkError = {
     /**
-     * Not type/subtype in visible ASCII of at most max bytes.
+     * Not type/subtype in visible ASCII of at most max bytes. Parameters are dropped, and letters are stored in
+     * lower case.
      */
     'InvalidMimeType' : { 'max' : number }
   } |
@@ -496,7 +562,7 @@ export type PushChunkError = {
   { 'TooManyOpenUploads' : { 'max' : number } } |
   {
     /**
-     * Longer than max bytes, or with control characters.
+     * Longer than max bytes. What a file name may not hold is replaced, and a long one shortened.
      */
     'InvalidName' : { 'max' : number }
   } |
@@ -521,15 +587,16 @@ export type PushChunkError = {
   { 'AllowanceExceeded' : Allowance } |
   {
     /**
-     * The blob is stored already: show these chunks to prove that you have it.
+     * The blob is stored already, and the caller has shown a chunk of it: these are the others to show.
      */
     'ChunkNeeded' : { 'indexes' : Uint32Array }
   } |
   {
     /**
-     * The bucket takes no blob of that size any more; ask the index for another.
+     * The bucket has no room for the blob, or for the next chunk of an upload of which bytes_arrived are in. These
+     * stay: push again later, or call abort_upload and ask the index for another bucket.
      */
-    'BucketFull' : { 'bytes_free' : bigint }
+    'BucketFull' : { 'bytes_arrived' : bigint, 'bytes_free' : bigint }
   } |
   {
     /**
@@ -733,7 +800,41 @@ export interface Stamp {
   'version' : bigint,
 }
 /**
- * Why a token opens nothing. Told in Candid calls only; HTTP answers one 401 for all of them.
+ * Some bytes of a body, and where it goes on.
+ */
+export interface StreamingPiece {
+  'token' : [] | [StreamingToken],
+  'body' : Uint8Array,
+}
+/**
+ * How a gateway gets the rest of a body: piece by piece.
+ */
+export type StreamingStrategy = {
+    'Callback' : { 'token' : StreamingToken, 'callback' : [Principal, string] }
+  };
+/**
+ * Where a body goes on.
+ */
+export interface StreamingToken {
+  /**
+   * The first byte behind all pieces.
+   */
+  'end' : bigint,
+  /**
+   * Path and query of the request, with what opens it: each piece is opened anew.
+   */
+  'url' : string,
+  /**
+   * The first byte of the piece.
+   */
+  'from' : bigint,
+  /**
+   * Pieces before this one.
+   */
+  'piece' : number,
+}
+/**
+ * Why a token opens nothing. Told in Candid calls; HTTP answers 401, and says why where the token is authentic.
  */
 export type TokenProblem = {
     /**
@@ -764,6 +865,12 @@ export type TokenProblem = {
      * Not a token's form.
      */
     'Malformed' : null
+  } |
+  {
+    /**
+     * Taken back before its time.
+     */
+    'Revoked' : null
   } |
   { 'Expired' : null };
 export interface UploadArgs { 'blob_id' : Uint8Array }
@@ -797,7 +904,8 @@ export type UploadState = { 'Gone' : GoneReason } |
   };
 export interface UploadStatus {
   /**
-   * Chunks that are not in yet; of a blob that others have stored, those that the caller has to show.
+   * Chunks that are not in yet; of a blob that others have stored, those that the caller has to show: first one,
+   * which opens the upload, then those that were drawn for it.
    */
   'missing' : Array<ChunkRange>,
   'size' : bigint,
@@ -871,8 +979,16 @@ export interface _SERVICE {
       { 'Err' : EnsureRegisteredError }
   >,
   'http_request' : ActorMethod<[HttpRequest], HttpResponse>,
+  'http_request_streaming_callback' : ActorMethod<
+    [StreamingToken],
+    StreamingPiece
+  >,
   'http_request_update' : ActorMethod<[HttpRequest], HttpResponse>,
   'my_blobs' : ActorMethod<[MyBlobsArgs], Array<BlobInfo>>,
+  /**
+   * The caller's open uploads, in order of their ids.
+   */
+  'my_uploads' : ActorMethod<[MyUploadsArgs], Array<OpenUpload>>,
   /**
    * Uploading: one chunk first, then the others in parallel, in any order.
    */
@@ -955,10 +1071,12 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'UnknownIssuer' : IDL.Null,
     'NotAuthentic' : IDL.Null,
     'Malformed' : IDL.Null,
+    'Revoked' : IDL.Null,
     'Expired' : IDL.Null,
   });
   const Allowance = IDL.Record({
     'byte_limit' : IDL.Nat64,
+    'bytes_reserved' : IDL.Nat64,
     'unreachable' : IDL.Opt(IDL.Principal),
     'bytes_used' : IDL.Nat64,
     'leased_elsewhere' : IDL.Nat64,
@@ -1096,26 +1214,40 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'headers' : IDL.Vec(IDL.Tuple(IDL.Text, IDL.Text)),
     'certificate_version' : IDL.Opt(IDL.Nat16),
   });
+  const StreamingToken = IDL.Record({
+    'end' : IDL.Nat64,
+    'url' : IDL.Text,
+    'from' : IDL.Nat64,
+    'piece' : IDL.Nat32,
+  });
+  const StreamingPiece = IDL.Record({
+    'token' : IDL.Opt(StreamingToken),
+    'body' : IDL.Vec(IDL.Nat8),
+  });
+  const StreamingStrategy = IDL.Variant({
+    'Callback' : IDL.Record({
+      'token' : StreamingToken,
+      'callback' : IDL.Func([StreamingToken], [StreamingPiece], ['query']),
+    }),
+  });
   const HttpResponse = IDL.Record({
     'body' : IDL.Vec(IDL.Nat8),
     'headers' : IDL.Vec(IDL.Tuple(IDL.Text, IDL.Text)),
     'upgrade' : IDL.Opt(IDL.Bool),
+    'streaming_strategy' : IDL.Opt(StreamingStrategy),
     'status_code' : IDL.Nat16,
   });
   const MyBlobsArgs = IDL.Record({
     'after' : IDL.Opt(IDL.Vec(IDL.Nat8)),
     'limit' : IDL.Nat32,
   });
-  const PushChunkArgs = IDL.Record({
-    'chunk_index' : IDL.Nat32,
-    'blob_id' : IDL.Vec(IDL.Nat8),
-    'name' : IDL.Opt(IDL.Text),
-    'size' : IDL.Nat64,
-    'mime_type' : IDL.Text,
-    'bytes' : IDL.Vec(IDL.Nat8),
-    'accessor_ids' : IDL.Vec(IDL.Principal),
+  const MyUploadsArgs = IDL.Record({
+    'after' : IDL.Opt(IDL.Vec(IDL.Nat8)),
+    'limit' : IDL.Nat32,
   });
   const GoneReason = IDL.Variant({
+    'AccessorDeleted' : IDL.Null,
+    'Fault' : IDL.Null,
     'HashMismatch' : IDL.Null,
     'UserDeleted' : IDL.Null,
     'Expired' : IDL.Null,
@@ -1126,6 +1258,24 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'Open' : IDL.Null,
     'Stored' : IDL.Null,
     'Verifying' : IDL.Null,
+  });
+  const OpenUpload = IDL.Record({
+    'bytes_reserved' : IDL.Nat64,
+    'blob_id' : IDL.Vec(IDL.Nat8),
+    'bytes_arrived' : IDL.Nat64,
+    'size' : IDL.Nat64,
+    'state' : UploadState,
+    'touched_ms' : IDL.Nat64,
+    'expires_ms' : IDL.Nat64,
+  });
+  const PushChunkArgs = IDL.Record({
+    'chunk_index' : IDL.Nat32,
+    'blob_id' : IDL.Vec(IDL.Nat8),
+    'name' : IDL.Opt(IDL.Text),
+    'size' : IDL.Nat64,
+    'mime_type' : IDL.Text,
+    'bytes' : IDL.Vec(IDL.Nat8),
+    'accessor_ids' : IDL.Vec(IDL.Principal),
   });
   const PushChunkOk = IDL.Record({
     'missing_count' : IDL.Nat32,
@@ -1150,7 +1300,10 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'HashMismatch' : IDL.Record({ 'actual' : IDL.Vec(IDL.Nat8) }),
     'AllowanceExceeded' : Allowance,
     'ChunkNeeded' : IDL.Record({ 'indexes' : IDL.Vec(IDL.Nat32) }),
-    'BucketFull' : IDL.Record({ 'bytes_free' : IDL.Nat64 }),
+    'BucketFull' : IDL.Record({
+      'bytes_arrived' : IDL.Nat64,
+      'bytes_free' : IDL.Nat64,
+    }),
     'ChunkMismatch' : IDL.Record({ 'attempts_left' : IDL.Nat32 }),
   });
   const ReadChunkArgs = IDL.Record({
@@ -1257,8 +1410,14 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [],
       ),
     'http_request' : IDL.Func([HttpRequest], [HttpResponse], ['query']),
+    'http_request_streaming_callback' : IDL.Func(
+        [StreamingToken],
+        [StreamingPiece],
+        ['query'],
+      ),
     'http_request_update' : IDL.Func([HttpRequest], [HttpResponse], []),
     'my_blobs' : IDL.Func([MyBlobsArgs], [IDL.Vec(BlobInfo)], ['query']),
+    'my_uploads' : IDL.Func([MyUploadsArgs], [IDL.Vec(OpenUpload)], ['query']),
     'push_chunk' : IDL.Func(
         [PushChunkArgs],
         [IDL.Variant({ 'Ok' : PushChunkOk, 'Err' : PushChunkError })],

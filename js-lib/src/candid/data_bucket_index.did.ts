@@ -51,6 +51,11 @@ export interface AllocatedBucketOk {
 export interface Allowance {
   'byte_limit' : bigint,
   /**
+   * Held by uploads that are not finished, in all buckets. my_uploads of each bucket lists them, and
+   * abort_upload frees what one of them holds.
+   */
+  'bytes_reserved' : bigint,
+  /**
    * A bucket that was asked to give back what it does not need, and did not answer.
    */
   'unreachable' : [] | [Principal],
@@ -59,7 +64,8 @@ export interface Allowance {
    */
   'bytes_used' : bigint,
   /**
-   * Promised to uploads in other buckets.
+   * That part of bytes_reserved which uploads in other buckets hold, and what a bucket that could not be asked
+   * has been promised.
    */
   'leased_elsewhere' : bigint,
 }
@@ -874,7 +880,7 @@ export interface Stamp {
   'version' : bigint,
 }
 /**
- * Why a token opens nothing. Told in Candid calls only; HTTP answers one 401 for all of them.
+ * Why a token opens nothing. Told in Candid calls; HTTP answers 401, and says why where the token is authentic.
  */
 export type TokenProblem = {
     /**
@@ -905,6 +911,12 @@ export type TokenProblem = {
      * Not a token's form.
      */
     'Malformed' : null
+  } |
+  {
+    /**
+     * Taken back before its time.
+     */
+    'Revoked' : null
   } |
   { 'Expired' : null };
 /**
@@ -971,6 +983,13 @@ export interface UserCounters {
 export type UserError = { 'NotRegistered' : null } |
   {
     /**
+     * An admin has set this limit with update_user, or has deleted the user (then it is 0): an issuer does not change
+     * that. An admin's register_user lets issuers change it again.
+     */
+    'SetByAdmin' : { 'byte_limit' : bigint }
+  } |
+  {
+    /**
      * Neither an admin nor an issuer.
      */
     'NotAuthorized' : null
@@ -984,7 +1003,8 @@ export type UserError = { 'NotRegistered' : null } |
 export interface UserInfo {
   'byte_limit' : bigint,
   /**
-   * Promised to buckets for uploads, not yet spent.
+   * Held in buckets by uploads that are not finished; and up to 4 MiB in each bucket that was uploaded to in the
+   * last hour, for the next files.
    */
   'bytes_leased' : bigint,
   /**
@@ -1372,6 +1392,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const Allowance = IDL.Record({
     'byte_limit' : IDL.Nat64,
+    'bytes_reserved' : IDL.Nat64,
     'unreachable' : IDL.Opt(IDL.Principal),
     'bytes_used' : IDL.Nat64,
     'leased_elsewhere' : IDL.Nat64,
@@ -1406,6 +1427,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'UnknownIssuer' : IDL.Null,
     'NotAuthentic' : IDL.Null,
     'Malformed' : IDL.Null,
+    'Revoked' : IDL.Null,
     'Expired' : IDL.Null,
   });
   const DeleteChatError = IDL.Variant({
@@ -1414,6 +1436,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const UserError = IDL.Variant({
     'NotRegistered' : IDL.Null,
+    'SetByAdmin' : IDL.Record({ 'byte_limit' : IDL.Nat64 }),
     'NotAuthorized' : IDL.Null,
     'InvalidUser' : IDL.Null,
   });

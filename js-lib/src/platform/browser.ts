@@ -1,20 +1,19 @@
 /** The library in a browser. */
 
 import { type BlobId, blobIdFromBytes } from "../blob.js";
-import { hashSource, ONE_SHOT_BYTES_MAX, wasmHasher } from "../hash.js";
+import { hashSource, isOneShot, oneShotHasher, wasmHasher } from "../hash.js";
 import { readPieces, sourceOf } from "../source.js";
 import { IdbCacheStore, IdbResumeStore } from "./idb.js";
 import type { Hasher, Platform } from "./platform.js";
 import { hashInWorker, NoWorker } from "./worker.js";
 
 export const platform: Platform = {
-  bytesInFlightMax: 16_000_000,
+  bytesInFlightMax: 64_000_000,
 
   async hash(source, options): Promise<BlobId> {
     const { blob } = source;
     // WebCrypto hashes in a thread of its own already.
-    const isShort = source.size <= ONE_SHOT_BYTES_MAX && globalThis.crypto?.subtle !== undefined;
-    if (isShort || !blob || typeof Worker === "undefined") return hashSource(source, options);
+    if (isOneShot(source.size) || !blob || typeof Worker === "undefined") return hashSource(source, options);
     try {
       return await hashInWorker(blob, source.name, options);
     } catch (error) {
@@ -23,7 +22,9 @@ export const platform: Platform = {
     }
   },
 
-  async hasher(): Promise<Hasher> {
+  async hasher(size): Promise<Hasher> {
+    // Nothing to load, and pages may forbid WebAssembly.
+    if (isOneShot(size)) return oneShotHasher(size);
     const hasher = await wasmHasher();
     return {
       update: (bytes) => void hasher.update(bytes),

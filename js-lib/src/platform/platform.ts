@@ -9,7 +9,7 @@ import type { Source, StreamSource } from "../source.js";
 /** SHA-256 of bytes that come one after another. */
 export interface Hasher {
   update(bytes: Uint8Array): void;
-  digest(): BlobId;
+  digest(): BlobId | Promise<BlobId>;
 }
 
 /** A copy of a stream that can be read anywhere and again. */
@@ -20,11 +20,12 @@ export interface Spooled {
 }
 
 export interface Platform {
-  /** Of chunks on their way at the same time, at most, unless the app says how many. */
+  /** Bytes of chunks on their way at the same time, at most, unless the app says how many. */
   readonly bytesInFlightMax: number;
   /** As `hashSource`, as fast as the platform can and out of the way of everything else. */
   hash(source: StreamSource, options: HashOptions): Promise<BlobId>;
-  hasher(): Promise<Hasher>;
+  /** Of `size` bytes. */
+  hasher(size: number): Promise<Hasher>;
   /** A stream has to be read twice: once for its id, once for its chunks. */
   spool(source: StreamSource, signal: AbortSignal | undefined): Promise<Spooled>;
   resumeStore(): ResumeStore;

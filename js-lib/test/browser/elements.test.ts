@@ -223,7 +223,7 @@ test("a small file that lies in the app's record is shown without a call, and on
   const page = await kitPage(context, network.url, STEP_MS);
   const calls: string[] = [];
   page.on("request", (request) => calls.push(request.url()));
-  // Nobody has called `useStorage` here.
+  // Nobody has called `setStorage` here.
   const outcome = await page.evaluate(async () => {
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [7, 5];
@@ -255,5 +255,67 @@ test("a small file that lies in the app's record is shown without a call, and on
   assert.equal(download.suggestedFilename(), "a.csv");
   assert.equal(await readFile(await download.path(), "utf8"), "a,b\n");
   assert.deepEqual(calls.filter((url) => !url.startsWith("blob:")), []);
+  await context.close();
+});
+
+/** What an uploader's script leaves in the origin that it runs in. */
+const SCRIPT = 'try { localStorage.setItem("ran", location.href); } catch {}';
+const SVG = `<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"><rect width="30" height="20" fill="#00f"/><script>${SCRIPT}</script></svg>`;
+
+/** Opens a URL of the page in a tab of its own, as its user may; what scripts have left in the page's origin. */
+async function opened(page: Page, url: string): Promise<string | null> {
+  const tab = page.context().waitForEvent("page", { timeout: 1_000 }).catch(() => undefined);
+  await page.evaluate((url) => void window.open(url), url);
+  const [other] = [await tab];
+  await other?.waitForTimeout(500).catch(() => {});
+  // A browser opens from its own menu what a page may not open.
+  if (url.startsWith("data:")) await other?.goto(url).catch(() => {});
+  await other?.close();
+  return page.evaluate(() => localStorage.getItem("ran"));
+}
+
+test("a picture that could run is shown, and runs nothing in the page's origin wherever it is opened", async () => {
+  const context = await browser.newContext();
+  const visit = await Visit.to(context);
+  for (const mimeType of ["image/svg+xml", "IMAGE/SVG+XML"]) {
+    const shown = await visit.post(Buffer.from(`${SVG}<!-- ${mimeType} -->`), "drawing.svg", mimeType);
+    // From the bucket, then from the cache.
+    for (let turn = 0; turn < 2; turn++) {
+      await visit.show("stored-image", shown);
+      const img = await visit.page.evaluate(() => {
+        const img = document.body.firstElementChild?.shadowRoot?.querySelector("img");
+        return { width: img?.naturalWidth, src: img?.src ?? "" };
+      });
+      assert.equal(img.width, 30);
+      assert.equal(await opened(visit.page, img.src), null);
+    }
+  }
+  await context.close();
+});
+
+test("whatever type a stranger gives, a URL of the page's origin runs nothing; pictures keep theirs", async () => {
+  const context = await browser.newContext();
+  const page = await kitPage(context, network.url, STEP_MS);
+  const html = `<html xmlns="http://www.w3.org/1999/xhtml"><body><script>${SCRIPT}</script></body></html>`;
+  const urlOf = (mimeType: string, text: string) => page.evaluate(async ([mimeType, text]) => {
+    const file = document.createElement("stored-file");
+    file.shown = { inline: { bytes: new TextEncoder().encode(text), mimeType } };
+    const ready = new Promise((resolve) => file.addEventListener("ready", resolve, { once: true }));
+    document.body.append(file);
+    await ready;
+    const url = file.shadowRoot?.querySelector("a")?.href ?? "";
+    return { url, type: (await (await fetch(url)).blob()).type };
+  }, [mimeType, text] as const);
+  const running = ["text/html", "TEXT/HTML", "text/html; charset=utf-8", "application/xhtml+xml", "image/svg+xml", "text/xml", "application/xml", "application/rss+xml", "application/pdf", "text/javascript", "multipart/x-mixed-replace", "video/x+xml", "", "*/*", "unknown/unknown"];
+  for (const mimeType of running) {
+    const { url, type } = await urlOf(mimeType, mimeType === "image/svg+xml" ? SVG : html);
+    assert.equal(type, "application/octet-stream", mimeType);
+    assert.equal(await opened(page, url), null, mimeType);
+  }
+  for (const mimeType of ["image/png", "image/jpeg", "image/webp", "image/avif", "image/vnd.microsoft.icon", "audio/mpeg", "audio/mp4", "video/webm", "video/mp4", "text/plain"]) {
+    const { url, type } = await urlOf(mimeType, html);
+    assert.equal(type, mimeType);
+    assert.equal(await opened(page, url), null, mimeType);
+  }
   await context.close();
 });

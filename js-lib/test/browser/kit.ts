@@ -2,9 +2,10 @@
 
 import { HttpAgent } from "@icp-sdk/core/agent";
 import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
-import { isOpenStorageError, OpenStorage, passphrase } from "@openstorage/client";
-import { type GetToken, useStorage } from "@openstorage/client/elements";
+import { type BlobReference, isOpenStorageError, OpenStorage, passphrase } from "@openstorage/client";
+import { displayBlob, type GetToken, setStorage } from "@openstorage/client/elements";
 
+import { bareUploadMs } from "../bench/bare.js";
 import { type Given, type Outcome, perform, type Step } from "../conformance/perform.js";
 
 interface Opened {
@@ -20,6 +21,8 @@ function opened(): Opened {
   return current;
 }
 
+const told = (work: Promise<unknown>) => work.then(() => "done", (error) => (isOpenStorageError(error) ? error.code : String(error)));
+
 const kit = {
   /** Makes the page that of a user; the identity is JSON. */
   async open(index: string, identity: string): Promise<void> {
@@ -30,7 +33,7 @@ const kit = {
 
   /** Lets the elements of the page show what the user may see. */
   show(getToken: GetToken): void {
-    useStorage(opened().storage, getToken);
+    setStorage(opened().storage, getToken);
   },
 
   /** Hashes the file that was chosen in an input, out of the page's way. */
@@ -45,12 +48,27 @@ const kit = {
     const { storage } = opened();
     const small = crypto.getRandomValues(new Uint8Array(10_000));
     const options = { accessorIds: [accessorId], ...(encrypted && { encryptFor: passphrase("words", { iterations: 1 }) }) };
-    const told = (work: Promise<unknown>) => work.then(() => "done", (error) => (isOpenStorageError(error) ? error.code : String(error)));
     return {
       stored: await told(storage.upload(small, options).done),
       hashed: await told(storage.estimate(new Blob([new Uint8Array(33_000_000)]))),
       forgotten: await told(storage.clearCache()),
     };
+  },
+
+  /** Milliseconds of an upload of so many random bytes: by the library, or by the agent alone, so many chunks at a time. */
+  async uploadMs(size: number, accessorId: string, bare?: { readonly bucket: string; readonly concurrency: number }): Promise<number> {
+    const { agent, storage } = opened();
+    const bytes = new Uint8Array(size);
+    for (let at = 0; at < size; at += 65_536) crypto.getRandomValues(bytes.subarray(at, at + 65_536));
+    if (bare) return bareUploadMs({ agent, accessorId, bytes, ...bare });
+    const began = performance.now();
+    await storage.upload(bytes, { accessorIds: [accessorId] }).done;
+    return performance.now() - began;
+  },
+
+  /** Loads a blob anew, as elements do; `done`, or why not. */
+  load(reference: BlobReference, accessorId: string, token: string): Promise<string> {
+    return told(displayBlob(opened().storage, reference, { accessorId, token }));
   },
 
   /** A step of the conformance cases, as the user of the page. */

@@ -8,10 +8,11 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
+import { referenceToCandid } from "@openstorage/client";
 import { build as bundle } from "esbuild";
 import type { BrowserContext, Page } from "playwright-core";
 
-import { Network } from "../network.js";
+import { Network, tokenFor } from "../network.js";
 import { Proxy } from "../proxy.js";
 import { packageDir, readmeProgram, sha256 } from "../support.js";
 import { kitPage } from "./kit-page.js";
@@ -165,7 +166,7 @@ test("a large picture is hashed in a worker, and goes on after a reload where it
   assert.equal(workers.length, 2);
   assert.equal(await widthShown(page), 3_600);
 
-  // Stored already: a question, and four chunks at most.
+  // Stored already: a question, and one chunk.
   const stored = proxy.bytesUp;
   await page.reload();
   await page.setInputFiles("#file", large.path);
@@ -192,18 +193,22 @@ test("a file that is no picture is stored, and the element says that it cannot s
 });
 
 test("a page that lacks something does what it can without, and says what it lacks for the rest", async () => {
-  const { user, accessorId } = await network.userWithChat();
+  const { user, chat, accessorId } = await network.userWithChat();
+  const reference = await (await user.storage()).upload(randomFillSync(Buffer.alloc(5_000)), { accessorIds: [accessorId] }).done;
+  await user.chat.send_message({ chat_id: chat.chat_id, text: "", blob: [referenceToCandid(reference)], name: [], preview: [] });
+  const { token } = await tokenFor(user, chat.chat_id);
   const insecure = "http://plain.example";
   const noWasm = "default-src 'self'; worker-src blob:";
   const cases = [
     // No worker may be made: the page hashes by itself.
-    { policy: "script-src 'self' 'wasm-unsafe-eval'; worker-src 'none'", outcome: { stored: "done", hashed: "done", forgotten: "done" } },
-    { policy: noWasm, outcome: { stored: "done", hashed: "NotSupported", forgotten: "done" } },
+    { policy: "script-src 'self' 'wasm-unsafe-eval'; worker-src 'none'", outcome: { stored: "done", shown: "done", hashed: "done", forgotten: "done" } },
+    // Small blobs are hashed without WebAssembly.
+    { policy: noWasm, outcome: { stored: "done", shown: "done", hashed: "NotSupported", forgotten: "done" } },
     // No WebCrypto.
-    { origin: insecure, outcome: { stored: "done", hashed: "done", forgotten: "done" } },
-    { origin: insecure, encrypted: true, outcome: { stored: "NotSupported", hashed: "done", forgotten: "done" } },
+    { origin: insecure, outcome: { stored: "done", shown: "done", hashed: "done", forgotten: "done" } },
+    { origin: insecure, encrypted: true, outcome: { stored: "NotSupported", shown: "done", hashed: "done", forgotten: "done" } },
     // Nothing may be kept, and the agent wants to.
-    { isPrivate: true, outcome: { stored: "CallFailed", hashed: "CallFailed", forgotten: "done" } },
+    { isPrivate: true, outcome: { stored: "CallFailed", shown: "CallFailed", hashed: "CallFailed", forgotten: "done" } },
   ];
   for (const { origin = network.url, policy, encrypted = false, isPrivate, outcome } of cases) {
     const context = await browser.newContext();
@@ -216,7 +221,8 @@ test("a page that lacks something does what it can without, and says what it lac
     const who = [network.index, JSON.stringify(user.identity.toJSON())] as const;
     await page.evaluate(([index, identity]) => window.kit.open(index, identity), who);
     const told = await page.evaluate(([accessor, isEncrypted]) => window.kit.tour(accessor, isEncrypted), [accessorId, encrypted] as const);
-    assert.deepEqual(told, outcome, `${origin} ${policy} ${encrypted} ${isPrivate}`);
+    const shown = await page.evaluate((args) => window.kit.load(...args), [reference, accessorId, token] as const);
+    assert.deepEqual({ ...told, shown }, outcome, `${origin} ${policy} ${encrypted} ${isPrivate}`);
     await context.close();
   }
 });

@@ -102,7 +102,7 @@ async function upload(storage: OpenStorage, step: Step, { accessorIds }: Given, 
     const references = await Promise.all(started.map(({ done }) => done));
     const [reference] = references as [BlobReference];
     if (references.some(({ bucket }) => bucket !== reference.bucket)) throw new Error("one blob lies in two buckets");
-    return { ok: { blob_id: reference.blobId, size: reference.size }, reference };
+    return { ok: { blob_id: reference.blobId, size: reference.size, mime_type: reference.mimeType }, reference };
   } finally {
     // What is to be given back has been, before the next step.
     if (step.discard) await Promise.all(started.map((one) => one.abort()));

@@ -61,9 +61,6 @@ export class Story {
     if (!registered) return { user: await this.network.stranger() };
     const { user, chat, accessorId } = await this.network.userWithChat();
     if (byte_limit !== undefined) await this.network.setLimit(user, byte_limit);
-    const step: Step = { do: "upload", as: name, blob: { size: 0, seed: 0 }, expect: {} };
-    const { ok } = await this.performs(user, step, { accessorIds: [accessorId] });
-    assert.ok(ok, `the bucket does not know ${name}`);
     return { user, chat: { id: chat.chat_id, accessorId } };
   }
 

@@ -4,7 +4,7 @@ use candid::Principal;
 use integration_tests::{Setup, bucket, bytes, chat, chunk};
 use openstorage_types::{
     BlobReference,
-    bucket::{ReadChunkArgs, RemoveBlobReferenceArgs},
+    bucket::{ReadChunkArgs, RemoveBlobReferenceArgs, UploadArgs, UploadState},
     chunk_count,
     limits::CHUNK_BYTES,
 };
@@ -58,12 +58,18 @@ impl Bench {
 
     /// Uploads a new blob, chunks in order.
     fn upload(&mut self, size: u64) -> (BlobReference, Vec<Account>) {
+        let order: Vec<_> = (0..chunk_count(size)).collect();
+        self.upload_in(size, &order)
+    }
+
+    /// The same in any order.
+    fn upload_in(&mut self, size: u64, order: &[u64]) -> (BlobReference, Vec<Account>) {
         self.seed += 1;
         let data = bytes(size, self.seed);
         let (setup, user, accessor) = (&self.setup, self.user, self.accessor);
         let ((), accounts) = self.meter.of(|| {
-            for index in 0..chunk_count(size) {
-                let chunk = chunk(&data, index, accessor);
+            for index in order {
+                let chunk = chunk(&data, *index, accessor);
                 bucket::push_chunk(setup, setup.bucket, user, chunk).expect("the chunk is taken");
             }
         });
@@ -113,7 +119,39 @@ impl Bench {
             self.pushed(&accounts) as f64 / LARGE as f64,
             Goal::at_most(159.0, 156.9),
         );
+        self.any_order(report);
         self.read(report, &blob);
+    }
+
+    /// Orders in which the first chunk comes last: one backwards, and two as if drawn.
+    fn any_order(&mut self, report: &mut Report) {
+        let count = chunk_count(LARGE);
+        let orders = [count - 1, 7, 11]
+            .map(|step| (1..=count).map(|n| n * step % count).collect::<Vec<_>>());
+        let mut most = 0;
+        for order in orders {
+            let (blob, mut accounts) = self.upload_in(LARGE, &order);
+            let (setup, user) = (&self.setup, self.user);
+            let (_, turns) = self.meter.of(|| {
+                setup.settle("the blob is stored", |setup| {
+                    let blob_id = blob.blob_id;
+                    let args = UploadArgs { blob_id };
+                    let status = bucket::upload_status(setup, setup.bucket, user, args);
+                    let is_stored = status.expect("it is known").state == UploadState::Stored;
+                    is_stored.then_some(())
+                });
+            });
+            accounts.extend(turns);
+            accounts.extend(self.rest());
+            let instructions = accounts.iter().map(|account| account.usage.instructions);
+            most = most.max(instructions.max().unwrap_or(0));
+        }
+        report.figure(
+            "upload_50mb_max_message_any_order_instr",
+            "the same, whatever the order of its chunks",
+            most as f64,
+            Goal::at_most(400e6, 314e6),
+        );
     }
 
     fn read(&mut self, report: &mut Report, blob: &BlobReference) {

@@ -13,7 +13,7 @@ pub const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 16] = [
+const INTEGRATION: [&str; 17] = [
     "accounts",
     "buckets",
     "callers",
@@ -30,6 +30,7 @@ const INTEGRATION: [&str; 16] = [
     "site",
     "snapshots",
     "upgrades",
+    "uploads",
 ];
 
 /// All of them.

@@ -1,7 +1,7 @@
 import "@openstorage/client/elements";
 
 import { referenceToCandid } from "@openstorage/client";
-import { type Shown, type StoredImage, useStorage } from "@openstorage/client/elements";
+import { type Shown, type StoredImage, setStorage } from "@openstorage/client/elements";
 import { useEffect, useMemo, useRef, useState } from "react";
 import { createRoot } from "react-dom/client";
 
@@ -33,7 +33,7 @@ function Uploader({ chat, storage, room }: Connection) {
   const message = useRef(0n);
 
   useEffect(() => {
-    useStorage(storage, async () => {
+    setStorage(storage, async () => {
       for (;;) {
         const page = await chat.messages({ chat_id: room.chat_id, after: [message.current - 1n], before: [], limit: 1 });
         const token = ok(page)[0]?.blob[0]?.token[0];
