@@ -655,7 +655,7 @@ impl Bucket {
         let uploads = self
             .uploads
             .all()
-            .filter_map(|(_, blob, session)| Some((session.slot?, (blob, session.size, false))));
+            .filter_map(|(_, blob, session)| Some((session.phase.slot()?, (blob, session.size, false))));
         let slots = blobs.chain(uploads).collect();
         let part = |slot, index: u32, size| {
             let from = u64::from(index) * CHUNK_BYTES;
