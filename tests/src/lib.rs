@@ -281,6 +281,23 @@ impl Setup {
         }
     }
 
+    /// An update call that the canister turns away before it is executed.
+    ///
+    /// # Panics
+    /// When it is let in.
+    #[track_caller]
+    pub fn turned_away(
+        &self,
+        canister: Principal,
+        caller: Principal,
+        method: &str,
+        args: impl ArgumentEncoder,
+    ) {
+        let args = encode_args(args).unwrap();
+        let call = self.pic.submit_call(canister, caller, method, args);
+        assert!(call.is_err(), "{method} is let in");
+    }
+
     /// A query call; as [`Setup::call`].
     pub fn ask<T: CandidType + DeserializeOwned>(
         &self,

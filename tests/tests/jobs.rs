@@ -132,18 +132,18 @@ fn expect_set_aside(setup: &Setup, job: &str, row: &str, done: impl Fn(&Setup) -
 /// Somebody uploads, the index hears of it, and a deletion is done.
 fn others_go_on(setup: &Setup, n: u64) {
     let (carol, room) = setup.user_with_chat(n);
-    let data = bytes(1_000 + n, n);
+    let data = bytes(2_000 + n, n);
     setup.upload(carol, &data, room.accessor_id);
     setup.settle("the index hears of an upload", |setup| {
-        (index::user(setup, carol).unwrap().bytes_used == 1_000 + n).then_some(())
+        (index::user(setup, carol).unwrap().bytes_used == 2_000 + n).then_some(())
     });
 }
 
 /// An upload whose chunks come in so that its hash is computed over several messages, by timer.
 fn upload_to_be_verified(setup: &Setup, caller: Principal, room: &ChatInfo, seed: u64) -> BlobId {
-    let data = bytes(110_000_000, seed);
+    let data = bytes(20_000_000, seed);
     bucket::ensure_registered(setup, setup.bucket, caller).unwrap();
-    for n in (0..55).rev() {
+    for n in (0..10).rev() {
         bucket::push_chunk(
             setup,
             setup.bucket,
@@ -165,7 +165,7 @@ fn upload_state(setup: &Setup, caller: Principal, blob_id: BlobId) -> UploadStat
 fn an_upload_whose_verification_traps_holds_up_no_other() {
     let setup = with_traps();
     let (alice, room) = setup.user_with_chat(1);
-    let poison = blob_id(&bytes(110_000_000, 1));
+    let poison = blob_id(&bytes(20_000_000, 1));
     set_trap(&setup, Some(("verify", Some(poison.to_string()))));
     assert_eq!(upload_to_be_verified(&setup, alice, &room, 1), poison);
     let other = upload_to_be_verified(&setup, alice, &room, 2);
@@ -329,11 +329,11 @@ fn an_issuer_whose_key_traps_holds_up_no_other() {
 fn an_event_whose_telling_traps_holds_up_no_other() {
     let setup = with_traps();
     let (alice, room) = setup.user_with_chat(1);
-    setup.upload(alice, &bytes(1_000, 1), room.accessor_id);
+    setup.upload(alice, &bytes(2_000, 1), room.accessor_id);
     setup.rest();
     set_trap(&setup, Some(("tell", Some("event 2".into()))));
-    setup.upload(alice, &bytes(1_001, 2), room.accessor_id);
-    setup.upload(alice, &bytes(1_002, 3), room.accessor_id);
+    setup.upload(alice, &bytes(2_001, 2), room.accessor_id);
+    setup.upload(alice, &bytes(2_002, 3), room.accessor_id);
     // Nobody calls the bucket: the index looks after it.
     let blobs = |setup: &Setup| index::status(setup).blobs;
     let after = until(&setup, 2 * 3_600, |setup| blobs(setup) == 2);
@@ -346,12 +346,12 @@ fn an_event_whose_telling_traps_holds_up_no_other() {
     );
     // What the index was not told of.
     let event = listed[0].event.as_ref().expect("it is kept");
-    assert_eq!(event[..32], blob_id(&bytes(1_001, 2)).0);
+    assert_eq!(event[..32], blob_id(&bytes(2_001, 2)).0);
     setup.settle("the index shows it", |setup| {
         (info(setup, setup.bucket).set_aside == Some(1)).then_some(())
     });
     // The counters travel by themselves.
-    assert_eq!(index::user(&setup, alice).unwrap().bytes_used, 3_003);
+    assert_eq!(index::user(&setup, alice).unwrap().bytes_used, 6_003);
     others_go_on(&setup, 500);
 }
 
@@ -359,7 +359,7 @@ fn an_event_whose_telling_traps_holds_up_no_other() {
 fn an_answer_that_traps_holds_up_no_event() {
     let setup = with_traps();
     let (alice, room) = setup.user_with_chat(1);
-    setup.upload(alice, &bytes(1_000, 1), room.accessor_id);
+    setup.upload(alice, &bytes(2_000, 1), room.accessor_id);
     setup.rest();
     set_trap(&setup, Some(("draw", None)));
     let rotated: Result<(), RotateKeyError> =

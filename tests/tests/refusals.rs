@@ -10,7 +10,7 @@ use openstorage_types::{
     channel::PublicKey,
     index::{
         AllocatedBucketArgs, AllocatedBucketError, InitArgs as IndexInit, IssuerError,
-        RegisterIssuerArgs, RegisterIssuerOk, UserArgs, UserError,
+        RegisterIssuerArgs, RegisterIssuerOk, UserArgs,
     },
     limits::{ACCESSORS_MAX, BLOB_BYTES_MAX, CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES},
 };
@@ -26,8 +26,8 @@ fn a_push_that_breaks_a_rule_is_told_which() {
     let accessor = room.accessor_id;
     let push = |args| bucket::push_chunk(&setup, setup.bucket, alice, args);
 
-    let stranger = bucket::push_chunk(&setup, setup.bucket, user(9), chunk(&small, 0, accessor));
-    assert_eq!(stranger, Err(PushChunkError::NotRegistered));
+    let args = chunk(&small, 0, accessor);
+    setup.turned_away(setup.bucket, user(9), "push_chunk", (args,));
     assert_eq!(
         bucket::ensure_registered(&setup, setup.bucket, user(9)),
         Err(EnsureRegisteredError::NotRegistered)
@@ -362,14 +362,9 @@ fn strangers_register_nobody_and_send_no_events() {
         user: mallory,
         byte_limit: 1,
     };
-    assert_eq!(
-        index::register_user(&setup, mallory, args.clone()),
-        Err(UserError::NotAuthorized)
-    );
-    assert_eq!(
-        index::update_user(&setup, mallory, args),
-        Err(UserError::NotAuthorized)
-    );
+    for method in ["register_user", "update_user"] {
+        setup.turned_away(setup.index, mallory, method, (args.clone(),));
+    }
     assert_eq!(
         index::allocated_bucket(
             &setup,

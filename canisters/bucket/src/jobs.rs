@@ -81,6 +81,7 @@ pub fn observe() {
 /// What the timer's message does: it begins one job. Nothing else is done in it that could trap.
 pub fn turn() {
     timer::over();
+    update(|_| ());
     if let Some((job, due_ms)) = next()
         && due_ms <= now().ms
     {
@@ -152,7 +153,6 @@ async fn begun(busy: &Busy, careful: bool) -> Ended {
     if (careful || !job.calls()) && !new_message().await {
         return Ended::Failed;
     }
-    update(|_| ());
     if traps > 0 && with(|bucket| bucket.next_row(job)) != row {
         // What trapped is not the next any more.
         return Ended::Failed;
@@ -183,6 +183,7 @@ async fn begun(busy: &Busy, careful: bool) -> Ended {
 async fn new_message() -> bool {
     let _outstanding = outstanding::begin();
     let answer = Call::bounded_wait(canister_self(), NOTHING).await;
+    update(|_| ());
     matches!(answer, Ok(_) | Err(CallFailed::CallRejected(_)))
 }
 

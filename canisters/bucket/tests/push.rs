@@ -244,7 +244,7 @@ fn an_upload_lives_as_long_as_it_gets_on() {
     world.push(alice(), &chunk(&data, 0)).unwrap();
     for index in [0, 1, 0, 0] {
         world.pass(DAY_MS / 2 - 1);
-        world.bucket.expire(world.now);
+        world.bucket.expire(world.now, 100);
         world.push(alice(), &chunk(&data, index)).unwrap();
     }
     // Begun anew after a day and a bit, and nothing new has come since.
@@ -254,7 +254,7 @@ fn an_upload_lives_as_long_as_it_gets_on() {
     assert!(open[0].expires_ms > START_MS + DAY_MS);
     world.pass(DAY_MS);
     for _ in 0..3 {
-        world.bucket.expire(world.now);
+        world.bucket.expire(world.now, 100);
         world.pass(HOUR_MS);
     }
     let state = world.state(alice(), &data).state;

@@ -132,7 +132,6 @@ async fn run(mut busy: Busy) {
 }
 
 async fn begun(lane: Lane, row: Option<LaneRow>, traps: u32) -> Ended {
-    observe();
     if traps >= TRAPS_MAX
         && let Some(row) = row
     {
@@ -150,6 +149,7 @@ async fn begun(lane: Lane, row: Option<LaneRow>, traps: u32) -> Ended {
 async fn new_message() -> bool {
     let _outstanding = outstanding::begin();
     let answer = Call::bounded_wait(canister_self(), NOTHING).await;
+    observe();
     matches!(answer, Ok(_) | Err(CallFailed::CallRejected(_)))
 }
 

@@ -152,6 +152,12 @@ impl Index {
         }
     }
 
+    /// A bucket does not run as it should, whatever its code.
+    pub(crate) fn is_away(&self, bucket: &Principal) -> bool {
+        let trouble = self.buckets.trouble(bucket);
+        trouble.is_some_and(|trouble| !matches!(trouble.cause, TroubleCause::Stuck { .. }))
+    }
+
     /// There is no such canister any more, or the index does not control it.
     pub(crate) fn is_lost(&mut self, bucket: Principal, now_ms: u64) {
         if self.buckets.get(&bucket).is_some_and(|row| row.is_up()) {

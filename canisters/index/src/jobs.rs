@@ -116,7 +116,11 @@ impl Drop for Running {
                 running.remove(&self.job);
             }
         });
-        if is_recovering_from_trap() {
+        let is_asked = matches!(
+            self.job,
+            Job::CheckIssuer(_) | Job::AddBucket(_) | Job::Audit(_)
+        );
+        if is_recovering_from_trap() && !is_asked {
             let due_ms = has_trapped(self.job);
             arm(due_ms);
         }
