@@ -48,8 +48,8 @@ fn an_upload_goes_on_after_its_bucket_was_upgraded() {
         .flat_map(|range| range.start..range.end)
         .collect();
     assert_eq!(missing, [1, 3]);
-    push(3);
-    assert_eq!(push(1).state, UploadState::Stored);
+    push(1);
+    assert_eq!(push(3).state, UploadState::Stored);
     // The report to the index was not sent yet.
     upgrade();
     setup.settle("the index has heard of the blob", |setup| {
