@@ -83,7 +83,8 @@ type Send = (url: string | URL | Request, init: RequestInit, body: Bytes, onSent
 /** How this platform sends bytes that it counts. Service workers, for one, have no way. */
 function sender(): Send | undefined {
   if (typeof XMLHttpRequest === "function") return sendByXhr;
-  return globalThis.process?.versions?.node ? sendAsStream : undefined;
+  const { process } = globalThis as { process?: { versions?: { node?: string } } };
+  return process?.versions?.node ? sendAsStream : undefined;
 }
 
 const PIECE_BYTES = 65_536;
