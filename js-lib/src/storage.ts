@@ -11,9 +11,11 @@ import { checkOptions, OpenStorageError } from "./errors.js";
 import { events, type EventsOptions, type StorageEvent } from "./events.js";
 import { madeOrNot, ResumeHints } from "./hints.js";
 import { accessorsOf, anySource, checkMimeType, checkName } from "./input.js";
+import { CERTIFIED_GET_BYTES_MAX } from "./limits.js";
 import { type OpenUpload, openUploads, type UploadsOptions } from "./open-uploads.js";
 import { Pace } from "./pace.js";
 import type { Platform } from "./platform/platform.js";
+import { isPlayed, type RangeWorker } from "./ranges.js";
 import { type BlobReference, checkReference, referenceFromCandid, toPrincipal } from "./reference.js";
 import { caseOf, refusal } from "./refusals.js";
 import { MemoryResumeStore, type ResumeRecord, resumeKey, type ResumeStore } from "./resume.js";
@@ -55,6 +57,8 @@ export interface OpenStorageOptions {
   readonly cache?: CacheStore | false;
   /** Bytes that the cache takes, at most. */
   readonly cacheBytesMax?: number;
+  /** The app's service worker, for films and sounds that are verified while they play: see `startRangeWorker`. */
+  readonly ranges?: RangeWorker;
 }
 
 /** An upload that can go on: ask the user for the file, and upload it again. */
@@ -110,6 +114,7 @@ export class OpenStorageOn {
   readonly #gateway: string | URL;
   readonly #platform: Platform;
   readonly #store: CacheStore | undefined;
+  readonly #ranges: RangeWorker | undefined;
 
   /** @throws `InvalidPrincipal`, `InvalidOption` */
   constructor(platform: Platform, options: OpenStorageOptions) {
@@ -126,6 +131,7 @@ export class OpenStorageOn {
     }
     this.#platform = platform;
     this.#gateway = options.gateway ?? gatewayOf(options.agent?.host);
+    this.#ranges = options.ranges;
     const store = (options.cache ?? madeOrNot(() => platform.cacheStore())) || undefined;
     this.#store = store;
     const caches = new Map<string, BlobCache>();
@@ -230,15 +236,23 @@ export class OpenStorageOn {
   }
 
   /**
-   * The URL under which the blob's bucket serves it, for an `<img>`, a `<video>` or a link. Whoever has
-   * it can read the blob while the token lives. With `seekable` players get just the bytes that they ask for, and
-   * the gateway verifies nothing.
+   * The URL under which the blob's bucket serves it, for an `<img>`, a `<video>`, an `<audio>` or a link. Whoever has
+   * it can read the blob while the token lives. Without options it is the one that works for the blob's type and size:
+   *
+   * - films and sounds play and jump: by the page's range worker, where it has one, verified; else as with `seekable`;
+   * - what is larger than gateways join (2 GB) comes whole: as with `seekable`;
+   * - all else is verified by the gateway, every byte.
    *
    * @throws as {@link blobUrl}
    */
   url(reference: BlobReference, accessorId: PrincipalLike, token: string, options: UrlOptions = {}): string {
-    const { blobId, bucket } = checkReference(reference);
-    return blobUrl({ blobId, bucket, accessorId, token }, { gateway: this.#gateway, ...options });
+    const { blobId, bucket, size, mimeType } = checkReference(reference);
+    const parts = { blobId, bucket, accessorId, token };
+    const isRanged = isPlayed(mimeType);
+    const seekable = isRanged || size > CERTIFIED_GET_BYTES_MAX;
+    const plain = blobUrl(parts, { gateway: this.#gateway, seekable, ...options });
+    const isFree = isRanged && Object.keys(options).length === 0;
+    return (isFree && this.#ranges?.url({ ...parts, size, mimeType })) || plain;
   }
 
   /** What uploading these bytes would send and cost, and whether they are stored already. Reads them once. */
