@@ -5,7 +5,7 @@ use chat::{
     App, OpenError,
     chats::Random,
     users::USERS_PER_CALL_MAX,
-    work::{BackOff, Lane, REMOVAL_ROWS_MAX, Work},
+    work::{Lane, REMOVAL_ROWS_MAX, Work},
 };
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_tokens::{Expect, Pair, PairKey, Scope, SecretKey, TokenError, parse};
@@ -871,21 +871,6 @@ fn an_upgrade_forgets_nothing() {
     assert_eq!(app.public_key(), key);
     let other = App::open(memory, own(), Some(principal(5))).err();
     assert_eq!(other, Some(OpenError::OtherIndex { index: index() }));
-}
-
-#[test]
-fn waits_double_up_to_a_minute() {
-    let mut back_off = BackOff::default();
-    assert_eq!(back_off.due_ms(), 0);
-    let waits: Vec<_> = (0..8)
-        .map(|_| {
-            back_off.failed(NOW_MS);
-            (back_off.due_ms() - NOW_MS) / 1_000
-        })
-        .collect();
-    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-    back_off.succeeded();
-    assert_eq!(back_off.due_ms(), 0);
 }
 
 /// What the bucket reads in the token of a message, if it was sealed under these versions.
