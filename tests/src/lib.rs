@@ -184,6 +184,9 @@ impl Setup {
                 let pushed = bucket::push_chunk(&self, bucket, filler, large.clone());
                 pushed.expect("the bucket takes half");
             }
+            // The report of what is stored tells what is held.
+            let small = chunk(&bytes(10, seed), 0, room.accessor_id);
+            bucket::push_chunk(&self, bucket, filler, small).expect("it is small");
             let known = buckets;
             buckets = self.settle("another bucket is active", |setup| {
                 let active = setup.active_buckets();
