@@ -356,7 +356,7 @@ fn an_event_whose_telling_traps_holds_up_no_other() {
 }
 
 #[test]
-fn an_answer_that_traps_holds_up_no_event() {
+fn a_key_whose_drawing_traps_holds_up_nothing_else() {
     let setup = with_traps();
     let (alice, room) = setup.user_with_chat(1);
     setup.upload(alice, &bytes(2_000, 1), room.accessor_id);
