@@ -652,10 +652,9 @@ impl Bucket {
             let (blob, slot) = (BlobId(*entry.key()), entry.value());
             Some((slot, (blob, self.in_slot(slot)?.size, true)))
         });
-        let uploads = self
-            .uploads
-            .all()
-            .filter_map(|(_, blob, session)| Some((session.slot?, (blob, session.size, false))));
+        let uploads = self.uploads.all().filter_map(|(_, blob, session)| {
+            Some((session.phase.slot()?, (blob, session.size, false)))
+        });
         let slots = blobs.chain(uploads).collect();
         let part = |slot, index: u32, size| {
             let from = u64::from(index) * CHUNK_BYTES;

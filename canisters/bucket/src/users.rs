@@ -180,6 +180,8 @@ impl Bucket {
 
     /// Gives back some of the leases of which nothing was used for long.
     pub fn give_back_idle(&mut self, now: Now) {
-        self.accounts.give_back_idle(now.ms);
+        if !self.is_mutant(Mutant::LeaseKept) {
+            self.accounts.give_back_idle(now.ms);
+        }
     }
 }

@@ -46,6 +46,7 @@ pub mod fleet;
 pub mod forget;
 pub mod issuers;
 pub mod memory;
+mod mutants;
 pub mod page;
 pub mod recalls;
 pub mod reports;
