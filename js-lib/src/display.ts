@@ -1,9 +1,11 @@
 /** A blob as a URL that the browser's own elements show. */
 
 import { checkOptions, OpenStorageError } from "./errors.js";
-import { PLAIN_TYPE } from "./limits.js";
+import { CERTIFIED_GET_BYTES_MAX, PLAIN_TYPE } from "./limits.js";
 import type { OpenStorage } from "./open-storage.js";
+import { isPlayed } from "./ranges.js";
 import type { BlobReference } from "./reference.js";
+import type { UrlOptions } from "./storage.js";
 import type { PrincipalLike } from "./url.js";
 
 /** How to get a read token; `expired` is the one that opened nothing any more. */
@@ -23,8 +25,9 @@ export interface DisplayOptions {
   /**
    * - `blob`: the bytes are downloaded, checked against the hash and kept, where they fit the cache.
    * - `stream`: a player loads what it plays, from wherever it has jumped to, unless the bytes are in the cache.
-   *   No part of a blob can be checked against its hash, and this way the gateway verifies nothing either.
-   * - `link`: the browser loads the whole from the gateway, which verifies it, unless it is in the cache.
+   *   No part of a blob can be checked against its hash. By the page's range worker the gateway verifies what is
+   *   played; without one nobody does.
+   * - `link`: the browser loads the whole from the gateway, which verifies it up to 2 GB, unless it is in the cache.
    */
   readonly how?: "blob" | "stream" | "link";
 }
@@ -96,8 +99,14 @@ export async function displayBlob(
     const download = { accessorId, token, ...(signal && { signal }) };
     return localUrl(await storage.download(reference, download), how);
   }
-  const url = storage.url(reference, accessorId, await token(), { seekable: how === "stream" });
+  const url = storage.url(reference, accessorId, await token(), urlOptions(how, reference));
   return { url, verified: false, release: () => {} };
+}
+
+/** A player needs ranges whatever the type says; a link needs none, so that it is verified up to what gateways join. */
+function urlOptions(how: DisplayOptions["how"], { size, mimeType }: BlobReference): UrlOptions {
+  if (how === "link") return { seekable: size > CERTIFIED_GET_BYTES_MAX };
+  return how === "stream" && !isPlayed(mimeType) ? { seekable: true } : {};
 }
 
 /** What browsers show and never run: pictures without scripts, sounds, films, plain text. All others may hold scripts. */

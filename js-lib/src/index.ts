@@ -20,7 +20,7 @@ export {
 } from "./errors.js";
 export type { ChangesMissed, EventsOptions, FileChange, StorageEvent } from "./events.js";
 export { type HashOptions, type HashProgress, hashSource } from "./hash.js";
-export { BLOB_BYTES_MAX, CHUNK_BYTES, POSSESSION_CHUNKS_MAX, TOKEN_CHARS_MAX } from "./limits.js";
+export { BLOB_BYTES_MAX, CERTIFIED_GET_BYTES_MAX, CHUNK_BYTES, POSSESSION_CHUNKS_MAX, TOKEN_CHARS_MAX } from "./limits.js";
 export { type Source, type StreamSource, sourceOf, sourceOfStream } from "./source.js";
 export {
   type BlobUrlOptions,
@@ -45,6 +45,7 @@ export { OpenStorage } from "./open-storage.js";
 export type { OpenUpload, UploadsOptions } from "./open-uploads.js";
 export { type MakeWorker, setHashWorker } from "./platform/worker.js";
 export type { Phase, Progress } from "./progress.js";
+export { isPlayed, type RangedBlob, RangeWorker, type RangeWorkerOptions, startRangeWorker } from "./ranges.js";
 export { type BlobReference, referenceFromCandid, referenceToCandid } from "./reference.js";
 export { MemoryResumeStore, type ResumeRecord, resumeKey, type ResumeStore } from "./resume.js";
 export type {

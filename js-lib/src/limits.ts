@@ -9,6 +9,12 @@
  */
 export const CHUNK_BYTES = 2_000_000;
 
+/**
+ * Bytes of the largest blob that the certified URL serves to a plain GET: the Internet Computer's gateways join up to
+ * 1,000 parts of an answer.
+ */
+export const CERTIFIED_GET_BYTES_MAX = 1_000 * CHUNK_BYTES;
+
 /** The largest blob: 100 GB. */
 export const BLOB_BYTES_MAX = 100_000_000_000;
 

@@ -11,9 +11,11 @@ import { checkOptions, OpenStorageError } from "./errors.js";
 import { events, type EventsOptions, type StorageEvent } from "./events.js";
 import { madeOrNot, ResumeHints } from "./hints.js";
 import { accessorsOf, anySource, checkMimeType, checkName } from "./input.js";
+import { CERTIFIED_GET_BYTES_MAX } from "./limits.js";
 import { type OpenUpload, openUploads, type UploadsOptions } from "./open-uploads.js";
 import { Pace } from "./pace.js";
 import type { Platform } from "./platform/platform.js";
+import { isPlayed, type RangeWorker } from "./ranges.js";
 import { type BlobReference, checkReference, referenceFromCandid, toPrincipal } from "./reference.js";
 import { caseOf, refusal } from "./refusals.js";
 import { MemoryResumeStore, type ResumeRecord, resumeKey, type ResumeStore } from "./resume.js";
@@ -24,8 +26,8 @@ import { type AgentLike, agentTransport, type Transport } from "./transport.js";
 import { Upload, type UploadData, type UploadOptions } from "./upload.js";
 import { type BlobUrlOptions, blobUrl, checkToken, type PrincipalLike } from "./url.js";
 
-/** Chunks on their way at the same time, at most, unless the app says otherwise. */
-const CONCURRENCY_MAX = 8;
+/** Chunks on their way at the same time, at most. */
+const CONCURRENCY_MAX = 32;
 /** Uploads that do something at the same time. */
 const UPLOADS_ACTIVE_MAX = 16;
 /** Files hashed at the same time: one in one go is held in memory. */
@@ -39,11 +41,14 @@ export interface OpenStorageOptions {
   readonly indexCanisterId: PrincipalLike;
   /** Where URLs point to. Without it: the agent's own host, or `https://icp0.io` on mainnet. */
   readonly gateway?: string | URL;
-  /**
-   * Chunks on their way at the same time, at most: 1 to 32, each with three times its size of memory. Without it 8,
-   * and of large chunks 4 in Node.
-   */
+  /** Chunks on their way at the same time, each way, at most: 1 to 32. Without it 32. */
   readonly concurrencyMax?: number;
+  /**
+   * Bytes of those chunks, at most; one alone always goes. Each takes about twice its size of memory until it has been
+   * answered. A line of R bytes a second on which a call takes T seconds is filled by R × T. Without it 64 MB, in Node
+   * 32 MB; less is used where more makes nothing faster.
+   */
+  readonly bytesInFlightMax?: number;
   /** How long something is tried again without any progress, in milliseconds. */
   readonly patienceMs?: number;
   /** Where unfinished uploads are remembered; without it IndexedDB, or a folder in Node. */
@@ -52,6 +57,8 @@ export interface OpenStorageOptions {
   readonly cache?: CacheStore | false;
   /** Bytes that the cache takes, at most. */
   readonly cacheBytesMax?: number;
+  /** The app's service worker, for films and sounds that are verified while they play: see `startRangeWorker`. */
+  readonly ranges?: RangeWorker;
 }
 
 /** An upload that can go on: ask the user for the file, and upload it again. */
@@ -107,6 +114,7 @@ export class OpenStorageOn {
   readonly #gateway: string | URL;
   readonly #platform: Platform;
   readonly #store: CacheStore | undefined;
+  readonly #ranges: RangeWorker | undefined;
 
   /** @throws `InvalidPrincipal`, `InvalidOption` */
   constructor(platform: Platform, options: OpenStorageOptions) {
@@ -114,15 +122,16 @@ export class OpenStorageOn {
     const indexId = toPrincipal(options.indexCanisterId, "indexCanisterId").toText();
     const transport = options.transport ?? agentTransport(options.agent);
     const concurrencyMax = options.concurrencyMax ?? CONCURRENCY_MAX;
-    const bytesMax = options.concurrencyMax === undefined ? platform.bytesInFlightMax : undefined;
-    if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > 32) {
-      throw invalidOption("concurrencyMax", "chunks in flight are 1 to 32");
+    const bytesMax = options.bytesInFlightMax ?? platform.bytesInFlightMax;
+    if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > CONCURRENCY_MAX) {
+      throw invalidOption("concurrencyMax", `chunks in flight are 1 to ${CONCURRENCY_MAX}`);
     }
-    for (const name of ["patienceMs", "cacheBytesMax"] as const) {
+    for (const name of ["patienceMs", "cacheBytesMax", "bytesInFlightMax"] as const) {
       if (!(Number(options[name] ?? 0) >= 0)) throw invalidOption(name, `${name} is a number from 0 up`);
     }
     this.#platform = platform;
     this.#gateway = options.gateway ?? gatewayOf(options.agent?.host);
+    this.#ranges = options.ranges;
     const store = (options.cache ?? madeOrNot(() => platform.cacheStore())) || undefined;
     this.#store = store;
     const caches = new Map<string, BlobCache>();
@@ -238,15 +247,23 @@ export class OpenStorageOn {
   }
 
   /**
-   * The URL under which the blob's bucket serves it, for an `<img>`, a `<video>` or a link. Whoever has
-   * it can read the blob while the token lives. With `seekable` players get just the bytes that they ask for, and
-   * the gateway verifies nothing.
+   * The URL under which the blob's bucket serves it, for an `<img>`, a `<video>`, an `<audio>` or a link. Whoever has
+   * it can read the blob while the token lives. Without options it is the one that works for the blob's type and size:
+   *
+   * - films and sounds play and jump: by the page's range worker, where it has one, verified; else as with `seekable`;
+   * - what is larger than gateways join (2 GB) comes whole: as with `seekable`;
+   * - all else is verified by the gateway, every byte.
    *
    * @throws as {@link blobUrl}
    */
   url(reference: BlobReference, accessorId: PrincipalLike, token: string, options: UrlOptions = {}): string {
-    const { blobId, bucket } = checkReference(reference);
-    return blobUrl({ blobId, bucket, accessorId, token }, { gateway: this.#gateway, ...options });
+    const { blobId, bucket, size, mimeType } = checkReference(reference);
+    const parts = { blobId, bucket, accessorId, token };
+    const isRanged = isPlayed(mimeType);
+    const seekable = isRanged || size > CERTIFIED_GET_BYTES_MAX;
+    const plain = blobUrl(parts, { gateway: this.#gateway, seekable, ...options });
+    const isFree = isRanged && Object.keys(options).length === 0;
+    return (isFree && this.#ranges?.url({ ...parts, size, mimeType })) || plain;
   }
 
   /** What uploading these bytes would send and cost, and whether they are stored already. Reads them once. */

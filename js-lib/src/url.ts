@@ -32,8 +32,8 @@ export interface BlobUrlOptions {
   /** Without it: `query` where the gateway's host is an IP address, else `subdomain`. */
   readonly form?: UrlForm;
   /**
-   * For players that jump about: any range of bytes is served, at most 2,000,000 an answer, and nothing of
-   * it is certified. Without it gateways verify every byte, and serve parts of that size only.
+   * For players, which jump about, and for tools that go on where they ended: every range of bytes is served exactly, and
+   * nothing of it is certified. Without it gateways verify every byte of an answer to a request without a range.
    */
   readonly seekable?: boolean;
 }

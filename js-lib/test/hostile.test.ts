@@ -191,10 +191,11 @@ function strict(answers: Record<string, Answer>, bytesMax = 4_096): { agent: Age
 }
 
 test("a bucket that turns large messages of strangers away is asked to look the caller up, and takes them", async () => {
-  for (const size of [5_000, 3 * MB]) {
+  for (const [size, chunks] of [[5_000, 1], [3 * MB, 2]] as const) {
     const { agent, calls } = strict({ ...here, push_chunk: () => stored });
     await upload(agentTransport(agent), size);
-    assert.deepEqual([calls["ensure_registered"], calls["push_chunk"]], [1, 1]);
+    assert.equal(calls["ensure_registered"], 1);
+    assert.ok(calls["push_chunk"]! <= chunks, `${calls["push_chunk"]} chunks`);
   }
   // The longest call that is not a chunk is shorter; nobody says that it stays so.
   const { agent, calls } = strict({ add_blob_reference: () => ({ Ok: referenceToCandid(reference) }) }, 100);
@@ -205,11 +206,11 @@ test("a bucket that turns large messages of strangers away is asked to look the 
 test("only what is retryable is tried again", async () => {
   for (const refused of ["ChunkConflict", "NotAuthorized"]) {
     const transport = scripted({ ...here, push_chunk: () => ({ Err: { [refused]: null } }) });
-    await assert.rejects(upload(transport), { code: refused });
+    await assert.rejects(upload(transport, 10), { code: refused });
     assert.equal(transport.calls["push_chunk"], 1);
   }
   const busy = scripted({ ...here, push_chunk: (_, call) => (call < 3 ? { Err: { StorageFull: null } } : stored) });
-  await upload(busy);
+  await upload(busy, 10);
   assert.equal(busy.calls["push_chunk"], 3);
 });
 

@@ -74,7 +74,7 @@ test("the licence is the project's", () => {
 
 test("the README names everything that can be imported", async () => {
   const text = read("README.md");
-  const modules = await Promise.all(["index", "node", "elements"].map((name) => import(new URL(`dist/src/${name}.js`, packageDir).href)));
+  const modules = await Promise.all(["index", "node", "elements", "range-worker"].map((name) => import(new URL(`dist/src/${name}.js`, packageDir).href)));
   const missing = modules.flatMap((module: object) => Object.keys(module)).filter((name) => !text.includes(name));
   assert.deepEqual(missing, []);
 });
@@ -84,7 +84,7 @@ test("the lock file names no host", () => {
 });
 
 /** Bytes, gzip; the sizes of today and a tenth. A change that needs more says so here. */
-const BUDGET = { app: 104_000, library: 34_000, url: 1_500, elements: 3_600, hasher: 7_800 };
+const BUDGET = { app: 106_000, library: 37_000, url: 1_500, elements: 3_600, hasher: 7_800 };
 
 test("a page's bundle keeps its budget, and tree-shaking works", async (t) => {
   const { sizes } = (await import(new URL("scripts/size.mjs", packageDir).href)) as { sizes(): Promise<typeof BUDGET> };

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { type BlobId, type BlobUrlParts, blobUrl, parseBlobId } from "@openstorage/client";
+import { type BlobId, type BlobUrlParts, blobUrl, MemoryResumeStore, OpenStorage, parseBlobId, type RangedBlob, type RangeWorker } from "@openstorage/client";
 
 import { failure } from "./support.js";
 
@@ -44,6 +44,54 @@ test("players that jump about have a path of their own", () => {
   assert.equal(blobUrl(parts, { gateway: "https://icp0.io", ...how }), `https://${BUCKET}.icp0.io${path}?token=AQE-_9`);
   const local = { gateway: "http://127.0.0.1:4943", ...how };
   assert.equal(blobUrl(parts, local), `http://127.0.0.1:4943${path}?canisterId=${BUCKET}&token=AQE-_9`);
+});
+
+/** A storage that asks nobody. */
+function offline(ranges?: Pick<RangeWorker, "url">): OpenStorage {
+  const transport = {} as never;
+  const kept = { cache: false, resumeStore: new MemoryResumeStore() } as const;
+  const options = { transport, indexCanisterId: BUCKET, gateway: "https://icp0.io", ...kept };
+  return new OpenStorage({ ...options, ...(ranges && { ranges: ranges as RangeWorker }) });
+}
+
+test("the URL is chosen by kind and size", () => {
+  const storage = offline();
+  for (const [mimeType, size, route] of [
+    ["video/mp4", 1_000, "/m"],
+    ["video/mp4", 9_000_000, "/m"],
+    ["VIDEO/MP4", 9_000_000, "/m"],
+    ["audio/x-m4a", 9_000_000, "/m"],
+    ["image/png", 9_000_000, ""],
+    ["application/pdf", 9_000_000, ""],
+    ["video", 9_000_000, ""],
+    ["text/plain", 2_000_000_000, ""],
+    ["text/plain", 2_000_000_001, "/m"],
+  ] as const) {
+    const reference = { blobId: parts.blobId, bucket: BUCKET, mimeType, size };
+    const { pathname } = new URL(storage.url(reference, ACCESSOR, parts.token));
+    assert.equal(pathname, `${route}/${ACCESSOR}/${BLOB}`, `${mimeType}, ${size} bytes`);
+    // Whoever says how it is to be gets it so.
+    for (const seekable of [true, false]) {
+      const { pathname } = new URL(storage.url(reference, ACCESSOR, parts.token, { seekable }));
+      assert.equal(pathname, `${seekable ? "/m" : ""}/${ACCESSOR}/${BLOB}`);
+    }
+  }
+});
+
+test("a range worker serves what is played, and nothing else", () => {
+  const given: RangedBlob[] = [];
+  let isActive = true;
+  const url = (blob: RangedBlob) => (given.push(blob), isActive ? "https://app.test/by-worker" : undefined);
+  const storage = offline({ url });
+  const film = { blobId: parts.blobId, bucket: BUCKET, mimeType: "video/mp4", size: 9_000_000 };
+  assert.equal(storage.url(film, ACCESSOR, parts.token), "https://app.test/by-worker");
+  assert.deepEqual(given.pop(), { blobId: BLOB, bucket: BUCKET, accessorId: ACCESSOR, token: parts.token, size: 9_000_000, mimeType: "video/mp4" });
+  assert.match(storage.url({ ...film, mimeType: "image/png" }, ACCESSOR, parts.token), /^https:.*icp0/);
+  assert.match(storage.url(film, ACCESSOR, parts.token, { seekable: true }), /^https:.*icp0/);
+  isActive = false;
+  assert.match(storage.url(film, ACCESSOR, parts.token), /icp0\.io\/m\//);
+  // What is wrong is refused, worker or not.
+  assert.throws(() => storage.url(film, ACCESSOR, "no token"), failure("InvalidToken", { max: 192 }));
 });
 
 test("an address has no subdomains", () => {

@@ -162,17 +162,13 @@ fn chunks_may_arrive_in_any_order_and_twice() {
         )
         .unwrap();
         assert_eq!(pushed.missing_count, missing);
-        assert_eq!(pushed.state == UploadState::Stored, missing == 0);
+        assert_eq!(pushed.state == UploadState::Open, missing > 0);
     }
-    let info = bucket::blob_info(
-        &setup,
-        setup.bucket,
-        alice,
-        UploadArgs {
-            blob_id: blob_id(&data),
-        },
-    )
-    .unwrap();
+    // Some was far from being next when it came: its hash goes on by timer.
+    let info = setup.settle("the blob is stored", |setup| {
+        let blob_id = blob_id(&data);
+        bucket::blob_info(setup, setup.bucket, alice, UploadArgs { blob_id }).ok()
+    });
     assert_eq!((info.size, info.references.len()), (data.len() as u64, 1));
 }
 

@@ -87,7 +87,7 @@ fn an_index_that_forgot_its_grants_grants_nothing_twice() {
         &setup,
         one,
         bob,
-        &chunk(&bytes(500, 3), 0, room.accessor_id),
+        &chunk(&bytes(5_000, 3), 0, room.accessor_id),
     )
     .unwrap();
     setup.rest();
@@ -104,7 +104,7 @@ fn an_index_that_forgot_its_grants_grants_nothing_twice() {
     assert_eq!((info.byte_limit, info.bytes_used), (limit, 3_000));
     // Who was forgotten is taken in again, with what it stores as its limit.
     let info = index::user(&setup, bob).unwrap();
-    assert_eq!((info.byte_limit, info.bytes_used), (500, 500));
+    assert_eq!((info.byte_limit, info.bytes_used), (5_000, 5_000));
     let asked = AllocatedBucketArgs {
         blob_id: blob_id(&stored),
         size: 3_000,
@@ -184,7 +184,7 @@ fn a_restored_bucket_has_what_it_has_and_the_index_follows() {
     restore(&setup, setup.bucket, earlier);
 
     // The next message wakes it.
-    let more = bytes(100, 3);
+    let more = bytes(1_100, 3);
     push(
         &setup,
         setup.bucket,
@@ -193,7 +193,7 @@ fn a_restored_bucket_has_what_it_has_and_the_index_follows() {
     )
     .unwrap();
     setup.settle("the index says what the bucket has", |setup| {
-        (index::user(setup, alice).unwrap().bytes_used == 3_100).then_some(())
+        (index::user(setup, alice).unwrap().bytes_used == 4_100).then_some(())
     });
     setup.rest();
     setup.settle("the index has swept what the bucket has no more", |setup| {

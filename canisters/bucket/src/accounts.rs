@@ -15,8 +15,6 @@ use crate::memory::{self, Memories, Memory};
 
 /// What a caller waits while what belonged to an earlier incarnation of it is being deleted.
 const DELETION_RETRY_MS: u64 = 1_000;
-/// Leases looked at in one turn.
-const IDLE_PER_TURN: usize = 100;
 
 /// One user. Thirteen numbers of 8 bytes, little-endian, in the order of the fields; open uploads and references share
 /// one, 4 bytes each.
@@ -137,7 +135,7 @@ pub struct Accounts {
     /// Users whose counters the index has not seen yet.
     changed: StableBTreeMap<Principal, (), Memory>,
     /// Users that are being removed.
-    dying: StableBTreeMap<Principal, (), Memory>,
+    dying: StableBTreeMap<Principal, bool, Memory>,
     /// When to look whether a lease is idle.
     idle: StableBTreeMap<(u64, Principal), (), Memory>,
     /// How often this bucket may have been restored from a snapshot.
@@ -408,17 +406,33 @@ impl Accounts {
         account.life = Life::Dying { next };
         self.rows.insert(user, account);
         self.changed.remove(&user);
-        self.dying.insert(user, ());
+        self.dying.insert(user, false);
     }
 
     /// A user whose belongings have to be removed.
     pub fn next_dying(&self) -> Option<Principal> {
-        self.dying.first_key_value().map(|(user, ())| user)
+        let mut dying = self.dying.iter();
+        let next = dying.find(|entry| !entry.value())?;
+        Some(*next.key())
     }
 
     /// Whether the user is gone, and what it had is not all removed yet.
     pub fn is_dying(&self, user: &Principal) -> bool {
         !self.dying.is_empty() && self.dying.contains_key(user)
+    }
+
+    /// The user's belongings stay for now: nobody sees them.
+    pub fn skip_dying(&mut self, user: Principal) {
+        self.dying.insert(user, true);
+    }
+
+    /// They are to be removed after all. False where there are none.
+    pub fn die_again(&mut self, user: Principal) -> bool {
+        let is_dying = self.is_dying(&user);
+        if is_dying {
+            self.dying.insert(user, false);
+        }
+        is_dying
     }
 
     /// Nothing of the user is left; its next incarnation may begin.
@@ -539,9 +553,24 @@ impl Accounts {
         self.idle.first_key_value().map(|((due_ms, _), ())| due_ms)
     }
 
-    /// Gives back some of the leases of which nothing was used for long.
-    pub fn give_back_idle(&mut self, now_ms: u64) {
-        for _ in 0..IDLE_PER_TURN {
+    /// The lease that is looked at next, and when.
+    pub fn next_idle(&self) -> Option<(u64, Principal)> {
+        self.idle.first_key_value().map(|(key, ())| key)
+    }
+
+    /// A lease is not looked at then.
+    pub fn skip_idle(&mut self, due_ms: u64, user: &Principal) {
+        self.idle.remove(&(due_ms, *user));
+    }
+
+    /// It is after all.
+    pub fn look_again(&mut self, due_ms: u64, user: Principal) {
+        self.idle.insert((due_ms, user), ());
+    }
+
+    /// Gives back some of the leases of which nothing was used for long, looking at `max` of them at most.
+    pub fn give_back_idle(&mut self, now_ms: u64, max: usize) {
+        for _ in 0..max {
             let Some((key @ (due_ms, user), ())) = self.idle.first_key_value() else {
                 return;
             };

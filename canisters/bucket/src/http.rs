@@ -391,7 +391,7 @@ impl Bucket {
     fn status_json(&self) -> String {
         let status = self.status();
         format!(
-            r#"{{"index":"{}","blobs":{},"references":{},"open_uploads":{},"bytes_stored":{},"bytes_reserved":{},"bytes_free":{},"events_unsent":{},"key_ready":{}}}"#,
+            r#"{{"index":"{}","blobs":{},"references":{},"open_uploads":{},"bytes_stored":{},"bytes_reserved":{},"bytes_free":{},"events_unsent":{},"key_ready":{},"set_aside":{},"overdue_ms":{}}}"#,
             status.index,
             status.blobs,
             status.references,
@@ -401,6 +401,8 @@ impl Bucket {
             status.bytes_free,
             status.events_unsent,
             status.key.is_some(),
+            status.set_aside.unwrap_or(0),
+            status.overdue_ms.unwrap_or(0),
         )
     }
 
@@ -409,6 +411,10 @@ impl Bucket {
         let cycles = self.cycles();
         let mut page = metrics::Page::new("openstorage_bucket");
         page.gauge("version", "Version of the bucket's code.", status.version);
+        let help = "Alarm: rows of the bucket's own jobs that are set aside, since every message about them has trapped.";
+        page.gauge("set_aside_rows", help, self.set_aside_count());
+        let help = "Alarm above 600,000: for how long the job that waits longest has got nothing done, in milliseconds.";
+        page.gauge("overdue_ms", help, status.overdue_ms.unwrap_or(0));
         page.gauge("blobs", "Blobs stored.", status.blobs);
         page.gauge("references", "References to them.", status.references);
         page.gauge("open_uploads", "Uploads under way.", status.open_uploads);

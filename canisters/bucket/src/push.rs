@@ -32,10 +32,8 @@ use crate::{
 const HASH_BYTES_PER_PUSH: u64 = 3_200_000;
 /// Bytes of a running hash in one turn of the timer.
 const HASH_BYTES_PER_TURN: u64 = 5_000_000;
-/// Uploads looked at in one turn of verification, until one is found that goes on.
+/// Uploads looked at for one whose verification may go on.
 const LOOKED_AT_PER_TURN: usize = 100;
-/// Uploads and graves looked at in one turn of expiry.
-const EXPIRED_PER_TURN: usize = 100;
 /// Chunks whose bytes are given back in one turn of any job, about: some 200,000 instructions each. What begins
 /// within is done to its end.
 pub(crate) const CHUNKS_PER_TURN: u64 = 2_000;
@@ -657,9 +655,10 @@ impl Bucket {
         }
     }
 
-    /// Hashes a slice of an upload whose chunks are all in. False where there is none.
-    pub fn verify_slice(&mut self, now: Now) -> bool {
-        for _ in 0..LOOKED_AT_PER_TURN {
+    /// Hashes a slice of an upload whose chunks are all in, looking at `max` uploads for one that may go on. False where
+    /// there is none.
+    pub fn verify_slice(&mut self, now: Now, max: usize) -> bool {
+        for _ in 0..max {
             let Some((user, blob)) = self.uploads.next_verifying() else {
                 return false;
             };
@@ -685,14 +684,15 @@ impl Bucket {
         turns.any(|(user, _)| !self.accounts.is_doubted(&user))
     }
 
-    /// Drops uploads in which nothing, or too little, has arrived for long, and forgets old graves.
-    pub fn expire(&mut self, now: Now) {
+    /// Drops uploads in which nothing, or too little, has arrived for long, and forgets old graves, looking at `max` of
+    /// them at most.
+    pub fn expire(&mut self, now: Now, max: usize) {
         let mut chunks = 0;
         let now = Now {
             ms: now.ms + self.early_ms(),
             ..now
         };
-        for _ in 0..EXPIRED_PER_TURN {
+        for _ in 0..max {
             let due = self.uploads.next_due();
             let Some(due @ (_, user, blob)) = due.filter(|(due_ms, ..)| *due_ms <= now.ms) else {
                 return;

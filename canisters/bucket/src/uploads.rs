@@ -283,6 +283,16 @@ impl Uploads {
         self.draws.keys().map(BlobId)
     }
 
+    /// It has turns after all. False where there is no such upload.
+    pub fn verify_again(&mut self, user: &Principal, blob: &BlobId) -> bool {
+        let session = self.get(user, blob);
+        let is_verifying = session.is_some_and(|session| session.phase.is_verifying());
+        if is_verifying {
+            self.verifying.insert((*user, blob.0), ());
+        }
+        is_verifying
+    }
+
     pub fn bury(
         &mut self,
         user: &Principal,
@@ -377,6 +387,16 @@ impl Uploads {
     pub fn next_due(&self) -> Option<(u64, Principal, BlobId)> {
         let ((due_ms, user, blob), ()) = self.due.first_key_value()?;
         Some((due_ms, user, BlobId(blob)))
+    }
+
+    /// An upload is not looked at then.
+    pub fn skip_due(&mut self, due_ms: u64, user: &Principal, blob: &BlobId) {
+        self.due.remove(&(due_ms, *user, blob.0));
+    }
+
+    /// It is after all.
+    pub fn look_again(&mut self, due_ms: u64, user: Principal, blob: &BlobId) {
+        self.due.insert((due_ms, user, blob.0), ());
     }
 
     /// Looks at one that is due, and forgets what of it has lapsed. Returns the session if it has to go; it is still

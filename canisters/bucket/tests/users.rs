@@ -94,10 +94,10 @@ fn an_idle_lease_goes_back() {
     world.upload(bob(), &bytes(10, 1));
     let data = begun(&mut world);
     world.pass(LEASE_IDLE_MS / 2);
-    world.bucket.give_back_idle(world.now);
+    world.bucket.give_back_idle(world.now, 100);
     assert!(world.bucket.next_idle_ms().is_some());
     world.pass(LEASE_IDLE_MS);
-    world.bucket.give_back_idle(world.now);
+    world.bucket.give_back_idle(world.now, 100);
     world.shortage(bob(), &chunk(b"another", 0));
     let batch = world.bucket.next_batch(2).unwrap();
     let leases: u64 = batch
@@ -111,7 +111,7 @@ fn an_idle_lease_goes_back() {
     let (user, blob, now) = (alice(), blob_id(&data), world.now);
     let aborted = world.bucket.abort_upload(&user, &blob, now);
     assert_eq!(aborted, Ok(()));
-    world.bucket.give_back_idle(now);
+    world.bucket.give_back_idle(now, 100);
     let question = world.shortage(alice(), &chunk(b"small", 0));
     assert_eq!(question.counters.lease(), 0);
 }
@@ -373,7 +373,7 @@ fn an_idle_lease_in_doubt_goes_back_once_the_index_has_confirmed_it() {
     world.bucket.observe(20);
     for _ in 0..2 {
         world.pass(LEASE_IDLE_MS);
-        world.bucket.give_back_idle(world.now);
+        world.bucket.give_back_idle(world.now, 100);
         let batch = world.bucket.next_batch(world.now.version).unwrap();
         assert_eq!(batch.args.counters.len(), 2);
         world.acknowledge(&batch);

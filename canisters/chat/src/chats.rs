@@ -73,6 +73,8 @@ pub struct Chats {
     memberships: StableBTreeMap<(Principal, u64), (), Memory>,
     /// Deleted chats whose members and messages are still here.
     in_removal: StableBTreeMap<u64, (), Memory>,
+    /// Those of which every message about the removal has trapped.
+    set_aside: StableBTreeMap<u64, (), Memory>,
 }
 
 impl Chats {
@@ -87,6 +89,7 @@ impl Chats {
             members: StableBTreeMap::init(manager.get(memory::MEMBERS)),
             memberships: StableBTreeMap::init(manager.get(memory::MEMBERSHIPS)),
             in_removal: StableBTreeMap::init(manager.get(memory::CHATS_IN_REMOVAL)),
+            set_aside: StableBTreeMap::init(manager.get(memory::CHATS_SET_ASIDE)),
         }
     }
 
@@ -275,6 +278,26 @@ impl Chats {
 
     pub fn removed(&mut self, chat_id: u64) {
         self.in_removal.remove(&chat_id);
+        self.set_aside.remove(&chat_id);
+    }
+
+    /// Every message about the chat's removal has trapped: it is out of the others' way until an upgrade.
+    pub fn set_aside(&mut self, chat_id: u64) {
+        self.in_removal.remove(&chat_id);
+        self.set_aside.insert(chat_id, ());
+    }
+
+    /// Chats that are set aside.
+    pub fn count_set_aside(&self) -> u64 {
+        self.set_aside.len()
+    }
+
+    /// Other code may be able to remove what the code before could not.
+    pub fn bring_back(&mut self) {
+        let set_aside: Vec<_> = self.set_aside.keys().collect();
+        for chat_id in set_aside {
+            self.in_removal.insert(chat_id, ());
+        }
     }
 }
 

@@ -50,7 +50,7 @@ use crate::{
     messages::{Message as MessageRow, Messages},
     site::Site,
     users::Users,
-    work::{Lane, REMOVAL_ROWS_MAX, Work},
+    work::{Lane, LaneRow, REMOVAL_ROWS_MAX, Work},
 };
 
 /// What the front end is told to wait before it asks again.
@@ -105,6 +105,8 @@ impl App {
             return Err(OpenError::OtherIndex { index: kept });
         }
         let origins = StableCell::init(manager.get(memory::ORIGINS), Row(Vec::new()));
+        let mut chats = Chats::open(&manager);
+        chats.bring_back();
         Ok(Self {
             site: Site::new(own, kept, &origins.get().0),
             origins,
@@ -112,7 +114,7 @@ impl App {
             index: kept,
             keys: Keys::open(&manager, own),
             users: Users::open(&manager),
-            chats: Chats::open(&manager),
+            chats,
             messages: Messages::open(&manager),
             lines: Lines::init(manager.get(memory::LINES)),
             watch: Watch::init(manager.get(memory::WATCH)),
@@ -413,6 +415,28 @@ impl App {
             Lane::Derivation => Some(Work::DeriveKeys),
             Lane::Removal => self.chats.next_removal().map(Work::RemoveSlice),
         }
+    }
+
+    /// What the next step in `lane` is about, where there are several.
+    pub fn next_row(&self, lane: Lane) -> Option<LaneRow> {
+        match lane {
+            Lane::Removal => self.chats.next_removal().map(LaneRow::Chat),
+            Lane::Buckets => {
+                let (_, bucket) = self.keys.next_due()?;
+                Some(LaneRow::Bucket(bucket))
+            }
+            Lane::Setup | Lane::Users | Lane::Derivation => None,
+        }
+    }
+
+    /// Every message about a row has trapped: it is taken out of the others' way.
+    pub fn set_aside(&mut self, row: LaneRow, now_ms: u64) {
+        match row {
+            LaneRow::Chat(chat_id) => self.chats.set_aside(chat_id),
+            LaneRow::Bucket(bucket) => self.keys.postpone(bucket, now_ms),
+        }
+        let text = format!("alarm: every message about {row:?} has trapped; it is set aside");
+        self.note(now_ms, &text);
     }
 
     fn next_setup(&self, now_ms: u64) -> Option<Work> {

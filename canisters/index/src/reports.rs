@@ -55,6 +55,7 @@ impl Index {
             self.to_ask.insert(bucket);
         }
         self.buckets.set(bucket, row);
+        self.heard_from(bucket, context.now_ms);
         Ok(EventsOk {
             stamp: new.stamp,
             report: None,

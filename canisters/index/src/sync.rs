@@ -110,6 +110,7 @@ impl Index {
         let mut told = row.cursor.next_batch(
             &self.log,
             version,
+            EVENTS_PER_BATCH_MAX,
             |kind| kind::since(kind) <= peer,
             |after| self.state_after(bucket, after.copied()),
         );

@@ -3,7 +3,7 @@
 //! A user's row carries the sums over its buckets, so that no question walks all of them. A deleted user's
 //! row stays, so that the deletion can be told again, and no lower incarnation comes back.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use candid::Principal;
 use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
@@ -220,6 +220,37 @@ impl Users {
             let lease = entry.value();
             (*entry.key(), (lease.incarnation, lease.counters))
         })
+    }
+
+    /// Whether the sums agree with what they are of.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut sums: BTreeMap<Principal, (u64, u64)> = BTreeMap::new();
+        for ((user, _), (incarnation, counters)) in self.all_counters() {
+            let is_living = |row: &User| row.incarnation == incarnation;
+            if self.get(&user).as_ref().is_some_and(is_living) {
+                let (used, leased) = sums.entry(user).or_default();
+                *used += counters.used();
+                *leased += counters.lease();
+            }
+        }
+        let mut living = 0;
+        for (user, row) in self.after(Principal::management_canister()) {
+            living += u64::from(!row.deleted);
+            let said = (row.pool.used, row.pool.leased);
+            let counted = sums.remove(&user).unwrap_or_default();
+            if said != counted {
+                return Err(format!(
+                    "{user} has {counted:?} bytes stored and leased, and {said:?} are said"
+                ));
+            }
+        }
+        if living != self.living() {
+            let said = self.living();
+            return Err(format!(
+                "{living} users are registered, and {said} are said"
+            ));
+        }
+        Ok(())
     }
 
     /// Takes what `bucket` says about a user. One that is not known is only believed where `may_adopt`.

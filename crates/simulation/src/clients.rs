@@ -743,7 +743,16 @@ impl Run<'_> {
                 mark,
                 is_thief,
             } => {
-                let answer = self.understand::<Result<PushChunkOk, PushChunkError>>(what, answer);
+                // A bucket turns chunks away of whom it does not know.
+                let is_turned_away =
+                    |reject: &Reject| reject.error_code_text().as_str() == "IC0406";
+                let answer = match answer {
+                    Err(reject) if is_turned_away(&reject) => {
+                        self.note(format!("<- {what}: turned away"));
+                        Some(Err(PushChunkError::NotRegistered))
+                    }
+                    answer => self.understand::<Result<PushChunkOk, PushChunkError>>(what, answer),
+                };
                 let is_stored = matches!(&answer, Some(Ok(ok)) if ok.state == UploadState::Stored);
                 if is_stored && is_thief {
                     self.breaks(13, format!("{what} without the bytes: {answer:?}"));

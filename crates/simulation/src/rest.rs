@@ -419,6 +419,7 @@ impl Run<'_> {
         let Some(index) = self.stage.index_image() else {
             return Err(Violation::new(12, "the index has no code"));
         };
+        index.check().map_err(|why| Violation::new(5, why))?;
         let index = index.inventory();
         let homes: BTreeMap<(BlobId, Principal), u64> = held
             .iter()

@@ -62,6 +62,16 @@ pub mod kind {
         1
     }
 
+    /// Bytes that a row of a state counts for in a page besides its own: work for the receiver.
+    pub const fn weight(kind: u16) -> usize {
+        match kind {
+            ISSUER_UPSERTED => {
+                crate::limits::STATE_PAGE_BYTES_MAX / crate::limits::ISSUERS_PER_BATCH_MAX
+            }
+            _ => 0,
+        }
+    }
+
     /// Kinds that a bucket may be told.
     pub const TO_BUCKETS: [u16; 7] = [
         USER_UPSERTED,
@@ -348,6 +358,11 @@ pub struct BucketReport {
     /// remember having been there was restored from a snapshot.
     pub index_version: u64,
     pub cycles: Option<CyclesReport>,
+    /// Rows of the bucket's own jobs that are set aside, since every message about them has trapped.
+    pub set_aside: Option<u32>,
+    /// For how long the job that waits longest has had something to do and got nothing done, in milliseconds. In a
+    /// batch of its own it leaves out how long that batch has waited.
+    pub overdue_ms: Option<u64>,
 }
 
 /// How a canister stands with its cycles.

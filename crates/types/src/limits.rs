@@ -122,6 +122,14 @@ pub const EVENT_BYTES_MAX: usize = 4_096;
 /// Changes of files that the index's feed keeps.
 pub const FEED_CHANGES_MAX: u64 = 1_000_000;
 
+/// Changes of one owner's files that the feed keeps: a hundred owners at least share it, and none pushes all the others'
+/// changes out.
+pub const FEED_OWNER_CHANGES_MAX: u64 = 10_000;
+
+/// Issuers that one message makes a bucket believe: each costs some 2 M instructions for each pair of its up to three
+/// keys and the bucket's.
+pub const ISSUERS_PER_BATCH_MAX: usize = 50;
+
 /// Revocations in force at one time, of all issuers.
 pub const REVOCATIONS_MAX: u32 = 10_000;
 
@@ -143,6 +151,11 @@ pub const UNKNOWN_CALLER_BYTES_MAX: usize = 4 * 1024;
 /// Work that a Candid decoder may do for one call, in its own units (about one a byte), besides the
 /// bytes of a chunk: a small message that claims to hold 2·10⁸ values costs no more than this.
 pub const DECODE_WORK_MAX: usize = 10_000_000;
+
+/// Work that a Candid decoder may do for any call, and for each byte of its argument besides: what honest messages need
+/// is a part of it, and a bomb of 4 KiB costs some 300,000 instructions.
+pub const DECODE_WORK_MIN: usize = 100_000;
+pub const DECODE_WORK_PER_BYTE: usize = 40;
 
 /// Work that a Candid decoder may do on values nobody asked for.
 pub const DECODE_SKIP_MAX: usize = 10_000;

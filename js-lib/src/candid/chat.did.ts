@@ -334,6 +334,10 @@ export interface SendMessageOk { 'message_id' : bigint }
 export interface SetAvatarArgs { 'blob' : [] | [BlobReference] }
 export interface _SERVICE {
   /**
+   * From the chat itself: what follows the answer is done in a message of its own.
+   */
+  'c2c_nothing' : ActorMethod<[], undefined>,
+  /**
    * The caller's.
    */
   'chats' : ActorMethod<[], Array<ChatInfo>>,
@@ -584,6 +588,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   const SetAvatarArgs = IDL.Record({ 'blob' : IDL.Opt(BlobReference) });
   
   return IDL.Service({
+    'c2c_nothing' : IDL.Func([], [], ['query']),
     'chats' : IDL.Func([], [IDL.Vec(ChatInfo)], ['query']),
     'create_chat' : IDL.Func(
         [CreateChatArgs],

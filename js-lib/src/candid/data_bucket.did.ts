@@ -154,6 +154,15 @@ export interface BucketReport {
    */
   'key' : [] | [PublicKey],
   /**
+   * Rows of the bucket's own jobs that are set aside, since every message about them has trapped.
+   */
+  'set_aside' : [] | [number],
+  /**
+   * For how long the job that waits longest has had something to do and got nothing done, in milliseconds. In a
+   * batch of its own it leaves out how long that batch has waited.
+   */
+  'overdue_ms' : [] | [bigint],
+  /**
    * Tokens under older versions of its key than this are refused.
    */
   'oldest_key_version' : [] | [number],
@@ -190,6 +199,14 @@ export interface BucketStatus {
    * Promised to open uploads.
    */
   'bytes_reserved' : bigint,
+  /**
+   * Rows of the bucket's own jobs that are set aside, since every message about them has trapped. An alarm.
+   */
+  'set_aside' : [] | [number],
+  /**
+   * For how long the job that waits longest has had something to do and got nothing done. Milliseconds.
+   */
+  'overdue_ms' : [] | [bigint],
   /**
    * Events that the index has not acknowledged yet.
    */
@@ -725,6 +742,41 @@ export type RotateKeyError = {
     'TooManyKeyVersions' : { 'ms' : bigint, 'max' : number }
   };
 /**
+ * A row of one of the bucket's own jobs, set aside since every message about it has trapped. The job's other rows go
+ * on. An upgrade gives it another turn; it is listed until its work is done.
+ */
+export interface SetAside {
+  /**
+   * tell, verify, derive, delete_accessors, delete_users, expire or give_back.
+   */
+  'job' : string,
+  /**
+   * What it is about: a word, and the principals, blob ids, times (milliseconds since 1970) and numbers that name it.
+   */
+  'row' : string,
+  /**
+   * Milliseconds since 1970.
+   */
+  'at_ms' : bigint,
+  /**
+   * What an event says that the index is not told of.
+   */
+  'event' : [] | [Uint8Array],
+  /**
+   * As /logs names it.
+   */
+  'number' : bigint,
+}
+/**
+ * Why the rows that are set aside are not listed.
+ */
+export type SetAsideError = {
+    /**
+     * Only controllers see them: they name users.
+     */
+    'NotAuthorized' : null
+  };
+/**
  * Why the index's word was not taken.
  */
 export type SetClosedError = {
@@ -896,6 +948,10 @@ export interface _SERVICE {
     { 'Ok' : EventsOk } |
       { 'Err' : EventsError }
   >,
+  /**
+   * From the bucket itself: what follows the answer is done in a message of its own.
+   */
+  'c2c_nothing' : ActorMethod<[], undefined>,
   'c2c_recall' : ActorMethod<
     [RecallArgs],
     { 'Ok' : UserCounters } |
@@ -964,6 +1020,14 @@ export interface _SERVICE {
    * until the last of them has lapsed; tokens under a replaced version are believed no longer.
    */
   'rotate_key' : ActorMethod<[], { 'Ok' : null } | { 'Err' : RotateKeyError }>,
+  /**
+   * Rows of the bucket's own jobs that are set aside; for controllers.
+   */
+  'set_aside' : ActorMethod<
+    [],
+    { 'Ok' : Array<SetAside> } |
+      { 'Err' : SetAsideError }
+  >,
   'status' : ActorMethod<[], BucketStatus>,
   /**
    * Another name for push_chunk.
@@ -1080,6 +1144,8 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const BucketReport = IDL.Record({
     'key' : IDL.Opt(PublicKey),
+    'set_aside' : IDL.Opt(IDL.Nat32),
+    'overdue_ms' : IDL.Opt(IDL.Nat64),
     'oldest_key_version' : IDL.Opt(IDL.Nat16),
     'version' : IDL.Opt(IDL.Nat32),
     'cycles' : IDL.Opt(CyclesReport),
@@ -1266,11 +1332,21 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'NotAuthorized' : IDL.Null,
     'TooManyKeyVersions' : IDL.Record({ 'ms' : IDL.Nat64, 'max' : IDL.Nat32 }),
   });
+  const SetAside = IDL.Record({
+    'job' : IDL.Text,
+    'row' : IDL.Text,
+    'at_ms' : IDL.Nat64,
+    'event' : IDL.Opt(IDL.Vec(IDL.Nat8)),
+    'number' : IDL.Nat64,
+  });
+  const SetAsideError = IDL.Variant({ 'NotAuthorized' : IDL.Null });
   const BucketStatus = IDL.Record({
     'key' : IDL.Opt(PublicKey),
     'closed' : IDL.Bool,
     'references' : IDL.Nat64,
     'bytes_reserved' : IDL.Nat64,
+    'set_aside' : IDL.Opt(IDL.Nat32),
+    'overdue_ms' : IDL.Opt(IDL.Nat64),
     'events_unsent' : IDL.Nat64,
     'version' : IDL.Nat32,
     'bytes_free' : IDL.Nat64,
@@ -1312,6 +1388,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [IDL.Variant({ 'Ok' : EventsOk, 'Err' : EventsError })],
         [],
       ),
+    'c2c_nothing' : IDL.Func([], [], ['query']),
     'c2c_recall' : IDL.Func(
         [RecallArgs],
         [IDL.Variant({ 'Ok' : UserCounters, 'Err' : RecallError })],
@@ -1365,6 +1442,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [],
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RotateKeyError })],
         [],
+      ),
+    'set_aside' : IDL.Func(
+        [],
+        [IDL.Variant({ 'Ok' : IDL.Vec(SetAside), 'Err' : SetAsideError })],
+        ['query'],
       ),
     'status' : IDL.Func([], [BucketStatus], ['query']),
     'upload_chunk' : IDL.Func(

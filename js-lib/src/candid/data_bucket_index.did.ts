@@ -26,7 +26,7 @@ export type AllocatedBucketError = { 'NotRegistered' : null } |
   } |
   {
     /**
-     * No bucket with room is ready; one may be in the making.
+     * No bucket with room is ready and well; one may be in the making. Ask again in some seconds.
      */
     'NoActiveBucket' : null
   } |
@@ -153,6 +153,11 @@ export interface BucketInfo {
    */
   'last_error' : [] | [string],
   /**
+   * Rows of its own jobs that are set aside, since every message about them has trapped: set_aside of the bucket
+   * lists them. An alarm.
+   */
+  'set_aside' : [] | [number],
+  /**
    * Cycles that the index has topped it up with.
    */
   'cycles_deposited' : bigint,
@@ -171,6 +176,10 @@ export interface BucketInfo {
    */
   'events_behind' : bigint,
   'bytes_used' : bigint,
+  /**
+   * Why it is given no new blobs, if something is wrong with it.
+   */
+  'trouble' : [] | [Trouble],
   /**
    * SHA-256 of its module, as last seen.
    */
@@ -208,6 +217,15 @@ export interface BucketReport {
    */
   'key' : [] | [PublicKey],
   /**
+   * Rows of the bucket's own jobs that are set aside, since every message about them has trapped.
+   */
+  'set_aside' : [] | [number],
+  /**
+   * For how long the job that waits longest has had something to do and got nothing done, in milliseconds. In a
+   * batch of its own it leaves out how long that batch has waited.
+   */
+  'overdue_ms' : [] | [bigint],
+  /**
    * Tokens under older versions of its key than this are refused.
    */
   'oldest_key_version' : [] | [number],
@@ -235,6 +253,13 @@ export type BucketState = {
      * Being created or installed; takes nothing yet.
      */
     'Creating' : null
+  } |
+  {
+    /**
+     * It does not answer, or does not work as it should: BucketInfo.trouble. It is given no new blobs until it does
+     * again, which the index sees by itself.
+     */
+    'Unhealthy' : null
   } |
   {
     /**
@@ -894,6 +919,52 @@ export type TokenProblem = {
     'Revoked' : null
   } |
   { 'Expired' : null };
+/**
+ * What is wrong with a bucket.
+ */
+export interface Trouble {
+  'cause' : TroubleCause,
+  /**
+   * When it was noticed. Milliseconds since 1970.
+   */
+  'since_ms' : bigint,
+}
+export type TroubleCause = {
+    /**
+     * Somebody has stopped it.
+     */
+    'Stopped' : null
+  } |
+  {
+    /**
+     * It answers, but some job of its own has got nothing done for so long.
+     */
+    'Stuck' : { 'overdue_ms' : bigint }
+  } |
+  {
+    /**
+     * The canister is gone, or the index does not control it.
+     */
+    'Lost' : null
+  } |
+  {
+    /**
+     * There is no code in it.
+     */
+    'Uninstalled' : null
+  } |
+  {
+    /**
+     * Its cycles are below its freezing threshold.
+     */
+    'Frozen' : { 'balance' : bigint, 'freezing_at' : bigint }
+  } |
+  {
+    /**
+     * It took nothing that it was sent, several times in a row.
+     */
+    'Silent' : null
+  };
 export interface UserArgs {
   /**
    * Bytes that the user may store.
@@ -994,6 +1065,10 @@ export interface _SERVICE {
     { 'Ok' : LeaseOk } |
       { 'Err' : LeaseError }
   >,
+  /**
+   * From the index itself: what follows the answer is done in a message of its own.
+   */
+  'c2c_nothing' : ActorMethod<[], undefined>,
   /**
    * By an issuer: tokens that it has issued are believed no longer.
    */
@@ -1148,13 +1223,27 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const BucketState = IDL.Variant({
     'Creating' : IDL.Null,
+    'Unhealthy' : IDL.Null,
     'Full' : IDL.Null,
     'Active' : IDL.Null,
     'Upgrading' : IDL.Null,
     'Retired' : IDL.Null,
   });
+  const TroubleCause = IDL.Variant({
+    'Stopped' : IDL.Null,
+    'Stuck' : IDL.Record({ 'overdue_ms' : IDL.Nat64 }),
+    'Lost' : IDL.Null,
+    'Uninstalled' : IDL.Null,
+    'Frozen' : IDL.Record({ 'balance' : IDL.Nat, 'freezing_at' : IDL.Nat }),
+    'Silent' : IDL.Null,
+  });
+  const Trouble = IDL.Record({
+    'cause' : TroubleCause,
+    'since_ms' : IDL.Nat64,
+  });
   const BucketInfo = IDL.Record({
     'last_error' : IDL.Opt(IDL.Text),
+    'set_aside' : IDL.Opt(IDL.Nat32),
     'cycles_deposited' : IDL.Nat,
     'version' : IDL.Opt(IDL.Nat32),
     'cycles' : IDL.Opt(CyclesReport),
@@ -1162,6 +1251,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'bytes_free' : IDL.Nat64,
     'events_behind' : IDL.Nat64,
     'bytes_used' : IDL.Nat64,
+    'trouble' : IDL.Opt(Trouble),
     'module_hash' : IDL.Opt(IDL.Vec(IDL.Nat8)),
     'bucket' : IDL.Principal,
   });
@@ -1252,6 +1342,8 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const BucketReport = IDL.Record({
     'key' : IDL.Opt(PublicKey),
+    'set_aside' : IDL.Opt(IDL.Nat32),
+    'overdue_ms' : IDL.Opt(IDL.Nat64),
     'oldest_key_version' : IDL.Opt(IDL.Nat16),
     'version' : IDL.Opt(IDL.Nat32),
     'cycles' : IDL.Opt(CyclesReport),
@@ -1494,6 +1586,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [IDL.Variant({ 'Ok' : LeaseOk, 'Err' : LeaseError })],
         [],
       ),
+    'c2c_nothing' : IDL.Func([], [], ['query']),
     'c2c_revoke' : IDL.Func(
         [RevokeArgs],
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RevokeError })],

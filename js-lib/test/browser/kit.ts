@@ -5,6 +5,7 @@ import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
 import { type BlobReference, isOpenStorageError, OpenStorage, passphrase } from "@openstorage/client";
 import { displayBlob, type GetToken, setStorage } from "@openstorage/client/elements";
 
+import { bareUploadMs } from "../bench/bare.js";
 import { type Given, type Outcome, perform, type Step } from "../conformance/perform.js";
 
 interface Opened {
@@ -52,6 +53,17 @@ const kit = {
       hashed: await told(storage.estimate(new Blob([new Uint8Array(33_000_000)]))),
       forgotten: await told(storage.clearCache()),
     };
+  },
+
+  /** Milliseconds of an upload of so many random bytes: by the library, or by the agent alone, so many chunks at a time. */
+  async uploadMs(size: number, accessorId: string, bare?: { readonly bucket: string; readonly concurrency: number }): Promise<number> {
+    const { agent, storage } = opened();
+    const bytes = new Uint8Array(size);
+    for (let at = 0; at < size; at += 65_536) crypto.getRandomValues(bytes.subarray(at, at + 65_536));
+    if (bare) return bareUploadMs({ agent, accessorId, bytes, ...bare });
+    const began = performance.now();
+    await storage.upload(bytes, { accessorIds: [accessorId] }).done;
+    return performance.now() - began;
   },
 
   /** Loads a blob anew, as elements do; `done`, or why not. */

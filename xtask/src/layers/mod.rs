@@ -1,8 +1,10 @@
 //! The layers of the test run, one file each for those that take more than a line.
 
 pub mod browser;
+mod debian;
 mod demo;
 pub mod js;
+mod players;
 pub mod rust;
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -26,7 +28,7 @@ pub struct Layer {
 }
 
 /// In the order of the run: what fails soonest comes first.
-pub const ALL: [Layer; 9] = [
+pub const ALL: [Layer; 10] = [
     Layer {
         name: "fmt",
         about: "all Rust is formatted",
@@ -74,6 +76,12 @@ pub const ALL: [Layer; 9] = [
         about: "the JavaScript library's plain page in a real Chromium",
         full: true,
         run: browser::run,
+    },
+    Layer {
+        name: "players",
+        about: "films, sounds and files in three browsers' engines, and by the tools that people have",
+        full: true,
+        run: players::run,
     },
     Layer {
         name: "demo",
@@ -244,6 +252,7 @@ mod tests {
                 "js",
                 "agents",
                 "browser",
+                "players",
                 "demo"
             ]
         );

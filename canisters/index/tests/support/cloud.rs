@@ -228,6 +228,8 @@ pub fn status() -> BucketStatus {
         key: None,
         version: 0,
         closed: false,
+        set_aside: None,
+        overdue_ms: None,
     }
 }
 

@@ -199,6 +199,8 @@ impl World {
             version: Some(1),
             index_version: 0,
             cycles: None,
+            set_aside: None,
+            overdue_ms: None,
         };
         self.hear(bucket, Stamp::default(), vec![], Some(report));
     }
@@ -252,6 +254,8 @@ impl World {
                 version: Some(1),
                 index_version: 0,
                 cycles: None,
+                set_aside: None,
+                overdue_ms: None,
             }),
             counters: vec![],
             version: 1,
