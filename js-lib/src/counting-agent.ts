@@ -59,7 +59,10 @@ export class CountingAgent {
     if (!send) return undefined;
     const fetch: Fetch = (url, init = {}) => {
       const onSent = init.signal && this.#listeners.get(init.signal);
-      return onSent && init.body instanceof Uint8Array ? send(url, init, init.body as Bytes, onSent) : globalThis.fetch(url, init);
+      if (!onSent || !(init.body instanceof Uint8Array)) return globalThis.fetch(url, init);
+      // It may wait for a connection.
+      onSent(0, init.body.byteLength);
+      return send(url, init, init.body as Bytes, onSent);
     };
     // Whoever counts the bytes decides when they are sent again.
     const agent = HttpAgent.createSync({ ...config, rootKey, shouldFetchRootKey: false, fetch, retryTimes: 0 });
@@ -83,7 +86,8 @@ type Send = (url: string | URL | Request, init: RequestInit, body: Bytes, onSent
 /** How this platform sends bytes that it counts. Service workers, for one, have no way. */
 function sender(): Send | undefined {
   if (typeof XMLHttpRequest === "function") return sendByXhr;
-  return globalThis.process?.versions?.node ? sendAsStream : undefined;
+  const { process } = globalThis as { process?: { versions?: { node?: string } } };
+  return process?.versions?.node ? sendAsStream : undefined;
 }
 
 const PIECE_BYTES = 65_536;

@@ -59,13 +59,13 @@ export class Meter {
   /** The progress as it is at this moment, with nothing new. */
   now(): Progress {
     const nowMs = this.nowMs();
-    while (this.#samples.length > PIECES_MIN + 1 && nowMs - this.#samples[1]!.atMs > WINDOW_MS) this.#samples.shift();
-    const [first = { atMs: nowMs, bytes: 0 }] = this.#samples;
-    const { atMs, bytes } = this.#samples.at(-1) ?? first;
+    const { atMs, bytes } = this.#samples.at(-1) ?? { atMs: nowMs, bytes: 0 };
+    const waiting = this.#isFailing || (this.#phase === "uploading" && nowMs - atMs >= STILL_MS);
+    const kept = waiting ? 1 : PIECES_MIN + 1;
+    while (this.#samples.length > kept && nowMs - this.#samples[1]!.atMs > WINDOW_MS) this.#samples.shift();
+    const [first = { atMs: nowMs, bytes }] = this.#samples;
     const seconds = (nowMs - first.atMs) / 1000;
     const bytesPerSecond = seconds > 0 ? (bytes - first.bytes) / seconds : 0;
-    const isStill = this.#phase === "uploading" && nowMs - atMs >= STILL_MS;
-    const waiting = this.#isFailing || isStill;
     return { phase: this.#phase, bytesDone: bytes, bytesTotal: this.#bytesTotal, bytesPerSecond, waiting };
   }
 }

@@ -28,6 +28,15 @@ test("the rate falls while nothing moves, and the network is waited for", () => 
   assert.equal(meter.read("uploading", 21 * 773_000, 100 * MB).waiting, false);
 });
 
+test("of a network that has failed no rate is told for longer than a few seconds, in large pieces neither", () => {
+  const { time, meter } = metered();
+  for (; time.now <= 16_000; time.now += 8_000) meter.read("uploading", time.now * 250, 20 * MB);
+  time.now = 17_000;
+  meter.failing(true);
+  time.now = 22_000;
+  assert.equal(meter.now().bytesPerSecond, 0);
+});
+
 test("large pieces that come seldom have a rate, too", () => {
   const { time, meter } = metered();
   for (let piece = 0; piece <= 5; piece++) {

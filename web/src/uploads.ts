@@ -202,13 +202,12 @@ export async function postOnce(current: Session, message: Parameters<typeof post
   }
 }
 
-async function isPosted({ chat, me }: Session, { chat_id, text, blob, name }: Parameters<typeof post>[1], after: bigint): Promise<boolean> {
+async function isPosted({ chat, me }: Session, { chat_id, text, blob }: Parameters<typeof post>[1], after: bigint): Promise<boolean> {
   const idOf = (bytes: Uint8Array | number[] | undefined) => bytes && String(Uint8Array.from(bytes));
   const isSame = (other: Message) =>
     other.message_id > after &&
     other.sender.toText() === me &&
     other.text === text &&
-    other.name[0] === name[0] &&
     idOf(other.blob[0]?.reference.blob_id) === idOf(blob[0]?.blob_id);
   return (await newest(chat, chat_id)).some(isSame);
 }

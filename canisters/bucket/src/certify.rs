@@ -755,3 +755,62 @@ fn header(certificate: &[u8], witness: &Witness, path: &[&str]) -> String {
         base64(&path_to_cbor(path)),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use ic_stable_structures::DefaultMemoryImpl;
+    use openstorage_types::bucket::InitArgs;
+
+    use super::*;
+    use crate::references::Named;
+
+    /// What an audit is for: each table knows something that another does not.
+    #[test]
+    fn an_audit_sees_what_does_not_fit() {
+        let own = Principal::from_slice(&[1]);
+        let init = InitArgs {
+            index: own,
+            bytes_max: None,
+            strict_cache: None,
+        };
+        let open = || Bucket::open(DefaultMemoryImpl::default(), own, Some(init.clone()));
+        let (blob, size) = (BlobId([7; 32]), 2 * CHUNK_BYTES);
+        let changes: [fn(&mut Bucket, BlobId, Principal, u64); 5] = [
+            |bucket, blob, own, _| {
+                let named = Named {
+                    accessor_id: own,
+                    mime_type: "a/b".into(),
+                    name: None,
+                };
+                bucket.references.add(&blob, own, &named, 0, 0);
+            },
+            |bucket, blob, own, size| {
+                let (slot, references) = (1, 1);
+                let stored = Stored {
+                    slot,
+                    size,
+                    references,
+                };
+                let reference = &Reference::new("a/b", None);
+                let view = View {
+                    owner: own,
+                    reference,
+                    stored: &stored,
+                };
+                bucket.certify.set(&own, &blob, Some(view));
+            },
+            |bucket, blob, own, _| bucket.references.queue(&blob, own, &own, 1),
+            |bucket, blob, _, size| bucket.certify.chunk(1, &blob, size, 1, b"part"),
+            |bucket, _, own, _| {
+                let pair = pair_of(&own, &BlobId([8; 32]));
+                bucket.certify.shared.insert(pair, (0, 0));
+            },
+        ];
+        assert_eq!(open().audit_certified(), Ok(()));
+        for (n, change) in changes.into_iter().enumerate() {
+            let mut bucket = open();
+            change(&mut bucket, blob, own, size);
+            assert!(bucket.audit_certified().is_err(), "change {n}");
+        }
+    }
+}

@@ -104,6 +104,12 @@ fn how_long_browsers_may_show_what_they_keep_is_said_once() {
     }
 }
 
+/// What is stored and what is certified fit together.
+#[track_caller]
+fn assert_whole(world: &World) {
+    assert_eq!(world.bucket.inventory().err(), None);
+}
+
 /// One reference of this type and name, as it is shown.
 fn shown_as(mime_type: &str, name: Option<&str>) -> HttpResponse {
     let mut world = World::new();
@@ -234,6 +240,7 @@ fn nobody_decides_how_the_reference_of_another_is_shown() {
         assert_eq!(look(&world, bob()), other());
         // Who has none sees the oldest.
         assert_eq!(look(&world, carol), other());
+        assert_whole(&world);
         world.upgrade();
         assert_eq!(look(&world, alice()), film("video/mp4"));
         let remove = |world: &mut World, owner| {
@@ -245,11 +252,13 @@ fn nobody_decides_how_the_reference_of_another_is_shown() {
             };
             let removed = world.bucket.remove_blob_reference(owner, &args, world.now);
             assert_eq!(removed, Ok(()));
+            assert_whole(world);
         };
         remove(&mut world, bob());
         assert_eq!(look(&world, carol), film("video/mp4"));
         assert_eq!(look(&world, bob()), film("video/mp4"));
         add(&mut world, bob(), "application/octet-stream", "x.exe");
+        assert_whole(&world);
         assert_eq!(look(&world, carol), film("video/mp4"));
         assert_eq!(look(&world, bob()), other());
         remove(&mut world, bob());
@@ -555,6 +564,55 @@ fn a_client_gets_exactly_the_range_that_it_asks_for() {
     }
 }
 
+/// Many owners of one blob under one accessor, some of whom show it alike, come and go in any order.
+#[test]
+fn what_many_show_of_one_blob_stays_whole() {
+    let mut world = World::new();
+    let data = bytes(2_000_001, 3);
+    world.upload(alice(), &data);
+    world.push(bob(), &chunk(&bytes(4_000_001, 5), 1)).unwrap();
+    assert_whole(&world);
+    let owners: Vec<_> = (10..22).map(principal).collect();
+    for (n, owner) in owners.iter().enumerate() {
+        world.tell_user(*owner);
+        world.lease(*owner, 1_000_000_000);
+        let args = AddBlobReferenceArgs {
+            blob_id: blob_id(&data),
+            from_accessor: chat(),
+            accessor_ids: vec![chat(), *owner],
+            token: world.read_token(*owner),
+            mime_type: ["image/png", "video/mp4", "text/html"][n % 3].into(),
+            name: (n % 2 == 0).then(|| "a.b".into()),
+        };
+        let added = world.bucket.add_blob_reference(*owner, &args, world.now);
+        assert!(added.is_ok(), "{added:?}");
+        assert_whole(&world);
+    }
+    for (at, owner) in [5, 0, 11, 1, 2, 10, 3].map(|at| (at, owners[at])) {
+        let args = RemoveBlobReferenceArgs {
+            blob_id: blob_id(&data),
+            accessor_id: chat(),
+            owner: if at == 0 { alice() } else { owner },
+            token: None,
+        };
+        let removed = world
+            .bucket
+            .remove_blob_reference(args.owner, &args, world.now);
+        assert_eq!(removed, Ok(()));
+        assert_whole(&world);
+    }
+    world.tell(
+        kind::ACCESSOR_DELETED,
+        &AccessorDeleted {
+            accessor_id: chat(),
+        },
+    );
+    while world.bucket.is_deleting() {
+        world.bucket.delete_slice(world.now);
+        assert_whole(&world);
+    }
+}
+
 #[test]
 fn nothing_has_no_ranges() {
     let mut world = World::new();
@@ -756,6 +814,7 @@ fn the_reference_of_a_user_that_goes_leaves_those_of_others() {
     assert_eq!(typed(&world), "video/mp4");
     world.bucket.delete_user_slice(world.now);
     assert_eq!(world.bucket.status().references, 1);
+    assert_whole(&world);
     assert_eq!(typed(&world), "video/mp4");
 }
 

@@ -198,7 +198,8 @@ impl App {
     pub fn set_avatar(&mut self, caller: Principal, args: SetAvatarArgs) -> Result<(), ChatError> {
         self.check_avatar(caller, &args)?;
         self.check_bucket(args.blob.as_ref())?;
-        self.users.set_avatar(caller, args.blob)
+        self.users
+            .set_avatar(caller, args.blob.map(messages::plain))
     }
 
     /// What can be checked of an avatar before its bucket is.
@@ -339,8 +340,8 @@ impl App {
             sender: caller,
             sent_ms: now_ms,
             text: args.text,
-            blob: args.blob,
-            name: args.name,
+            blob: args.blob.map(messages::plain),
+            name: messages::plain_name(args.name),
             preview: args.preview,
             deleted: false,
         };

@@ -7,11 +7,12 @@ use ic_stable_structures::StableBTreeMap;
 use openstorage_types::{
     BlobReference,
     chat::{ChatError, MessagesArgs, SendMessageArgs},
-    is_file_name,
+    file_name,
     limits::{
         BLOB_BYTES_MAX, MESSAGE_ROW_BYTES, MESSAGE_TEXT_BYTES_MAX, MESSAGES_PAGE_BYTES_MAX,
-        MIME_TYPE_BYTES_MAX, NAME_BYTES_MAX, PAGE_ROWS_MAX, PREVIEW_BYTES_MAX,
+        NAME_BYTES_MAX, PAGE_ROWS_MAX, PREVIEW_BYTES_MAX,
     },
+    mime_type,
 };
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
@@ -95,7 +96,8 @@ pub fn check(args: &SendMessageArgs) -> Result<(), ChatError> {
     if text.is_empty() && blob.is_none() {
         return Err(ChatError::EmptyMessage);
     }
-    let names_nothing = |name: &String| blob.is_none() || !is_file_name(name);
+    let names_nothing =
+        |name: &String| blob.is_none() || !(1..=NAME_BYTES_MAX).contains(&name.len());
     if name.as_ref().is_some_and(names_nothing) {
         return Err(ChatError::InvalidName {
             max: NAME_BYTES_MAX as u32,
@@ -112,25 +114,28 @@ pub fn check(args: &SendMessageArgs) -> Result<(), ChatError> {
 
 /// The form of a reference; whether its bucket is one is another question.
 pub fn check_reference(blob: &BlobReference) -> Result<(), ChatError> {
-    // Tokens of RFC 9110; parameters may follow.
-    let is_token = |part: &str| {
-        !part.is_empty()
-            && part
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
-    };
-    let mime_type = &blob.mime_type;
-    let essence = mime_type.split(';').next().unwrap_or_default().trim_end();
-    let is_mime_type = mime_type.len() <= MIME_TYPE_BYTES_MAX
-        && mime_type.bytes().all(|c| matches!(c, b' '..=b'~'))
-        && essence
-            .split_once('/')
-            .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
-    if is_mime_type && blob.size <= BLOB_BYTES_MAX {
+    if mime_type(&blob.mime_type).is_some() && blob.size <= BLOB_BYTES_MAX {
         Ok(())
     } else {
         Err(ChatError::InvalidReference)
     }
+}
+
+/// A reference as it is kept: its type in lower case, without parameters. Size and type are what the sender says; the
+/// bucket serves its own.
+pub fn plain(blob: BlobReference) -> BlobReference {
+    let mime_type = mime_type(&blob.mime_type).map(|plain| plain.into_owned());
+    BlobReference {
+        mime_type: mime_type.unwrap_or_default(),
+        ..blob
+    }
+}
+
+/// A file name as it is kept: as in the bucket.
+pub fn plain_name(name: Option<String>) -> Option<String> {
+    name.as_deref()
+        .and_then(file_name)
+        .map(|name| name.into_owned())
 }
 
 impl Messages {

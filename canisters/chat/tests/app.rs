@@ -5,7 +5,7 @@ use chat::{
     App, OpenError,
     chats::Random,
     users::USERS_PER_CALL_MAX,
-    work::{BackOff, Lane, REMOVAL_ROWS_MAX, Work},
+    work::{Lane, REMOVAL_ROWS_MAX, Work},
 };
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_tokens::{Expect, Pair, PairKey, Scope, SecretKey, TokenError, parse};
@@ -512,20 +512,16 @@ fn every_input_has_a_bound() {
         mime_type: mime_type.into(),
         ..reference()
     };
-    for good in ["text/plain; charset=utf-8", "image/svg+xml"] {
+    for good in [
+        "text/plain; charset=utf-8",
+        "image/svg+xml",
+        " a/b",
+        "a/b;\r\nc",
+    ] {
         assert_eq!(check(String::new(), Some(typed(good))), Ok(()), "{good}");
     }
     let long_type = format!("a/{}", "b".repeat(MIME_TYPE_BYTES_MAX - 1));
-    for bad in [
-        "",
-        "image",
-        "/",
-        "a/",
-        " a/b",
-        "a/b/c",
-        "a/b;\r\nc",
-        &long_type,
-    ] {
+    for bad in ["", "image", "/", "a/", "a/b/c", &long_type] {
         let checked = check(String::new(), Some(typed(bad)));
         assert_eq!(checked, Err(ChatError::InvalidReference), "{bad:?}");
     }
@@ -877,21 +873,6 @@ fn an_upgrade_forgets_nothing() {
     assert_eq!(other, Some(OpenError::OtherIndex { index: index() }));
 }
 
-#[test]
-fn waits_double_up_to_a_minute() {
-    let mut back_off = BackOff::default();
-    assert_eq!(back_off.due_ms(), 0);
-    let waits: Vec<_> = (0..8)
-        .map(|_| {
-            back_off.failed(NOW_MS);
-            (back_off.due_ms() - NOW_MS) / 1_000
-        })
-        .collect();
-    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-    back_off.succeeded();
-    assert_eq!(back_off.due_ms(), 0);
-}
-
 /// What the bucket reads in the token of a message, if it was sealed under these versions.
 fn opened(app: &App, chat_id: u64, now_ms: u64, versions: (u16, u16)) -> Option<u64> {
     let args = MessagesArgs {
@@ -1051,4 +1032,37 @@ fn a_chat_that_was_made_anew_takes_the_version_that_the_index_expects() {
     assert_eq!(app.next_work(Lane::Setup, later_ms), Some(Work::DrawSecret));
     app.secret_drawn([8; 32], later_ms);
     assert_eq!(app.public_key().unwrap().version, 8);
+}
+
+#[test]
+fn types_and_names_are_kept_as_the_bucket_keeps_them() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    let mut kept = |mime_type: &str, name: &str| {
+        let blob = BlobReference {
+            mime_type: mime_type.into(),
+            ..reference()
+        };
+        let args = SendMessageArgs {
+            chat_id,
+            text: String::new(),
+            blob: Some(blob),
+            name: Some(name.into()),
+            preview: None,
+        };
+        app.check_message(principal(1), &args)?;
+        let sent = app.send_message(principal(1), args, 0, NOW_MS)?;
+        let seen = read(&app, 1, chat_id, Some(sent.message_id - 1), 1)?;
+        let message = &seen[0];
+        let mime_type = message.blob.clone().unwrap().reference.mime_type;
+        Ok((mime_type, message.name.clone().unwrap()))
+    };
+    let plain = Ok(("video/mp4".to_string(), ".._a_gpj.exe".to_string()));
+    assert_eq!(kept("VIDEO/MP4; codecs=x", "../a\u{202e}gpj.exe"), plain);
+    let (_, long) = kept("image/png", &format!("{}.png", "\u{5b57}".repeat(84))).unwrap();
+    assert!(long.len() <= 255 && long.ends_with(".png"), "{long}");
+    let max = NAME_BYTES_MAX as u32;
+    let refused = Err(ChatError::InvalidName { max });
+    assert_eq!(kept("image/png", &"x".repeat(NAME_BYTES_MAX + 1)), refused);
+    assert_eq!(kept("image/png", ""), refused);
 }

@@ -228,6 +228,22 @@ mod tests {
     const ALWAYS: fn(usize) -> Option<u64> = |_| Some(0);
 
     #[test]
+    fn waits_double_up_to_a_minute() {
+        let now_ms = 1_700_000_000_000;
+        let mut back_off = BackOff::default();
+        assert_eq!(back_off.due_ms(), 0);
+        let waits: Vec<_> = (0..8)
+            .map(|_| {
+                back_off.failed(now_ms);
+                (back_off.due_ms() - now_ms) / 1_000
+            })
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        back_off.succeeded();
+        assert_eq!(back_off.due_ms(), 0);
+    }
+
+    #[test]
     fn lanes_take_turns_and_one_that_fails_waits_alone() {
         let mut lanes: Lanes<u8, 3> = Lanes::default();
         let mut order = vec![];

@@ -722,7 +722,9 @@ impl Run<'_> {
             let answer = match self.stage.network.ingress_status(&pending.id) {
                 // The client waits no longer, though it was done.
                 Some(Some(_)) if self.dice.one_in(UNHEARD) => Err("nobody has heard it".into()),
-                Some(Some(answer)) => answer.clone().map_err(|reject| reject.message),
+                Some(Some(answer)) => answer
+                    .clone()
+                    .map_err(|reject| format!("{}: {}", reject.error_code_text(), reject.message)),
                 _ => {
                     left.push(pending);
                     continue;
@@ -744,8 +746,7 @@ impl Run<'_> {
                 is_thief,
             } => {
                 // A bucket turns chunks away of whom it does not know.
-                let is_turned_away =
-                    |reject: &Reject| reject.error_code_text().as_str() == "IC0406";
+                let is_turned_away = |reject: &String| reject.starts_with("IC0406");
                 let answer = match answer {
                     Err(reject) if is_turned_away(&reject) => {
                         self.note(format!("<- {what}: turned away"));

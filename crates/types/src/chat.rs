@@ -44,7 +44,8 @@ pub enum ChatError {
         max: u32,
     },
     UserNotFound,
-    /// A file name has 1 to `max` bytes in UTF-8, no control characters, and belongs to a blob.
+    /// A file name has 1 to `max` bytes in UTF-8, and belongs to a blob. It is kept as the bucket keeps it: see
+    /// [`crate::file_name`].
     InvalidName {
         max: u32,
     },

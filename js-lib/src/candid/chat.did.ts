@@ -75,7 +75,8 @@ export type ChatError = {
   { 'ChatDeleted' : null } |
   {
     /**
-     * A file name has 1 to max bytes in UTF-8, no control characters, and belongs to a blob.
+     * A file name has 1 to max bytes in UTF-8, and belongs to a blob. It is kept as the bucket keeps it: shortened to 255
+     * bytes, and without what could end a line, turn the direction of writing or lead to another folder.
      */
     'InvalidName' : { 'max' : number }
   } |

@@ -2,11 +2,12 @@
 
 import { HttpAgent } from "@icp-sdk/core/agent";
 import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
-import { type BlobReference, isOpenStorageError, OpenStorage, passphrase } from "@openstorage/client";
+import { type BlobReference, isOpenStorageError, OpenStorage, passphrase, type Progress } from "@openstorage/client";
 import { displayBlob, type GetToken, setStorage } from "@openstorage/client/elements";
 
 import { bareUploadMs } from "../bench/bare.js";
 import { type Given, type Outcome, perform, type Step } from "../conformance/perform.js";
+import { random } from "../random.js";
 
 interface Opened {
   readonly agent: HttpAgent;
@@ -55,11 +56,24 @@ const kit = {
     };
   },
 
+  /** The newest progress of {@link Kit.watch}. */
+  progress: undefined as Progress | undefined,
+
+  /** Uploads so many random bytes; what was told meanwhile. */
+  async watch(size: number, accessorId: string): Promise<{ outcome: string; seen: Progress[] }> {
+    const seen: Progress[] = [];
+    const onProgress = (progress: Progress) => {
+      kit.progress = progress;
+      seen.push(progress);
+    };
+    const outcome = await told(opened().storage.upload(random(size), { accessorIds: [accessorId], onProgress }).done);
+    return { outcome, seen };
+  },
+
   /** Milliseconds of an upload of so many random bytes: by the library, or by the agent alone, so many chunks at a time. */
   async uploadMs(size: number, accessorId: string, bare?: { readonly bucket: string; readonly concurrency: number }): Promise<number> {
     const { agent, storage } = opened();
-    const bytes = new Uint8Array(size);
-    for (let at = 0; at < size; at += 65_536) crypto.getRandomValues(bytes.subarray(at, at + 65_536));
+    const bytes = random(size);
     if (bare) return bareUploadMs({ agent, accessorId, bytes, ...bare });
     const began = performance.now();
     await storage.upload(bytes, { accessorIds: [accessorId] }).done;

@@ -1,6 +1,7 @@
 /** What a step of `tests/conformance/cases.json` makes of the library: in Node and, bundled, in a page. */
 
 import type { HttpAgent } from "@icp-sdk/core/agent";
+import { IDL } from "@icp-sdk/core/candid";
 import {
   agentTransport,
   type BlobReference,
@@ -11,6 +12,7 @@ import {
   type Source,
   type Transport,
 } from "@openstorage/client";
+import { idlFactory as bucketFactory } from "@openstorage/client/candid/bucket";
 
 export interface BlobSpec {
   readonly size: number;
@@ -90,7 +92,7 @@ async function upload(storage: OpenStorage, step: Step, { accessorIds }: Given, 
     const controller = new AbortController();
     const started = storage.upload(new Made(step), { ...options, signal: controller.signal });
     // At the very end the last chunk is in, and there is nothing to stop.
-    line.onAnswered = (count) => {
+    line.onTaken = (count) => {
       if (count !== step.stop_after) return;
       if (step.discard) void started.abort();
       else controller.abort();
@@ -135,8 +137,8 @@ function shared({ shared, token }: Given) {
 /** Counts what goes over the line, and may damage what comes back. */
 class Line implements Transport {
   pushes = 0;
-  onAnswered: (count: number) => void = () => {};
-  #answered = 0;
+  onTaken: (count: number) => void = () => {};
+  #taken = 0;
 
   constructor(
     private readonly inner: Transport,
@@ -160,9 +162,16 @@ class Line implements Transport {
     const isPush = method === "push_chunk";
     if (isPush) this.pushes++;
     const answer = await this.inner.update(canister, method, arg, signal);
-    if (isPush) this.onAnswered(++this.#answered);
+    if (isPush && isTaken(answer)) this.onTaken(++this.#taken);
     return answer;
   }
+}
+
+const PUSH = bucketFactory({ IDL })._fields.find(([name]) => name === "push_chunk")?.[1].retTypes ?? [];
+
+function isTaken(answer: Uint8Array): boolean {
+  const [pushed] = IDL.decode(PUSH, answer) as unknown as [object];
+  return "Ok" in pushed;
 }
 
 /** A blob by its formula. */
