@@ -10,6 +10,7 @@ use openstorage_types::{
 use crate::{
     Context, Index,
     buckets::Doubt,
+    mutants::Mutant,
     recalls::Verdict,
     sync::user_event,
     users::{Heard, User},
@@ -79,7 +80,9 @@ impl Index {
         if let Some(row) = self.users.delete(user, fixed, context.version, is_unsure) {
             self.recalls.forget(&user);
             self.sweeps.leases_of(user);
-            self.tell(context, user_event(user, &row, None));
+            if !self.is_mutant(Mutant::DeletionUntold) {
+                self.tell(context, user_event(user, &row, None));
+            }
         }
         Ok(())
     }
