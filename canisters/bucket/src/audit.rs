@@ -184,7 +184,10 @@ impl Bucket {
         &self,
         sessions: &[(Principal, BlobId, Session)],
     ) -> Result<(), Contradiction> {
-        if let Some((what, user, blob)) = self.uploads.contradiction() {
+        if let Some((what, user, blob)) = self
+            .uploads
+            .contradiction(|user, blob| self.asides.has_upload(user, blob))
+        {
             return Err(Contradiction::Upload { what, user, blob });
         }
         for (user, blob, session) in sessions {

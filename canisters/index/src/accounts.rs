@@ -97,6 +97,11 @@ impl Index {
         Ok(row.info())
     }
 
+    /// The buckets in which a user has, or had, something.
+    pub fn my_buckets(&self, user: Principal) -> Vec<Principal> {
+        self.users.buckets_of(user)
+    }
+
     /// A bucket needs more of a user's allowance, or asks who the user is.
     pub fn lease(&mut self, context: &Context, args: &LeaseArgs) -> Result<LeaseOk, LeaseError> {
         let bucket = context.caller;
