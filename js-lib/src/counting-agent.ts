@@ -90,7 +90,7 @@ function sender(): Send | undefined {
   return process?.versions?.node ? sendAsStream : undefined;
 }
 
-const PIECE_BYTES = 65_536;
+const PIECE_BYTES = 262_144;
 
 /** Streamed, so that nothing copies the bytes, either. */
 function sendAsStream(url: string | URL | Request, init: RequestInit, body: Bytes, onSent: OnSent): Promise<Response> {
