@@ -3,6 +3,8 @@
 import type { ActorMethod } from "@icp-sdk/core/agent";
 import { IDL, lebEncode } from "@icp-sdk/core/candid";
 
+import { linked } from "./abort.js";
+import { clock } from "./clock.js";
 import { OpenStorageError } from "./errors.js";
 import { Patience } from "./retry.js";
 import { CallError, type Transport } from "./transport.js";
@@ -17,6 +19,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
   /** How long a call that may succeed later is made again. */
   readonly patienceMs: number;
+  /** Told when a call has failed and is to be made again, and when one has been answered after that. */
+  onWaiting?(isWaiting: boolean): void;
 }
 
 /** Bytes that are read into a message when it is made: many of them are in memory once. */
@@ -25,6 +29,14 @@ export interface Late {
   readonly field: string;
   readonly byteLength: number;
   read(into: Uint8Array<ArrayBuffer>): Promise<void>;
+}
+
+/** Looks on while a call is made. */
+export interface Watch {
+  /** So many of the message's bytes have gone out. A transport that cannot tell does not call it. */
+  onSent?(sent: number, of: number): void;
+  /** Called once a second; what it throws ends the call. */
+  look(): void;
 }
 
 /** One attempt at a query that is not answered by then is given up and made again. */
@@ -52,17 +64,20 @@ export class Canister<S> {
   async call<M extends keyof S & string>(
     method: M,
     args: ArgsOf<S, M>,
-    { signal, patienceMs }: CallOptions,
+    { signal, patienceMs, onWaiting }: CallOptions,
   ): Promise<AnswerOf<S, M>> {
     const patience = new Patience(patienceMs);
-    for (;;) {
+    for (let tries = 0; ; tries++) {
       try {
         const limitMs = this.#isQuery(method) ? QUERY_TIMEOUT_MS : UPDATE_TIMEOUT_MS;
-        return await this.attempt(method, args, limitMs, signal);
+        const answer = await this.attempt(method, args, limitMs, signal);
+        if (tries > 0) onWaiting?.(false);
+        return answer;
       } catch (error) {
         if (!(error instanceof CallError)) throw error;
         if (error.kind !== "transient") throw this.failed(method, error);
-        await patience.pause(error.message, signal);
+        onWaiting?.(true);
+        await patience.pause(error, signal);
       }
     }
   }
@@ -70,14 +85,14 @@ export class Canister<S> {
   /**
    * A call that is made once.
    *
-   * @param limitMs after which it is given up, as a transient {@link CallError}
+   * @param limit milliseconds after which it is given up, as a transient {@link CallError}; or who decides that
    * @param late a field of the first argument that is empty there, and is read into the message
    * @throws what `late` throws; {@link CallError}, `InterfaceMismatch`; the signal's reason
    */
   async attempt<M extends keyof S & string>(
     method: M,
     args: ArgsOf<S, M>,
-    limitMs: number,
+    limit: number | Watch,
     signal?: AbortSignal,
     late?: Late,
   ): Promise<AnswerOf<S, M>> {
@@ -85,11 +100,12 @@ export class Canister<S> {
     const [first] = args as unknown[];
     const arg = late ? await this.#filled(argTypes, first as object, late) : IDL.encode(argTypes, args as unknown[]);
     const send = this.#isQuery(method) ? this.transport.query : this.transport.update;
+    const watch = typeof limit === "number" ? timed(limit) : limit;
     let isAnswered = false;
     let answer: Uint8Array;
     try {
-      answer = await withinTime(limitMs, signal, (both) =>
-        send.call(this.transport, this.id, method, arg, both),
+      answer = await watched(watch, signal, (both) =>
+        send.call(this.transport, this.id, method, arg, both, watch.onSent),
       );
       isAnswered = true;
     } finally {
@@ -193,24 +209,35 @@ function methodsOf(factory: IDL.InterfaceFactory): Map<string, IDL.FuncClass> {
   return methods;
 }
 
-/** What `work` brings, unless the time is up first; the work sees a signal for both ends. */
-async function withinTime<T>(
-  limitMs: number,
+/** Ends a call after so long; time that the machine sleeps through does not count. */
+function timed(limitMs: number): Watch {
+  const endMs = clock.nowMs() + limitMs;
+  return {
+    look() {
+      if (clock.nowMs() < endMs) return;
+      throw new CallError("transient", `no answer within ${Math.round(limitMs / 1000)} s`);
+    },
+  };
+}
+
+/** What `work` brings, unless the watch ends it first; the work sees a signal for both ends. */
+async function watched<T>(
+  watch: Watch,
   signal: AbortSignal | undefined,
   work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
-  signal?.throwIfAborted();
-  const controller = new AbortController();
-  const abort = () => controller.abort(signal?.reason);
-  signal?.addEventListener("abort", abort, { once: true });
-  const timer = setTimeout(() => {
-    const seconds = Math.round(limitMs / 1000);
-    controller.abort(new CallError("transient", `no answer within ${seconds} s`));
-  }, limitMs);
+  const both = linked(signal);
+  const stop = clock.beats(() => {
+    try {
+      watch.look();
+    } catch (reason) {
+      both.abort(reason);
+    }
+  });
   try {
-    return await work(controller.signal);
+    return await work(both.signal);
   } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", abort);
+    stop();
+    both.release();
   }
 }

@@ -37,6 +37,8 @@ export interface Parts {
 
 export class Context {
   readonly index: Canister<Index>;
+  /** Where the last upload went: the next one is likely to go there too. */
+  lastBucket: string | undefined;
   readonly #buckets = new Map<string, Canister<Bucket>>();
   readonly #registering = new Map<string, Promise<void>>();
 

@@ -2,6 +2,7 @@
 
 import type { Principal } from "@icp-sdk/core/principal";
 
+import { linked } from "./abort.js";
 import { type BlobId, blobIdToBytes } from "./blob.js";
 import type { BlobCache } from "./cache.js";
 import type { ReadChunkOk } from "./candid/data_bucket.did.js";
@@ -156,14 +157,13 @@ export class Reading {
 
   /** Chunks `from .. until` in order, as many on their way as the pace allows. */
   async *#chunks(from: number, until: number): AsyncGenerator<Bytes, void, undefined> {
-    const ended = new AbortController();
-    const { signal } = this.options;
-    const either = signal ? AbortSignal.any([signal, ended.signal]) : ended.signal;
+    const ended = linked(this.options.signal);
     const coming: Promise<Bytes>[] = [];
     let next = from;
     const order = () => {
       while (next < until && coming.length < Math.max(2, this.context.parts.pullPace.limit)) {
-        const chunk = this.#chunk(next++, either);
+        const own = linked(ended.signal);
+        const chunk = this.#chunk(next++, own.signal).finally(own.release);
         // One that fails is met when its turn comes; until then nobody may call it unhandled.
         chunk.catch(() => {});
         coming.push(chunk);
@@ -173,6 +173,7 @@ export class Reading {
       for (order(); coming.length > 0; order()) yield await (coming.shift() as Promise<Bytes>);
     } finally {
       ended.abort();
+      ended.release();
     }
   }
 
@@ -182,7 +183,7 @@ export class Reading {
     const { start, end } = chunkAt(this.reference.size, index);
     for (let attempt = 0; ; attempt++) {
       const slot = await patience.free(() => parts.pullPace.slot(end - start, signal));
-      let last: string;
+      let last: string | Error;
       try {
         const issued = await this.#token.get();
         const answer = await this.#read(index, issued.token, parts.pullPace.stallMs(attempt), signal);
@@ -196,7 +197,7 @@ export class Reading {
         if (!(error instanceof CallError)) throw error;
         if (error.kind !== "transient") throw this.#bucket.failed("read_chunk", error);
         slot.done({ end: "lost" });
-        last = error.message;
+        last = error;
       } finally {
         slot.done({ end: "other" });
       }
@@ -232,7 +233,8 @@ export class Reading {
     const what = problem && caseOf(problem);
     // The bucket learns of the token's issuer in the next sync.
     if (what === "UnknownIssuer" || what === "KeysNotReady") return `the token's issuer: ${what}`;
-    if (what === "Expired" && this.#token.renew(issued)) return "the token has expired";
+    const hasEnded = what === "Expired" || what === "Revoked";
+    if (hasEnded && this.#token.renew(issued)) return `the token: ${what}`;
     const { bucket, blobId } = this.reference;
     throw refusal(error, { canister: bucket, method: "read_chunk", blobId });
   }

@@ -1,5 +1,5 @@
 /**
- * `<stored-image>`, `<stored-video>`, `<stored-file>`: a blob as the browser's own elements show it. From
+ * `<stored-image>`, `<stored-video>`, `<stored-audio>`, `<stored-file>`: a blob as the browser's own elements show it. From
  * the cache when its hash is there; with a placeholder while it loads; with a fresh token when the one at
  * hand has expired. Importing this module defines them.
  *
@@ -232,7 +232,7 @@ abstract class StoredElement extends Base {
   }
 }
 
-const CANNOT_SHOW = "the browser cannot show this: it is no such picture or film, or the token has expired";
+const CANNOT_SHOW = "the browser cannot show this: it is no such picture, film or sound, or the token has expired";
 
 /** Resolves with one event of an element, rejects with another. */
 function either(element: HTMLElement, good: string, bad: string): Promise<void> {
@@ -263,42 +263,59 @@ export class StoredImage extends StoredElement {
 }
 
 /**
- * A `<video controls>`: its bytes come from the bucket as they are played, from wherever the user jumps to,
- * unless the cache has them. When the token expires while it plays, it goes on under a fresh one.
+ * A player: its bytes come from the bucket as they are played, from wherever the user jumps to, unless the cache has
+ * them. When the token expires while it plays, it goes on under a fresh one.
  */
-export class StoredVideo extends StoredElement {
+abstract class StoredMedia extends StoredElement {
   protected readonly how = "stream";
   /** Where the bytes stopped coming, in seconds. */
   #lostAt: number | undefined;
 
+  protected abstract player(): HTMLMediaElement;
+
   protected make(): HTMLElement {
-    const video = document.createElement("video");
-    video.controls = true;
-    video.playsInline = true;
-    video.preload = "metadata";
-    return video;
+    const player = this.player();
+    player.controls = true;
+    player.preload = "metadata";
+    return player;
   }
 
   protected async show(content: HTMLElement, url: string): Promise<void> {
-    const video = content as HTMLVideoElement;
-    const shown = either(video, "loadedmetadata", "error");
-    video.src = url;
+    const player = content as HTMLMediaElement;
+    const shown = either(player, "loadedmetadata", "error");
+    player.src = url;
     await shown;
-    video.addEventListener("error", () => void this.#goOn(video), { once: true });
+    player.addEventListener("error", () => void this.#goOn(player), { once: true });
   }
 
-  /** Once for each place: a film that is damaged there stays so. */
-  async #goOn(video: HTMLVideoElement): Promise<void> {
-    const { currentTime, paused, error } = video;
+  /** Once for each place: what is damaged there stays so. */
+  async #goOn(player: HTMLMediaElement): Promise<void> {
+    const { currentTime, paused, error } = player;
     const mayPass = error?.code === MediaError.MEDIA_ERR_NETWORK && currentTime !== this.#lostAt;
     this.#lostAt = currentTime;
     if (!mayPass || !(await this.refresh())) {
-      if (video.isConnected) this.fail(new Error(CANNOT_SHOW));
+      if (player.isConnected) this.fail(new Error(CANNOT_SHOW));
       return;
     }
-    video.currentTime = currentTime;
+    player.currentTime = currentTime;
     // Browsers refuse what the user has not asked for on this page.
-    if (!paused) await video.play().catch(() => {});
+    if (!paused) await player.play().catch(() => {});
+  }
+}
+
+/** A `<video controls>`, which goes on under a fresh token when the one at hand expires. Attribute `alt`. */
+export class StoredVideo extends StoredMedia {
+  protected player(): HTMLVideoElement {
+    const video = document.createElement("video");
+    video.playsInline = true;
+    return video;
+  }
+}
+
+/** An `<audio controls>`, which goes on under a fresh token when the one at hand expires. Attribute `alt`. */
+export class StoredAudio extends StoredMedia {
+  protected player(): HTMLAudioElement {
+    return document.createElement("audio");
   }
 }
 
@@ -355,6 +372,7 @@ function bytesText(bytes: number): string {
 const ELEMENTS = {
   "stored-image": StoredImage,
   "stored-video": StoredVideo,
+  "stored-audio": StoredAudio,
   "stored-file": StoredFile,
 };
 
@@ -366,6 +384,7 @@ declare global {
   interface HTMLElementTagNameMap {
     "stored-image": StoredImage;
     "stored-video": StoredVideo;
+    "stored-audio": StoredAudio;
     "stored-file": StoredFile;
   }
 }

@@ -42,7 +42,7 @@ export interface ErrorCatalogue {
   InvalidGateway: { kind: "argument"; fields: { gateway: string } };
   /** Not `type/subtype`, in at most `max` bytes; parameters do not count. */
   InvalidMimeType: { kind: "argument"; fields: { max: number } };
-  /** A file name has 1 to `max` bytes in UTF-8. */
+  /** A file name has at most `max` bytes in UTF-8. */
   InvalidName: { kind: "argument"; fields: { max: number } };
   /** A blob is for 1 to `max` accessors, none of them anonymous or the management canister. */
   InvalidAccessors: { kind: "argument"; fields: { max: number } };
@@ -51,12 +51,13 @@ export interface ErrorCatalogue {
   /** In bytes. */
   BlobTooLarge: { kind: "limit"; fields: { size: number; max: number } };
   /**
-   * In bytes. The index, which is asked first, knows only that the blob alone is larger than the
-   * limit: then `bytesUsed` and `leasedElsewhere` are not there.
+   * In bytes. `bytesReserved` is held by unfinished uploads, `leasedElsewhere` that part of it which is in other buckets.
+   * The index, which is asked first, knows only that the blob alone is larger than the limit: then only `byteLimit` is
+   * there.
    */
   AllowanceExceeded: {
     kind: "limit";
-    fields: { byteLimit: number; bytesUsed?: number; leasedElsewhere?: number };
+    fields: { byteLimit: number; bytesUsed?: number; bytesReserved?: number; leasedElsewhere?: number };
   };
   /** In one bucket. */
   TooManyOpenUploads: { kind: "limit"; fields: { max: number } };

@@ -42,6 +42,7 @@ export { type Cost, costOf } from "./estimate.js";
 export type { Described } from "./encryption.js";
 export { type KeyProvider, passphrase, rawKey } from "./keys.js";
 export { OpenStorage } from "./open-storage.js";
+export type { OpenUpload, UploadsOptions } from "./open-uploads.js";
 export { type MakeWorker, setHashWorker } from "./platform/worker.js";
 export type { Phase, Progress } from "./progress.js";
 export { isPlayed, type RangedBlob, RangeWorker, type RangeWorkerOptions, startRangeWorker } from "./ranges.js";

@@ -29,13 +29,13 @@ export function checkWebCrypto(): void {
 }
 
 /** A key of 32 bytes that the app keeps. Whoever has it reads every blob that was encrypted for it. */
-export function rawKey(key: Uint8Array<ArrayBuffer>): KeyProvider {
+export function rawKey(key: Uint8Array): KeyProvider {
   if (key?.byteLength !== KEY_BYTES) {
     const message = `a raw key has ${KEY_BYTES} bytes`;
     throw new OpenStorageError("InvalidOption", message, { option: "key" });
   }
   checkWebCrypto();
-  const wrapping = crypto.subtle.importKey("raw", key, "AES-GCM", false, ["encrypt", "decrypt"]);
+  const wrapping = crypto.subtle.importKey("raw", new Uint8Array(key), "AES-GCM", false, ["encrypt", "decrypt"]);
   wrapping.catch(() => {});
   return {
     id: "raw",

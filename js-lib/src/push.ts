@@ -2,15 +2,16 @@
  * Chunks to a bucket, in parallel, and again where an earlier try ended.
  *
  * An upload is a loop around one question: which chunks does the bucket want? At first `upload_status`
- * answers it (all of them, or what an interrupted upload left), later what the pushes themselves met. The
- * first chunk of every turn goes alone: it finds out whether the bucket knows the caller, has room and
- * allowance, or has the blob already, before megabytes travel in vain.
+ * answers it (all of them, or what an interrupted upload left), later what the pushes themselves met. Where
+ * no earlier upload is remembered, a few chunks are on their way while it is asked. Of a blob that the bucket has
+ * already the first chunk goes alone: it finds out which others the bucket wants to see.
  */
 
 import type { Principal } from "@icp-sdk/core/principal";
 
+import { linked } from "./abort.js";
 import { type BlobId, blobIdToBytes } from "./blob.js";
-import type { Canister, CallOptions } from "./canister.js";
+import type { Canister, CallOptions, Watch } from "./canister.js";
 import type { _SERVICE as Bucket, PushChunkError, UploadStatus } from "./candid/data_bucket.did.js";
 import { chunkAt, chunkCount, planChunks } from "./chunks.js";
 import type { OpenStorageError } from "./errors.js";
@@ -20,7 +21,7 @@ import type { Phase } from "./progress.js";
 import { caseOf, payloadOf, refusal, type Subject, uploadGone } from "./refusals.js";
 import { Patience } from "./retry.js";
 import { readInto, type Source } from "./source.js";
-import { CallError } from "./transport.js";
+import { CallError, orAborted } from "./transport.js";
 
 /** One blob on its way to one bucket. */
 export interface PushJob {
@@ -34,8 +35,10 @@ export interface PushJob {
   readonly options: CallOptions;
   /** The index says that the bucket has the blob, the caller's or somebody else's. */
   readonly isStored: boolean;
-  /** There may be something of an earlier upload to go on with. */
-  readonly mayResume: boolean;
+  /** Where an earlier upload may have left something to go on with: `likely` where one is remembered. */
+  readonly resumes: "no" | "perhaps" | "likely";
+  /** What the bucket has of it, where that has been asked already. */
+  readonly asked: Promise<UploadStatus | undefined> | undefined;
   /** Makes the bucket ask the index about the caller; once for all who wait for it. */
   register(): Promise<void>;
   /** Resolves while the upload is not paused. */
@@ -44,7 +47,14 @@ export interface PushJob {
 }
 
 /** `BucketFull`: the caller asks the index for another bucket. */
-export class BucketFull extends Error {}
+export class BucketFull extends Error {
+  constructor(
+    /** What the bucket has of the upload, and keeps until it is told to drop it. */
+    readonly bytesArrived: number,
+  ) {
+    super();
+  }
+}
 
 /** What a push has shown. */
 type Step =
@@ -64,8 +74,13 @@ export async function push(job: PushJob): Promise<void> {
 /** The same chunk again. */
 interface Again {
   readonly what: "again";
-  readonly last: string;
+  readonly last: string | Error;
   readonly askedMs?: number;
+}
+
+/** The same chunk again, once it is its turn: nothing went wrong. */
+interface Crowded {
+  readonly what: "crowded";
 }
 
 /** The bucket does not know the caller: `error` is right if that stays so. */
@@ -80,12 +95,22 @@ const STATES: Readonly<Record<string, "open" | "verifying" | "stored">> = {
   Stored: "stored",
 };
 
+/** A chunk for which the line is too thin now. */
+class CrowdedOut extends Error {}
+
 class Push {
   readonly #subject: Subject;
   readonly #count: number;
   /** Of the chunks that are being sent: one that arrives is progress of the whole. */
   readonly #patiences = new Set<Patience>();
+  /** Chunks that the bucket has, and their bytes. */
+  readonly #has = new Set<number>();
   #bytesDone = 0;
+  /** Bytes of chunks on their way that have gone out, by index. */
+  readonly #bytesOut = new Map<number, number>();
+  #toldMs = 0;
+  /** A chunk got lost, and none has arrived since. */
+  #isWaiting = false;
 
   constructor(private readonly job: PushJob) {
     const { bucket, blobId, source } = job;
@@ -96,10 +121,11 @@ class Push {
   async run(): Promise<void> {
     const patience = new Patience(this.job.options.patienceMs);
     let wanted = await this.#firstPlan();
+    let elsewhere = this.#askElsewhere();
     // The fewest chunks that were ever missing: only less than that is progress, so this ends.
     let fewest = this.job.isStored ? Number.POSITIVE_INFINITY : wanted.length;
     for (;;) {
-      const step = await this.#pushAll(wanted);
+      const step = await this.#pushAll(wanted, elsewhere);
       if (step.what === "stored") break;
       const next = step.what === "needed" ? step.indexes : await this.#settled();
       if (!next) break;
@@ -111,13 +137,25 @@ class Push {
         await patience.pause(last, this.job.options.signal);
       }
       wanted = next;
+      elsewhere = undefined;
+      for (const index of wanted) if (this.#has.delete(index)) this.#bytesDone -= this.#bytesOf(index);
     }
-    this.#tell("uploading", this.job.source.size);
+    this.#bytesDone = this.job.source.size;
+    this.#tell();
   }
 
-  #tell(phase: Phase, bytesDone: number): void {
-    this.#bytesDone = bytesDone;
-    this.job.onBytes(phase, bytesDone);
+  #arrived(index: number): void {
+    if (this.#has.has(index)) return;
+    this.#has.add(index);
+    this.#bytesDone += this.#bytesOf(index);
+  }
+
+  /** All bytes are done once the bucket has them; until then, those that have gone out count as well. */
+  #tell(): void {
+    const { size } = this.job.source;
+    let bytes = this.#bytesDone;
+    for (const out of this.#bytesOut.values()) bytes += out;
+    this.job.onBytes("uploading", this.#bytesDone < size ? Math.min(bytes, size - 1) : size);
   }
 
   /**
@@ -125,26 +163,51 @@ class Push {
    * or all. Never none: the first push also names the accessors.
    */
   async #firstPlan(): Promise<readonly number[]> {
-    const { isStored, mayResume, source } = this.job;
-    let status = mayResume ? await this.#status() : undefined;
+    const { isStored, resumes } = this.job;
+    let status = resumes === "likely" ? await this.#status() : undefined;
     if (!status && isStored && this.#count > POSSESSION_CHUNKS_MAX) {
       // To whom it does not know the bucket says nothing; a call is cheaper than a chunk in vain.
       await this.job.register();
       status = await this.#status();
     }
+    return this.#planOf(status);
+  }
+
+  #planOf(status: UploadStatus | undefined): readonly number[] {
     const state = status && caseOf(status.state);
     if (status && state === "Open") {
       const wanted = this.#indexes(status);
-      const missingBytes = wanted.reduce((sum, index) => sum + this.#bytesOf(index), 0);
-      this.#tell("uploading", source.size - missingBytes);
+      this.#heard(wanted);
+      this.#tell();
       return wanted.length > 0 ? wanted : [0];
     }
     // The last chunk may be short: the cheapest way to name the accessors.
     return state === "Stored" || state === "Verifying" ? [this.#count - 1] : this.#all();
   }
 
+  /** The bucket has all chunks but these, and perhaps what has arrived meanwhile. */
+  #heard(missing: readonly number[]): void {
+    const isMissing = new Set(missing);
+    for (let index = 0; index < this.#count; index++) if (!isMissing.has(index)) this.#arrived(index);
+  }
+
+  /**
+   * Asks whether the caller has begun the upload from elsewhere, while the first chunks are on their way. Resolves once
+   * that is known; `undefined` where it is already.
+   */
+  #askElsewhere(): Promise<void> | undefined {
+    if (this.job.resumes !== "perhaps" || this.job.isStored) return undefined;
+    const hear = (status: UploadStatus | undefined) => {
+      if (status && caseOf(status.state) === "Open") this.#heard(this.#indexes(status));
+    };
+    // What goes wrong here goes wrong with the chunks too, which tell.
+    return (this.job.asked ?? this.#status()).then(hear).catch(() => {});
+  }
+
   #all(): readonly number[] {
-    this.#tell("uploading", 0);
+    this.#has.clear();
+    this.#bytesDone = 0;
+    this.#tell();
     return Array.from({ length: this.#count }, (_, index) => index);
   }
 
@@ -158,12 +221,17 @@ class Push {
     return Array.from(planChunks(this.job.source.size, status.missing), ({ index }) => index);
   }
 
-  /** The first alone, the others in parallel. Ends early when one of them says that the rest is not wanted. */
-  async #pushAll(wanted: readonly number[]): Promise<Step> {
+  /**
+   * In parallel. Ends early when one of them says that the rest is not wanted.
+   *
+   * @param elsewhere when it is known which of them the bucket has
+   */
+  async #pushAll(wanted: readonly number[], elsewhere: Promise<void> | undefined): Promise<Step> {
     const [first, ...others] = wanted;
-    const step = await this.#push(first ?? 0, await this.#slot(first ?? 0, this.#signal), this.#signal);
+    if (!this.job.isStored || first === undefined) return this.#pushParallel(wanted, elsewhere);
+    const step = await this.#push(first, await this.#slot(first, this.#signal), this.#signal);
     if (step.what !== "open" || others.length === 0) return step;
-    return this.#pushParallel(others);
+    return this.#pushParallel(others, elsewhere);
   }
 
   get #signal(): AbortSignal | undefined {
@@ -175,32 +243,45 @@ class Push {
     return this.job.pace.slot(this.#bytesOf(index), signal);
   }
 
-  async #pushParallel(indexes: readonly number[]): Promise<Step> {
-    const turn = new AbortController();
-    const signal = this.#signal ? AbortSignal.any([this.#signal, turn.signal]) : turn.signal;
+  async #pushParallel(indexes: readonly number[], elsewhere: Promise<void> | undefined): Promise<Step> {
+    const turn = linked(this.#signal);
+    const { signal } = turn;
     const inFlight = new Set<Promise<void>>();
     let outcome: Step = { what: "open" };
     let failure: { readonly error: unknown } | undefined;
     const end = () => turn.abort();
     const take = (step: Step) => {
       // Answers may overtake each other: Open after Stored says nothing.
-      if (turn.signal.aborted || step.what === "open") return;
+      if (signal.aborted || step.what === "open") return;
       outcome = step;
       if (step.what !== "verifying") end();
     };
     const fail = (error: unknown) => {
-      if (turn.signal.aborted) return;
+      if (signal.aborted) return;
       failure = { error };
       end();
     };
-    for (const index of indexes) {
+    for (const [nth, index] of indexes.entries()) {
+      // More than a few in vain would take longer than an answer.
+      if (nth === UNASKED_MAX && elsewhere) await orAborted(elsewhere, signal).catch(fail);
+      if (elsewhere && this.#has.has(index)) continue;
       const slot = await this.#slot(index, signal).catch(fail);
       if (!slot) break;
-      const pushing = this.#push(index, slot, signal).then(take, fail);
+      if (signal.aborted) {
+        slot.done({ end: "other" });
+        break;
+      }
+      const own = linked(signal);
+      const pushing = this.#push(index, slot, own.signal).then(take, fail);
       inFlight.add(pushing);
-      void pushing.finally(() => inFlight.delete(pushing));
+      void pushing.finally(() => {
+        own.release();
+        inFlight.delete(pushing);
+      });
     }
     await Promise.all(inFlight);
+    turn.release();
+    this.#signal?.throwIfAborted();
     if (failure) throw failure.error;
     return outcome;
   }
@@ -212,15 +293,16 @@ class Push {
     const turn = () => patience.free(() => this.#slot(index, signal));
     let registered = false;
     try {
-      for (let attempt = 0, held = slot; ; attempt++, held = await turn()) {
+      for (let attempt = 0, held = slot; ; held = await turn()) {
         const met = await this.#try(index, attempt, held, signal);
         if (met.what === "unknown" && registered) throw met.error;
         if (met.what === "unknown") {
           registered = true;
           await this.job.register();
         } else if (met.what === "again") {
-          await patience.pause(met.last, signal, met.askedMs);
-        } else {
+          attempt++;
+          await this.#paused(patience, met, signal);
+        } else if (met.what !== "crowded") {
           return met;
         }
       }
@@ -229,38 +311,54 @@ class Push {
     }
   }
 
+  /** Waits before the same chunk is sent again. An error is the network's, a sentence the bucket's. */
+  async #paused(patience: Patience, { last, askedMs }: Again, signal: AbortSignal | undefined): Promise<void> {
+    if (last instanceof Error) this.#waits(true);
+    await patience.pause(last, signal, askedMs);
+  }
+
+  #waits(isWaiting: boolean): void {
+    if (this.#isWaiting !== isWaiting) this.job.options.onWaiting?.(isWaiting);
+    this.#isWaiting = isWaiting;
+  }
+
   /** One try, in a slot which it gives back. */
   async #try(
     index: number,
     attempt: number,
     slot: Slot,
     signal: AbortSignal | undefined,
-  ): Promise<Step | Again | Unknown> {
+  ): Promise<Step | Again | Crowded | Unknown> {
     try {
-      const answer = await this.#send(index, this.job.pace.stallMs(attempt), signal);
+      const answer = await this.#send(index, attempt, slot, signal);
+      this.#waits(false);
       if ("Err" in answer) return this.#refused(answer.Err);
       slot.done({ end: "arrived", bytes: this.#bytesOf(index) });
       for (const patience of this.#patiences) patience.renew();
-      this.#tell("uploading", this.#bytesDone + this.#bytesOf(index));
+      this.#bytesOut.delete(index);
+      this.#arrived(index);
+      this.#tell();
       const gone = payloadOf(answer.Ok.state, "Gone");
       if (gone) throw uploadGone(caseOf(gone));
       return { what: STATES[caseOf(answer.Ok.state)] ?? "open" };
     } catch (error) {
+      if (error instanceof CrowdedOut) return { what: "crowded" };
       if (!(error instanceof CallError)) throw error;
       if (error.kind === "transient") {
         slot.done({ end: "lost" });
-        return { what: "again", last: error.message };
+        return { what: "again", last: error };
       }
       const failed = this.job.bucket.failed("push_chunk", error);
       if (error.kind !== "refused") throw failed;
       // A bucket turns large messages of callers away whom it does not know.
       return { what: "unknown", error: failed };
     } finally {
+      this.#bytesOut.delete(index);
       slot.done({ end: "other" });
     }
   }
 
-  async #send(index: number, limitMs: number, signal: AbortSignal | undefined) {
+  async #send(index: number, attempt: number, slot: Slot, signal: AbortSignal | undefined) {
     const { bucket, source, blobId, mimeType, name, accessorIds } = this.job;
     const { start, end } = chunkAt(source.size, index);
     const args = {
@@ -273,7 +371,24 @@ class Push {
       accessor_ids: [...accessorIds],
     };
     const bytes = { field: "bytes", byteLength: end - start, read: (into: Uint8Array<ArrayBuffer>) => readInto(source, start, into) };
-    return bucket.attempt("push_chunk", [args], limitMs, signal, bytes);
+    const watch: Watch = {
+      onSent: (sent, of) => {
+        // A message is little more than its chunk.
+        const out = Math.floor((end - start) * (sent / of));
+        slot.sent(out);
+        this.#bytesOut.set(index, out);
+        const nowMs = performance.now();
+        if (nowMs - this.#toldMs < TELL_MS) return;
+        this.#toldMs = nowMs;
+        this.#tell();
+      },
+      look: () => {
+        const verdict = slot.verdict(attempt);
+        if (verdict === "crowded") throw new CrowdedOut();
+        if (verdict === "lost") throw new CallError("transient", "no answer, and nothing moves any more");
+      },
+    };
+    return bucket.attempt("push_chunk", [args], watch, signal, bytes);
   }
 
   #needed(indexes: Uint32Array | readonly number[]): readonly number[] {
@@ -295,7 +410,8 @@ class Push {
     if ("StorageFull" in error) {
       return { what: "again", last: "the bucket's memory cannot grow now" };
     }
-    if ("BucketFull" in error) throw new BucketFull();
+    const full = payloadOf(error, "BucketFull");
+    if (full) throw new BucketFull(Number(full.bytes_arrived));
     throw refusal(error, this.#subject);
   }
 
@@ -316,20 +432,29 @@ class Push {
         // Nothing is missing: any chunk again makes the bucket look at it.
         return missing.length > 0 ? missing : [0];
       }
-      this.#tell("verifying", this.job.source.size);
+      this.job.onBytes("verifying", this.job.source.size);
       // A large blob takes the bucket many slices: as many as its size explains are no lack of progress.
       if (slices++ < this.job.source.size / VERIFIED_BYTES_MIN) patience.renew();
       await patience.pause("the bucket is verifying", this.job.options.signal);
     }
   }
 
-  /** Where the upload stands; `undefined` where there is none. */
-  async #status(): Promise<UploadStatus | undefined> {
-    const args = { blob_id: blobIdToBytes(this.job.blobId) };
-    const answer = await this.job.bucket.call("upload_status", [args], this.job.options);
-    return "Ok" in answer ? answer.Ok : undefined;
+  #status(): Promise<UploadStatus | undefined> {
+    return statusOf(this.job.bucket, this.job.blobId, this.job.options);
   }
 }
+
+/** Where the caller's upload stands; `undefined` where there is none. */
+export async function statusOf(bucket: Canister<Bucket>, blobId: BlobId, options: CallOptions): Promise<UploadStatus | undefined> {
+  const answer = await bucket.call("upload_status", [{ blob_id: blobIdToBytes(blobId) }], options);
+  return "Ok" in answer ? answer.Ok : undefined;
+}
+
+/** Chunks that may be on their way before it is known which ones the bucket has. */
+const UNASKED_MAX = 4;
+
+/** Bytes that go out are told of this often. */
+const TELL_MS = 100;
 
 /** A bucket that verifies does at least so much between two questions. */
 const VERIFIED_BYTES_MIN = 2_500_000;

@@ -82,12 +82,14 @@ function allowanceExceeded(figures: Figures, { size }: Subject): OpenStorageErro
     return error("AllowanceExceeded", message, { byteLimit });
   }
   const bytesUsed = Number(figures.bytes_used);
+  const bytesReserved = Number(figures.bytes_reserved);
   const leasedElsewhere = Number(figures.leased_elsewhere);
-  const pending = leasedElsewhere > 0 ? ` and ${mb(leasedElsewhere)} promised to other uploads` : "";
+  const held = bytesReserved > 0 ? ` and ${mb(bytesReserved)} are held by uploads that are not finished` : "";
+  const first = bytesReserved > 0 ? "Finish or discard these (uploads() lists them), delete" : "Delete";
   const message =
-    `${blob} does not fit: of your allowance of ${mb(byteLimit)}, ${mb(bytesUsed)} are used${pending}. ` +
-    "Delete something, or ask the app for more";
-  return error("AllowanceExceeded", message, { byteLimit, bytesUsed, leasedElsewhere });
+    `${blob} does not fit: of your allowance of ${mb(byteLimit)}, ${mb(bytesUsed)} are used${held}. ` +
+    `${first} something, or ask the app for more`;
+  return error("AllowanceExceeded", message, { byteLimit, bytesUsed, bytesReserved, leasedElsewhere });
 }
 
 export function tokenRefused(problem: string): OpenStorageError {
@@ -115,7 +117,7 @@ const REFUSALS: Readonly<Record<string, (figures: Figures, subject: Subject) => 
   BlobTooLarge: ({ max }, { size = 0 }) =>
     error("BlobTooLarge", `a blob has at most ${mb(Number(max))}, not ${mb(size)}`, { size, max: Number(max) }),
   TooManyOpenUploads: ({ max }) =>
-    error("TooManyOpenUploads", `${max} uploads are open: finish or abort one (unfinishedUploads() lists them)`, { max: Number(max) }),
+    error("TooManyOpenUploads", `${max} uploads are open: finish or discard one (uploads() lists them)`, { max: Number(max) }),
   TooManyReferences: ({ max }) =>
     error("TooManyReferences", `${max} references are all that the caller's limit allows in this bucket: delete some, or ask the app for a larger limit`, { max: Number(max) }),
   InvalidMimeType: ({ max }) => invalidMimeType(Number(max)),
@@ -159,7 +161,7 @@ export function invalidMimeType(max: number): OpenStorageError {
 }
 
 export function invalidName(max: number): OpenStorageError {
-  const message = `a file name has 1 to ${max} bytes`;
+  const message = `a file name has at most ${max} bytes`;
   return error("InvalidName", message, { max });
 }
 

@@ -9,7 +9,7 @@ import { isOpenStorageError, OpenStorageError } from "./errors.js";
 import type { HashProgress } from "./hash.js";
 import { type Input, inputOf } from "./input.js";
 import { EXCLUDE_MAX, PLAIN_TYPE } from "./limits.js";
-import { BucketFull, push } from "./push.js";
+import { BucketFull, push, statusOf } from "./push.js";
 import { type BlobReference, toPrincipal } from "./reference.js";
 import { caseOf, refusal } from "./refusals.js";
 import { type ResumeRecord, resumeKey } from "./resume.js";
@@ -137,15 +137,22 @@ export class UploadRun {
     const { blobId, size } = record;
     const key = resumeKey(record);
     let earlier = (await resumeStore.get(key))?.bucket;
+    const mayResume = chunkCount(size) > 1;
     const exclude: string[] = [];
     for (;;) {
+      const guess = mayResume && !earlier && exclude.length === 0 ? this.context.lastBucket : undefined;
+      // One answer is waited for, not two.
+      const asked = guess === undefined ? undefined : statusOf(this.context.bucket(guess), blobId, { signal: control.signal, patienceMs });
+      // Whoever needs the answer hears of a failure.
+      asked?.catch(() => {});
       const found = earlier ? { bucket: earlier, stored: false } : await this.#allocate(record, exclude, control);
       const { bucket } = found;
+      this.context.lastBucket = bucket;
       this.#placed = { bucket, key, blobId };
-      const options = { signal: control.signal, patienceMs };
+      const options = { signal: control.signal, patienceMs, onWaiting: control.onWaiting };
       try {
         // One chunk is in or not: there is nothing to go on with.
-        if (chunkCount(size) > 1) await resumeStore.put(key, { ...record, bucket });
+        if (mayResume) await resumeStore.put(key, { ...record, bucket });
         await push({
           bucket: this.context.bucket(bucket),
           source,
@@ -156,7 +163,8 @@ export class UploadRun {
           pace: pushPace,
           options,
           isStored: found.stored,
-          mayResume: chunkCount(size) > 1,
+          asked: guess === bucket ? asked : undefined,
+          resumes: !mayResume ? "no" : earlier ? "likely" : "perhaps",
           register: () => this.context.register(bucket),
           open: () => place.open(),
           onBytes: (phase, bytesDone) => control.onBytes(phase, bytesDone, size),
@@ -168,6 +176,8 @@ export class UploadRun {
           await this.#giveUp(error);
           throw error;
         }
+        // Two buckets would hold the allowance.
+        if (error.bytesArrived > 0) await discardUpload(this.context, bucket, blobId, control.signal);
         // The index did not know yet; another bucket has room.
         if (!earlier) exclude.push(bucket);
         earlier = undefined;
@@ -187,7 +197,7 @@ export class UploadRun {
   async #allocate(
     { blobId, size }: Omit<ResumeRecord, "bucket">,
     exclude: readonly string[],
-    { signal }: Control,
+    { signal, onWaiting }: Control,
   ): Promise<{ bucket: string; stored: boolean }> {
     const { patienceMs } = this.context.parts;
     if (exclude.length > EXCLUDE_MAX) throw noBucketWithRoom(exclude.length);
@@ -198,7 +208,7 @@ export class UploadRun {
       exclude: exclude.map((id) => toPrincipal(id, "exclude")),
     };
     for (;;) {
-      const answer = await this.context.index.call("allocated_bucket", [args], { signal, patienceMs });
+      const answer = await this.context.index.call("allocated_bucket", [args], { signal, patienceMs, onWaiting });
       if ("Ok" in answer) return placed(answer.Ok);
       if (!("NoActiveBucket" in answer.Err)) {
         throw refusal(answer.Err, { canister: this.context.index.id, method: "allocated_bucket", blobId, size });

@@ -12,6 +12,7 @@ import { events, type EventsOptions, type StorageEvent } from "./events.js";
 import { madeOrNot, ResumeHints } from "./hints.js";
 import { accessorsOf, anySource, checkMimeType, checkName } from "./input.js";
 import { CERTIFIED_GET_BYTES_MAX } from "./limits.js";
+import { type OpenUpload, openUploads, type UploadsOptions } from "./open-uploads.js";
 import { Pace } from "./pace.js";
 import type { Platform } from "./platform/platform.js";
 import { isPlayed, type RangeWorker } from "./ranges.js";
@@ -25,8 +26,8 @@ import { type AgentLike, agentTransport, type Transport } from "./transport.js";
 import { Upload, type UploadData, type UploadOptions } from "./upload.js";
 import { type BlobUrlOptions, blobUrl, checkToken, type PrincipalLike } from "./url.js";
 
-/** Chunks on their way at the same time, at most, unless the app says otherwise. */
-const CONCURRENCY_MAX = 8;
+/** Chunks on their way at the same time, at most. */
+const CONCURRENCY_MAX = 32;
 /** Uploads that do something at the same time. */
 const UPLOADS_ACTIVE_MAX = 16;
 /** Files hashed at the same time: one in one go is held in memory. */
@@ -40,11 +41,14 @@ export interface OpenStorageOptions {
   readonly indexCanisterId: PrincipalLike;
   /** Where URLs point to. Without it: the agent's own host, or `https://icp0.io` on mainnet. */
   readonly gateway?: string | URL;
-  /**
-   * Chunks on their way at the same time, at most: 1 to 32, each with three times its size of memory. Without it 8,
-   * and of large chunks 4 in Node.
-   */
+  /** Chunks on their way at the same time, each way, at most: 1 to 32. Without it 32. */
   readonly concurrencyMax?: number;
+  /**
+   * Bytes of those chunks, at most; one alone always goes. Each takes about twice its size of memory until it has been
+   * answered. A line of R bytes a second on which a call takes T seconds is filled by R × T. Without it 64 MB, in Node
+   * 32 MB; less is used where more makes nothing faster.
+   */
+  readonly bytesInFlightMax?: number;
   /** How long something is tried again without any progress, in milliseconds. */
   readonly patienceMs?: number;
   /** Where unfinished uploads are remembered; without it IndexedDB, or a folder in Node. */
@@ -68,7 +72,10 @@ export interface UserAllowance {
   readonly byteLimit: number;
   /** Stored, in all buckets. */
   readonly bytesUsed: number;
-  /** Promised to buckets for uploads, not yet spent. */
+  /**
+   * Held in buckets by unfinished uploads, which {@link OpenStorageOn.uploads} lists, and some MB in each bucket that was
+   * uploaded to in the last hour.
+   */
   readonly bytesLeased: number;
 }
 
@@ -115,11 +122,11 @@ export class OpenStorageOn {
     const indexId = toPrincipal(options.indexCanisterId, "indexCanisterId").toText();
     const transport = options.transport ?? agentTransport(options.agent);
     const concurrencyMax = options.concurrencyMax ?? CONCURRENCY_MAX;
-    const bytesMax = options.concurrencyMax === undefined ? platform.bytesInFlightMax : undefined;
-    if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > 32) {
-      throw invalidOption("concurrencyMax", "chunks in flight are 1 to 32");
+    const bytesMax = options.bytesInFlightMax ?? platform.bytesInFlightMax;
+    if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > CONCURRENCY_MAX) {
+      throw invalidOption("concurrencyMax", `chunks in flight are 1 to ${CONCURRENCY_MAX}`);
     }
-    for (const name of ["patienceMs", "cacheBytesMax"] as const) {
+    for (const name of ["patienceMs", "cacheBytesMax", "bytesInFlightMax"] as const) {
       if (!(Number(options[name] ?? 0) >= 0)) throw invalidOption(name, `${name} is a number from 0 up`);
     }
     this.#platform = platform;
@@ -204,6 +211,17 @@ export class OpenStorageOn {
     return bytes && new Blob([bytes], { type: reference.mimeType });
   }
 
+  /**
+   * Keeps the bytes of a blob that the app has: what it has uploaded is shown without being downloaded. Where they are
+   * other bytes, or more than the cache takes, nothing is kept.
+   */
+  async keep(reference: Pick<BlobReference, "blobId">, data: Blob): Promise<void> {
+    const cache = await this.#context.cache();
+    if (!cache?.takes(data.size)) return;
+    const blobId = await this.#platform.hash(anySource(data, undefined), {}).catch(() => undefined);
+    if (blobId === reference.blobId) await cache.put(blobId, new Uint8Array(await data.arrayBuffer()));
+  }
+
   /** Forgets every blob in the cache and the keys they are encrypted under: for signing out. */
   async clearCache(): Promise<void> {
     await this.#store?.clear();
@@ -284,11 +302,12 @@ export class OpenStorageOn {
   async forward(reference: BlobReference, options: ForwardOptions): Promise<BlobReference> {
     checkOptions(options);
     const bucket = this.#context.bucket(checkReference(reference).bucket);
+    const name = checkName(options.name);
     const args = {
       blob_id: blobIdToBytes(reference.blobId),
       accessor_ids: [...accessorsOf(options.accessorIds)],
       mime_type: options.mimeType === undefined ? reference.mimeType : checkMimeType(options.mimeType),
-      name: options.name === undefined ? ([] as []) : ([checkName(options.name)] as [string]),
+      name: name === undefined ? ([] as []) : ([name] as [string]),
       from_accessor: toPrincipal(options.from, "from"),
       token: checkToken(options.token),
     };
@@ -349,7 +368,17 @@ export class OpenStorageOn {
     return events(index, options, parts.patienceMs);
   }
 
-  /** The caller's uploads that can go on, also of earlier pages and processes. Asks each bucket. */
+  /**
+   * The caller's unfinished uploads in all buckets, from whatever device they were begun, with what they hold of the
+   * allowance. {@link OpenStorageOn.discardUpload} gives any of them up.
+   *
+   * @throws `GaveUp`, `CallFailed`; the signal's reason
+   */
+  uploads(options: UploadsOptions = {}): Promise<OpenUpload[]> {
+    return openUploads(this.#context, options);
+  }
+
+  /** The caller's uploads that were begun on this device and can go on, also of earlier pages and processes. */
   async unfinishedUploads(): Promise<UnfinishedUpload[]> {
     const { resumeStore } = this.#context.parts;
     const principal = (await this.#context.principal()).toText();

@@ -3,6 +3,7 @@
 import type { HttpAgent } from "@icp-sdk/core/agent";
 import type { Principal } from "@icp-sdk/core/principal";
 
+import { CountingAgent } from "./counting-agent.js";
 import { OpenStorageError } from "./errors.js";
 
 /** Carries calls to canisters, as one caller. Arguments and answers are Candid. */
@@ -11,8 +12,18 @@ export interface Transport {
   principal(): Promise<Principal>;
   /** @throws {@link CallError}; the signal's reason */
   query(canister: string, method: string, arg: Uint8Array, signal?: AbortSignal): Promise<Uint8Array>;
-  /** @throws {@link CallError}; the signal's reason */
-  update(canister: string, method: string, arg: Uint8Array, signal?: AbortSignal): Promise<Uint8Array>;
+  /**
+   * @param onSent to be called with how many bytes of the request have gone out, and with how many it has, where that
+   * can be told
+   * @throws {@link CallError}; the signal's reason
+   */
+  update(
+    canister: string,
+    method: string,
+    arg: Uint8Array,
+    signal?: AbortSignal,
+    onSent?: (sent: number, of: number) => void,
+  ): Promise<Uint8Array>;
 }
 
 /**
@@ -49,7 +60,7 @@ export class CallError extends Error {
 
 /** The parts of an `HttpAgent` of `@icp-sdk/core` that are used. */
 export type AgentLike = Pick<HttpAgent, "getPrincipal" | "query" | "update"> &
-  Partial<Pick<HttpAgent, "addTransform">>;
+  Partial<Pick<HttpAgent, "addTransform" | "config" | "rootKey">>;
 
 const AGENT_METHODS = ["getPrincipal", "query", "update"] as const;
 
@@ -68,6 +79,12 @@ export function agentTransport(agent: AgentLike | undefined): Transport {
     throw new OpenStorageError("InvalidOption", message, { option: "agent" });
   }
   const signals = signalsOf(agent);
+  const counting = new CountingAgent(agent);
+  const updateBy = async (by: AgentLike, canister: string, methodName: string, arg: Uint8Array, signal?: AbortSignal) => {
+    const { reply } = await settle(by.update(canister, { methodName, arg }), signal);
+    if (reply) return reply;
+    throw new CallError("final", "the network confirmed the call without an answer");
+  };
   return {
     principal: () => agent.getPrincipal(),
     async query(canister, methodName, arg, signal) {
@@ -76,11 +93,16 @@ export function agentTransport(agent: AgentLike | undefined): Transport {
       if ("reply" in answer) return answer.reply.arg;
       throw rejected(answer.error_code, answer.reject_code, answer.reject_message);
     },
-    async update(canister, methodName, arg, signal) {
+    async update(canister, methodName, arg, signal, onSent) {
       if (signal) signals.set(arg, signal);
-      const { reply } = await settle(agent.update(canister, { methodName, arg }), signal);
-      if (reply) return reply;
-      throw new CallError("final", "the network confirmed the call without an answer");
+      const own = signal && onSent && (await counting.of(arg, signal, onSent));
+      try {
+        return await updateBy(own ?? agent, canister, methodName, arg, signal);
+      } catch (error) {
+        // The app's agent may have signed in anew since it was made.
+        if (!own || !(error instanceof CallError) || error.kind !== "denied") throw error;
+        return await updateBy(agent, canister, methodName, arg, signal);
+      }
     },
   };
 }

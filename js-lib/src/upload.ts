@@ -1,6 +1,7 @@
 /** One upload: what the app holds while it runs. */
 
 import type { BlobId } from "./blob.js";
+import { clock } from "./clock.js";
 import { Gate } from "./gate.js";
 import type { KeyProvider } from "./keys.js";
 import { Meter, type Phase, type Progress } from "./progress.js";
@@ -55,6 +56,8 @@ export interface Control {
   readonly gate: Gate;
   onBlobId(blobId: BlobId): void;
   onBytes(phase: Phase, bytesDone: number, bytesTotal: number): void;
+  /** Whether the network has failed, and is waited for. */
+  onWaiting(isWaiting: boolean): void;
 }
 
 /**
@@ -64,11 +67,13 @@ export interface Control {
 export class Upload implements AsyncIterable<Progress> {
   /** The reference to the blob, once the bucket has it all. */
   readonly done: Promise<BlobReference>;
-  #progress: Progress = { phase: "hashing", bytesDone: 0, bytesTotal: 0, bytesPerSecond: 0 };
+  #progress: Progress = { phase: "hashing", bytesDone: 0, bytesTotal: 0, bytesPerSecond: 0, waiting: false };
   #state: Exclude<UploadState, "paused"> = "running";
   #blobId: BlobId | undefined;
   readonly #controller = new AbortController();
   readonly #gate = new Gate();
+  /** What the app does with the progress has thrown. */
+  #hasFailed = false;
   #givenBack: Promise<void> | undefined;
   #wake = () => {};
   #news: Promise<void>;
@@ -85,18 +90,31 @@ export class Upload implements AsyncIterable<Progress> {
     if (signal?.aborted) abort();
     signal?.addEventListener("abort", abort, { once: true });
     const meter = new Meter();
+    const tell = (progress: Progress) => {
+      if (this.#state !== "running" || this.#controller.signal.aborted) return;
+      this.#progress = progress;
+      this.#tell();
+      try {
+        onProgress?.(progress);
+      } catch (error) {
+        this.#hasFailed = true;
+        this.#stop(error);
+      }
+    };
+    // That nothing moves is news, too.
+    const stop = clock.beats(() => {
+      const progress = meter.now();
+      const { waiting, bytesPerSecond } = this.#progress;
+      if (progress.waiting !== waiting || progress.bytesPerSecond < bytesPerSecond) tell(progress);
+    });
     const control: Control = {
       signal: this.#controller.signal,
       gate: this.#gate,
       onBlobId: (blobId) => {
         this.#blobId = blobId;
       },
-      onBytes: (phase, bytesDone, bytesTotal) => {
-        if (this.#state !== "running") return;
-        this.#progress = meter.read(phase, bytesDone, bytesTotal);
-        this.#tell();
-        onProgress?.(this.#progress);
-      },
+      onBytes: (phase, bytesDone, bytesTotal) => tell(meter.read(phase, bytesDone, bytesTotal)),
+      onWaiting: (isWaiting) => tell(meter.failing(isWaiting)),
     };
     this.done = work(control).then(
       (reference) => {
@@ -104,11 +122,14 @@ export class Upload implements AsyncIterable<Progress> {
         return reference;
       },
       (error: unknown) => {
-        this.#end(this.#controller.signal.aborted ? "aborted" : "failed");
+        this.#end(this.#controller.signal.aborted && !this.#hasFailed ? "aborted" : "failed");
         throw error;
       },
     );
-    const settled = () => signal?.removeEventListener("abort", abort);
+    const settled = () => {
+      stop();
+      signal?.removeEventListener("abort", abort);
+    };
     this.done.then(settled, settled);
   }
 

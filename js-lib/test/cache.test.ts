@@ -113,3 +113,40 @@ test("the folder's files are their owner's only, and another process has the sam
   assert.equal(await new BlobCache(new FolderCacheStore(path), "alice").get(id), undefined);
   assert.deepEqual(await readdir(join(path, "blobs")), []);
 });
+
+test("a database that never opens is done without, also when all is to be forgotten", async (t) => {
+  const { IdbCacheStore: Store, IdbResumeStore } = (await import(`${new URL("../src/platform/idb.js", import.meta.url).href}?silent`)) as typeof import("../src/platform/idb.js");
+  const requests: IDBOpenDBRequest[] = [];
+  t.mock.method(indexedDB, "open", () => {
+    const request = {} as IDBOpenDBRequest;
+    requests.push(request);
+    return request;
+  });
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const cache = new BlobCache(new Store(), "alice");
+  const { bytes, id } = blob(10);
+  const getting = cache.get(id);
+  t.mock.timers.tick(5_000);
+  assert.equal(await getting, undefined);
+  // Nobody waits a second time.
+  await cache.put(id, bytes);
+  await new Store().clear();
+  assert.deepEqual(await new IdbResumeStore().all(), []);
+  assert.equal(requests.length, 1);
+});
+
+test("a database that is deleted while it is open is made anew", async () => {
+  const store = new IdbCacheStore();
+  const cache = new BlobCache(store, "alice");
+  const { bytes, id } = blob(10);
+  await cache.put(id, bytes);
+  await new Promise((resolve, reject) => {
+    const deleting = indexedDB.deleteDatabase("openstorage");
+    deleting.onsuccess = resolve;
+    deleting.onerror = reject;
+  });
+  assert.equal(await cache.get(id), undefined);
+  await cache.put(id, bytes);
+  assert.deepEqual(await cache.get(id), bytes);
+  await store.clear();
+});

@@ -15,5 +15,5 @@ before(async () => {
 after(() => network.stop());
 
 for (const { name, steps } of table.cases) {
-  test(name, { timeout: 60_000 }, () => story.tell(steps));
+  test(name, { timeout: 240_000 }, () => story.tell(steps));
 }

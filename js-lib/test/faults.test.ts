@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 
 import { HttpAgent } from "@icp-sdk/core/agent";
-import { OpenStorage, referenceToCandid } from "@openstorage/client";
+import { CallError, OpenStorage, referenceToCandid } from "@openstorage/client";
 
 import { eventually, Network, tokenFor } from "./network.js";
 import { Proxy } from "./proxy.js";
@@ -77,6 +77,7 @@ test("a network that stays away is given up on, with a sentence", async (t) => {
   const upload = storage.upload(pattern(10), { accessorIds: [accessorId] });
   await assert.rejects(upload.done, (error: Error) => {
     assert.match(error.message, /gave up after 1 s.*Check the connection/);
+    assert.ok(error.cause instanceof CallError && error.cause.kind === "transient", String(error.cause));
     return (error as { code?: string }).code === "GaveUp";
   });
 });

@@ -199,3 +199,37 @@ test("where there is no home folder, or none that can be written to, uploads go 
     assert.deepEqual(JSON.parse(stdout), { size: 5 * MB, unfinished: [] }, JSON.stringify(env));
   }
 });
+
+test("what another device left unfinished is told in figures, listed and given up", async () => {
+  const { user, accessorId } = await network.userWithChat();
+  await network.setLimit(user, 50 * MB);
+  const device = async () => user.storage({ resumeStore: new MemoryResumeStore() });
+  const [phone, laptop] = [await device(), await device()];
+  const left = new AbortController();
+  const film = new File([pattern(40 * MB)], "film.mp4");
+  const begun = phone.upload(film, { accessorIds: [accessorId], signal: left.signal, onProgress: ({ phase, bytesDone }) => {
+    if (phase === "uploading" && bytesDone >= 6 * MB) left.abort();
+  } });
+  await assert.rejects(begun.done, { name: "AbortError" });
+
+  const bytes = pattern(30 * MB + 1);
+  await assert.rejects(laptop.upload(bytes, { accessorIds: [accessorId] }).done, (error: Error & { code?: string; fields?: Record<string, number> }) => {
+    assert.equal(error.code, "AllowanceExceeded");
+    assert.deepEqual(error.fields, { byteLimit: 50 * MB, bytesUsed: 0, bytesReserved: 40 * MB, leasedElsewhere: 0 });
+    assert.match(error.message, /0\.0 MB are used and 40 MB are held by uploads that are not finished.*discard/);
+    return true;
+  });
+  const [upload, ...more] = await laptop.uploads();
+  assert.ok(upload && more.length === 0);
+  const { blobId, size, bytesReserved, bytesDone, touchedMs, expiresMs, record } = upload;
+  assert.deepEqual({ blobId, size, bytesReserved, record }, { blobId: begun.blobId, size: 40 * MB, bytesReserved: 40 * MB, record: undefined });
+  assert.ok(bytesDone >= 6 * MB && bytesDone < 40 * MB, `${bytesDone}`);
+  assert.ok(expiresMs > Date.now() && touchedMs <= Date.now() + 60_000);
+  assert.equal((await phone.uploads())[0]?.record?.name, "film.mp4");
+  assert.deepEqual(await laptop.unfinishedUploads(), []);
+
+  await laptop.discardUpload(upload);
+  assert.deepEqual([await laptop.uploads(), await phone.unfinishedUploads()], [[], []]);
+  await laptop.upload(bytes, { accessorIds: [accessorId] }).done;
+  assert.deepEqual(await (await (await network.stranger()).storage()).uploads(), []);
+});

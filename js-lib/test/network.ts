@@ -55,6 +55,13 @@ export interface User {
   storage(options?: Partial<OpenStorageOptions> & { host?: string }): Promise<OpenStorage>;
 }
 
+/** What the canisters are installed with; for tests that need something else than operators do. */
+interface Init {
+  readonly bucketBytesMax?: number;
+  /** Where else the chat's page is served. */
+  readonly origins?: readonly string[];
+}
+
 export class Network {
   readonly index: string;
   readonly chat: string;
@@ -72,7 +79,7 @@ export class Network {
     this.chat = ids.chat;
   }
 
-  static async start(init: { bucketBytesMax?: number } = {}): Promise<Network> {
+  static async start(init: Init = {}): Promise<Network> {
     const dir = await mkdtemp(join(tmpdir(), "openstorage-net-"));
     const portFile = join(dir, "port");
     const server = spawn(serverPath(), ["--port-file", portFile, "--ttl", "3600"], { stdio: "ignore" });
@@ -151,11 +158,12 @@ export class Network {
     return { user, chat: answer.Ok, accessorId: answer.Ok.accessor_id.toText() };
   }
 
-  /** Lets an admin of the index change what a user may store. */
-  async setLimit(user: Pick<User, "identity">, byteLimit: number): Promise<void> {
+  /** Lets an admin of the index change what a user may store; with `isFixed` the app cannot change it again. */
+  async setLimit(user: Pick<User, "identity">, byteLimit: number, { isFixed = false } = {}): Promise<void> {
     const agent = await agentOf(this.url, operator);
     const index = Actor.createActor<Index>(indexFactory, { agent, canisterId: this.index });
-    const answer = await index.update_user({ user: user.identity.getPrincipal(), byte_limit: BigInt(byteLimit) });
+    const args = { user: user.identity.getPrincipal(), byte_limit: BigInt(byteLimit) };
+    const answer = await (isFixed ? index.update_user(args) : index.register_user(args));
     if ("Err" in answer) throw new Error(JSON.stringify(answer.Err));
   }
 
@@ -246,7 +254,7 @@ const TOP_UP = IDL.Record({ canister_id: IDL.Principal, amount: IDL.Nat });
 const MODE = IDL.Variant({ install: IDL.Null });
 const INSTALL = IDL.Record({ mode: MODE, canister_id: IDL.Principal, wasm_module: IDL.Vec(IDL.Nat8), arg: IDL.Vec(IDL.Nat8) });
 
-async function deploy(url: string, { bucketBytesMax }: { bucketBytesMax?: number }) {
+async function deploy(url: string, { bucketBytesMax, origins }: Init) {
   const agent = await agentOf(url, operator);
   const topology = (await (await fetch(`${url}/_/topology`)).json()) as { default_effective_canister_id: { canister_id: string } };
   const effective = Principal.fromUint8Array(Buffer.from(topology.default_effective_canister_id.canister_id, "base64"));
@@ -269,6 +277,7 @@ async function deploy(url: string, { bucketBytesMax }: { bucketBytesMax?: number
   const indexInit = IDL.Opt(IDL.Record({ admins: IDL.Vec(IDL.Principal), bucket_bytes_max: IDL.Opt(IDL.Nat64) }));
   const bytesMax = bucketBytesMax === undefined ? [] : [BigInt(bucketBytesMax)];
   await install(index, "index", IDL.encode([indexInit], [[{ admins: [], bucket_bytes_max: bytesMax }]]));
-  await install(chat, "chat", IDL.encode([IDL.Record({ index: IDL.Principal })], [{ index }]));
+  const chatInit = IDL.Record({ index: IDL.Principal, origins: IDL.Opt(IDL.Vec(IDL.Text)) });
+  await install(chat, "chat", IDL.encode([chatInit], [{ index, origins: origins ? [origins] : [] }]));
   return { index: index.toText(), chat: chat.toText() };
 }

@@ -11,7 +11,7 @@ import { packageDir, readmeProgram } from "./support.js";
 /** What an app imports. */
 const PROGRAM = `
 import { HttpAgent } from "@icp-sdk/core/agent";
-import { type BlobReference, OpenStorage, hashSource, sourceOf, MemoryResumeStore } from "@openstorage/client";
+import { type BlobReference, OpenStorage, hashSource, sourceOf, MemoryResumeStore, type UploadData } from "@openstorage/client";
 import { idlFactory } from "@openstorage/client/candid/chat";
 import { setStorage, type Shown } from "@openstorage/client/elements";
 import { fileSource } from "@openstorage/client/node";
@@ -20,8 +20,11 @@ const agent = HttpAgent.createSync({ host: "http://localhost:1" });
 const storage = new OpenStorage({ agent, indexCanisterId: "ryjl3-tyaaa-aaaaa-aaaba-cai", cache: false, resumeStore: new MemoryResumeStore() });
 const said: string[] = [];
 if (typeof storage.upload === "function") said.push("uploads");
-const empty = await hashSource(sourceOf(new Uint8Array(0)));
-if (empty.startsWith("e3b0c442")) said.push("hashes");
+// As many functions give bytes: perhaps of shared memory.
+const bytes: Uint8Array = new Uint8Array(0);
+const sendable: UploadData[] = [bytes, bytes.buffer, "text", new Blob([]).stream(), (async function* () { yield bytes; })()];
+const empty = await hashSource(sourceOf(bytes));
+if (empty.startsWith("e3b0c442") && sendable.length) said.push("hashes");
 setStorage(storage, (reference: BlobReference) => reference.blobId);
 const shown: Shown | undefined = undefined;
 if (typeof idlFactory === "function" && !shown) said.push("waits for elements");
@@ -81,7 +84,7 @@ test("the lock file names no host", () => {
 });
 
 /** Bytes, gzip; the sizes of today and a tenth. A change that needs more says so here. */
-const BUDGET = { app: 104_000, library: 34_000, url: 1_500, elements: 3_600, hasher: 7_800 };
+const BUDGET = { app: 106_000, library: 37_000, url: 1_500, elements: 3_600, hasher: 7_800 };
 
 test("a page's bundle keeps its budget, and tree-shaking works", async (t) => {
   const { sizes } = (await import(new URL("scripts/size.mjs", packageDir).href)) as { sizes(): Promise<typeof BUDGET> };

@@ -7,18 +7,22 @@ export interface Faults {
   dropRate?: number;
   /** Bytes a second of all connections together, upwards. */
   bytesPerSecond?: number;
-  /** Added to every piece, each way. */
+  /** How long every byte is on its way, each way: a call takes at least twice as long. */
   delayMs?: number;
   /** Of {@link Proxy.bytesUp}: what comes after it waits, however slow the machine is that looks on. */
   bytesUpMax?: number;
   /** Swallows everything: connections stay open, nothing arrives. */
   stalled?: boolean;
+  /** Ends new connections at once. */
+  refuses?: boolean;
 }
 
 export class Proxy {
   faults: Faults = {};
   /** Connections that were cut. */
   drops = 0;
+  /** Connections that were refused. */
+  refusals = 0;
   /** Bytes that went up. */
   bytesUp = 0;
   readonly #sockets = new Set<Socket>();
@@ -56,7 +60,11 @@ export class Proxy {
   }
 
   #join(down: Socket, up: Socket): void {
-    const { dropRate = 0 } = this.faults;
+    const { dropRate = 0, refuses = false } = this.faults;
+    if (refuses) {
+      this.refusals++;
+      down.destroy();
+    }
     let left = this.random() < dropRate ? Math.floor(this.random() * 1_500_000) : Number.POSITIVE_INFINITY;
     const end = () => {
       down.destroy();
@@ -76,17 +84,29 @@ export class Proxy {
   }
 
   async #pump(from: Socket, to: Socket, isUp: boolean, isCut: (bytes: number) => boolean): Promise<void> {
-    for await (const piece of from as AsyncIterable<Buffer>) {
-      while (this.#isHeld(isUp) && !from.destroyed) await sleep(20);
-      if (isUp) await this.#throttle(piece.byteLength);
-      if (this.faults.delayMs) await sleep(this.faults.delayMs);
+    // What has been read is on its way: it arrives later, in order, while more is read.
+    let arriving = Promise.resolve();
+    let onTheWay = 0;
+    const deliver = async (piece: Buffer, atMs: number) => {
+      await sleep(atMs - performance.now());
+      while (this.#isHeld(isUp) && !to.destroyed) await sleep(20);
       if (isUp) this.bytesUp += piece.byteLength;
       if (isCut(piece.byteLength)) {
         this.drops++;
         throw new Error("cut");
       }
-      if (!to.write(piece)) await new Promise((resolve) => to.once("drain", resolve));
+      if (!to.write(piece)) await new Promise<void>((resolve) => to.once("drain", resolve).once("close", () => resolve()));
+      onTheWay -= piece.byteLength;
+    };
+    for await (const piece of from as AsyncIterable<Buffer>) {
+      if (isUp) await this.#throttle(piece.byteLength);
+      const atMs = performance.now() + (this.faults.delayMs ?? 0);
+      onTheWay += piece.byteLength;
+      arriving = arriving.then(() => deliver(piece, atMs));
+      arriving.catch((error: Error) => from.destroy(error));
+      while (onTheWay > ON_THE_WAY_MAX && !from.destroyed) await sleep(5);
     }
+    await arriving;
     to.end();
   }
 
@@ -104,6 +124,9 @@ export class Proxy {
   }
 }
 
+/** Bytes of one direction of a connection that are on their way, at most. */
+const ON_THE_WAY_MAX = 16_000_000;
+
 function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
+  return ms <= 0 ? Promise.resolve() : new Promise((resolve) => setTimeout(resolve, ms));
 }

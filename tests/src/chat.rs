@@ -29,8 +29,54 @@ pub fn create_chat(
     setup.call(setup.chat, caller, "create_chat", (args,))
 }
 
-pub fn join_chat(setup: &Setup, caller: Principal, chat_id: u64) -> Result<ChatInfo, ChatError> {
-    setup.call(setup.chat, caller, "join_chat", (ChatArgs { chat_id },))
+/// Says something in a room.
+pub fn say(setup: &Setup, caller: Principal, chat_id: u64, text: &str) -> Result<u64, ChatError> {
+    let args = SendMessageArgs {
+        chat_id,
+        text: text.into(),
+        blob: None,
+        name: None,
+        preview: None,
+    };
+    let sent: Result<SendMessageOk, ChatError> =
+        setup.call(setup.chat, caller, "send_message", (args,));
+    Ok(sent?.message_id)
+}
+
+/// The caller's rooms.
+pub fn chats(setup: &Setup, caller: Principal) -> Vec<ChatInfo> {
+    setup.ask(setup.chat, caller, "chats", ())
+}
+
+pub fn members(setup: &Setup, caller: Principal, chat_id: u64) -> Result<Vec<Member>, ChatError> {
+    let args = MembersArgs {
+        chat_id,
+        after: None,
+        limit: 1_000,
+    };
+    setup.ask(setup.chat, caller, "members", (args,))
+}
+
+pub fn replace_invite(
+    setup: &Setup,
+    caller: Principal,
+    chat_id: u64,
+) -> Result<ChatInfo, ChatError> {
+    setup.call(
+        setup.chat,
+        caller,
+        "replace_invite",
+        (ChatArgs { chat_id },),
+    )
+}
+
+/// By the invite of a room.
+pub fn join_chat(setup: &Setup, caller: Principal, room: &ChatInfo) -> Result<ChatInfo, ChatError> {
+    let args = JoinArgs {
+        chat_id: room.chat_id,
+        invite: room.invite.clone(),
+    };
+    setup.call(setup.chat, caller, "join_chat", (args,))
 }
 
 /// Posts a blob without a text.

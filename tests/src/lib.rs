@@ -89,18 +89,27 @@ impl Setup {
 
     /// The same, on a network that is there.
     pub fn deploy(pic: PocketIc, init: IndexInit) -> Self {
+        Self::deploy_index(pic, "index", init)
+    }
+
+    /// The same, with the index of another build.
+    pub fn deploy_index(pic: PocketIc, name: &str, init: IndexInit) -> Self {
         let index = create(&pic);
         let chat = create(&pic);
         pic.install_canister(
             index,
-            wasm("index"),
+            wasm(name),
             encode_one(Some(init)).unwrap(),
             Some(operator()),
         );
         pic.install_canister(
             chat,
             wasm("chat"),
-            encode_one(ChatInit { index }).unwrap(),
+            encode_one(ChatInit {
+                index,
+                origins: None,
+            })
+            .unwrap(),
             Some(operator()),
         );
         let mut setup = Self {
@@ -184,6 +193,9 @@ impl Setup {
                 let pushed = bucket::push_chunk(&self, bucket, filler, large.clone());
                 pushed.expect("the bucket takes half");
             }
+            // The report of what is stored tells what is held.
+            let small = chunk(&bytes(10, seed), 0, room.accessor_id);
+            bucket::push_chunk(&self, bucket, filler, small).expect("it is small");
             let known = buckets;
             buckets = self.settle("another bucket is active", |setup| {
                 let active = setup.active_buckets();
@@ -270,6 +282,23 @@ impl Setup {
             Ok(bytes) => decode_one(&bytes).unwrap(),
             Err(reject) => panic!("{method} was rejected: {reject}"),
         }
+    }
+
+    /// An update call that the canister turns away before it is executed.
+    ///
+    /// # Panics
+    /// When it is let in.
+    #[track_caller]
+    pub fn turned_away(
+        &self,
+        canister: Principal,
+        caller: Principal,
+        method: &str,
+        args: impl ArgumentEncoder,
+    ) {
+        let args = encode_args(args).unwrap();
+        let call = self.pic.submit_call(canister, caller, method, args);
+        assert!(call.is_err(), "{method} is let in");
     }
 
     /// A query call; as [`Setup::call`].

@@ -3,12 +3,12 @@
 
 use candid::{Encode, Principal, decode_one};
 use integration_tests::{
-    SMALL_BUCKET_BYTES, Setup, blob_id, bucket, bytes, chunk, index, operator, user,
+    SMALL_BUCKET_BYTES, Setup, blob_id, bucket, bytes, chat, chunk, index, operator, user,
 };
 use openstorage_types::{
     bucket::*,
     index::{ChangeKind, FeedArgs, FeedError, InitArgs, UserArgs, UserError},
-    limits::{CHUNK_BYTES, PAGE_ROWS_MAX},
+    limits::{CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES, CHUNK_BYTES, PAGE_ROWS_MAX, charge},
 };
 use pocket_ic::common::rest::RawMessageId;
 
@@ -117,12 +117,12 @@ fn what_another_bucket_does_not_need_is_called_back() {
         bucket::ensure_registered(&setup, bucket, alice).unwrap();
     }
     // A small picture, for which the bucket leases more than it needs.
-    let picture = first_chunk(1_000, 1, room.accessor_id);
+    let picture = first_chunk(2_000, 1, room.accessor_id);
     bucket::push_chunk(&setup, one, alice, picture).unwrap();
     let leased = index::user(&setup, alice).unwrap().bytes_leased;
     assert!(leased > 1_000_000, "{leased}");
     // One byte more than there is; then all that there is.
-    let large = first_chunk(limit - 999, 2, room.accessor_id);
+    let large = first_chunk(limit - 1_999, 2, room.accessor_id);
     let Err(PushChunkError::AllowanceExceeded(allowance)) =
         &push_all(&setup, alice, &[(two, large)])[0]
     else {
@@ -130,15 +130,15 @@ fn what_another_bucket_does_not_need_is_called_back() {
     };
     assert_eq!(
         (allowance.bytes_used, allowance.leased_elsewhere),
-        (1_000, 0)
+        (2_000, 0)
     );
-    let large = first_chunk(limit - 1_000, 2, room.accessor_id);
+    let large = first_chunk(limit - 2_000, 2, room.accessor_id);
     push_all(&setup, alice, &[(two, large)])[0]
         .as_ref()
         .unwrap();
     setup.rest();
     let info = index::user(&setup, alice).unwrap();
-    assert_eq!((info.bytes_used, info.bytes_leased), (1_000, limit - 1_000));
+    assert_eq!((info.bytes_used, info.bytes_leased), (2_000, limit - 2_000));
 }
 
 #[test]
@@ -185,16 +185,11 @@ fn a_user_deleted_during_its_upload_leaves_nothing_and_comes_back_as_another() {
             bucket::push_chunk(&setup, *bucket, alice, args).unwrap();
         }
     }
-    assert_eq!(
-        index::delete_user(&setup, user(9), alice),
-        Err(UserError::NotAuthorized)
-    );
+    setup.turned_away(setup.index, user(9), "delete_user", (alice,));
     for _ in 0..2 {
         index::delete_user(&setup, operator(), alice).unwrap();
     }
-    let last = |setup: &Setup, bucket| {
-        bucket::push_chunk(setup, bucket, alice, chunk(&open, 1, room.accessor_id))
-    };
+    let last = chunk(&open, 1, room.accessor_id);
     for (bucket, before) in buckets.iter().zip(&before) {
         setup.settle("the bucket has removed everything", |setup| {
             let status = bucket::status(setup, *bucket);
@@ -205,7 +200,7 @@ fn a_user_deleted_during_its_upload_leaves_nothing_and_comes_back_as_another() {
         let status = bucket::upload_status(&setup, *bucket, alice, UploadArgs { blob_id });
         let gone = UploadState::Gone(GoneReason::UserDeleted);
         assert_eq!(status.unwrap().state, gone);
-        assert_eq!(last(&setup, *bucket), Err(PushChunkError::NotRegistered));
+        setup.turned_away(*bucket, alice, "push_chunk", (last.clone(),));
     }
     assert_eq!(index::user(&setup, alice), Err(UserError::NotRegistered));
 
@@ -270,7 +265,8 @@ fn an_upgrade_in_the_middle_of_the_sync_loses_nothing() {
         answer.unwrap();
     }
     setup.rest();
-    assert_eq!(index::user(&setup, last).unwrap().bytes_used, 20);
+    let used = index::user(&setup, last).unwrap().bytes_used;
+    assert_eq!(used, 2 * charge(10, 1));
 }
 
 #[test]
@@ -324,4 +320,46 @@ fn the_feed_tells_what_changed_and_shows_each_user_its_own() {
     assert_eq!(own, [all[1], all[3]]);
     assert_eq!(read(bob, all[1].id, Some(bob)).unwrap().changes, [all[3]]);
     assert_eq!(read(bob, 0, Some(alice)), Err(FeedError::NotAuthorized));
+}
+
+/// An admin takes a user's allowance away, and then the user; the user asks the chat for more.
+#[test]
+fn what_an_admin_has_set_or_deleted_no_user_gets_back_from_the_app() {
+    let setup = Setup::new();
+    let (alice, _) = setup.user_with_chat(1);
+    // The chat hears of it when it tells the index, and says so.
+    let asked = |premium| {
+        chat::set_premium(&setup, alice, premium).unwrap();
+        setup.settle("the chat has heard from the index", |setup| {
+            let me = chat::me(setup, alice).unwrap();
+            me.confirmed.then_some((me.byte_limit, me.set_by_admin))
+        })
+    };
+    let limit = |setup: &Setup| index::user(setup, alice).map(|info| info.byte_limit);
+    for byte_limit in [0, 5_000_000] {
+        set_limit(&setup, alice, byte_limit);
+        for premium in [true, false, true] {
+            assert_eq!(asked(premium), (byte_limit, true));
+            assert_eq!(limit(&setup), Ok(byte_limit));
+        }
+    }
+    // The admin lets go of it, and the app decides again.
+    let user_args = UserArgs {
+        user: alice,
+        byte_limit: CHAT_USER_BYTES,
+    };
+    index::register_user(&setup, operator(), user_args.clone()).unwrap();
+    assert_eq!(asked(true), (CHAT_PREMIUM_USER_BYTES, false));
+    assert_eq!(limit(&setup), Ok(CHAT_PREMIUM_USER_BYTES));
+    assert_eq!(asked(false), (CHAT_USER_BYTES, false));
+
+    index::delete_user(&setup, operator(), alice).unwrap();
+    for premium in [true, false] {
+        assert_eq!(asked(premium), (0, true));
+        assert_eq!(limit(&setup), Err(UserError::NotRegistered));
+    }
+    setup.rest();
+    index::register_user(&setup, operator(), user_args).unwrap();
+    assert_eq!(asked(true), (CHAT_PREMIUM_USER_BYTES, false));
+    assert_eq!(limit(&setup), Ok(CHAT_PREMIUM_USER_BYTES));
 }

@@ -174,10 +174,7 @@ fn a_roll_stops_at_the_first_bucket_that_fails_and_is_taken_up_again() {
     assert!(String::from_utf8_lossy(&logs).contains("the roll has stopped"));
 
     set_version(&setup, ill, 99, current);
-    assert_eq!(
-        index::upgrade_buckets(&setup, user(1)),
-        Err(FleetError::NotAuthorized)
-    );
+    setup.turned_away(setup.index, user(1), "upgrade_buckets", ());
     index::upgrade_buckets(&setup, operator()).unwrap();
     setup.settle("all buckets are upgraded", |setup| {
         (index::status(setup).roll.done == 3).then_some(())
@@ -280,7 +277,7 @@ fn a_bucket_of_another_subnet_is_added_retired_and_forgotten() {
     setup.pic.add_cycles(new, 10 * T);
 
     let add = |caller| index::add_bucket(&setup, caller, new);
-    assert_eq!(add(user(1)), Err(FleetError::NotAuthorized));
+    setup.turned_away(setup.index, user(1), "add_bucket", (new,));
     assert_eq!(add(operator()), Err(FleetError::NotController));
     let control = |controllers| {
         setup
@@ -429,15 +426,16 @@ fn a_thousand_buckets_make_no_call_dear() {
     let with_one = cost_of_a_call(&setup);
     let bytes = setup.pic.get_stable_memory(setup.index);
     let memory: DefaultMemoryImpl = Rc::new(RefCell::new(bytes));
-    let rows = memory::manager(memory.clone()).get(memory::BUCKETS);
-    let mut buckets = Buckets::init(rows);
+    let manager = memory::manager(memory.clone());
+    let (rows, troubles) = (manager.get(memory::BUCKETS), manager.get(memory::TROUBLES));
+    let mut buckets = Buckets::init(rows, troubles);
     let row = buckets.get(&setup.bucket).unwrap().clone();
     for n in 1..1_000_u16 {
         let n = n.to_be_bytes();
         let id = Principal::from_slice(&[0, 0, 0, 0, 0, 1, n[0], n[1], 1, 1]);
         buckets.set(id, row.clone());
     }
-    drop(buckets);
+    drop((buckets, manager));
     let bytes = memory.take();
     let compression = BlobCompression::NoCompression;
     setup.pic.set_stable_memory(setup.index, bytes, compression);

@@ -18,7 +18,7 @@ use openstorage_client::{
 };
 use openstorage_types::{
     BlobId, BlobReference,
-    bucket::{PushChunkError, ReadChunkError, RemoveBlobReferenceArgs},
+    bucket::{PushChunkError, PushChunkOk, ReadChunkError, RemoveBlobReferenceArgs},
     index::{AllocatedBucketError, UserArgs},
     limits::CHUNK_BYTES,
 };
@@ -109,7 +109,7 @@ struct Line {
     damages: bool,
     stop_after: Option<u32>,
     pushes: Arc<AtomicU32>,
-    answered: Arc<AtomicU32>,
+    taken: Arc<AtomicU32>,
     stopped: Arc<Notify>,
     /// The last bucket that a chunk went to.
     bucket: Arc<Mutex<Option<Principal>>>,
@@ -137,12 +137,16 @@ impl Transport for Line {
         }
         self.pushes.fetch_add(1, Ordering::Relaxed);
         *self.bucket.lock().unwrap() = Some(to);
-        let answer = self.inner.update(to, method, arg).await;
-        let answered = self.answered.fetch_add(1, Ordering::Relaxed) + 1;
-        if Some(answered) == self.stop_after {
-            self.stopped.notify_one();
+        let answer = self.inner.update(to, method, arg).await?;
+        let pushed: Result<PushChunkOk, PushChunkError> =
+            candid::decode_one(&answer).expect("the bucket speaks as it says");
+        if pushed.is_ok() {
+            let taken = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
+            if Some(taken) == self.stop_after {
+                self.stopped.notify_one();
+            }
         }
-        answer
+        Ok(answer)
     }
 }
 
@@ -187,7 +191,7 @@ impl Story {
             damages: step.damage,
             stop_after: step.stop_after,
             pushes: Default::default(),
-            answered: Default::default(),
+            taken: Default::default(),
             stopped: Default::default(),
             bucket: Default::default(),
         };
@@ -262,7 +266,11 @@ impl Story {
                 .iter()
                 .all(|other| other.bucket == reference.bucket)
         );
-        let ok = json!({ "blob_id": reference.blob_id.to_string(), "size": reference.size });
+        let ok = json!({
+            "blob_id": reference.blob_id.to_string(),
+            "size": reference.size,
+            "mime_type": reference.mime_type,
+        });
         if let Some(part) = self.parts.get_mut(&step.r#as)
             && part.shared.as_ref() != Some(&reference)
         {
@@ -357,6 +365,7 @@ fn fields(error: &Error) -> Value {
             PushChunkError::AllowanceExceeded(allowance) => json!({
                 "byte_limit": allowance.byte_limit,
                 "bytes_used": allowance.bytes_used,
+                "bytes_reserved": allowance.bytes_reserved,
                 "leased_elsewhere": allowance.leased_elsewhere,
             }),
             PushChunkError::InvalidAccessors { max }

@@ -10,7 +10,7 @@ use openstorage_types::{
     channel::PublicKey,
     index::{
         AllocatedBucketArgs, AllocatedBucketError, InitArgs as IndexInit, IssuerError,
-        RegisterIssuerArgs, RegisterIssuerOk, UserArgs, UserError,
+        RegisterIssuerArgs, RegisterIssuerOk, UserArgs,
     },
     limits::{ACCESSORS_MAX, BLOB_BYTES_MAX, CHAT_PREMIUM_USER_BYTES, CHAT_USER_BYTES},
 };
@@ -26,8 +26,8 @@ fn a_push_that_breaks_a_rule_is_told_which() {
     let accessor = room.accessor_id;
     let push = |args| bucket::push_chunk(&setup, setup.bucket, alice, args);
 
-    let stranger = bucket::push_chunk(&setup, setup.bucket, user(9), chunk(&small, 0, accessor));
-    assert_eq!(stranger, Err(PushChunkError::NotRegistered));
+    let args = chunk(&small, 0, accessor);
+    setup.turned_away(setup.bucket, user(9), "push_chunk", (args,));
     assert_eq!(
         bucket::ensure_registered(&setup, setup.bucket, user(9)),
         Err(EnsureRegisteredError::NotRegistered)
@@ -76,8 +76,8 @@ fn a_push_that_breaks_a_rule_is_told_which() {
         InvalidMimeType { max: 127 }
     );
     assert_eq!(
-        with(&|args| args.name = Some("a\nb".into())),
-        InvalidName { max: 255 }
+        with(&|args| args.name = Some("x".repeat(1_025))),
+        InvalidName { max: 1_024 }
     );
     assert_eq!(bucket::status(&setup, setup.bucket).open_uploads, 0);
 
@@ -203,24 +203,19 @@ fn a_hash_alone_opens_nothing() {
 
     let mut forged = chunk(&data, 0, other.accessor_id);
     forged.bytes.fill(0);
-    let needed = match bucket::push_chunk(&setup, setup.bucket, bob, forged.clone()).unwrap_err() {
-        PushChunkError::ChunkNeeded { indexes } => indexes,
-        PushChunkError::ChunkMismatch { .. } => vec![0],
-        other => panic!("{other:?}"),
-    };
-    assert!((1..=4).contains(&needed.len()));
-    forged.chunk_index = needed[0];
-    forged.bytes.resize(
-        chunk(&data, needed[0] as u64, other.accessor_id)
-            .bytes
-            .len(),
-        0,
-    );
-    let mismatch = bucket::push_chunk(&setup, setup.bucket, bob, forged).unwrap_err();
-    assert!(
-        matches!(mismatch, PushChunkError::ChunkMismatch { .. }),
-        "{mismatch:?}"
-    );
+    // Which chunks are wanted is told to nobody who has shown none.
+    for index in [0, 6] {
+        forged.chunk_index = index;
+        let bytes = chunk(&data, index.into(), other.accessor_id).bytes;
+        forged.bytes.resize(bytes.len(), 0);
+        let refused = bucket::push_chunk(&setup, setup.bucket, bob, forged.clone());
+        let attempts_left = if index == 0 { 9 } else { 8 };
+        assert_eq!(
+            refused,
+            Err(PushChunkError::ChunkMismatch { attempts_left })
+        );
+    }
+    assert_eq!(bucket::status(&setup, setup.bucket).open_uploads, 0);
     assert!(
         bucket::blob_info(
             &setup,
@@ -233,34 +228,13 @@ fn a_hash_alone_opens_nothing() {
         .is_err()
     );
 
-    // With the bytes it takes four chunks of seven.
-    let mut pushed = 0;
-    let mut next = vec![needed[0]];
-    while let Some(i) = next.pop() {
-        pushed += 1;
-        match bucket::push_chunk(
-            &setup,
-            setup.bucket,
-            bob,
-            chunk(&data, i as u64, other.accessor_id),
-        ) {
-            Ok(ok) if ok.state == UploadState::Stored => break,
-            Ok(_) => {
-                next = needed
-                    .iter()
-                    .copied()
-                    .filter(|n| *n != i)
-                    .skip(pushed - 1)
-                    .take(1)
-                    .collect()
-            }
-            Err(PushChunkError::ChunkNeeded { indexes }) => {
-                next = indexes.into_iter().take(1).collect()
-            }
-            Err(error) => panic!("{error:?}"),
-        }
+    // With the bytes it takes all of seven chunks.
+    for index in (0..7).rev() {
+        let args = chunk(&data, index, other.accessor_id);
+        let pushed = bucket::push_chunk(&setup, setup.bucket, bob, args).unwrap();
+        assert_eq!(pushed.state == UploadState::Stored, index == 0);
+        assert_eq!(u64::from(pushed.missing_count), index);
     }
-    assert!(pushed <= 5, "{pushed} chunks");
     let info = bucket::blob_info(
         &setup,
         setup.bucket,
@@ -362,14 +336,9 @@ fn strangers_register_nobody_and_send_no_events() {
         user: mallory,
         byte_limit: 1,
     };
-    assert_eq!(
-        index::register_user(&setup, mallory, args.clone()),
-        Err(UserError::NotAuthorized)
-    );
-    assert_eq!(
-        index::update_user(&setup, mallory, args),
-        Err(UserError::NotAuthorized)
-    );
+    for method in ["register_user", "update_user"] {
+        setup.turned_away(setup.index, mallory, method, (args.clone(),));
+    }
     assert_eq!(
         index::allocated_bucket(
             &setup,

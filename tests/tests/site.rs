@@ -13,10 +13,14 @@ use candid_parser::{
     utils::{CandidSource, instantiate_candid},
 };
 use integration_tests::{Setup, exchange::Exchange, index, operator, wasm};
+use openstorage_types::chat::InitArgs;
 use pocket_ic::{PocketIc, PocketIcBuilder};
 use serde_json::{Value, json};
 
 const GZIP: (&str, &str) = ("Accept-Encoding", "br;q=1.0, gzip;q=0.8");
+
+const ORIGINS: &str = "/.well-known/ii-alternative-origins";
+const DOMAINS: &str = "/.well-known/ic-domains";
 
 /// Only a network with an NNS has a root key.
 fn network() -> PocketIc {
@@ -43,7 +47,7 @@ fn paths(setup: &Setup) -> Vec<String> {
     let named = html.split('"').filter(|text| text.starts_with('/'));
     let mut paths: Vec<String> = named.map(String::from).collect();
     assert_eq!(paths.len(), 3, "an icon, a style and a script: {html}");
-    paths.extend(["/".into(), "/env.json".into()]);
+    paths.extend(["/", "/env.json", ORIGINS, DOMAINS].map(String::from));
     paths
 }
 
@@ -165,7 +169,8 @@ fn the_page_verifies_after_an_upgrade_and_names_its_canisters() {
         env.assert_certified(setup);
         serde_json::from_slice(&env.answer.body).expect("JSON")
     };
-    let expected = json!({ "index": setup.index.to_text(), "chat": setup.chat.to_text() });
+    let expected =
+        json!({ "index": setup.index.to_text(), "chat": setup.chat.to_text(), "origins": [] });
     assert_eq!(names(&setup), expected);
     setup.upgrade(setup.chat, "chat").unwrap();
     setup.pic.tick();
@@ -286,4 +291,50 @@ fn a_plain_dfx_deploy_ends_in_a_working_page_and_may_be_repeated() {
     setup.pic.start_canister(setup.chat, sender).unwrap();
     setup.pic.tick();
     shows_the_page();
+}
+
+/// Internet Identity gives a user one principal at all origins that the canister names, and reads the list from a page
+/// of its own.
+#[test]
+fn further_origins_of_the_page_are_told_certified_and_stay_over_upgrades() {
+    let setup = deployed();
+    let text = |path: &str| {
+        let exchange = get(&setup, path);
+        exchange.assert_certified(&setup);
+        let body = exchange.answer.body.clone().into_vec();
+        (exchange, String::from_utf8(body).unwrap())
+    };
+    assert_eq!(text(ORIGINS).1, "{\"alternativeOrigins\":[]}\n");
+    assert_eq!(text(DOMAINS).1, "");
+    let name = "chat.example.org";
+    let origin = format!("https://{name}");
+    let upgrade = |origins: Option<Vec<String>>| {
+        let index = setup.index;
+        let arg = candid::encode_one(Some(InitArgs { index, origins })).unwrap();
+        let (pic, sender) = (&setup.pic, Some(operator()));
+        pic.stop_canister(setup.chat, sender).unwrap();
+        let upgraded = pic.upgrade_canister(setup.chat, wasm("chat"), arg, sender);
+        pic.start_canister(setup.chat, sender).unwrap();
+        upgraded
+    };
+    assert!(upgrade(Some(vec!["http://chat.example.org".into()])).is_err());
+    for origins in [Some(vec![origin.clone()]), None] {
+        upgrade(origins).unwrap();
+        let (exchange, list) = text(ORIGINS);
+        assert_eq!(
+            exchange.answer.header("content-type"),
+            Some("application/json")
+        );
+        assert_eq!(
+            exchange.answer.header("access-control-allow-origin"),
+            Some("*")
+        );
+        let list: Value = serde_json::from_str(&list).unwrap();
+        assert_eq!(list, json!({ "alternativeOrigins": [origin] }));
+        let env: Value = serde_json::from_str(&text("/env.json").1).unwrap();
+        assert_eq!(env["origins"], json!([origin]));
+        assert_eq!(text(DOMAINS).1, format!("{name}\n"));
+    }
+    upgrade(Some(vec![])).unwrap();
+    assert_eq!(text(ORIGINS).1, "{\"alternativeOrigins\":[]}\n");
 }

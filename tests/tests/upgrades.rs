@@ -9,7 +9,7 @@ use openstorage_types::{
     chat::{ChatError, InitArgs as ChatInit, RegisterOk},
     chunk_count,
     index::{BucketState, UserArgs},
-    limits::CHUNK_BYTES,
+    limits::{CHUNK_BYTES, charge},
 };
 use pocket_ic::CanisterSettings;
 
@@ -48,8 +48,8 @@ fn an_upload_goes_on_after_its_bucket_was_upgraded() {
         .flat_map(|range| range.start..range.end)
         .collect();
     assert_eq!(missing, [1, 3]);
-    push(3);
-    assert_eq!(push(1).state, UploadState::Stored);
+    push(1);
+    assert_eq!(push(3).state, UploadState::Stored);
     // The report to the index was not sent yet.
     upgrade();
     setup.settle("the index has heard of the blob", |setup| {
@@ -84,7 +84,7 @@ fn an_upload_goes_on_after_its_bucket_was_upgraded() {
 fn index_and_chat_keep_what_they_know() {
     let setup = Setup::new();
     let (alice, room) = setup.user_with_chat(1);
-    let data = bytes(1_000, 1);
+    let data = bytes(2_000, 1);
     let reference = setup.upload(alice, &data, room.accessor_id);
     let message = chat::post(&setup, alice, room.chat_id, &reference);
     let (_, token) = chat::access(&setup, alice, room.chat_id, message);
@@ -92,7 +92,7 @@ fn index_and_chat_keep_what_they_know() {
         setup.upgrade(canister, name).unwrap();
     }
     setup.settle("the index has counted the blob", |setup| {
-        (index::user(setup, alice).unwrap().bytes_used == 1_000).then_some(())
+        (index::user(setup, alice).unwrap().bytes_used == 2_000).then_some(())
     });
     let status = index::status(&setup);
     assert_eq!(
@@ -137,7 +137,11 @@ impl Far {
             let info = index::bucket(setup, operator(), bucket).unwrap();
             (info.state == BucketState::Active).then_some(())
         });
-        let arg = encode_one(ChatInit { index: setup.index }).unwrap();
+        let init = ChatInit {
+            index: setup.index,
+            origins: None,
+        };
+        let arg = encode_one(init).unwrap();
         setup
             .pic
             .install_canister(chat, wasm("chat"), arg, Some(operator()));
@@ -270,7 +274,7 @@ fn canisters_that_run_are_upgraded_in_any_round_and_go_on() {
         assert_eq!(index::user(&setup, user).unwrap().byte_limit, byte_limit);
     }
     setup.rest();
-    let used: u64 = (0..n).map(|n| push(n).size).sum();
+    let used: u64 = (0..n).map(|n| charge(push(n).size, 1)).sum();
     assert_eq!(index::user(&setup, alice).unwrap().bytes_used, used);
 }
 

@@ -7,7 +7,7 @@ import { Asking } from "./dialog.js";
 import { droppedFiles } from "./dropped.js";
 import { Icon } from "./icons.js";
 import { Room } from "./room.js";
-import { isAnswering, joinRoom, notice, openId, openRoom } from "./rooms.js";
+import { invite, isAnswering, joinRoom, notice, openId, openRoom } from "./rooms.js";
 import { Side } from "./side.js";
 import { UnfinishedList } from "./upload-list.js";
 import { batch, items, sendFiles } from "./uploads.js";
@@ -34,7 +34,7 @@ export function App() {
     const files = [...(event.clipboardData?.files ?? [])];
     if (files.length === 0) return;
     event.preventDefault();
-    sendFiles(files);
+    sendFiles(files.map((file) => ({ file })));
   };
   const room = openRoom();
   return (
@@ -83,6 +83,7 @@ function Notice() {
 /** No room is open, or one that the user is not in. */
 function Elsewhere() {
   const id = openId.value;
+  const code = invite.value;
   return (
     <div class="elsewhere">
       <UnfinishedList />
@@ -92,8 +93,8 @@ function Elsewhere() {
           <p>{words.pickRoom}</p>
         ) : (
           <>
-            <p>{words.joinRoom(String(id))}</p>
-            <button class="main" onClick={() => void joinRoom(id)}>{words.join}</button>
+            <p>{code === undefined ? words.notInRoom : words.joinRoom}</p>
+            {code !== undefined && <button class="main" onClick={() => void joinRoom({ id, invite: code })}>{words.join}</button>}
             <a href="#">{words.back}</a>
           </>
         )}

@@ -1,15 +1,18 @@
-/** What a message shows: a picture, a film, or any other file. */
+/** What a message shows: a picture, a film, a sound, or any other file. */
 
 import { type Signal, useSignal } from "@preact/signals";
 import { isOpenStorageError } from "@openstorage/client";
 import type { Shown } from "@openstorage/client/elements";
-import type { ComponentChildren } from "preact";
+import type { ComponentChildren, RefObject } from "preact";
+import { useEffect, useRef } from "preact/hooks";
 
 import { Dialog } from "./dialog.js";
 import { explain } from "./explain.js";
 import { FileName } from "./file-name.js";
-import { bytesText } from "./format.js";
+import { bytesText, plainName } from "./format.js";
 import { Icon, iconOf } from "./icons.js";
+import { isShown, kindOf } from "./kinds.js";
+import { whenNear } from "./near.js";
 import { type Attachment, save } from "./posts.js";
 import { previewSize, previewUrl } from "./preview.js";
 import { words } from "./words.js";
@@ -22,21 +25,47 @@ interface AttachedProps {
   time: ComponentChildren;
 }
 
+type NamedProps = AttachedProps & { name: string };
+
 export function Attached(props: AttachedProps) {
-  const { attachment, name = words.file, time } = props;
+  const { attachment, name = words.file } = props;
   const { size, mimeType } = attachment.reference;
-  const [kind] = size > 0 ? mimeType.split("/") : [];
-  if (kind === "image") return <Picture {...props} name={name} />;
-  if (kind === "video") return <Film {...props} name={name} />;
+  const isTried = useSignal(false);
+  const kind = size > 0 ? kindOf(mimeType) : undefined;
+  const named = { ...props, name };
+  if (!kind) return <Other {...named} />;
+  if (!isTried.value && !isShown(kind, mimeType)) {
+    return (
+      <Other {...named}>
+        <p class="quiet">{words.notShown[kind](endingOf(name, mimeType))}</p>
+        <button class="small" onClick={() => (isTried.value = true)}>{words.showAnyway}</button>
+      </Other>
+    );
+  }
+  if (kind === "picture") return <Picture {...named} />;
+  return <Player {...named} kind={kind} />;
+}
+
+/** `HEIC`, as people call a kind of file. */
+function endingOf(name: string, mimeType: string): string {
+  const ending = /\.([A-Za-z0-9]{1,5})$/.exec(name)?.[1] ?? mimeType.split("/")[1] ?? "";
+  return ending.toUpperCase();
+}
+
+/** A file that is not shown, with what is to be said of it. */
+function Other({ attachment, name, preview, time, children }: NamedProps & { children?: ComponentChildren }) {
   return (
-    <div class="file">
-      <span class="tile"><Icon name={iconOf(mimeType)} /></span>
-      <Caption attachment={attachment} name={name} time={time} />
-    </div>
+    <>
+      <div class="file">
+        <span class="tile">{preview ? <img src={previewUrl(preview)} alt="" /> : <Icon name={iconOf(attachment.reference.mimeType)} />}</span>
+        <Caption attachment={attachment} name={name} time={time} />
+      </div>
+      {children && <div class="about">{children}</div>}
+    </>
   );
 }
 
-function Picture({ attachment, name, preview, time }: AttachedProps & { name: string }) {
+function Picture({ attachment, name, preview, time }: NamedProps) {
   const isOpen = useSignal(false);
   const why = useSignal("");
   return (
@@ -44,18 +73,20 @@ function Picture({ attachment, name, preview, time }: AttachedProps & { name: st
       {why.value ? (
         <Failed why={why} />
       ) : (
-        <button class="view" aria-label={words.openPicture(name)} onClick={() => (isOpen.value = true)}>
+        <button class="view" aria-label={words.openPicture(plainName(name))} onClick={() => (isOpen.value = true)}>
           <Media preview={preview}>
-            <stored-image ref={shower(attachment, name)} alt="" onready={fit} onfailed={teller(why)}>{placeholder(preview)}</stored-image>
+            <Stored tag="stored-image" attachment={attachment} name={name} isLazy alt="" onready={fit} onfailed={teller(why)}>
+              {placeholder(preview)}
+            </Stored>
           </Media>
         </button>
       )}
       <figcaption><Caption attachment={attachment} name={name} time={time} /></figcaption>
       {isOpen.value && (
-        <Dialog class="lightbox" label={words.picture(name)} onClose={() => (isOpen.value = false)}>
-          <stored-image ref={shower(attachment, name)} alt={words.picture(name)}>{placeholder(preview)}</stored-image>
+        <Dialog class="lightbox" label={words.picture(plainName(name))} onClose={() => (isOpen.value = false)}>
+          <Stored tag="stored-image" attachment={attachment} name={name} alt={words.picture(plainName(name))}>{placeholder(preview)}</Stored>
           <form method="dialog">
-            <span dir="auto">{name}</span>
+            <span dir="auto">{plainName(name)}</span>
             <button class="bare" aria-label={words.close} title={words.close}><Icon name="close" /></button>
           </form>
         </Dialog>
@@ -64,23 +95,27 @@ function Picture({ attachment, name, preview, time }: AttachedProps & { name: st
   );
 }
 
-function Film({ attachment, name, preview, time }: AttachedProps & { name: string }) {
+/** A film or a sound, with the browser's controls. */
+function Player({ attachment, name, preview, time, kind }: NamedProps & { kind: "film" | "sound" }) {
   const why = useSignal("");
+  const shared = { attachment, name, isLazy: true, onfailed: teller(why) };
   return (
-    <figure>
+    <figure class={kind}>
       {why.value ? (
         <Failed why={why} />
-      ) : (
+      ) : kind === "film" ? (
         <Media preview={preview}>
-          <stored-video ref={shower(attachment, name)} alt={words.film(name)} onfailed={teller(why)}>{placeholder(preview)}</stored-video>
+          <Stored tag="stored-video" {...shared} alt={words.film(plainName(name))}>{placeholder(preview)}</Stored>
         </Media>
+      ) : (
+        <Stored tag="stored-audio" {...shared} alt={words.sound(plainName(name))} />
       )}
       <figcaption><Caption attachment={attachment} name={name} time={time} /></figcaption>
     </figure>
   );
 }
 
-/** Stands where a picture or film cannot be shown; an empty `why` lets it be tried again. */
+/** Stands where a picture, film or sound cannot be shown; an empty `why` lets it be tried again. */
 function Failed({ why }: { why: Signal<string> }) {
   return (
     <div class="media failed">
@@ -124,15 +159,33 @@ function placeholder(preview: Uint8Array | undefined) {
   return preview && <img slot="placeholder" class="preview" src={previewUrl(preview)} alt="" />;
 }
 
-/** Gives an element what it shows: an attribute could not hold it. */
-function shower({ reference, accessorId, token }: Attachment, name: string) {
-  const shown: Shown = { reference, accessorId, name, ...(token !== undefined && { token }) };
-  return (element: { shown: Shown | undefined } | null) => {
-    if (element) element.shown = shown;
-  };
+type Player = HTMLElement & { shown: Shown | undefined };
+
+interface StoredProps extends StoredAttributes {
+  tag: "stored-image" | "stored-video" | "stored-audio";
+  attachment: Attachment;
+  name: string;
+  /** Nothing is loaded before the user comes near. */
+  isLazy?: boolean;
 }
 
-function Caption({ attachment, name, time }: Omit<AttachedProps, "preview"> & { name: string }) {
+/** One of the library's elements, with what it shows: an attribute could not hold it. */
+function Stored({ tag: Tag, attachment, name, isLazy = false, ...attributes }: StoredProps) {
+  const { reference, accessorId, token } = attachment;
+  const element = useRef<Player>(null);
+  const isNear = useSignal(!isLazy);
+  useEffect(() => {
+    if (isLazy && element.current) return whenNear(element.current, () => (isNear.value = true));
+    return undefined;
+  }, []);
+  useEffect(() => {
+    if (!element.current || !isNear.value) return;
+    element.current.shown = { reference, accessorId, name, ...(token !== undefined && { token }) };
+  }, [isNear.value, reference.blobId, accessorId, token]);
+  return <Tag ref={element} {...attributes} />;
+}
+
+function Caption({ attachment, name, time }: Pick<NamedProps, "attachment" | "name" | "time">) {
   const isBusy = useSignal(false);
   const start = () => {
     isBusy.value = true;
@@ -144,26 +197,28 @@ function Caption({ attachment, name, time }: Omit<AttachedProps, "preview"> & { 
         <FileName name={name} />
         <small>{isBusy.value ? words.saving : bytesText(attachment.reference.size)} · {time}</small>
       </span>
-      <button class="bare" disabled={isBusy.value} onClick={start} aria-label={`${words.save} ${name}`} title={words.save}>
+      <button class="bare" disabled={isBusy.value} onClick={start} aria-label={`${words.save} ${plainName(name)}`} title={words.save}>
         <Icon name="save" />
       </button>
     </>
   );
 }
 
-type StoredAttributes = {
+interface StoredAttributes {
   alt?: string;
   onready?: (event: Event) => void;
   onfailed?: (event: CustomEvent<unknown>) => void;
-  ref?: (element: { shown: Shown | undefined } | null) => void;
   children?: ComponentChildren;
-};
+}
+
+type ElementAttributes = StoredAttributes & { ref?: RefObject<Player | null> };
 
 declare module "preact" {
   namespace JSX {
     interface IntrinsicElements {
-      "stored-image": StoredAttributes;
-      "stored-video": StoredAttributes;
+      "stored-image": ElementAttributes;
+      "stored-video": ElementAttributes;
+      "stored-audio": ElementAttributes;
     }
   }
 }

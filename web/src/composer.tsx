@@ -27,7 +27,7 @@ export function Composer({ room }: { room: ChatInfo }) {
   };
   const picked = (event: Event) => {
     const input = event.currentTarget as HTMLInputElement;
-    sendFiles([...(input.files ?? [])]);
+    sendFiles([...(input.files ?? [])].map((file) => ({ file })));
     input.value = "";
   };
   return (

@@ -1,4 +1,4 @@
-/** The browser's own modal dialog: it holds the focus, closes with Escape, and gives the focus back. */
+/** The browser's own modal dialog: it holds the focus, closes with Escape and Back, and gives the focus back. */
 
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
@@ -10,12 +10,31 @@ interface DialogProps {
   class: string;
   label: string;
   onClose: () => void;
+  /** Once it is closed, and its place in the browser's history is left. */
+  onLeft?: () => void;
   children: ComponentChildren;
 }
 
-export function Dialog({ class: name, label, onClose, children }: DialogProps) {
+/** What a place in the browser's history holds while a dialog is open. */
+const OPEN = { dialog: true };
+
+export function Dialog({ class: name, label, onClose, onLeft, children }: DialogProps) {
   const element = useRef<HTMLDialogElement>(null);
-  useEffect(() => element.current?.showModal(), []);
+  useEffect(() => {
+    const dialog = element.current;
+    dialog?.showModal();
+    // Back closes it, and leaves the room open.
+    history.pushState(OPEN, "");
+    const close = () => dialog?.close();
+    addEventListener("popstate", close);
+    return () => {
+      removeEventListener("popstate", close);
+      const left = () => onLeft?.();
+      if (!history.state?.dialog) return left();
+      addEventListener("popstate", left, { once: true });
+      history.back();
+    };
+  }, []);
   // A click beside its content hits the dialog itself.
   const click = (event: MouseEvent) => event.target === element.current && element.current?.close();
   return (
@@ -41,16 +60,20 @@ export function ask(text: string, verb: string, act: () => void): void {
 
 export function Asking() {
   const now = question.value;
-  if (!now) return null;
+  return now && <Question key={now.text} {...now} />;
+}
+
+function Question(now: Question) {
+  const isWanted = useRef(false);
   const close = () => (question.value = undefined);
-  const act = (event: SubmitEvent) => {
+  const submit = (event: SubmitEvent) => {
     event.preventDefault();
+    isWanted.current = true;
     (event.currentTarget as HTMLElement).closest("dialog")?.close();
-    now.act();
   };
   return (
-    <Dialog class="ask" label={now.verb} onClose={close}>
-      <form onSubmit={act}>
+    <Dialog class="ask" label={now.verb} onClose={close} onLeft={() => isWanted.current && now.act()}>
+      <form onSubmit={submit}>
         <p dir="auto">{now.text}</p>
         <div class="buttons">
           <button class="main danger" autofocus>{now.verb}</button>

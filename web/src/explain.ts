@@ -3,7 +3,7 @@
 import { isOpenStorageError } from "@openstorage/client";
 import type { ChatError } from "@openstorage/client/candid/chat";
 
-import { bytesText } from "./format.js";
+import { bytesText, secondsText } from "./format.js";
 import { errors } from "./words.js";
 
 /** The chat's refusal. */
@@ -21,18 +21,31 @@ export function ok<T>(answer: Answer<T>): T {
   throw new Refused(answer.Err);
 }
 
+/** The room is gone, or the user is in it no more. */
+export function isGone(error: unknown): boolean {
+  return error instanceof Refused && ["ChatDeleted", "ChatNotFound", "NotMember"].some((name) => name in error.refusal);
+}
+
 function refusalText(refusal: ChatError): string {
-  const [name, fields] = Object.entries(refusal)[0] as [keyof typeof errors, { max?: number } | null];
+  const [name, fields] = Object.entries(refusal)[0] as [keyof typeof errors, { max?: number | bigint; ms?: bigint } | null];
+  if (name === "TooOften") return errors.TooOften(secondsText(Number(fields?.ms ?? 0) / 1000));
+  if (name === "TooManyMessages") return errors.TooManyMessages(bytesText(Number(fields?.max ?? 0)));
   const text = errors[name] as string | ((max: number) => string) | undefined;
-  return typeof text === "function" ? text(fields?.max ?? 0) : (text ?? name);
+  return typeof text === "function" ? text(Number(fields?.max ?? 0)) : (text ?? name);
+}
+
+/** The network has answered, and has not taken the call. */
+function isRejection(error: unknown): boolean {
+  return error instanceof Error && /\breject/i.test(error.message);
 }
 
 export function explain(error: unknown): string {
   if (error instanceof Refused) return error.message;
-  if (!isOpenStorageError(error)) return errors.network;
+  if (!isOpenStorageError(error)) return isRejection(error) ? errors.CallFailed : errors.network;
   if (error.code === "AllowanceExceeded") {
-    const { byteLimit, bytesUsed } = error.fields;
+    const { byteLimit, bytesUsed, bytesReserved = 0 } = error.fields;
     const limit = bytesText(byteLimit);
+    if (bytesUsed !== undefined && bytesReserved > 0) return errors.AllowanceHeld(limit, bytesText(bytesUsed), bytesText(bytesReserved));
     return bytesUsed === undefined ? errors.LargerThanAllowance(limit) : errors.AllowanceExceeded(limit, bytesText(bytesUsed));
   }
   if (error.code === "BlobTooLarge") return errors.BlobTooLarge(bytesText(error.fields.max));

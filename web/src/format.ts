@@ -19,6 +19,14 @@ export function secondsText(seconds: number): string {
   return `${Math.round(seconds / 3600)} h`;
 }
 
+/** Characters that turn the direction of what follows, so that `gpj.exe` can be made to look like `exe.jpg`. */
+const TURNS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+/** A name as it is, in the order in which it is written. */
+export function plainName(name: string): string {
+  return name.replace(TURNS, "\ufffd");
+}
+
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const DAY_MS = 86_400_000;

@@ -3,7 +3,7 @@
 import type { SignIdentity } from "@icp-sdk/core/agent";
 import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
 
-import { isLocal } from "./place.js";
+import { derivationOrigin, isLocal } from "./place.js";
 
 const KEY = "openstorage.identity";
 const NAME = "openstorage.name";
@@ -49,17 +49,26 @@ export async function isSignedIn(): Promise<boolean> {
   return isLocal || (await internetIdentity()).isAuthenticated();
 }
 
-/** Forgets the identity of this browser. A local key is gone for good. */
+/** Forgets the identity of this browser, on all its pages. A local key is gone for good. */
 export async function signOut(): Promise<void> {
   localStorage.removeItem(NAME);
   localStorage.removeItem(KEY);
   if (!isLocal) await (await internetIdentity()).signOut();
 }
 
+// Another page of this browser has signed out.
+addEventListener("storage", ({ key, newValue }) => {
+  if (isLocal && key === KEY && newValue === null) location.reload();
+});
+
 let loading: Promise<InstanceType<(typeof import("@icp-sdk/auth/client"))["AuthClient"]>> | undefined;
 
 /** Loaded only where it is needed. Idle users stay signed in: a page that uploads is idle for long. */
 function internetIdentity() {
-  loading ??= import("@icp-sdk/auth/client").then(({ AuthClient }) => new AuthClient({ idleOptions: { disableIdle: true } }));
+  loading ??= Promise.all([import("@icp-sdk/auth/client"), derivationOrigin()]).then(
+    ([{ AuthClient }, origin]) => new AuthClient({ idleOptions: { disableIdle: true }, ...(origin && { derivationOrigin: origin }) }),
+  );
+  // Another time the network may answer.
+  loading.catch(() => (loading = undefined));
   return loading;
 }

@@ -2,14 +2,14 @@
 
 import { signal, useSignal } from "@preact/signals";
 import { render } from "preact";
-import { useStorage } from "@openstorage/client/elements";
+import { setStorage } from "@openstorage/client/elements";
 
 import { App } from "./app.js";
 import { explain } from "./explain.js";
 import { keepName, keptIdentity, keptName, signInReady } from "./identity.js";
-import { isLocal } from "./place.js";
+import { isLocal, placeIn } from "./place.js";
 import { freshToken } from "./posts.js";
-import { follow, keepAsking, loadAllowance, loadRooms, session } from "./rooms.js";
+import { follow, joinRoom, keepAsking, loadAllowance, loadRooms, session } from "./rooms.js";
 import { open } from "./session.js";
 import { loadUnfinished } from "./uploads.js";
 import { words } from "./words.js";
@@ -20,13 +20,16 @@ type Step = { at: "loading" } | { at: "welcome"; signIn: SignIn } | { at: "insid
 
 const step = signal<Step>({ at: "loading" });
 
-async function enter(identity: Identity): Promise<void> {
+/** @param isNew the user has said a name on this page, and seen that an invitation is taken up with it */
+async function enter(identity: Identity, isNew = false): Promise<void> {
   step.value = { at: "loading" };
   try {
     const current = await open(identity, keptName());
-    useStorage(current.storage, freshToken);
+    setStorage(current.storage, freshToken);
     await loadRooms(current);
     session.value = current;
+    const place = placeIn(location.hash);
+    if (isNew && place?.invite) await joinRoom(place);
     await follow();
     step.value = { at: "inside" };
     await Promise.all([loadAllowance(current), loadUnfinished(current)]);
@@ -53,7 +56,7 @@ function Welcome({ signIn }: { signIn: SignIn }) {
     if (!form?.reportValidity()) return;
     keepName(String(new FormData(form).get("name")).trim());
     isRefused.value = false;
-    signIn().then(enter, () => (isRefused.value = true));
+    signIn().then((identity) => enter(identity, true), () => (isRefused.value = true));
   };
   return (
     <main class="welcome">
@@ -61,6 +64,7 @@ function Welcome({ signIn }: { signIn: SignIn }) {
         <img src="/favicon.svg" alt="" width="56" height="56" />
         <h1>{words.welcome}</h1>
         <p>{words.welcomeText}</p>
+        {placeIn(location.hash)?.invite && <p><b>{words.invited}</b></p>}
         <form onSubmit={(event) => event.preventDefault()}>
           <label>
             {words.yourName}

@@ -4,6 +4,7 @@ import { type BlobReference, referenceFromCandid, referenceToCandid } from "@ope
 import type { BlobAccess, ChatInfo, Message } from "@openstorage/client/candid/chat";
 
 import { ok } from "./explain.js";
+import { plainName } from "./format.js";
 import { patiently } from "./patience.js";
 import { attempt, loadAllowance, loadNewest, loadRooms, messages, openId, say } from "./rooms.js";
 import { post } from "./uploads.js";
@@ -71,7 +72,7 @@ export async function save({ reference, accessorId, token }: Attachment, name: s
     const blob = await storage.download(reference, { accessorId, token: fresh });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
-    link.download = name;
+    link.download = plainName(name);
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   });

@@ -10,10 +10,11 @@ import { Composer } from "./composer.js";
 import { ask } from "./dialog.js";
 import { dayText } from "./format.js";
 import { Icon } from "./icons.js";
+import { copyInvite, Members } from "./members.js";
 import { Post, Waiting } from "./message.js";
 import { outboxOf } from "./outbox.js";
 import { deleteRoom } from "./posts.js";
-import { attempt, hasOlder, isLoaded, leaveRoom, loadOlder, messages, notice, say, session } from "./rooms.js";
+import { attempt, hasOlder, isLoaded, leaveRoom, loadOlder, messages, session } from "./rooms.js";
 import { UnfinishedList, UploadList, UploadSummary } from "./upload-list.js";
 import { items } from "./uploads.js";
 import { words } from "./words.js";
@@ -121,8 +122,8 @@ function Nothing() {
 }
 
 function Head({ room }: { room: ChatInfo }) {
+  const isListing = useSignal(false);
   const isMine = room.owner.toText() === session.value?.me;
-  const copy = () => void navigator.clipboard.writeText(location.href).then(() => say(words.copied), () => (notice.value = { text: words.notCopied(location.href), isError: true }));
   const remove = () => ask(words.sureDeleteRoom, words.deleteRoom, () => void deleteRoom(room));
   return (
     <header>
@@ -130,14 +131,16 @@ function Head({ room }: { room: ChatInfo }) {
       <Avatar id={room.accessor_id.toText()} name={room.name} />
       <div class="label">
         <h2 dir="auto">{room.name}</h2>
-        <small>{words.members(Number(room.members))} · № {String(room.chat_id)}</small>
+        <small>{words.members(Number(room.members))}</small>
       </div>
-      <button class="wordy" aria-label={words.invite} title={words.invite} onClick={copy}><Icon name="link" /><span>{words.invite}</span></button>
+      <button class="wordy" aria-label={words.invite} title={words.invite} onClick={() => copyInvite(room)}><Icon name="link" /><span>{words.invite}</span></button>
+      <button class="wordy" aria-label={words.memberList} title={words.memberList} onClick={() => (isListing.value = true)}><Icon name="people" /><span>{words.memberList}</span></button>
       {isMine ? (
         <button class="wordy" aria-label={words.deleteRoom} title={words.deleteRoom} onClick={remove}><Icon name="trash" /><span>{words.deleteRoom}</span></button>
       ) : (
         <button class="wordy" aria-label={words.leave} title={words.leave} onClick={() => void leaveRoom(room)}><Icon name="leave" /><span>{words.leave}</span></button>
       )}
+      {isListing.value && <Members room={room} isMine={isMine} onClose={() => (isListing.value = false)} />}
     </header>
   );
 }

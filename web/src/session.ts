@@ -5,6 +5,7 @@ import { OpenStorage } from "@openstorage/client";
 import { type _SERVICE as Chat, idlFactory } from "@openstorage/client/candid/chat";
 
 import { ok } from "./explain.js";
+import { signOut } from "./identity.js";
 import { patiently } from "./patience.js";
 import { env, gateway, host, isLocal } from "./place.js";
 
@@ -30,6 +31,13 @@ function nodeKeys(): NodeKeys {
     set: async (subnet, known) => void keys.set(subnet, known),
     delete: async (subnet) => void keys.delete(subnet),
   };
+}
+
+/** Forgets what this browser keeps of the user: pictures and films that were loaded, and who it is. */
+export async function leave(session: Session | undefined): Promise<void> {
+  // What cannot be forgotten now is encrypted, and its key is of this browser.
+  await session?.storage.clearCache().catch(() => {});
+  await signOut();
 }
 
 /** Registers the user, and resolves once the index knows of it. */

@@ -3,10 +3,13 @@
 import { Avatar } from "./avatar.js";
 import { bytesText } from "./format.js";
 import { Icon } from "./icons.js";
-import { keptName, signOut } from "./identity.js";
+import { keptName } from "./identity.js";
+import { ask } from "./dialog.js";
 import { ok } from "./explain.js";
-import { allowance, attempt, joinRoom, loadRooms, openId, rooms, session } from "./rooms.js";
-import { goPremium } from "./uploads.js";
+import { isLocal, placeIn, roomHash } from "./place.js";
+import { allowance, attempt, joinRoom, loadRooms, notice, openId, rooms, session } from "./rooms.js";
+import { leave } from "./session.js";
+import { goPremium, heldBytes } from "./uploads.js";
 import { words } from "./words.js";
 
 export function Side() {
@@ -19,7 +22,7 @@ export function Side() {
       <ul class="rooms">
         {rooms.value.map(({ chat_id, name, members, accessor_id }) => (
           <li key={String(chat_id)}>
-            <a href={`#/room/${chat_id}`} aria-current={chat_id === openId.value ? "page" : undefined}>
+            <a href={roomHash(chat_id)} aria-current={chat_id === openId.value ? "page" : undefined}>
               <Avatar id={accessor_id.toText()} name={name} />
               <span class="label">
                 <span dir="auto">{name}</span>
@@ -48,7 +51,7 @@ function Create() {
       const { chat_id } = ok(await current.chat.create_chat({ name }));
       form.reset();
       await loadRooms(current);
-      location.hash = `#/room/${chat_id}`;
+      location.hash = roomHash(chat_id);
     });
   };
   return (
@@ -64,14 +67,15 @@ function Join() {
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
     const form = event.currentTarget as HTMLFormElement;
-    const id = BigInt(String(new FormData(form).get("id")));
+    const place = placeIn(String(new FormData(form).get("link")));
+    if (!place?.invite) return void (notice.value = { text: words.noInvite, isError: true });
     form.reset();
-    void joinRoom(id);
+    void joinRoom(place);
   };
   return (
     <form class="line" onSubmit={submit}>
-      <label class="hidden" for="join-room">{words.roomNumber}</label>
-      <input id="join-room" name="id" required inputMode="numeric" pattern="\d{1,18}" placeholder={words.roomNumber} autocomplete="off" />
+      <label class="hidden" for="join-room">{words.inviteLink}</label>
+      <input id="join-room" name="link" required inputMode="url" placeholder={words.inviteLink} autocomplete="off" />
       <button>{words.join}</button>
     </form>
   );
@@ -83,14 +87,18 @@ const NEARLY_FULL = 0.9;
 function Allowance() {
   const now = allowance.value;
   if (!now) return null;
-  const text = words.stored(bytesText(now.used), bytesText(now.limit));
-  const isFull = now.used > now.limit * NEARLY_FULL;
+  const held = heldBytes.value;
+  const heldText = held > 0 ? words.held(bytesText(held)) : undefined;
+  const text = [words.stored(bytesText(now.used), bytesText(now.limit)), heldText].filter(Boolean).join(", ");
+  const isFull = now.used + held > now.limit * NEARLY_FULL;
   return (
     <section class={isFull ? "allowance full" : "allowance"} aria-label={words.storage}>
-      <meter min={0} max={now.limit} value={now.used} high={now.limit * NEARLY_FULL} aria-label={text} />
+      <meter min={0} max={now.limit} value={now.used + held} high={now.limit * NEARLY_FULL} aria-label={text} />
       <p>
         <small>{words.of(bytesText(now.used), bytesText(now.limit))}</small>
-        {!now.isPremium && (
+        {heldText && <small>{heldText}</small>}
+        {now.isFixed && <small>{words.fixedLimit}</small>}
+        {!now.isPremium && !now.isFixed && (
           <button class="small" title={words.premiumNote} onClick={() => void goPremium()}>{words.premium}</button>
         )}
       </p>
@@ -101,6 +109,9 @@ function Allowance() {
 function Me() {
   const me = session.value?.me ?? "";
   const name = keptName() || words.you;
+  const out = () => void leave(session.value).then(() => location.reload());
+  // A local key is nowhere else; Internet Identity gives the same user back.
+  const click = () => (isLocal ? ask(words.sureSignOut, words.signOut, out) : out());
   return (
     <div class="me">
       <Avatar id={me} name={name} />
@@ -108,7 +119,7 @@ function Me() {
         <span dir="auto">{name}</span>
         <small title={me}>{me.slice(0, 11)}…</small>
       </span>
-      <button class="bare" aria-label={words.signOut} title={words.signOut} onClick={() => void signOut().then(() => location.reload())}>
+      <button class="bare" aria-label={words.signOut} title={words.signOut} onClick={click}>
         <Icon name="leave" />
       </button>
     </div>

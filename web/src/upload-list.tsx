@@ -1,6 +1,6 @@
 /** What is on its way, and what an earlier visit left unfinished. */
 
-import type { UnfinishedUpload } from "@openstorage/client";
+import type { OpenUpload } from "@openstorage/client";
 import type { ChatInfo } from "@openstorage/client/candid/chat";
 
 import { FileName } from "./file-name.js";
@@ -56,14 +56,14 @@ function stateText({ file, stage, progress }: Item): string {
 }
 
 function Running({ item }: { item: Item }) {
-  const { key, file, stage, progress, preview, error, isFull } = item;
+  const { key, file, folder, stage, progress, preview, error, isFull } = item;
   const isSending = progress !== undefined && progress.phase !== "hashing";
   const named = (verb: string) => ({ "aria-label": `${verb} ${file.name}`, title: verb });
   return (
     <li data-stage={stage}>
       <span class="tile">{preview ? <img src={previewUrl(preview)} alt="" /> : <Icon name={iconOf(file.type)} />}</span>
       <div class="label">
-        <FileName name={file.name} />
+        <FileName name={folder + file.name} />
         {stage === "failed" ? (
           <p class="bad" role="alert">{error}</p>
         ) : (
@@ -74,7 +74,7 @@ function Running({ item }: { item: Item }) {
         )}
         {stage === "failed" && (
           <div class="buttons">
-            {isFull && !allowance.value?.isPremium && <button class="small main" onClick={() => void goPremium()}>{words.premium}</button>}
+            {isFull && !allowance.value?.isPremium && !allowance.value?.isFixed && <button class="small main" onClick={() => void goPremium()}>{words.premium}</button>}
             <button class="small" onClick={() => retry(item)}>{words.retry}</button>
           </div>
         )}
@@ -88,7 +88,7 @@ function Running({ item }: { item: Item }) {
   );
 }
 
-/** Uploads of earlier visits: a page may not keep files, so the user chooses them again. */
+/** Uploads of earlier visits and other devices: a page may not keep files, so the user chooses them again. */
 export function UnfinishedList() {
   if (unfinished.value.length === 0) return null;
   return (
@@ -100,8 +100,9 @@ export function UnfinishedList() {
   );
 }
 
-function Unfinished({ upload }: { upload: UnfinishedUpload }) {
-  const { name = words.file, size, bytesDone, mimeType } = upload;
+function Unfinished({ upload }: { upload: OpenUpload }) {
+  const { size, bytesDone, record } = upload;
+  const name = record?.name ?? words.elsewhere;
   const picked = (event: Event) => {
     const input = event.currentTarget as HTMLInputElement;
     const file = input.files?.[0];
@@ -110,7 +111,7 @@ function Unfinished({ upload }: { upload: UnfinishedUpload }) {
   };
   return (
     <li data-stage="unfinished">
-      <span class="tile"><Icon name={iconOf(mimeType)} /></span>
+      <span class="tile"><Icon name={iconOf(record?.mimeType ?? "")} /></span>
       <div class="label">
         <FileName name={name} />
         <progress max={size} value={bytesDone} aria-label={name} />

@@ -1,13 +1,15 @@
 /** Files on their way into a room: uploaded, then posted. */
 
 import { computed, signal } from "@preact/signals";
-import { isOpenStorageError, type Progress, referenceToCandid, type UnfinishedUpload, type Upload } from "@openstorage/client";
+import { isOpenStorageError, type OpenUpload, type Progress, referenceToCandid, type Upload } from "@openstorage/client";
 import type { ChatInfo, Message } from "@openstorage/client/candid/chat";
 
+import type { Dropped } from "./dropped.js";
 import { explain, ok, Refused } from "./explain.js";
 import { patiently } from "./patience.js";
+import { kindOf } from "./kinds.js";
 import { previewOf } from "./preview.js";
-import { attempt, isAnswering, loadAllowance, loadNewest, messages, newest, notice, openId, openRoom, rooms, say, session } from "./rooms.js";
+import { allowance, attempt, isAnswering, loadAllowance, loadNewest, messages, newest, notice, openId, openRoom, rooms, say, session } from "./rooms.js";
 import { confirmed, type Session } from "./session.js";
 import { words } from "./words.js";
 
@@ -16,6 +18,8 @@ export type Stage = "running" | "paused" | "posting" | "failed";
 export interface Item {
   readonly key: number;
   readonly file: File;
+  /** The folder in which it was dropped. */
+  readonly folder: string;
   readonly room: ChatInfo;
   readonly stage: Stage;
   readonly progress: Progress | undefined;
@@ -29,8 +33,10 @@ export interface Item {
 }
 
 export const items = signal<readonly Item[]>([]);
-/** Uploads of earlier visits, whose files are to be chosen again. */
-export const unfinished = signal<readonly UnfinishedUpload[]>([]);
+/** Uploads of earlier visits, and of other devices, whose files are to be chosen again. */
+export const unfinished = signal<readonly OpenUpload[]>([]);
+/** Bytes of the allowance that they hold. */
+export const heldBytes = computed(() => unfinished.value.reduce((sum, { bytesReserved }) => sum + bytesReserved, 0));
 
 const running = new Map<number, Upload>();
 let lastKey = 0;
@@ -91,19 +97,19 @@ function remove(key: number): void {
 }
 
 /** Sends files to the open room, all at once: the library keeps the pace. */
-export function sendFiles(files: Iterable<File>): void {
+export function sendFiles(files: Iterable<Dropped>): void {
   const room = openRoom();
   if (!room) return void (notice.value = { text: words.pickRoom, isError: true });
-  for (const file of files) start(file, room);
+  for (const { file, folder } of files) start(file, room, folder);
 }
 
-function start(file: File, room: ChatInfo): void {
-  const item: Item = { key: ++lastKey, file, room, stage: "running", progress: undefined, preview: undefined, error: undefined, isFull: false, isCutOff: false };
+function start(file: File, room: ChatInfo, folder = ""): void {
+  const item: Item = { key: ++lastKey, file, folder, room, stage: "running", progress: undefined, preview: undefined, error: undefined, isFull: false, isCutOff: false };
   items.value = [...items.value, item];
   void run(item);
 }
 
-async function run({ key, file, room }: Item): Promise<void> {
+async function run({ key, file, folder, room }: Item): Promise<void> {
   const current = session.value;
   if (!current) return;
   const { storage } = current;
@@ -119,10 +125,13 @@ async function run({ key, file, room }: Item): Promise<void> {
     void shown.then((preview) => change(key, { preview }));
     const [reference, preview] = await Promise.all([upload.done, shown]);
     running.delete(key);
+    tellOthers();
     change(key, { stage: "posting" });
+    // Whoever has sent a picture, sound or film does not load it to see it.
+    if (kindOf(reference.mimeType)) await storage.keep(reference, file);
     const message = {
       chat_id: room.chat_id,
-      text: "",
+      text: folder,
       blob: [referenceToCandid(reference)] as [ReturnType<typeof referenceToCandid>],
       name: [file.name] as [string],
       preview: (preview ? [preview] : []) as [] | [Uint8Array],
@@ -141,7 +150,7 @@ async function run({ key, file, room }: Item): Promise<void> {
     const isCutOff = code === "GaveUp" || !(code || error instanceof Refused);
     change(key, { stage: "failed", error: explain(error), isFull, isCutOff });
     // What the side shows is older than this refusal.
-    if (isFull) await loadAllowance(current).catch(() => {});
+    if (isFull) await Promise.all([loadAllowance(current), loadUnfinished(current)]).catch(() => {});
   }
 }
 
@@ -193,13 +202,12 @@ export async function postOnce(current: Session, message: Parameters<typeof post
   }
 }
 
-async function isPosted({ chat, me }: Session, { chat_id, text, blob, name }: Parameters<typeof post>[1], after: bigint): Promise<boolean> {
+async function isPosted({ chat, me }: Session, { chat_id, text, blob }: Parameters<typeof post>[1], after: bigint): Promise<boolean> {
   const idOf = (bytes: Uint8Array | number[] | undefined) => bytes && String(Uint8Array.from(bytes));
   const isSame = (other: Message) =>
     other.message_id > after &&
     other.sender.toText() === me &&
     other.text === text &&
-    other.name[0] === name[0] &&
     idOf(other.blob[0]?.reference.blob_id) === idOf(blob[0]?.blob_id);
   return (await newest(chat, chat_id)).some(isSame);
 }
@@ -221,6 +229,7 @@ export async function cancel(key: number): Promise<void> {
   upload?.done.catch(() => {});
   await attempt(async (current) => {
     await upload?.abort();
+    tellOthers();
     await loadAllowance(current);
   });
 }
@@ -270,28 +279,43 @@ function hold(upload: Upload | undefined): boolean {
 
 /** What runs on another page of this browser is not unfinished. */
 export async function loadUnfinished({ storage }: Session): Promise<void> {
-  const [uploads, locks] = await Promise.all([storage.unfinishedUploads(), navigator.locks?.query()]);
+  // What a bucket that does not answer holds is listed another time.
+  const [uploads, locks] = await Promise.all([storage.uploads({ onUnreachable: () => {} }), navigator.locks?.query()]);
   const held = new Set(locks?.held?.map(({ name }) => name));
   unfinished.value = uploads.filter(({ blobId }) => !held.has(lockOf(blobId)));
 }
 
+/** The browser's other pages look anew for what is unfinished where one has ended. */
+const others = new BroadcastChannel("openstorage uploads");
+others.onmessage = () => unfinished.peek().length > 0 && lookAgain();
+document.addEventListener("visibilitychange", lookAgain);
+
+function tellOthers(): void {
+  others.postMessage(null);
+}
+
+function lookAgain(): void {
+  const current = session.peek();
+  if (current && document.visibilityState === "visible") void loadUnfinished(current).catch(() => {});
+}
+
 /** Goes on with an upload of an earlier visit. Another file is refused: its bytes are not wanted. */
-export function goOn(upload: UnfinishedUpload, file: File): void {
-  const name = upload.name ?? words.file;
-  if (file.size !== upload.size || (upload.name !== undefined && file.name !== upload.name)) {
-    notice.value = { text: words.notThatFile(name), isError: true };
+export function goOn({ blobId: id, size, record }: OpenUpload, file: File): void {
+  if (file.size !== size || (record?.name !== undefined && file.name !== record.name)) {
+    notice.value = { text: words.notThatFile(record?.name ?? words.file), isError: true };
     return;
   }
-  const room = rooms.value.find(({ accessor_id }) => upload.accessorIds.includes(accessor_id.toText())) ?? openRoom();
+  const room = rooms.value.find(({ accessor_id }) => record?.accessorIds.includes(accessor_id.toText())) ?? openRoom();
   if (!room) return void (notice.value = { text: words.pickRoom, isError: true });
-  unfinished.value = unfinished.value.filter(({ blobId }) => blobId !== upload.blobId);
+  unfinished.value = unfinished.value.filter(({ blobId }) => blobId !== id);
   start(file, room);
 }
 
-export function discard(upload: UnfinishedUpload): Promise<void> {
+export function discard(upload: OpenUpload): Promise<void> {
   unfinished.value = unfinished.value.filter(({ blobId }) => blobId !== upload.blobId);
   return attempt(async (current) => {
     await current.storage.discardUpload(upload);
+    tellOthers();
     await loadAllowance(current);
   });
 }
@@ -302,6 +326,7 @@ export function goPremium(): Promise<void> {
     ok(await current.chat.set_premium(true));
     await confirmed(current.chat);
     await loadAllowance(current);
+    if (allowance.value?.isFixed) notice.value = { text: words.fixedLimit, isError: true };
     for (const item of items.value) if (item.isFull) retry(item);
   });
 }

@@ -20,7 +20,7 @@ cargo xtask fuzz NAME      look for inputs that break a promise of a parser
             --minutes N    for so long (1)
 cargo xtask simulate       run the canisters under random workloads and faults, and look at what must hold
             --seed S       this seed, and no other
-            --seeds N      so many, from 1 or --seed on (20)
+            --seeds N      so many, from 1 or --seed on (20), or those of a range: A..B
             --steps N      steps of each
             --minutes M    begin seeds for so long
             --mutant N     with the N-th bug planted on purpose, which must be found

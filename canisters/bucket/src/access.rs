@@ -75,12 +75,24 @@ impl Access {
 
     /// Computes some of what the bucket's newest key shares with issuers. True when it has just become the key
     /// that issuers are told.
-    pub fn derive_slice(&mut self) -> bool {
+    pub fn derive_slice(&mut self, max: usize) -> bool {
         let issuers = &self.issuers;
-        self.audience.derive_slice(|after| {
+        self.audience.derive_slice(max, |after| {
             let issuers = issuers.range((Excluded(after), Unbounded));
             issuers.map(|entry| entry.value().0.told(*entry.key()))
         })
+    }
+
+    /// The issuer with which the newest key is shared next.
+    pub fn next_derived(&self) -> Option<Principal> {
+        let until = self.audience.keys.derived_until()?;
+        let mut issuers = self.issuers.keys_range((Excluded(until), Unbounded));
+        issuers.next()
+    }
+
+    /// Shares nothing with an issuer under the newest key.
+    pub fn skip_derived(&mut self, issuer: Principal) {
+        self.audience.keys.set_derived_until(Some(issuer));
     }
 
     /// Believes no token of before any more. The index keeps the list short; what has lapsed goes when it
@@ -114,9 +126,8 @@ impl Access {
     /// What a token says, if it gives what is wanted and was not taken back.
     pub fn check(&self, text: &str, wanted: &Wanted, now_ms: u64) -> Result<Claims, TokenProblem> {
         let claims = self.audience.check(text, wanted, now_ms)?;
-        // Taken back: as good as lapsed.
         if !self.revocations.is_empty() && self.is_revoked(wanted.accessor, &claims) {
-            return Err(TokenProblem::Expired);
+            return Err(TokenProblem::Revoked);
         }
         Ok(claims)
     }

@@ -15,10 +15,8 @@ use crate::memory::{self, Memories, Memory};
 
 /// What a caller waits while what belonged to an earlier incarnation of it is being deleted.
 const DELETION_RETRY_MS: u64 = 1_000;
-/// Leases looked at in one turn.
-const IDLE_PER_TURN: usize = 100;
 
-/// One user. Twelve numbers of 8 bytes, little-endian, in the order of the fields; open uploads and references share
+/// One user. Thirteen numbers of 8 bytes, little-endian, in the order of the fields; open uploads and references share
 /// one, 4 bytes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Account {
@@ -34,6 +32,8 @@ pub struct Account {
     used_ms: u64,
     /// A look at the lease is noted; it goes back if it is idle then.
     is_noted: bool,
+    /// Every incarnation up to this one is deleted, as far as the bucket has heard.
+    gone: u64,
 }
 
 /// Whether there is such a user.
@@ -135,7 +135,7 @@ pub struct Accounts {
     /// Users whose counters the index has not seen yet.
     changed: StableBTreeMap<Principal, (), Memory>,
     /// Users that are being removed.
-    dying: StableBTreeMap<Principal, (), Memory>,
+    dying: StableBTreeMap<Principal, bool, Memory>,
     /// When to look whether a lease is idle.
     idle: StableBTreeMap<(u64, Principal), (), Memory>,
     /// How often this bucket may have been restored from a snapshot.
@@ -164,11 +164,12 @@ impl Account {
         (wanted > 0).then(|| question(user, Some(*self), wanted))
     }
 
-    fn new(incarnation: u64, byte_limit: u64, confirmed: u64) -> Self {
+    fn new(incarnation: u64, gone: u64, byte_limit: u64, confirmed: u64) -> Self {
         Self {
             incarnation,
             byte_limit,
             confirmed,
+            gone,
             ..Self::default()
         }
     }
@@ -242,13 +243,15 @@ impl Accounts {
             incarnation,
             byte_limit,
             counters,
+            gone,
         } = *event;
         let known = self.rows.get(&user).unwrap_or_default();
-        if !self.is_newest(&user, incarnation) {
+        let Some(gone) = self.gone_before(&user, incarnation, gone) else {
             return Learned::default();
-        }
+        };
         let is_lower = known.incarnation == incarnation && byte_limit < known.byte_limit;
-        self.take(user, incarnation, byte_limit, counters, now_ms, is_lower)
+        let told = (incarnation, gone, byte_limit);
+        self.take(user, told, counters, now_ms, is_lower)
     }
 
     /// The index's answer to a [`LeaseArgs`].
@@ -257,12 +260,14 @@ impl Accounts {
             incarnation,
             byte_limit,
             counters,
+            gone,
             ..
         } = *answer;
-        if !self.is_newest(&user, incarnation) {
+        let Some(gone) = self.gone_before(&user, incarnation, gone) else {
             return Learned::default();
-        }
-        let learned = self.take(user, incarnation, byte_limit, Some(counters), now_ms, false);
+        };
+        let told = (incarnation, gone, byte_limit);
+        let learned = self.take(user, told, Some(counters), now_ms, false);
         self.agreed(&user, &counters);
         learned
     }
@@ -286,8 +291,7 @@ impl Accounts {
         match self.get(&told.user) {
             Some(account) if account.incarnation == told.incarnation => self.take(
                 told.user,
-                told.incarnation,
-                account.byte_limit,
+                (told.incarnation, account.gone, account.byte_limit),
                 Some(told.counters),
                 now_ms,
                 false,
@@ -296,46 +300,63 @@ impl Accounts {
         }
     }
 
-    /// Makes the user of that incarnation one of this bucket's. False where it is gone, or has to wait
-    /// until what belonged to a lower one is removed.
-    fn is_newest(&mut self, user: &Principal, incarnation: u64) -> bool {
+    /// Makes the user of that incarnation one of this bucket's, and says up to which it is deleted: what is here of a
+    /// later one is the same user's. None where the incarnation is gone itself, or has to wait until what belonged to
+    /// a deleted one is removed.
+    fn gone_before(
+        &mut self,
+        user: &Principal,
+        incarnation: u64,
+        gone: Option<u64>,
+    ) -> Option<u64> {
+        let gone = gone.unwrap_or(incarnation.saturating_sub(1));
         let Some(mut account) = self.rows.get(user) else {
-            return true;
+            return Some(gone);
         };
         match account.life {
-            _ if incarnation < account.incarnation => false,
-            Life::Living if incarnation == account.incarnation => true,
-            Life::Dead if incarnation > account.incarnation => true,
+            _ if incarnation < account.incarnation => None,
+            Life::Living if account.incarnation > gone => {
+                if account.incarnation < incarnation {
+                    account.incarnation = incarnation;
+                    self.rows.insert(*user, account);
+                    // The index has yet to hear what the user has here.
+                    self.changed.insert(*user, ());
+                }
+                Some(gone.max(account.gone))
+            }
+            Life::Dead if incarnation > account.incarnation => Some(gone.max(account.incarnation)),
             Life::Living => {
                 self.bury(*user, account, incarnation);
-                false
+                None
             }
             Life::Dying { next } if incarnation > account.incarnation.max(next) => {
                 account.life = Life::Dying { next: incarnation };
                 self.rows.insert(*user, account);
-                false
+                None
             }
-            Life::Dying { .. } | Life::Dead => false,
+            Life::Dying { .. } | Life::Dead => None,
         }
     }
 
+    /// `told` is the user's incarnation, up to which it is deleted, and its limit.
     fn take(
         &mut self,
         user: Principal,
-        incarnation: u64,
-        byte_limit: u64,
+        told: (u64, u64, u64),
         counters: Option<Counters>,
         now_ms: u64,
         give_back: bool,
     ) -> Learned {
+        let (incarnation, gone, byte_limit) = told;
         let doubts = *self.doubts.get();
         let known = self
             .rows
             .get(&user)
             .filter(|account| account.life == Life::Living && account.incarnation == incarnation);
-        let mut account = known.unwrap_or_else(|| Account::new(incarnation, byte_limit, doubts));
+        let new = || Account::new(incarnation, gone, byte_limit, doubts);
+        let mut account = known.unwrap_or_else(new);
         let was = account.escrow.counters;
-        account.byte_limit = byte_limit;
+        (account.gone, account.byte_limit) = (gone, byte_limit);
         let mut excess = 0;
         if let Some(counters) = &counters {
             excess = account.escrow.reconcile(counters);
@@ -374,7 +395,7 @@ impl Accounts {
                 }
             },
             None => {
-                let mut account = Account::new(incarnation, 0, 0);
+                let mut account = Account::new(incarnation, incarnation, 0, 0);
                 account.life = Life::Dead;
                 self.rows.insert(user, account);
             }
@@ -385,12 +406,33 @@ impl Accounts {
         account.life = Life::Dying { next };
         self.rows.insert(user, account);
         self.changed.remove(&user);
-        self.dying.insert(user, ());
+        self.dying.insert(user, false);
     }
 
     /// A user whose belongings have to be removed.
     pub fn next_dying(&self) -> Option<Principal> {
-        self.dying.first_key_value().map(|(user, ())| user)
+        let mut dying = self.dying.iter();
+        let next = dying.find(|entry| !entry.value())?;
+        Some(*next.key())
+    }
+
+    /// Whether the user is gone, and what it had is not all removed yet.
+    pub fn is_dying(&self, user: &Principal) -> bool {
+        !self.dying.is_empty() && self.dying.contains_key(user)
+    }
+
+    /// The user's belongings stay for now: nobody sees them.
+    pub fn skip_dying(&mut self, user: Principal) {
+        self.dying.insert(user, true);
+    }
+
+    /// They are to be removed after all. False where there are none.
+    pub fn die_again(&mut self, user: Principal) -> bool {
+        let is_dying = self.is_dying(&user);
+        if is_dying {
+            self.dying.insert(user, false);
+        }
+        is_dying
     }
 
     /// Nothing of the user is left; its next incarnation may begin.
@@ -403,7 +445,7 @@ impl Accounts {
             // A bucket that was restored has had it before: the next batch asks the index for what it has.
             Life::Dying { next } if next > 0 => {
                 self.changed.insert(*user, ());
-                Account::new(next, 0, *self.doubts.get())
+                Account::new(next, account.incarnation, 0, *self.doubts.get())
             }
             _ => Account {
                 incarnation: account.incarnation,
@@ -511,9 +553,24 @@ impl Accounts {
         self.idle.first_key_value().map(|((due_ms, _), ())| due_ms)
     }
 
-    /// Gives back some of the leases of which nothing was used for long.
-    pub fn give_back_idle(&mut self, now_ms: u64) {
-        for _ in 0..IDLE_PER_TURN {
+    /// The lease that is looked at next, and when.
+    pub fn next_idle(&self) -> Option<(u64, Principal)> {
+        self.idle.first_key_value().map(|(key, ())| key)
+    }
+
+    /// A lease is not looked at then.
+    pub fn skip_idle(&mut self, due_ms: u64, user: &Principal) {
+        self.idle.remove(&(due_ms, *user));
+    }
+
+    /// It is after all.
+    pub fn look_again(&mut self, due_ms: u64, user: Principal) {
+        self.idle.insert((due_ms, user), ());
+    }
+
+    /// Gives back some of the leases of which nothing was used for long, looking at `max` of them at most.
+    pub fn give_back_idle(&mut self, now_ms: u64, max: usize) {
+        for _ in 0..max {
             let Some((key @ (due_ms, user), ())) = self.idle.first_key_value() else {
                 return;
             };
@@ -557,7 +614,10 @@ impl Accounts {
         let doubts = *self.doubts.get();
         for sent in counters {
             let account = self.get(&sent.user);
-            if account.is_none_or(|account| account.escrow.counters == sent.counters) {
+            let is_heard = |account: Account| {
+                account.incarnation == sent.incarnation && account.escrow.counters == sent.counters
+            };
+            if account.is_none_or(is_heard) {
                 self.changed.remove(&sent.user);
             }
             if let Some(account) = account.filter(|account| account.confirmed != doubts) {
@@ -591,15 +651,16 @@ impl Accounts {
             .map(|(user, account)| told(user, &account))
     }
 
-    /// Users that were deleted, in key order, from the first after `after`.
+    /// Users that were deleted, some of them registered again, in key order, from the first after `after`.
     pub fn gone_after(&self, after: Principal) -> impl Iterator<Item = UserDeleted> {
-        self.rows
-            .after(after)
-            .filter(|(_, account)| account.life != Life::Living)
-            .map(|(user, account)| UserDeleted {
-                user,
-                incarnation: account.incarnation,
-            })
+        let rows = self.rows.after(after).map(|(user, account)| UserDeleted {
+            user,
+            incarnation: match account.life {
+                Life::Living => account.gone,
+                Life::Dying { .. } | Life::Dead => account.incarnation,
+            },
+        });
+        rows.filter(|gone| gone.incarnation > 0)
     }
 }
 
@@ -620,7 +681,7 @@ fn question(user: Principal, account: Option<Account>, wanted: u64) -> LeaseArgs
     }
 }
 
-const NUMBERS: usize = 12;
+const NUMBERS: usize = 13;
 
 impl Storable for Account {
     const BOUND: Bound = Bound::Bounded {
@@ -653,6 +714,7 @@ impl Storable for Account {
             self.confirmed,
             self.used_ms,
             self.is_noted.into(),
+            self.gone,
         ];
         numbers.map(u64::to_le_bytes).concat().into()
     }
@@ -686,6 +748,7 @@ impl Storable for Account {
             confirmed: number(9),
             used_ms: number(10),
             is_noted: number(11) != 0,
+            gone: number(12),
         }
     }
 }

@@ -3,9 +3,8 @@
 //!
 //! All headers of an answer are certified, so none can be added, left out or changed. The first answer about
 //! a blob, and HEAD, are certified together with the request's method: a node cannot serve the one for the
-//! other. Parts, 304 and 416 are the same under every reference to a blob, and carry nothing of it. Of films and
-//! sounds the parts after the first have the type under which the bytes came: browsers keep a range without such a
-//! type from a player of another origin (opaque response blocking), and look at no more of it than that it is media.
+//! other. Parts, 304 and 416 are the same under every reference to a blob, and carry nothing of it: a gateway takes
+//! the headers of what it joins from the first part.
 
 use std::borrow::Cow;
 
@@ -16,21 +15,21 @@ use serde_bytes::ByteBuf;
 
 use crate::{references::Reference, request::disposition};
 
-/// Types that browsers show without running anything in them. All others are downloads.
-const SHOWN: [&str; 12] = [
-    "image/png",
-    "image/jpeg",
-    "image/gif",
-    "image/webp",
-    "image/avif",
-    "video/mp4",
-    "video/webm",
-    "video/ogg",
-    "audio/ogg",
-    "audio/webm",
-    "audio/mpeg",
-    "audio/wav",
-];
+/// The type under which a reference is shown: pictures, films and sounds as what they are. Everything else is a
+/// download without a type: a page of any origin could run or include it, or a browser what is in it. So are pictures
+/// that are XML, in which scripts may be.
+fn shown_type(mime_type: &str) -> Option<String> {
+    let mime_type = mime_type.to_ascii_lowercase();
+    let (kind, subtype) = mime_type.split_once('/')?;
+    let is_shown = matches!(kind, "image" | "audio" | "video") && !subtype.ends_with("xml");
+    is_shown.then_some(mime_type)
+}
+
+/// Of what is not shown.
+const ANY_TYPE: &str = "application/octet-stream";
+
+/// Parts that a gateway joins. A blob of more is not served whole by its certified URL: it would end after so many.
+pub const JOINED_PARTS_MAX: u64 = 1_000;
 
 pub const EXPRESSION: &str = "IC-CertificateExpression";
 
@@ -66,14 +65,21 @@ const OF_BLOBS: [Known; 4] = [
     ),
 ];
 
-const OF_MISSING: [Known; 7] = [
-    Known::new("Content-Type", "text/plain; charset=utf-8"),
+/// Those of answers that have a text of their own.
+const OF_ERRORS: [Known; 5] = [
     Known::new("Cache-Control", "no-store"),
     Known::new("X-Content-Type-Options", "nosniff"),
     Known::new("Access-Control-Allow-Origin", "*"),
     Known::new("Cross-Origin-Resource-Policy", "cross-origin"),
     Known::new("Referrer-Policy", "no-referrer"),
+];
+const OF_MISSING: [Known; 2] = [
+    Known::new("Content-Type", "text/plain; charset=utf-8"),
     ANSWER_ONLY_KNOWN,
+];
+const OF_TOO_LARGE: [Known; 2] = [
+    Known::new("Content-Type", "application/problem+json"),
+    WITH_METHOD_KNOWN,
 ];
 
 const WITH_METHOD_KNOWN: Known = Known::new(EXPRESSION, WITH_METHOD);
@@ -97,14 +103,11 @@ const NOTHING_HASH: Hash = known(NOTHING.as_bytes());
 const EMPTY: Hash = known(b"");
 
 /// Statuses of certified answers.
-const STATUSES: [u16; 5] = [200, 206, 304, 404, 416];
+const STATUSES: [u16; 6] = [200, 206, 304, 404, 413, 416];
 
 const MISSING: &str = "The accessor has no such blob.\n";
 
-/// Whether a type is one of films or sounds that browsers play.
-pub fn is_played(mime_type: &str) -> bool {
-    SHOWN.contains(&mime_type) && !mime_type.starts_with("image/")
-}
+const TOO_LARGE: &str = r#"{"type":"about:blank","title":"Content Too Large","status":413,"detail":"Gateways join at most 1,000 verified parts of 2,000,000 bytes, and this blob has more. Put /m in front of the path for a download that gateways do not verify, ask for a range of bytes, or download it by the library, which verifies all of it."}"#;
 
 /// A header: the hashes of its name and its value.
 type Pair = [Hash; 2];
@@ -272,9 +275,11 @@ pub struct Shapes {
     of_blobs: Start,
     of_unchanged: Start,
     of_missing: Start,
+    of_too_large: Start,
     leaf: Hash,
-    /// Of the answer of 404.
+    /// Of the answers of 404 and 413.
     missing: Hash,
+    too_large: Hash,
 }
 
 impl Shapes {
@@ -293,15 +298,19 @@ impl Shapes {
         let shared = [&CACHE[usize::from(is_strict)..][..1], &OF_UNCHANGED].concat();
         let of_blobs = [&shared[..], &OF_BLOBS].concat();
         let of_unchanged = [&shared[..], &[ANSWER_ONLY_KNOWN]].concat();
+        let error =
+            |own: &[Known], code| Start::new([&OF_ERRORS, own].concat(), Some(status(code)), &[]);
         let mut shapes = Self {
             of_blobs: Start::new(of_blobs, None, &[&some[..], &every].concat()),
             of_unchanged: Start::new(of_unchanged, Some(status(304)), &[&ETAG.1]),
-            of_missing: Start::new(OF_MISSING.to_vec(), Some(status(404)), &[]),
+            of_missing: error(&OF_MISSING, 404),
+            of_too_large: error(&OF_TOO_LARGE, 413),
             leaf: leaf(b""),
             missing: [0; 32],
+            too_large: [0; 32],
         };
-        let (head, body) = shapes.missing();
-        shapes.missing = head.hash(&sha256(&[body.as_bytes()]));
+        let hash = |(head, body): (Head, &str)| head.hash(&sha256(&[body.as_bytes()]));
+        (shapes.missing, shapes.too_large) = (hash(shapes.missing()), hash(shapes.too_large()));
         shapes
     }
 
@@ -359,12 +368,14 @@ impl Shapes {
 
     /// A blob as a reference shows it, before its length.
     pub fn shown(&self, status: u16, tag: Field, seen: &Reference) -> Head {
-        let head = self
-            .of_blob(status, tag)
-            .with(&CONTENT_TYPE, seen.mime_type.clone());
-        match SHOWN.contains(&seen.mime_type.as_str()) {
-            true => head,
-            false => head.with(&CONTENT_DISPOSITION, disposition(seen.name.as_deref())),
+        let (kind, mime_type) = match shown_type(&seen.mime_type) {
+            Some(mime_type) => ("inline", mime_type),
+            None => ("attachment", ANY_TYPE.into()),
+        };
+        let head = self.of_blob(status, tag).with(&CONTENT_TYPE, mime_type);
+        match seen.name.as_deref() {
+            None if kind == "inline" => head,
+            name => head.with(&CONTENT_DISPOSITION, disposition(kind, name)),
         }
     }
 
@@ -378,13 +389,20 @@ impl Shapes {
         self.length(head, len).with(&CONTENT_RANGE, range)
     }
 
-    /// What a plain GET gets: the whole blob, or the first of its parts.
-    pub fn first(&self, tag: Field, size: u64, seen: &Reference) -> Head {
+    /// What a plain GET gets: the whole blob, or the first of its parts. None where there are more than a gateway
+    /// joins.
+    pub fn first(&self, tag: Field, size: u64, seen: &Reference) -> Option<Head> {
         let head = match chunk_count(size) {
             1 => self.length(self.shown(200, tag, seen), size),
-            _ => self.range(self.shown(206, tag, seen), 0, CHUNK_BYTES, size),
+            ..=JOINED_PARTS_MAX => self.range(self.shown(206, tag, seen), 0, CHUNK_BYTES, size),
+            _ => return None,
         };
-        head.fixed(&WITH_METHOD_KNOWN)
+        Some(head.fixed(&WITH_METHOD_KNOWN))
+    }
+
+    /// What it gets in place of that.
+    pub fn too_large(&self) -> (Head, &'static str) {
+        (Head::new(self, 413, &self.of_too_large), TOO_LARGE)
     }
 
     pub fn head(&self, tag: Field, size: u64, seen: &Reference) -> Head {
@@ -392,16 +410,12 @@ impl Shapes {
             .fixed(&WITH_METHOD_KNOWN)
     }
 
-    /// A part after the first; with a type where the blob came as something [that is played](is_played).
-    pub fn part(&self, blob: &BlobId, size: u64, index: u32, mime_type: Option<String>) -> Head {
+    /// A part after the first.
+    pub fn part(&self, blob: &BlobId, size: u64, index: u32) -> Head {
         let from = u64::from(index) * CHUNK_BYTES;
         let len = CHUNK_BYTES.min(size - from);
-        let head = self.range(self.of_blob(206, self.tag(blob)), from, len, size);
-        let head = match mime_type {
-            Some(mime_type) => head.with(&CONTENT_TYPE, mime_type),
-            None => head,
-        };
-        head.fixed(&ANSWER_ONLY_KNOWN)
+        self.range(self.of_blob(206, self.tag(blob)), from, len, size)
+            .fixed(&ANSWER_ONLY_KNOWN)
     }
 
     pub fn unchanged(&self, tag: Field) -> Head {
@@ -421,14 +435,12 @@ impl Shapes {
     /// Under the expression that certifies the method: GET and HEAD, each with its answer. `body` is the
     /// SHA-256 of the first answer's body.
     pub fn first_hashes(&self, tag: &Field, size: u64, seen: &Reference, body: &Hash) -> [Hash; 2] {
-        let first = self.first(tag.clone(), size, seen);
-        match chunk_count(size) {
+        let head = || self.head(tag.clone(), size, seen).hash(&EMPTY);
+        match self.first(tag.clone(), size, seen) {
             // The same headers.
-            1 => first.hashes([body, &EMPTY]),
-            _ => [
-                first.hash(body),
-                self.head(tag.clone(), size, seen).hash(&EMPTY),
-            ],
+            Some(first) if chunk_count(size) == 1 => first.hashes([body, &EMPTY]),
+            Some(first) => [first.hash(body), head()],
+            None => [self.too_large, head()],
         }
     }
 
@@ -498,4 +510,34 @@ const fn pair_hash(first: &Hash, second: &Hash) -> Hash {
     low.copy_from_slice(first);
     high.copy_from_slice(second);
     known(&both)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One part more than a gateway joins.
+    #[test]
+    fn what_a_gateway_would_cut_off_is_refused_with_the_way_out() {
+        let shapes = Shapes::new(false);
+        let blob = BlobId([7; 32]);
+        let seen = Reference::new("video/mp4", None);
+        let first = |size| shapes.first(shapes.tag(&blob), size, &seen);
+        let whole = JOINED_PARTS_MAX * CHUNK_BYTES;
+        assert_eq!(first(whole).map(|head| head.status), Some(206));
+        assert!(first(whole + 1).is_none());
+        let (head, text) = shapes.too_large();
+        assert_eq!(head.status, 413);
+        for way in ["/m", "library", "range"] {
+            assert!(text.contains(way), "{text}");
+        }
+        // It is what stands in the tree, beside the answer to HEAD.
+        let tag = shapes.tag_hashed(&blob);
+        let body = sha256(&[text.as_bytes()]);
+        let hashes = shapes.first_hashes(&tag, whole + 1, &seen, &[1; 32]);
+        let of_head = shapes
+            .head(shapes.tag(&blob), whole + 1, &seen)
+            .hash(&EMPTY);
+        assert_eq!(hashes, [head.hash(&body), of_head]);
+    }
 }

@@ -76,10 +76,13 @@ pub enum Contradiction {
         said: (u64, u64),
         counted: (u64, u64),
     },
+    /// What is certified is not what there is.
+    Certified(&'static str),
 }
 
 impl Bucket {
-    /// Looks at every byte, and lists what there is. No message could: for tests, on an image of the memory.
+    /// Lists what there is, and looks whether it agrees. No message could: for tests, on an image of the memory. What
+    /// blobs hold is looked at by [`Bucket::check_bytes`].
     pub fn inventory(&self) -> Result<Inventory, Contradiction> {
         self.store.audit().map_err(Contradiction::Store)?;
         let references: BTreeSet<_> = self.references.all().collect();
@@ -91,13 +94,6 @@ impl Bucket {
         for entry in self.blobs.iter() {
             let (blob, slot) = (BlobId(*entry.key()), entry.value());
             let stored = self.in_slot(slot).ok_or(Contradiction::Bytes(blob))?;
-            let mut hash = Sha256::new();
-            let read = self
-                .store
-                .read(stored.slot, 0, stored.size, |bytes| hash.update(bytes));
-            if read.is_none() || <[u8; 32]>::from(hash.finalize()) != blob.0 {
-                return Err(Contradiction::Bytes(blob));
-            }
             let counted = counted.remove(&blob).unwrap_or(0);
             let said = stored.references;
             if counted == 0 || counted != said {
@@ -142,6 +138,34 @@ impl Bucket {
         })
     }
 
+    /// Open uploads: user and blob.
+    pub fn open_uploads(&self) -> BTreeSet<(Principal, BlobId)> {
+        let sessions = self.uploads.all();
+        sessions.map(|(user, blob, _)| (user, blob)).collect()
+    }
+
+    /// Type and name of a reference; none where it is not there.
+    pub fn kind_of(
+        &self,
+        blob: &BlobId,
+        owner: &Principal,
+        accessor: &Principal,
+    ) -> Option<(String, Option<String>)> {
+        let reference = self.references.get(blob, owner, accessor)?;
+        Some((reference.mime_type, reference.name))
+    }
+
+    /// Whether the bytes of a stored blob are what its id says. For tests, as above.
+    pub fn check_bytes(&self, blob: &BlobId) -> Result<(), Contradiction> {
+        let stored = self.stored(blob).ok_or(Contradiction::Bytes(*blob))?;
+        let mut hash = Sha256::new();
+        let read = self
+            .store
+            .read(stored.slot, 0, stored.size, |bytes| hash.update(bytes));
+        let is_right = read.is_some() && <[u8; 32]>::from(hash.finalize()) == blob.0;
+        is_right.then_some(()).ok_or(Contradiction::Bytes(*blob))
+    }
+
     /// Every slot belongs to one blob or upload, and is as this says.
     fn audit_slots(&self, sessions: &[(Principal, BlobId, Session)]) -> Result<(), Contradiction> {
         let mut owned: Vec<_> = self.blobs.iter().map(|entry| entry.value()).collect();
@@ -160,7 +184,10 @@ impl Bucket {
         &self,
         sessions: &[(Principal, BlobId, Session)],
     ) -> Result<(), Contradiction> {
-        if let Some((what, user, blob)) = self.uploads.contradiction() {
+        if let Some((what, user, blob)) = self
+            .uploads
+            .contradiction(|user, blob| self.asides.has_upload(user, blob))
+        {
             return Err(Contradiction::Upload { what, user, blob });
         }
         for (user, blob, session) in sessions {
@@ -245,6 +272,11 @@ impl Bucket {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Whether what is certified agrees with what there is. For tests, as above.
+    pub fn check_certified(&self) -> Result<(), Contradiction> {
+        self.audit_certified().map_err(Contradiction::Certified)
     }
 
     /// One page: so many users, or so many of one user's blobs, as a message may count.
@@ -349,6 +381,7 @@ impl fmt::Display for Contradiction {
                 f,
                 "{counted:?} bytes are stored and reserved, and {said:?} are said"
             ),
+            Self::Certified(what) => write!(f, "the certificates do not fit: {what}"),
         }
     }
 }

@@ -4,34 +4,44 @@
 //! Only the form that gateways send is read here, every other by Candid itself.
 
 use candid::encode_one;
-use openstorage_types::http::{HttpRequest, HttpResponse, UpgradableResponse};
+use openstorage_canister::{encode_value, write_length};
+use openstorage_types::http::{
+    HttpRequest, HttpResponse, StreamedResponse, StreamingStrategy, UpgradableResponse,
+};
 use serde_bytes::ByteBuf;
 
-/// Bytes of a request that is read at all: browsers send some 2 KB of headers, and the URL may have 1 KiB.
+/// Bytes of a request that is read as it comes: browsers send some 2 KB of headers, and the URL may have 1 KiB.
 pub const REQUEST_BYTES_MAX: usize = 8 * 1_024;
 
 /// Headers of a request: browsers and gateways send some 25 together.
 const HEADERS_MAX: usize = 64;
 
 /// The headers that answers depend on; no others are looked at.
-const HEADERS: [&str; 3] = ["range", "if-range", "if-none-match"];
+const HEADERS: [&str; 4] = ["range", "if-range", "if-none-match", "origin"];
 
 /// Bytes of a header's value that is looked at: a longer one counts as an empty one, which is no range and no tag.
 const VALUE_BYTES_MAX: usize = 1_024;
+
+/// A request that is longer is read by windows of so many bytes, so many of them at most. Long values of headers lie
+/// between them and do not count, such as the cookies that a gateway's domain has collected.
+const WINDOW_BYTES: usize = 4 * 1_024;
+const LONG_WINDOWS_MAX: usize = 4;
 
 /// Why a request was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
     /// It has another form than gateways send.
     OtherForm,
-    /// It has more than 64 headers.
-    TooManyHeaders,
+    /// It has more than 64 headers, or more of them than is read.
+    TooLong,
 }
 
 /// What stands before the values: the magic, and the types. Computed once after each upgrade.
 pub struct Gateway {
     request: Vec<u8>,
     response: Vec<u8>,
+    /// Of a response whose body goes on.
+    streamed: Vec<u8>,
 }
 
 impl Default for Gateway {
@@ -49,6 +59,13 @@ impl Default for Gateway {
             body: ByteBuf::new(),
             upgrade: None,
         };
+        let streamed = StreamedResponse {
+            status_code: 0,
+            headers: vec![],
+            body: ByteBuf::new(),
+            upgrade: None,
+            streaming_strategy: None,
+        };
         let types = |encoded: candid::Result<Vec<u8>>, values: usize| {
             let mut bytes = encoded.expect("it has a Candid form");
             bytes.truncate(bytes.len() - values);
@@ -59,6 +76,8 @@ impl Default for Gateway {
             request: types(encode_one(request), 5),
             // Two lengths, no upgrade and a status code.
             response: types(encode_one(response), 5),
+            // And no strategy.
+            streamed: types(encode_one(streamed), 6),
         }
     }
 }
@@ -70,7 +89,7 @@ impl Gateway {
         let mut rest = Reader(values.ok_or(Unread::OtherForm)?);
         let (url, method, headers) = rest.before_headers().ok_or(Unread::OtherForm)?;
         if headers > HEADERS_MAX {
-            return Err(Unread::TooManyHeaders);
+            return Err(Unread::TooLong);
         }
         let (headers, certificate_version) = rest.headers(headers).ok_or(Unread::OtherForm)?;
         Ok(HttpRequest {
@@ -82,25 +101,91 @@ impl Gateway {
         })
     }
 
+    /// As [`Gateway::read`], a request of `len` bytes of which `copy` gives as many as are wanted, from where they
+    /// are wanted. Long values of headers are skipped: they count as empty ones.
+    pub fn read_long(
+        &self,
+        len: usize,
+        copy: impl Fn(usize, usize) -> Vec<u8>,
+    ) -> Result<HttpRequest, Unread> {
+        let mut windows = LONG_WINDOWS_MAX;
+        let mut window = |at: usize| {
+            let left = len.checked_sub(at).ok_or(Unread::OtherForm)?;
+            windows = windows.checked_sub(1).ok_or(Unread::TooLong)?;
+            Ok(copy(at, left.min(WINDOW_BYTES)))
+        };
+        let mut bytes = window(0)?;
+        let values = bytes.strip_prefix(self.request.as_slice());
+        let mut rest = Reader(values.ok_or(Unread::OtherForm)?);
+        let (url, method, headers) = rest.before_headers().ok_or(Unread::TooLong)?;
+        if headers > HEADERS_MAX {
+            return Err(Unread::TooLong);
+        }
+        let mut found = Found::default();
+        // Where the window begins, and what of it was read.
+        let (mut at, mut read) = (0, bytes.len() - rest.0.len());
+        for _ in 0..headers {
+            let (name, value, whole) = match header(&bytes[read..]) {
+                Some(header) => header,
+                None => {
+                    (at, read) = (at + read, 0);
+                    bytes = window(at)?;
+                    header(&bytes).ok_or(Unread::TooLong)?
+                }
+            };
+            found.look(name, value);
+            read += whole;
+            if read > bytes.len() {
+                (at, read) = (at + read, 0);
+                bytes = window(at)?;
+            }
+        }
+        let end = at + read;
+        let tail = len.checked_sub(end).filter(|tail| *tail <= 3);
+        let tail = tail.map(|tail| copy(end, tail));
+        let certificate_version = tail.and_then(|tail| Reader(&tail).version());
+        Ok(HttpRequest {
+            method,
+            url,
+            headers: found.texts().ok_or(Unread::OtherForm)?,
+            body: ByteBuf::new(),
+            certificate_version: certificate_version.ok_or(Unread::OtherForm)?,
+        })
+    }
+
     /// A response, before and after a body of `len` more bytes than it has. With `upgrade` the gateway is to ask
-    /// again by an update.
-    pub fn write(&self, response: &HttpResponse, len: u64, upgrade: bool) -> (Vec<u8>, Vec<u8>) {
-        let mut head = Vec::with_capacity(self.response.len() + 10 + response.body.len());
-        head.extend_from_slice(&self.response);
-        openstorage_canister::write_length(&mut head, response.body.len() as u64 + len);
+    /// again by an update; with `strategy` for what follows.
+    pub fn write(
+        &self,
+        response: &HttpResponse,
+        len: u64,
+        upgrade: bool,
+        strategy: Option<&StreamingStrategy>,
+    ) -> (Vec<u8>, Vec<u8>) {
+        let types = match strategy {
+            None => &self.response,
+            Some(_) => &self.streamed,
+        };
+        let mut head = Vec::with_capacity(types.len() + 10 + response.body.len());
+        head.extend_from_slice(types);
+        write_length(&mut head, response.body.len() as u64 + len);
         head.extend_from_slice(&response.body);
         let mut tail = Vec::with_capacity(4_096);
-        openstorage_canister::write_length(&mut tail, response.headers.len() as u64);
+        write_length(&mut tail, response.headers.len() as u64);
         for text in response
             .headers
             .iter()
             .flat_map(|(name, value)| [name, value])
         {
-            openstorage_canister::write_length(&mut tail, text.len() as u64);
+            write_length(&mut tail, text.len() as u64);
             tail.extend_from_slice(text.as_bytes());
         }
         // As an option.
         tail.extend_from_slice(if upgrade { &[1, 1] } else { &[0] });
+        if let Some(strategy) = strategy {
+            tail.push(1);
+            tail = encode_value(strategy, tail);
+        }
         tail.extend_from_slice(&response.status_code.to_le_bytes());
         (head, tail)
     }
@@ -149,36 +234,65 @@ impl<'a> Reader<'a> {
         Some((url, method, self.length()?))
     }
 
-    /// The rest of a request: those of so many headers that count, under their names in lower case, and the
-    /// version of certificates that is wanted.
+    /// The rest of a request: those of so many headers that count, and the version of certificates that is wanted.
     fn headers(mut self, count: usize) -> Option<(Headers, Option<u16>)> {
-        let mut found = [None; HEADERS.len()];
+        let mut found = Found::default();
         for _ in 0..count {
-            let (name, value) = (self.bytes()?, self.bytes()?);
-            let is_wanted = |wanted: &&str| wanted.as_bytes().eq_ignore_ascii_case(name);
-            if let Some(which) = HEADERS.iter().position(is_wanted) {
-                // The first of a name counts.
-                found[which].get_or_insert(value);
-            }
+            found.look(self.bytes()?, self.bytes()?);
         }
-        let mut headers = vec![];
-        for (name, value) in HEADERS.into_iter().zip(found) {
-            let Some(value) = value else { continue };
-            let is_long = value.len() > VALUE_BYTES_MAX;
-            let value = std::str::from_utf8(if is_long { b"" } else { value }).ok()?;
-            headers.push((name.to_owned(), value.to_owned()));
-        }
-        let certificate_version = match self.take(1)? {
+        Some((found.texts()?, self.version()?))
+    }
+
+    /// What stands behind the headers, and nothing else.
+    fn version(mut self) -> Option<Option<u16>> {
+        let version = match self.take(1)? {
             [0] => None,
             [1] => Some(u16::from_le_bytes(self.take(2)?.try_into().ok()?)),
             _ => return None,
         };
-        self.0.is_empty().then_some((headers, certificate_version))
+        self.0.is_empty().then_some(version)
+    }
+}
+
+/// The header with which `bytes` begin: its name, its value, which counts as empty where it is long, and the bytes of
+/// both. None where it does not end there.
+fn header(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
+    let mut rest = Reader(bytes);
+    let (name, len) = (rest.bytes()?, rest.length()?);
+    let before = bytes.len() - rest.0.len();
+    let is_long = len > VALUE_BYTES_MAX;
+    let value = rest.take(if is_long { 0 } else { len })?;
+    Some((name, value, before + len))
+}
+
+/// The headers that count, each under its name as it was sent.
+#[derive(Default)]
+struct Found([Option<(Vec<u8>, Vec<u8>)>; HEADERS.len()]);
+
+impl Found {
+    fn look(&mut self, name: &[u8], value: &[u8]) {
+        let is_wanted = |wanted: &&str| wanted.as_bytes().eq_ignore_ascii_case(name);
+        if let Some(which) = HEADERS.iter().position(is_wanted) {
+            let is_long = value.len() > VALUE_BYTES_MAX;
+            let value = if is_long { b"" } else { value };
+            // The first of a name counts.
+            self.0[which].get_or_insert_with(|| (name.to_vec(), value.to_vec()));
+        }
+    }
+
+    fn texts(self) -> Option<Headers> {
+        let text = |bytes| String::from_utf8(bytes).ok();
+        let found = self.0.into_iter().flatten();
+        let texts = found.map(|(name, value)| Some((text(name)?, text(value)?)));
+        texts.collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use candid::Principal;
+    use openstorage_types::http::{StreamingCallback, StreamingToken};
+
     use super::*;
 
     fn request(headers: &[(&str, &str)], certificate_version: Option<u16>) -> HttpRequest {
@@ -230,6 +344,51 @@ mod tests {
     }
 
     #[test]
+    fn long_values_do_not_count_and_the_rest_is_bounded() {
+        let gateway = Gateway::default();
+        let read = |headers: &[(&str, &str)]| {
+            let bytes = encode_one(request(headers, Some(2))).unwrap();
+            assert!(bytes.len() > REQUEST_BYTES_MAX);
+            let copied = std::cell::Cell::new(0);
+            let read = gateway.read_long(bytes.len(), |at, len| {
+                copied.set(copied.get() + len);
+                bytes[at..at + len].to_vec()
+            });
+            assert!(
+                copied.get() <= LONG_WINDOWS_MAX * WINDOW_BYTES + 3,
+                "{}",
+                copied.get()
+            );
+            read
+        };
+        for len in [9_000, 100_000] {
+            let cookies = "a".repeat(len);
+            let headers = [
+                ("host", "x"),
+                ("cookie", &cookies),
+                ("Range", "bytes=0-"),
+                ("if-range", &cookies),
+            ];
+            let request = read(&headers).unwrap();
+            assert_eq!(request.url, format!("/{}", "é".repeat(200)));
+            assert_eq!(request.header("range"), Some("bytes=0-"));
+            assert_eq!(request.header("if-range"), Some(""));
+            assert_eq!(request.certificate_version, Some(2));
+        }
+        let value = "a".repeat(1_024);
+        assert!(read(&[("x", value.as_str()); 9]).is_ok());
+        assert_eq!(read(&[("x", value.as_str()); 16]), Err(Unread::TooLong));
+        let name = "a".repeat(9_000);
+        assert_eq!(read(&[(&name, "x")]), Err(Unread::TooLong));
+        // Lengths that promise more than there is.
+        let bytes = encode_one(request(&[("cookie", &"a".repeat(9_000))], Some(2))).unwrap();
+        for len in [bytes.len() / 2, bytes.len() - 1] {
+            let cut = |at: usize, n: usize| bytes[at..at + n].to_vec();
+            assert_eq!(gateway.read_long(len, cut), Err(Unread::OtherForm), "{len}");
+        }
+    }
+
+    #[test]
     fn so_many_headers_are_read_and_no_more() {
         let gateway = Gateway::default();
         let mut headers = vec![("x", "y"); HEADERS_MAX - 1];
@@ -241,7 +400,7 @@ mod tests {
         let known = read(&headers).unwrap();
         assert_eq!(known.header("range"), Some("bytes=0-"));
         headers.push(("x", "y"));
-        assert_eq!(read(&headers), Err(Unread::TooManyHeaders));
+        assert_eq!(read(&headers), Err(Unread::TooLong));
     }
 
     #[test]
@@ -283,11 +442,30 @@ mod tests {
                 });
                 let expected = expected.unwrap();
                 let write =
-                    |body: &[u8], len| gateway.write(&response(body), len, upgrade.is_some());
+                    |body: &[u8], len| gateway.write(&response(body), len, upgrade.is_some(), None);
                 let (head, tail) = write(&[], len as u64);
                 assert_eq!([&head[..], &bytes[..], &tail[..]].concat(), expected);
                 let (head, tail) = write(&bytes, 0);
                 assert_eq!([head, tail].concat(), expected);
+                let strategy = StreamingStrategy::Callback {
+                    callback: StreamingCallback::new(Principal::anonymous(), "more".into()),
+                    token: StreamingToken {
+                        url: "/m".into(),
+                        from: 1,
+                        end: 2,
+                        piece: 3,
+                    },
+                };
+                let expected = encode_one(StreamedResponse {
+                    status_code: 206,
+                    headers: headers.clone(),
+                    body: bytes.clone().into(),
+                    upgrade,
+                    streaming_strategy: Some(strategy.clone()),
+                });
+                let (head, tail) =
+                    gateway.write(&response(&bytes), 0, upgrade.is_some(), Some(&strategy));
+                assert_eq!([head, tail].concat(), expected.unwrap());
             }
         }
     }

@@ -3,27 +3,31 @@
 //! `GET|HEAD /{accessor_id}/{blob_id}?token=…`: first the form, then the token, then the reference, then
 //! the bytes. Without a valid token every path answers the same 401, which is not certified: nobody learns
 //! what is there. Blobs of more than one chunk come in parts of 2,000,000 bytes, which gateways ask for one
-//! after the other and verify one by one. Players ask from anywhere (`bytes=n-`) and get the part in which that
-//! lies: only whole parts are certified, and `Content-Range` says which one it is. `/m/{accessor_id}/{blob_id}`
-//! serves any range, uncertified.
+//! after the other and verify one by one.
+//!
+//! A client that asks for a range gets exactly that, as long as it is: only whole parts are certified, and a
+//! gateway does not join parts for a client that asked for a range. So the bytes are streamed, which gateways do not
+//! verify. `/m/{accessor_id}/{blob_id}` streams everything.
 
 use candid::Principal;
 use openstorage_canister::{audience::Wanted, metrics};
 use openstorage_tokens::Scope;
 use openstorage_types::{
-    BlobId, chunk_count, chunk_len,
-    http::{HttpRequest, HttpResponse},
+    BlobId,
+    bucket::TokenProblem,
+    chunk_count, chunk_len,
+    http::{HttpRequest, HttpResponse, StreamingToken},
     limits::CHUNK_BYTES,
 };
 
 use crate::{
     Bucket, Now, Part, Stored,
-    answers::{EXPRESSION, Head, NOTHING, etag},
+    answers::{EXPRESSION, JOINED_PARTS_MAX, NOTHING, etag},
     certify::{OPERATORS, RANGES, Shown},
     references::Reference,
     request::{
         ByteRange, URL_BYTES_MAX, byte_range, matches_etag, parse_path, parse_query, part_of,
-        wanted_range,
+        wanted_range, whole_part,
     },
 };
 
@@ -33,17 +37,42 @@ pub struct Answer {
     /// Without a body where there is a part.
     pub response: HttpResponse,
     pub part: Option<Part>,
+    /// Where the body goes on behind the part.
+    pub next: Option<StreamingToken>,
     /// Nothing in the tree proves the answer: the gateway is to ask again by an update, whose answer the subnet
     /// certifies as it is.
     pub upgrade: bool,
 }
 
 impl Answer {
-    /// The same whatever is wrong.
-    pub fn refusal() -> Self {
+    /// The same whatever is wrong, but for a token that did open something.
+    fn refused(problem: Option<TokenProblem>) -> Self {
+        match problem {
+            Some(TokenProblem::Expired) => {
+                text(401, "The token has expired: ask the app for a fresh one.\n").into()
+            }
+            Some(TokenProblem::Revoked) => text(
+                401,
+                "The token was taken back: ask the app for a fresh one.\n",
+            )
+            .into(),
+            _ => Self::refusal(),
+        }
+    }
+
+    fn refusal() -> Self {
         text(
             401,
             "A blob is opened by /{accessor_id}/{blob_id}?token=… with a valid token.\n",
+        )
+        .into()
+    }
+
+    /// To a request that is too long to be read.
+    pub fn too_long() -> Self {
+        text(
+            431,
+            "At most 64 headers are read, and some 8 KiB of them besides values of more than 1,024 bytes.\n",
         )
         .into()
     }
@@ -54,10 +83,21 @@ impl From<HttpResponse> for Answer {
         Self {
             response,
             part: None,
+            next: None,
             upgrade: false,
         }
     }
 }
+
+/// Pieces of a stream that a gateway holds back until it has all of them. A body that ends with them it verifies; of
+/// one that is longer it verifies nothing. A client of a certified URL waits for these before it sees the first byte,
+/// so they are short.
+const HELD_PIECES: u32 = 5;
+const HELD_PIECE_BYTES: u64 = 256 * 1_024;
+
+/// Bytes of every other piece: an answer to a query may have 3 MiB. A gateway joins 1,004 pieces, so nearly 3 GB; of
+/// what is longer the client sees that it breaks off, before the length that was promised.
+const PIECE_BYTES: u64 = 3_000_000;
 
 /// A blob that a request may see.
 struct Sight {
@@ -73,6 +113,17 @@ struct Absent {
     blob: BlobId,
     /// The token opens this blob alone.
     is_bound: bool,
+    /// The tree still has it: it is deleted for good, and goes in slices.
+    is_going: bool,
+    issued_ms: u64,
+}
+
+/// Why a path shows no blob.
+enum Unseen {
+    /// It means none, or the token opens nothing.
+    Refused(Option<TokenProblem>),
+    /// There is none, and the token allows to know that.
+    Absent(Absent),
 }
 
 impl Bucket {
@@ -108,27 +159,25 @@ impl Bucket {
             };
             return self.uncertified(page, name, certificate).into();
         }
-        let ranges = name
-            .strip_prefix(RANGES)
-            .filter(|path| path.starts_with('/'));
+        let ranges = streamed_path(path);
         match self.sight(ranges.unwrap_or(path), query, now) {
             Ok(sight) if ranges.is_some() => self.any_range(&sight, request, is_head, certificate),
             Ok(sight) => self.certified_answer(&sight, request, is_head, certificate),
-            Err(Some(absent)) if ranges.is_none() => self.missing(&absent, certificate),
-            Err(Some(_)) => {
+            Err(Unseen::Absent(absent)) if ranges.is_none() => self.missing(&absent, certificate),
+            Err(Unseen::Absent(_)) => {
                 let (head, body) = self.certify.shapes.missing();
                 let response = head.response(body);
                 self.uncertified(response, RANGES, certificate).into()
             }
-            Err(None) => Answer::refusal(),
+            Err(Unseen::Refused(problem)) => Answer::refused(problem),
         }
     }
 
-    /// What a path and a token show; the error is what is not there, if the token allows to know that.
-    fn sight(&self, path: &str, query: &str, now: Now) -> Result<Sight, Option<Absent>> {
+    /// What a path and a token show.
+    fn sight(&self, path: &str, query: &str, now: Now) -> Result<Sight, Unseen> {
         // The token first: junk costs least there.
-        let token = parse_query(query).ok_or(None)?;
-        let (accessor, blob) = parse_path(path).ok_or(None)?;
+        let token = parse_query(query).ok_or(Unseen::Refused(None))?;
+        let (accessor, blob) = parse_path(path).ok_or(Unseen::Refused(None))?;
         let wanted = Wanted {
             scope: Scope::READ,
             accessor,
@@ -136,20 +185,22 @@ impl Bucket {
             owner: None,
         };
         let checked = self.access.check(token, &wanted, now.ms);
-        let claims = checked.map_err(|_| None)?;
-        let seen = self.seen(&blob, &accessor);
-        let there = seen.zip(self.stored(&blob));
-        let (seen, stored) = there.ok_or(Some(Absent {
-            accessor,
-            blob,
-            is_bound: claims.scope.contains(Scope::BOUND_TO_BLOB),
-        }))?;
-        Ok(Sight {
-            accessor,
-            blob,
-            seen,
-            stored,
-        })
+        let claims = checked.map_err(|problem| Unseen::Refused(Some(problem)))?;
+        match self.seen(&blob, &accessor, &claims.principal) {
+            Some((seen, stored)) => Ok(Sight {
+                accessor,
+                blob,
+                seen,
+                stored,
+            }),
+            None => Err(Unseen::Absent(Absent {
+                accessor,
+                blob,
+                is_bound: claims.scope.contains(Scope::BOUND_TO_BLOB),
+                is_going: self.certify.shows(&accessor, &blob),
+                issued_ms: claims.iat_ms,
+            })),
+        }
     }
 
     fn certified_answer(
@@ -161,35 +212,33 @@ impl Bucket {
     ) -> Answer {
         let shapes = &self.certify.shapes;
         let (blob, size) = (&sight.blob, sight.stored.size);
-        let in_parts = chunk_count(size) > 1;
-        let range = range_of(request, blob).filter(|_| in_parts && !is_head);
-        // A blob of one part is served whole: a server may ignore ranges.
-        let (shown, head) = if is_known(request, blob) {
-            (Shown::Unchanged, shapes.unchanged(shapes.tag(blob)))
+        let shown = if is_known(request, blob) {
+            Shown::Unchanged
         } else if is_head {
-            (
-                Shown::Head,
-                shapes.head(shapes.tag(blob), size, &sight.seen),
-            )
+            Shown::Head
         } else {
-            match range.map_or(Some(0), |range| part_of(range, size)) {
-                None => (Shown::Unsatisfiable, shapes.unsatisfiable(blob, size)),
-                Some(0) => {
-                    let first = shapes.first(shapes.tag(blob), size, &sight.seen);
-                    (Shown::First, first)
-                }
-                Some(index) => {
-                    let part = self.certify.part(sight.stored.slot, blob, size, index);
-                    (Shown::Part(index), part)
-                }
+            match certified(request, blob, size) {
+                Ok(shown) => shown,
+                Err(range) => return self.streamed(sight, request, range),
             }
         };
-        let index = match shown {
-            Shown::First => Some(0),
-            Shown::Part(index) => Some(index),
-            _ => None,
+        let tag = shapes.tag(blob);
+        let mut text = "";
+        let (head, index) = match shown {
+            Shown::Unchanged => (shapes.unchanged(tag), None),
+            Shown::Head => (shapes.head(tag, size, &sight.seen), None),
+            Shown::Unsatisfiable => (shapes.unsatisfiable(blob, size), None),
+            Shown::Part(index) => (shapes.part(blob, size, index), Some(index)),
+            Shown::First => match shapes.first(tag, size, &sight.seen) {
+                Some(first) => (first, Some(0)),
+                None => {
+                    let (head, too_large) = shapes.too_large();
+                    text = too_large;
+                    (head, None)
+                }
+            },
         };
-        let mut response = head.response([]);
+        let mut response = head.response(text);
         if let Some(certificate) = certificate {
             let Sight {
                 accessor,
@@ -209,29 +258,38 @@ impl Bucket {
             Some(Part::new(sight.stored.slot, from, len))
         });
         Answer {
-            response,
             part,
-            upgrade: false,
+            ..response.into()
         }
     }
 
     /// Proved by the tree where the accessor sees anything here: then there is a place for it. The proof shows the
-    /// ids of blobs beside the one that is missing, so a token for one blob gets none. Nor can there be one for an
-    /// accessor that sees nothing, as it would show the accessors beside it: both are asked again by an update.
+    /// ids of blobs beside the one that is missing, so a token for one blob gets none, and no token gets one that shows
+    /// what came after its issue: whoever has it may have left by then. Nor can there be one for an accessor that sees
+    /// nothing, as it would show the accessors beside it. All these are asked again by an update.
     fn missing(&self, absent: &Absent, certificate: Option<&[u8]>) -> Answer {
         let (head, body) = self.certify.shapes.missing();
         let mut response = head.response(body);
-        let proof = certificate.filter(|_| !absent.is_bound).and_then(|known| {
-            let Absent { accessor, blob, .. } = absent;
-            self.certify.prove_missing(known, accessor, blob)
-        });
+        let Absent {
+            accessor,
+            blob,
+            issued_ms,
+            ..
+        } = absent;
+        let is_known = |beside: &BlobId, owner: &Principal| {
+            let reference = self.references.get(beside, owner, accessor);
+            reference.is_some_and(|reference| reference.created_ms <= *issued_ms)
+        };
+        let may_be_proved = !absent.is_bound && !absent.is_going && !self.is_deleted(accessor);
+        let proof = certificate
+            .filter(|_| may_be_proved)
+            .and_then(|known| self.certify.prove_missing(known, accessor, blob, is_known));
         let upgrade = certificate.is_some() && proof.is_none();
         let proof = proof.map(|proof| (CERTIFICATE.into(), proof));
         response.headers.extend(proof);
         Answer {
-            response,
-            part: None,
             upgrade,
+            ..response.into()
         }
     }
 
@@ -242,7 +300,7 @@ impl Bucket {
         self.http_request(request, Some(&[]), now).upgrade
     }
 
-    /// Exactly the bytes that are asked for, up to one part of them.
+    /// Everything, of a path under which nothing is certified.
     fn any_range(
         &self,
         sight: &Sight,
@@ -252,39 +310,64 @@ impl Bucket {
     ) -> Answer {
         let shapes = &self.certify.shapes;
         let (blob, size) = (&sight.blob, sight.stored.size);
-        if is_known(request, blob) {
-            let response = shapes.unchanged(shapes.tag(blob)).response([]);
-            return self.uncertified(response, RANGES, certificate).into();
-        }
-        let whole = |status| shapes.shown(status, shapes.tag(blob), &sight.seen);
-        let range = range_of(request, blob).filter(|_| !is_head);
-        let range = range.map_or(ByteRange::Ignored, |range| byte_range(range, size));
-        let (head, bytes): (Head, _) = match range {
-            ByteRange::Unsatisfiable => {
-                let response = shapes.unsatisfiable(blob, size).response([]);
-                return self.uncertified(response, RANGES, certificate).into();
-            }
-            ByteRange::Bytes { from, len } => {
-                let len = len.min(CHUNK_BYTES);
-                let head = shapes.range(whole(206), from, len, size);
-                (head, Some((from, len)))
-            }
-            ByteRange::Ignored if is_head => (shapes.length(whole(200), size), None),
-            ByteRange::Ignored if size <= CHUNK_BYTES => {
-                (shapes.length(whole(200), size), Some((0, size)))
-            }
-            ByteRange::Ignored => {
-                let head = shapes.range(whole(206), 0, CHUNK_BYTES, size);
-                (head, Some((0, CHUNK_BYTES)))
-            }
+        let mut answer = if is_known(request, blob) {
+            shapes.unchanged(shapes.tag(blob)).response([]).into()
+        } else if is_head {
+            let head = shapes.shown(200, shapes.tag(blob), &sight.seen);
+            shapes.length(head, size).response([]).into()
+        } else {
+            let range = clients_range(request, blob, size);
+            self.streamed(sight, request, range.unwrap_or(ByteRange::Ignored))
         };
-        let part = bytes.map(|(from, len)| Part::new(sight.stored.slot, from, len));
-        let response = self.uncertified(head.response([]), RANGES, certificate);
+        answer.response = self.uncertified(answer.response, RANGES, certificate);
+        answer
+    }
+
+    /// Exactly the bytes of a range, or all of them where it is ignored.
+    fn streamed(&self, sight: &Sight, request: &HttpRequest, range: ByteRange) -> Answer {
+        let shapes = &self.certify.shapes;
+        let (blob, size) = (&sight.blob, sight.stored.size);
+        let shown = |status| shapes.shown(status, shapes.tag(blob), &sight.seen);
+        let (head, from, end) = match range {
+            ByteRange::Unsatisfiable => (shapes.length(shapes.unsatisfiable(blob, size), 0), 0, 0),
+            ByteRange::Bytes { from, len } => {
+                let head = shapes.range(shown(206), from, len, size);
+                (head, from, from + len)
+            }
+            ByteRange::Ignored => (shapes.length(shown(200), size), 0, size),
+        };
+        let mut response = head.response([]);
+        // One is made in the form in which it is certified elsewhere.
+        response.headers.retain(|(header, _)| header != EXPRESSION);
+        let token = StreamingToken {
+            url: request.url.clone(),
+            from,
+            end,
+            piece: 0,
+        };
+        let (part, next) = piece(sight.stored.slot, token);
         Answer {
-            response,
             part,
-            upgrade: false,
+            next,
+            ..response.into()
         }
+    }
+
+    /// The piece of a stream for which a token stands, and where it goes on. None where what opened the first piece
+    /// opens nothing any more: then a gateway breaks off, and the client sees that.
+    pub fn stream(
+        &self,
+        token: StreamingToken,
+        now: Now,
+    ) -> Option<(Option<Part>, Option<StreamingToken>)> {
+        if token.url.len() > URL_BYTES_MAX {
+            return None;
+        }
+        let (path, query) = token.url.split_once('?')?;
+        let path = streamed_path(path).unwrap_or(path);
+        let sight = self.sight(path, query, now).ok()?;
+        let is_within = token.from <= token.end && token.end <= sight.stored.size;
+        is_within.then(|| piece(sight.stored.slot, token))
     }
 
     /// Says, with a proof, that the canister certifies nothing there.
@@ -308,7 +391,7 @@ impl Bucket {
     fn status_json(&self) -> String {
         let status = self.status();
         format!(
-            r#"{{"index":"{}","blobs":{},"references":{},"open_uploads":{},"bytes_stored":{},"bytes_reserved":{},"bytes_free":{},"events_unsent":{},"key_ready":{}}}"#,
+            r#"{{"index":"{}","blobs":{},"references":{},"open_uploads":{},"bytes_stored":{},"bytes_reserved":{},"bytes_free":{},"events_unsent":{},"key_ready":{},"set_aside":{},"overdue_ms":{}}}"#,
             status.index,
             status.blobs,
             status.references,
@@ -318,6 +401,8 @@ impl Bucket {
             status.bytes_free,
             status.events_unsent,
             status.key.is_some(),
+            status.set_aside.unwrap_or(0),
+            status.overdue_ms.unwrap_or(0),
         )
     }
 
@@ -326,6 +411,10 @@ impl Bucket {
         let cycles = self.cycles();
         let mut page = metrics::Page::new("openstorage_bucket");
         page.gauge("version", "Version of the bucket's code.", status.version);
+        let help = "Alarm: rows of the bucket's own jobs that are set aside, since every message about them has trapped.";
+        page.gauge("set_aside_rows", help, self.set_aside_count());
+        let help = "Alarm above 600,000: for how long the job that waits longest has got nothing done, in milliseconds.";
+        page.gauge("overdue_ms", help, status.overdue_ms.unwrap_or(0));
         page.gauge("blobs", "Blobs stored.", status.blobs);
         page.gauge("references", "References to them.", status.references);
         page.gauge("open_uploads", "Uploads under way.", status.open_uploads);
@@ -362,9 +451,84 @@ fn is_known(request: &HttpRequest, blob: &BlobId) -> bool {
     tags.is_some_and(|tags| matches_etag(tags, &etag(blob)))
 }
 
-fn range_of<'a>(request: &'a HttpRequest, blob: &BlobId) -> Option<&'a str> {
+/// The path behind the name under which nothing is certified.
+fn streamed_path(path: &str) -> Option<&str> {
+    let path = path.strip_prefix('/')?.strip_prefix(RANGES)?;
+    path.starts_with('/').then_some(path)
+}
+
+/// What a GET of a certified URL is answered with; the error is a range that nothing certifies.
+fn certified(request: &HttpRequest, blob: &BlobId, size: u64) -> Result<Shown, ByteRange> {
+    let part = |index| match index {
+        0 => Shown::First,
+        index => Shown::Part(index),
+    };
+    if let Some(index) = gateways_part(request, size) {
+        return Ok(part(index));
+    }
+    let Some(range) = clients_range(request, blob, size) else {
+        return Ok(Shown::First);
+    };
+    let in_parts = chunk_count(size) > 1;
+    match range {
+        ByteRange::Unsatisfiable if in_parts => Ok(Shown::Unsatisfiable),
+        // A whole that is certified as it is.
+        ByteRange::Ignored if !in_parts => Ok(Shown::First),
+        // Scripts of other pages say their origin and may read whatever they get. Players say none, and browsers keep
+        // parts from them, which have no type.
+        ByteRange::Bytes { from, len } if !in_parts || request.header("Origin").is_some() => {
+            let is_joined = chunk_count(size) <= JOINED_PARTS_MAX;
+            let index = whole_part(from, len, size).filter(|index| *index > 0 || is_joined);
+            index.map(part).ok_or(range)
+        }
+        range => Err(range),
+    }
+}
+
+/// The part for which a gateway asks on its own, to join it with those before. It does so for requests without a
+/// range alone, and writes its header with a capital letter; those of clients come to it, and from it, in lower case.
+fn gateways_part(request: &HttpRequest, size: u64) -> Option<u32> {
+    let (_, range) = request.headers.iter().find(|(name, _)| name == "Range")?;
+    let is_clients = request.header("If-Range").is_some();
+    part_of(range, size).filter(|_| !is_clients)
+}
+
+/// The range that a client asks for; ignored where it is of other content. None where it asks for none: then the
+/// gateway joins what comes in parts.
+fn clients_range(request: &HttpRequest, blob: &BlobId, size: u64) -> Option<ByteRange> {
     let [range, if_range] = ["Range", "If-Range"].map(|name| request.header(name));
-    wanted_range(range, if_range, &etag(blob))
+    range.or(if_range)?;
+    let wanted = wanted_range(range, if_range, &etag(blob));
+    // Of nothing there is no range.
+    let wanted = wanted.filter(|_| size > 0);
+    Some(wanted.map_or(ByteRange::Ignored, |range| byte_range(range, size)))
+}
+
+/// A piece of a stream, and where it goes on. Under a certified URL it has more pieces than a gateway holds back, the
+/// last ones empty if need be: what ends before, the gateway would compare with what is certified.
+fn piece(slot: u64, token: StreamingToken) -> (Option<Part>, Option<StreamingToken>) {
+    let StreamingToken {
+        url,
+        from,
+        end,
+        piece,
+    } = token;
+    let is_certified = streamed_path(&url).is_none();
+    let max = match piece {
+        0 if !is_certified && end - from <= CHUNK_BYTES => CHUNK_BYTES,
+        ..HELD_PIECES => HELD_PIECE_BYTES,
+        _ => PIECE_BYTES,
+    };
+    let len = max.min(end - from);
+    let is_last = from + len == end && (piece >= HELD_PIECES || !is_certified);
+    let next = StreamingToken {
+        url,
+        from: from + len,
+        end,
+        piece: piece.saturating_add(1),
+    };
+    let part = (len > 0).then(|| Part::new(slot, from, len));
+    (part, (!is_last).then_some(next))
 }
 
 fn text(status_code: u16, body: &str) -> HttpResponse {

@@ -1,43 +1,57 @@
-//! What the bucket does by itself. One timer, armed only while there is something to do; each turn does a
-//! bounded slice of each job.
+//! What the bucket does by itself. One timer, armed only while there is something to do; each turn begins one job, and
+//! each job does a bounded slice of its work.
+//!
+//! A trap undoes all that its message did, and spends the timer. So jobs work in the message of an answer, where a trap
+//! is followed by a clean-up that counts it and sets the timer again: see [`lanes`](openstorage_canister::lanes). A job
+//! that calls another canister begins in the timer's own message as long as nothing speaks against it, which saves a
+//! message. Should that one trap, the next message of anybody sees that the timer was lost, and for a while all jobs are
+//! begun with care; the index looks after a bucket from which it hears nothing for an hour.
 
-use std::{cell::Cell, time::Duration};
+use std::cell::RefCell;
 
 use candid::{CandidType, Principal};
-use data_bucket::Outgoing;
+use data_bucket::{Job, Outgoing, WorkRow};
 use ic_cdk::{
-    api::{global_timer_set, time},
-    call::{Call, Error},
-    futures::is_recovering_from_trap,
+    api::{canister_self, global_timer_set, time},
+    call::{Call, CallFailed, Error},
+    futures::{is_recovering_from_trap, spawn},
 };
-use openstorage_canister::{outstanding, timer};
+use openstorage_canister::{
+    lanes::{Ended, TRAPS_MAX},
+    outstanding, timer,
+};
 use openstorage_types::channel::{EventsError, EventsOk};
 
 use crate::{now, update, with};
 
-/// Waits after a failure: doubled each time, at most a minute.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+type Lanes = openstorage_canister::lanes::Lanes<WorkRow, { Job::ALL.len() }>;
+
+/// The canister's own method that does nothing: its answer comes in a message of its own.
+const NOTHING: &str = "c2c_nothing";
 
 thread_local! {
-    /// A call of the jobs is under way; its end wakes them again.
-    static CALLING: Cell<bool> = const { Cell::new(false) };
-    static RETRY: Cell<Duration> = const { Cell::new(RETRY_MIN) };
-    /// No call before this time: the one before has failed.
-    static CALM_UNTIL: Cell<u64> = const { Cell::new(0) };
+    /// In the order of [`Job::ALL`].
+    static LANES: RefCell<Lanes> = RefCell::default();
+}
+
+fn lanes<T>(work: impl FnOnce(&mut Lanes) -> T) -> T {
+    LANES.with_borrow_mut(work)
 }
 
 /// After a restored snapshot: whatever was armed or under way is over. The timer goes off at once, to find what is due.
 pub fn forget() {
-    CALLING.set(false);
+    LANES.take();
     timer::over();
     arm(0);
 }
 
 /// Arms the timer for the next thing to do, if there is any. Cheap; called by every update.
 pub fn wake() {
-    if let Some(at_ms) = next_ms() {
-        arm(at_ms);
+    if timer::is_lost(time()) {
+        lanes(|lanes| lanes.be_careful(now().ms));
+    }
+    if let Some((_, due_ms)) = next() {
+        arm(due_ms);
     }
 }
 
@@ -45,87 +59,186 @@ fn arm(at_ms: u64) {
     timer::arm(at_ms, time(), global_timer_set);
 }
 
-/// When there is something to do.
-fn next_ms() -> Option<u64> {
+/// The job that is due next, and when.
+fn next() -> Option<(Job, u64)> {
     let now_ms = now().ms;
-    let may_call = !CALLING.get();
-    let call_ms = CALM_UNTIL.get().max(now_ms);
-    with(|bucket| {
-        let slices = bucket.is_verifying()
-            || bucket.is_deriving()
-            || bucket.is_deleting()
-            || bucket.is_deleting_users();
-        let slices = slices.then_some(now_ms);
-        let call_for_ms = match bucket.has_news() {
-            true => 0,
-            false => bucket.secret_due_ms(),
-        };
-        let calls = may_call.then_some(call_ms.max(call_for_ms));
-        let lapses = [bucket.next_expiry_ms(), bucket.next_idle_ms()];
-        lapses.into_iter().chain([slices, calls]).flatten().min()
-    })
+    let next =
+        with(|bucket| lanes(|lanes| lanes.next(now_ms, |lane| bucket.due_ms(Job::ALL[lane]))));
+    next.map(|(lane, due_ms)| (Job::ALL[lane], due_ms))
 }
 
-/// What the timer's message does.
-pub async fn turn() {
-    timer::over();
-    crate::observe_cycles();
-    update(|bucket| {
-        bucket.verify_slice(now());
-        bucket.derive_slice();
-        bucket.delete_slice(now());
-        bucket.delete_user_slice(now());
-        bucket.expire(now());
-        bucket.give_back_idle(now());
+/// Notes how long jobs have waited, which reports tell.
+pub fn observe() {
+    let now_ms = now().ms;
+    let tells = |lane: usize| Job::ALL[lane] == Job::Tell;
+    let overdue_ms = lanes(|lanes| {
+        let of = |counts: &dyn Fn(usize) -> bool| lanes.overdue_ms(now_ms, counts);
+        (of(&|_| true), of(&|lane| !tells(lane)))
     });
-    if !CALLING.get() && CALM_UNTIL.get() <= now().ms {
-        // Armed before the call: if the call never comes back in order, expiry and slices go on.
-        let calling = Calling::begin();
-        wake();
-        let done = call().await;
-        drop(calling);
-        if done {
-            RETRY.set(RETRY_MIN);
-        } else {
-            failed();
-        }
+    with(|bucket| bucket.observe_work(overdue_ms));
+}
+
+/// What the timer's message does: it begins one job. Nothing else is done in it that could trap.
+pub fn turn() {
+    timer::over();
+    update(|_| ());
+    if let Some((job, due_ms)) = next()
+        && due_ms <= now().ms
+    {
+        spawn(run(Busy::begin(job)));
     }
     wake();
 }
 
-fn failed() {
-    CALM_UNTIL.set(now().ms + RETRY.get().as_millis() as u64);
-    RETRY.set((RETRY.get() * 2).min(RETRY_MAX));
+/// A job under way; it ends with this. Where its message traps, that is counted.
+struct Busy {
+    job: Job,
+    ended: Ended,
 }
 
-/// Draws the key that is due, else tells the index what is new. False when that failed.
-async fn call() -> bool {
-    if with(|bucket| bucket.secret_due_ms()) <= now().ms {
-        let random: Option<Vec<u8>> = ask(Principal::management_canister(), "raw_rand", &()).await;
-        update(|_| ());
-        let Some(secret) = random.and_then(|bytes| bytes.try_into().ok()) else {
-            return false;
-        };
-        update(|bucket| bucket.set_secret(secret, now()));
-        return true;
+impl Busy {
+    fn begin(job: Job) -> Self {
+        lanes(|lanes| lanes.begin(job as usize));
+        Self {
+            job,
+            ended: Ended::Failed,
+        }
     }
+
+    /// What the work is about; tells how many messages have trapped on that.
+    fn takes(&self, row: Option<WorkRow>) -> u32 {
+        lanes(|lanes| lanes.takes(self.job as usize, row))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let (lane, now_ms) = (self.job as usize, now().ms);
+        let has_trapped = is_recovering_from_trap();
+        let ended = if has_trapped {
+            Ended::Trapped
+        } else {
+            self.ended
+        };
+        let due_ms = lanes(|lanes| {
+            lanes.end(lane, ended, now_ms);
+            lanes.back_off_ms(lane)
+        });
+        if has_trapped {
+            arm(due_ms);
+        }
+    }
+}
+
+async fn run(mut busy: Busy) {
+    let now_ms = now().ms;
+    let lane = busy.job as usize;
+    let (careful, suspect, crowded) = lanes(|lanes| {
+        let suspect = lanes.is_suspect(lane);
+        (lanes.is_careful(now_ms), suspect, lanes.has_others(lane))
+    });
+    busy.ended = if careful && !new_message().await {
+        Ended::Failed
+    } else {
+        begun(&busy, careful || suspect || crowded).await
+    };
+    drop(busy);
+    wake();
+}
+
+async fn begun(busy: &Busy, careful: bool) -> Ended {
+    let job = busy.job;
+    let row = with(|bucket| bucket.next_row(job));
+    let traps = busy.takes(row.clone());
+    if (careful || !job.calls()) && !new_message().await {
+        return Ended::Failed;
+    }
+    if traps > 0 && with(|bucket| bucket.next_row(job)) != row {
+        // What trapped is not the next any more.
+        return Ended::Failed;
+    }
+    if traps >= TRAPS_MAX
+        && let Some(row) = &row
+    {
+        let is_aside = update(|bucket| bucket.set_aside(job, row, now()));
+        return if is_aside { Ended::Done } else { Ended::Failed };
+    }
+    let is_suspect = lanes(|lanes| lanes.is_suspect(job as usize));
+    let done = match job {
+        Job::Draw => draw().await,
+        Job::Tell => tell(busy, is_suspect).await,
+        _ => {
+            update(|bucket| bucket.work(job, is_suspect, now()));
+            true
+        }
+    };
+    if !done {
+        return Ended::Failed;
+    }
+    update(|bucket| bucket.worked(job, row.as_ref()));
+    Ended::Done
+}
+
+/// What follows is done in a message of its own. False where there can be none now: the cycles do not reach.
+async fn new_message() -> bool {
+    let _outstanding = outstanding::begin();
+    let answer = Call::bounded_wait(canister_self(), NOTHING).await;
+    update(|_| ());
+    matches!(answer, Ok(_) | Err(CallFailed::CallRejected(_)))
+}
+
+/// Draws the key that is due. False when that failed.
+async fn draw() -> bool {
+    with(|bucket| bucket.trap_on_purpose(Job::Draw, None));
+    let random: Option<Vec<u8>> = ask(Principal::management_canister(), "raw_rand", &()).await;
+    update(|_| ());
+    let Some(secret) = random.and_then(|bytes| bytes.try_into().ok()) else {
+        return false;
+    };
+    update(|bucket| bucket.set_secret(secret, now()));
+    true
+}
+
+/// Tells the index what is new. False when that failed.
+async fn tell(busy: &Busy, is_suspect: bool) -> bool {
+    crate::observe_cycles();
+    observe();
     let version = now().version;
-    let next = update(|bucket| Some((bucket.index(), bucket.next_batch(version)?)));
+    let max = if is_suspect { 1 } else { usize::MAX };
+    let next = update(|bucket| {
+        bucket.trap_on_purpose(Job::Tell, bucket.next_row(Job::Tell).as_ref());
+        Some((bucket.index(), bucket.next_batch_of(version, max)?))
+    });
     let Some((index, batch)) = next else {
         return true;
     };
     let answer: Option<Result<EventsOk, EventsError>> =
         ask(index, "c2c_events", &(&batch.args,)).await;
     update(|_| ());
-    let Some(Ok(answer)) = answer else {
+    let Some(Ok(mut answer)) = answer else {
         return false;
     };
+    // Whether it is the telling that traps, or the answer.
+    if is_suspect {
+        let traps = busy.takes(Some(WorkRow::Answer));
+        if !new_message().await {
+            return false;
+        }
+        if traps >= TRAPS_MAX {
+            answer.counters.clear();
+            let text = "alarm: every message about what the index answers of users has trapped; it is left out";
+            update(|bucket| bucket.note(now().ms, text));
+        }
+    }
     acknowledge(&batch, &answer);
     true
 }
 
 fn acknowledge(batch: &Outgoing, answer: &EventsOk) {
-    update(|bucket| bucket.acknowledged(batch, answer, now()));
+    update(|bucket| {
+        bucket.trap_on_purpose(Job::Tell, Some(&WorkRow::Answer));
+        bucket.acknowledged(batch, answer, now());
+    });
 }
 
 async fn ask<T>(
@@ -146,24 +259,4 @@ where
         with(|bucket| bucket.note(now().ms, &text));
     }
     answer.ok()
-}
-
-/// A call of the jobs under way; ends with it. Where its answer's message traps, it has failed.
-struct Calling;
-
-impl Calling {
-    fn begin() -> Self {
-        CALLING.set(true);
-        Self
-    }
-}
-
-impl Drop for Calling {
-    fn drop(&mut self) {
-        CALLING.set(false);
-        if is_recovering_from_trap() {
-            failed();
-            arm(CALM_UNTIL.get());
-        }
-    }
 }

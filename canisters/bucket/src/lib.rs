@@ -18,6 +18,8 @@
 //! | `access` | the issuers, the tokens that were taken back, the chunks that prove possession |
 //! | `accounts`, `uploads`, `references` | the tables |
 //! | `audit` | the counters, counted anew |
+//! | `work` | the jobs that the bucket does by itself, and the rows that are set aside |
+//! | `callers` | who may usefully call what |
 //! | `operation` | version, cycles, and whether the index has closed the bucket |
 //! | `memory` | where the tables lie |
 //! | `mutants` | bugs on purpose, in builds for the simulation only |
@@ -26,6 +28,7 @@ mod access;
 mod accounts;
 mod answers;
 mod audit;
+pub mod callers;
 mod certify;
 mod gateway;
 mod http;
@@ -40,6 +43,7 @@ pub mod request;
 mod sync;
 mod uploads;
 mod users;
+mod work;
 
 use std::borrow::Cow;
 
@@ -73,6 +77,9 @@ use references::References;
 use sync::Cursors;
 pub use sync::Outgoing;
 use uploads::Uploads;
+use work::Asides;
+use work::ISSUERS_PER_SLICE;
+pub use work::{Job, WorkRow};
 
 /// When a message is executed.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +113,8 @@ struct Config {
     strict_cache: Option<bool>,
     #[cfg(feature = "mutants")]
     mutant: Option<u32>,
+    #[cfg(feature = "mutants")]
+    trap: Option<openstorage_types::bucket::Trap>,
 }
 
 /// Four numbers of 8 bytes, little-endian, in the order of the fields: written with almost every message.
@@ -184,6 +193,9 @@ pub struct Bucket {
     index_version: StableCell<u64, Memory>,
     operation: Operation,
     lines: Lines<Memory>,
+    asides: Asides,
+    /// As last observed: how long some job has waited, with the one that tells the index and without it.
+    overdue_ms: (u64, u64),
     /// The index has not heard of this bucket's key and space since they came about.
     report_due: bool,
     /// The room that the index was told of last. Forgotten in an upgrade, when a report is due anyway.
@@ -201,6 +213,8 @@ impl Bucket {
             strict_cache: args.strict_cache,
             #[cfg(feature = "mutants")]
             mutant: args.mutant,
+            #[cfg(feature = "mutants")]
+            trap: args.trap,
         });
         let nobody = Config {
             index: Principal::anonymous(),
@@ -208,6 +222,8 @@ impl Bucket {
             strict_cache: None,
             #[cfg(feature = "mutants")]
             mutant: None,
+            #[cfg(feature = "mutants")]
+            trap: None,
         };
         let cell = |id| memories.get(id);
         // First, before anything is read that a newer version may have written.
@@ -248,6 +264,8 @@ impl Bucket {
             index_version: StableCell::init(cell(memory::INDEX_VERSION), 0),
             operation,
             lines: Lines::init(cell(memory::LINES)),
+            asides: Asides::open(cell(memory::SET_ASIDE)),
+            overdue_ms: (0, 0),
             report_due: true,
             told_free: None,
         }
@@ -285,7 +303,12 @@ impl Bucket {
 
     /// Computes some of what a new key shares with issuers.
     pub fn derive_slice(&mut self) {
-        self.report_due |= self.access.derive_slice();
+        self.derive_issuers(ISSUERS_PER_SLICE);
+    }
+
+    /// The same, of `max` issuers at most.
+    pub(crate) fn derive_issuers(&mut self, max: usize) {
+        self.report_due |= self.access.derive_slice(max);
     }
 
     /// A new key is drawn soon, by a controller's wish; tokens under the one before are believed until the last
@@ -367,6 +390,8 @@ impl Bucket {
             key: self.access.audience.keys.public(),
             version: VERSION,
             closed: self.operation.is_closed(),
+            set_aside: Some(self.set_aside_count()),
+            overdue_ms: Some(self.overdue_ms.0),
         }
     }
 }

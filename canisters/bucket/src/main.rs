@@ -5,19 +5,22 @@ mod jobs;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
+    collections::{BTreeMap, VecDeque},
     marker::PhantomData,
 };
 
 use candid::{CandidType, Principal, candid_method};
-use data_bucket::{Answer, Bucket, Chunk, Gateway, Now, REQUEST_BYTES_MAX, Stop, Unread};
+use data_bucket::{
+    Answer, Bucket, Chunk, Gateway, Now, REQUEST_BYTES_MAX, Stop, Unread,
+    callers::{self, Callers},
+};
 use ic_cdk::{
     api::{
         CanisterStatusCode, canister_self, canister_version, certified_data_set, data_certificate,
         msg_caller, time,
     },
     call::Call,
-    futures::{internals::in_executor_context, spawn},
+    futures::internals::in_executor_context,
 };
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
@@ -29,7 +32,10 @@ use openstorage_types::{
         AuditArgs, AuditPage, AuditPageError, EventsArgs, EventsError, EventsOk, LeaseArgs,
         LeaseError, LeaseOk, RecallArgs, RecallError, RevokeKeyError, RotateKeyError, UserCounters,
     },
-    http::{HttpRequest, UpgradableResponse},
+    http::{
+        HttpRequest, StreamedResponse, StreamingCallback, StreamingPiece, StreamingStrategy,
+        StreamingToken,
+    },
     index::Allowance,
     limits::{INGRESS_BYTES_MAX, UNKNOWN_CALLER_BYTES_MAX},
 };
@@ -37,16 +43,30 @@ use serde::de::DeserializeOwned;
 
 /// Callers whom the index may be asked about at the same time.
 const LEASES_IN_FLIGHT_MAX: usize = 100;
-/// As long as so many are asked about, no stranger is: there are as many of those as somebody likes, and they must
-/// not keep users waiting who need allowance.
-const STRANGERS_IN_FLIGHT_MAX: usize = LEASES_IN_FLIGHT_MAX / 2;
+/// As long as so many strangers are asked about, no other is: there are as many of those as somebody likes, and they
+/// must not keep users waiting who need allowance.
+const STRANGERS_IN_FLIGHT_MAX: usize = 10;
+/// Nor may what they hold back be more than this part of the cycles that the bucket may spend: users' calls need them.
+const STRANGERS_SHARE: u128 = 8;
+/// Cycles that a call holds back for the message of its answer, about.
+const CALL_CYCLES: u128 = 42_000_000_000;
+/// A caller whom the index does not know is not asked about again for so long: who registers meanwhile is told to the
+/// bucket by the index.
+const UNKNOWN_MS: u64 = 10_000;
+/// Such callers that are remembered.
+const UNKNOWN_MAX: usize = 1_000;
+/// Bytes of an argument that says nothing, as any client writes it.
+const NOTHING_BYTES_MAX: usize = 64;
 /// What a caller waits while a request for allowance is on its way, or after one that failed.
 const LEASE_RETRY_MS: u64 = 500;
 
 thread_local! {
     static BUCKET: RefCell<Option<Bucket>> = const { RefCell::new(None) };
-    /// Users for whom the index is being asked. An upgrade forgets them together with the calls.
-    static LEASES: RefCell<BTreeSet<Principal>> = const { RefCell::new(BTreeSet::new()) };
+    /// Users for whom the index is being asked, and whether they are strangers. An upgrade forgets them together with
+    /// the calls.
+    static LEASES: RefCell<BTreeMap<Principal, bool>> = const { RefCell::new(BTreeMap::new()) };
+    /// Callers whom the index does not know, and until when that is believed. The first lapses first.
+    static UNKNOWN: RefCell<VecDeque<(Principal, u64)>> = const { RefCell::new(VecDeque::new()) };
     static GATEWAY: Gateway = Gateway::default();
     /// What the subnet was told to certify. An upgrade forgets it here and there.
     static CERTIFIED: Cell<Option<[u8; 32]>> = const { Cell::new(None) };
@@ -66,6 +86,7 @@ pub(crate) fn update<T>(work: impl FnOnce(&mut Bucket) -> T) -> T {
     if is_gap {
         // A snapshot holds the heap too, with timers and calls that are over.
         LEASES.take();
+        UNKNOWN.take();
         jobs::forget();
     }
     let (done, root) = with(|bucket| (work(bucket), bucket.certified()));
@@ -93,13 +114,14 @@ fn encode<T: CandidType + 'static>(reply: T) -> Vec<u8> {
 
 /// The HTTP request that came in; none where it is longer than any that is looked at.
 fn http_argument() -> Option<HttpRequest> {
-    if ic0::msg_arg_data_size() > REQUEST_BYTES_MAX {
-        return None;
+    let len = ic0::msg_arg_data_size();
+    if len > REQUEST_BYTES_MAX {
+        return GATEWAY.with(|gateway| gateway.read_long(len, argument_at).ok());
     }
     let bytes = argument();
     match GATEWAY.with(|gateway| gateway.read(&bytes)) {
         Ok(request) => Some(request),
-        Err(Unread::TooManyHeaders) => None,
+        Err(Unread::TooLong) => None,
         Err(Unread::OtherForm) => Some(decode(bytes)),
     }
 }
@@ -134,6 +156,7 @@ fn pre_upgrade() {
 
 fn open(args: Option<InitArgs>) {
     let mut bucket = Bucket::open(DefaultMemoryImpl::default(), canister_self(), args);
+    bucket.bring_back();
     bucket.note(now().ms, &format!("version {VERSION} begins"));
     BUCKET.set(Some(bucket));
     // Made here, and not in each query, which forgets it.
@@ -145,7 +168,7 @@ fn open(args: Option<InitArgs>) {
 
 #[unsafe(export_name = "canister_global_timer")]
 extern "C" fn canister_global_timer() {
-    in_executor_context(|| spawn(jobs::turn()));
+    in_executor_context(jobs::turn);
 }
 
 /// What queries answer with: what a query keeps is lost. And the answer to a deletion.
@@ -155,26 +178,48 @@ fn prepare_replies() {
         mime_type: String::new(),
         size: 0,
     }));
+    openstorage_canister::encode(&StreamingPiece {
+        body: vec![].into(),
+        token: None,
+    });
     openstorage_canister::encode(&Ok::<(), RemoveBlobReferenceError>(()));
 }
 
 #[inspect_message]
 fn inspect_message() {
-    let caller = msg_caller();
     let method = ic_cdk::api::msg_method_name();
-    // Gateways call as nobody.
-    if method == "http_request_update" {
-        let is_upgraded = |request| with(|bucket| bucket.is_upgraded(&request, now()));
-        if http_argument().is_some_and(is_upgraded) {
-            ic_cdk::api::accept_message();
-        }
-        return;
-    }
-    let is_call_of_canisters = method.starts_with("c2c_");
-    let is_small = ic0::msg_arg_data_size() <= UNKNOWN_CALLER_BYTES_MAX;
-    let is_welcome = is_small || with(|bucket| bucket.knows(&caller));
-    if caller != Principal::anonymous() && !is_call_of_canisters && is_welcome {
+    let known = callers::METHODS.iter().find(|(name, _)| *name == method);
+    if known.is_some_and(|(_, callers)| may_call(*callers)) {
         ic_cdk::api::accept_message();
+    }
+}
+
+/// Whether the message's caller is one of those, with an argument of a size that they may need.
+fn may_call(callers: Callers) -> bool {
+    let caller = msg_caller();
+    let len = ic0::msg_arg_data_size();
+    if callers == Callers::Gateways {
+        let is_upgraded = |request| with(|bucket| bucket.is_upgraded(&request, now()));
+        return caller == Principal::anonymous() && http_argument().is_some_and(is_upgraded);
+    }
+    let is_known = || with(|bucket| bucket.knows(&caller));
+    if caller == Principal::anonymous() {
+        return false;
+    }
+    if callers == Callers::Uploaders {
+        return is_known();
+    }
+    if len > UNKNOWN_CALLER_BYTES_MAX {
+        return false;
+    }
+    match callers {
+        Callers::Users => is_known(),
+        Callers::Bearers => {
+            is_known() || with(|bucket| bucket.opens_removal(&caller, &decode(argument()), now()))
+        }
+        Callers::Anybody => len <= NOTHING_BYTES_MAX,
+        Callers::Controllers => ic_cdk::api::is_controller(&caller),
+        Callers::Uploaders | Callers::Gateways => false,
     }
 }
 
@@ -215,9 +260,13 @@ async fn upload_chunk() -> Result<PushChunkOk, PushChunkError> {
 /// The message's argument. What `ic_cdk` reads it into is filled with zeros first: one instruction more for
 /// each byte.
 fn argument() -> Vec<u8> {
-    let len = ic0::msg_arg_data_size();
+    argument_at(0, ic0::msg_arg_data_size())
+}
+
+/// `len` bytes of it.
+fn argument_at(at: usize, len: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(len);
-    ic0::msg_arg_data_copy_uninit(&mut bytes.spare_capacity_mut()[..len], 0);
+    ic0::msg_arg_data_copy_uninit(&mut bytes.spare_capacity_mut()[..len], at);
     // SAFETY: so many were just written.
     unsafe { bytes.set_len(len) };
     bytes
@@ -248,6 +297,7 @@ async fn ensure_registered() -> Result<(), EnsureRegisteredError> {
     let caller = msg_caller();
     match update(|bucket| bucket.ensure_registered(&caller))? {
         None => Ok(()),
+        Some(_) if is_unknown(&caller) => Err(EnsureRegisteredError::NotRegistered),
         Some(lease) => ask_for(lease).await.map_err(|failed| match failed {
             LeaseFailed::NotRegistered => EnsureRegisteredError::NotRegistered,
             LeaseFailed::Retry { ms } => EnsureRegisteredError::Retry { ms },
@@ -327,14 +377,14 @@ fn read_chunk(args: ReadChunkArgs) -> PhantomData<ReadChunkAnswer> {
 
 /// As [`read_chunk`], the bytes come straight from where they lie.
 #[query(manual_reply = true, hidden = true)]
-fn http_request() -> PhantomData<UpgradableResponse> {
+fn http_request() -> PhantomData<StreamedResponse> {
     with(|bucket| answer_http(bucket, data_certificate()));
     PhantomData
 }
 
 /// The same by an update, for what a query cannot prove.
 #[update(manual_reply = true, hidden = true)]
-fn http_request_update() -> PhantomData<UpgradableResponse> {
+fn http_request_update() -> PhantomData<StreamedResponse> {
     update(|bucket| answer_http(bucket, None));
     PhantomData
 }
@@ -344,10 +394,16 @@ fn answer_http(bucket: &Bucket, certificate: Option<Vec<u8>>) {
     let Answer {
         response,
         part,
+        next,
         upgrade,
-    } = http_argument().map_or_else(Answer::refusal, answer);
+    } = http_argument().map_or_else(Answer::too_long, answer);
     let len = part.map_or(0, |part| part.len);
-    let (head, tail) = GATEWAY.with(|gateway| gateway.write(&response, len, upgrade));
+    let strategy = next.map(|token| StreamingStrategy::Callback {
+        callback: StreamingCallback::new(canister_self(), "http_request_streaming_callback".into()),
+        token,
+    });
+    let (head, tail) =
+        GATEWAY.with(|gateway| gateway.write(&response, len, upgrade, strategy.as_ref()));
     ic0::msg_reply_data_append(&head);
     if let Some(part) = part {
         bucket.read_part(&part, ic0::msg_reply_data_append);
@@ -356,9 +412,35 @@ fn answer_http(bucket: &Bucket, certificate: Option<Vec<u8>>) {
     ic0::msg_reply();
 }
 
+/// The rest of an answer, piece by piece.
+#[query(manual_reply = true, guard = "is_welcome", decode_with = "decode", hidden = true)]
+#[candid_method(query)]
+fn http_request_streaming_callback(token: StreamingToken) -> PhantomData<StreamingPiece> {
+    with(|bucket| match bucket.stream(token, now()) {
+        Some((part, token)) => {
+            let len = part.map_or(0, |part| part.len);
+            let body = vec![].into();
+            let head = before_blob(&StreamingPiece { body, token }, len);
+            ic0::msg_reply_data_append(&head);
+            if let Some(part) = part {
+                bucket.read_part(&part, ic0::msg_reply_data_append);
+            }
+            ic0::msg_reply();
+        }
+        None => ic_cdk::api::msg_reject("The token opens this blob no longer."),
+    });
+    PhantomData
+}
+
 #[query]
 fn status() -> BucketStatus {
     with(|bucket| bucket.status())
+}
+
+#[query]
+fn set_aside() -> Result<Vec<SetAside>, SetAsideError> {
+    let is_controller = ic_cdk::api::is_controller(&msg_caller());
+    with(|bucket| bucket.list_set_aside(is_controller))
 }
 
 #[update]
@@ -390,6 +472,7 @@ fn c2c_set_closed(closed: bool) -> Result<(), SetClosedError> {
 #[candid_method(update)]
 fn c2c_events(args: EventsArgs) -> Result<EventsOk, EventsError> {
     observe_cycles();
+    jobs::observe();
     let answer = update(|bucket| bucket.receive(&msg_caller(), &args, now()));
     jobs::wake();
     answer
@@ -408,6 +491,11 @@ fn c2c_recall(args: RecallArgs) -> Result<UserCounters, RecallError> {
 fn c2c_audit(args: AuditArgs) -> Result<AuditPage, AuditPageError> {
     update(|bucket| bucket.audit(&msg_caller(), &args))
 }
+
+/// The canister calls this itself, so that what follows is done in a message of its own. A query: it changes nothing,
+/// whoever calls it.
+#[query]
+fn c2c_nothing() {}
 
 /// Why the index gave no allowance.
 enum LeaseFailed {
@@ -470,7 +558,12 @@ async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
             update(|bucket| bucket.leased(user, &granted, now()));
             Ok(())
         }
-        Some(Err(LeaseError::NotRegistered)) => Err(LeaseFailed::NotRegistered),
+        Some(Err(LeaseError::NotRegistered)) => {
+            if with(|bucket| !bucket.knows(&user)) {
+                note_unknown(user);
+            }
+            Err(LeaseFailed::NotRegistered)
+        }
         Some(Err(LeaseError::Pending { retry_ms: ms })) => Err(LeaseFailed::Retry { ms }),
         Some(Err(LeaseError::AllowanceExceeded(allowance))) => {
             let allowance = with(|bucket| bucket.exceeded(&user, allowance));
@@ -480,19 +573,47 @@ async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
     }
 }
 
+/// Whether the index did not know this caller a moment ago.
+fn is_unknown(caller: &Principal) -> bool {
+    let now_ms = now().ms;
+    UNKNOWN.with_borrow_mut(|unknown| {
+        while unknown
+            .front()
+            .is_some_and(|(_, until_ms)| *until_ms <= now_ms)
+        {
+            unknown.pop_front();
+        }
+        unknown.iter().any(|(known, _)| known == caller)
+    })
+}
+
+fn note_unknown(caller: Principal) {
+    let until_ms = now().ms + UNKNOWN_MS;
+    UNKNOWN.with_borrow_mut(|unknown| {
+        if unknown.len() == UNKNOWN_MAX {
+            unknown.pop_front();
+        }
+        unknown.push_back((caller, until_ms));
+    });
+}
+
 /// One request for each user; ends with the call, whatever becomes of it.
 struct InFlight(Principal);
 
 impl InFlight {
     fn begin(user: Principal) -> Option<Self> {
-        let max = match with(|bucket| bucket.knows(&user)) {
-            true => LEASES_IN_FLIGHT_MAX,
-            false => STRANGERS_IN_FLIGHT_MAX,
-        };
+        let is_stranger = with(|bucket| !bucket.knows(&user));
+        let calls = ic_cdk::api::canister_liquid_cycle_balance() / CALL_CYCLES;
         LEASES.with_borrow_mut(|leases| {
-            let may = leases.len() < max && leases.insert(user);
-            // Not `then_some`: one that is made in vain would be dropped, and end the request under way.
-            may.then(|| Self(user))
+            let strangers = leases.values().filter(|is_stranger| **is_stranger).count();
+            let is_crowded = is_stranger
+                && (strangers >= STRANGERS_IN_FLIGHT_MAX
+                    || strangers as u128 >= calls / STRANGERS_SHARE);
+            if is_crowded || leases.len() >= LEASES_IN_FLIGHT_MAX || leases.contains_key(&user) {
+                return None;
+            }
+            leases.insert(user, is_stranger);
+            Some(Self(user))
         })
     }
 }
@@ -522,12 +643,12 @@ mod interface {
     }
 
     #[candid_method(query)]
-    fn http_request(_: HttpRequest) -> UpgradableResponse {
+    fn http_request(_: HttpRequest) -> StreamedResponse {
         unreachable!("nobody calls it")
     }
 
     #[candid_method(update)]
-    fn http_request_update(_: HttpRequest) -> UpgradableResponse {
+    fn http_request_update(_: HttpRequest) -> StreamedResponse {
         unreachable!("nobody calls it")
     }
 }
@@ -546,6 +667,24 @@ mod tests {
         if let Err(error) = service_equal(CandidSource::Text(&code), CandidSource::Text(file)) {
             panic!("{error}\nthe code says:\n{code}");
         }
+    }
+
+    /// A method that is not in the table can be called by canisters alone.
+    #[test]
+    fn the_table_of_callers_names_every_method() {
+        let file = include_str!("../data_bucket.did");
+        let (types, actor) = CandidSource::Text(file).load().unwrap();
+        let actor = actor.expect("there is a service");
+        let methods = types.as_service(&actor).unwrap().iter();
+        let changes = |kind| !types.as_func(kind).unwrap().is_query();
+        let mut updates: Vec<_> = methods
+            .filter(|(name, kind)| changes(kind) && !name.starts_with("c2c_"))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let mut table = callers::METHODS.map(|(name, _)| name);
+        updates.sort();
+        table.sort();
+        assert_eq!(updates, table);
     }
     /// What is appended piece by piece is what Candid would have written.
     #[test]

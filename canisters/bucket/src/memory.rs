@@ -37,6 +37,9 @@ pub const REVOCATIONS: u8 = 32;
 pub const INDEX_VERSION: u8 = 33;
 pub const KEYS: u8 = 34;
 pub const PAIRS: u8 = 35;
+pub const DRAWS: u8 = 36;
+pub const SET_ASIDE: u8 = 37;
+pub const SHARED_ANSWERS: u8 = 39;
 pub const CERTIFIED: u8 = 40;
 pub const PARTS: u8 = 41;
 pub const PART_TREES: u8 = 42;
@@ -44,8 +47,6 @@ pub const USERS: u8 = 43;
 pub const ACCOUNTS: u8 = 44;
 pub const BLOBS: u8 = 45;
 pub const LATER_SIGHTS: u8 = 46;
-pub const PART_TYPES: u8 = 47;
-pub const DRAWS: u8 = 48;
 
 pub struct Memories(Segments<DefaultMemoryImpl>);
 

@@ -32,10 +32,8 @@ use crate::{
 const HASH_BYTES_PER_PUSH: u64 = 3_200_000;
 /// Bytes of a running hash in one turn of the timer.
 const HASH_BYTES_PER_TURN: u64 = 5_000_000;
-/// Uploads looked at in one turn of verification, until one is found that goes on.
+/// Uploads looked at for one whose verification may go on.
 const LOOKED_AT_PER_TURN: usize = 100;
-/// Uploads and graves looked at in one turn of expiry.
-const EXPIRED_PER_TURN: usize = 100;
 /// Chunks whose bytes are given back in one turn of any job, about: some 200,000 instructions each. What begins
 /// within is done to its end.
 pub(crate) const CHUNKS_PER_TURN: u64 = 2_000;
@@ -140,9 +138,8 @@ impl Bucket {
                 .into());
             }
         };
-        let kind = mime_type(&args.mime_type).unwrap_or_default();
-        let bytes = (&*kind, &args.bytes[..]);
-        self.certify.chunk(slot, &args.blob_id, size, index, bytes);
+        self.certify
+            .chunk(slot, &args.blob_id, size, index, args.bytes);
         let mut session = Session {
             phase: Phase::Open { slot },
             room,
@@ -165,7 +162,10 @@ impl Bucket {
         now: Now,
     ) -> Result<PushChunkOk, Stop<PushChunkError>> {
         let (blob, size) = (args.blob_id, args.size);
-        let digest = sha256(&[args.bytes]);
+        let digest = match self.is_mutant(Mutant::HashSkipped) {
+            true => blob.0,
+            false => sha256(&[args.bytes]),
+        };
         if digest != blob.0 {
             let reason = GoneReason::HashMismatch;
             self.uploads.bury(&caller, &blob, reason, size, now.ms);
@@ -421,7 +421,8 @@ impl Bucket {
         if attempts_left == 0 {
             return Err(PushChunkError::ChunkMismatch { attempts_left }.into());
         }
-        if !self.store.holds(stored.slot, index, args.bytes) {
+        let is_shown = self.store.holds(stored.slot, index, args.bytes);
+        if !is_shown && !self.is_mutant(Mutant::PossessionSkipped) {
             self.uploads.failed(&caller, &blob, now.ms);
             let attempts_left = attempts_left - 1;
             return Err(PushChunkError::ChunkMismatch { attempts_left }.into());
@@ -617,7 +618,9 @@ impl Bucket {
             return false;
         };
         self.end(user, blob, session.charge());
-        if let Some(slot) = session.phase.slot() {
+        if let Some(slot) = session.phase.slot()
+            && !self.is_mutant(Mutant::UploadKept)
+        {
             self.drop_slot(slot);
         }
         self.uploads.bury(user, blob, reason, session.size, now.ms);
@@ -634,6 +637,9 @@ impl Bucket {
             });
         }
         self.uploads.put(user, blob, session);
+        if self.is_mutant(Mutant::TurnLost) {
+            self.uploads.skip_verifying(user, blob);
+        }
     }
 
     /// An upload is over, which held so much of the user's allowance: that is free, and its room. Its slot is the
@@ -649,9 +655,10 @@ impl Bucket {
         }
     }
 
-    /// Hashes a slice of an upload whose chunks are all in. False where there is none.
-    pub fn verify_slice(&mut self, now: Now) -> bool {
-        for _ in 0..LOOKED_AT_PER_TURN {
+    /// Hashes a slice of an upload whose chunks are all in, looking at `max` uploads for one that may go on. False where
+    /// there is none.
+    pub fn verify_slice(&mut self, now: Now, max: usize) -> bool {
+        for _ in 0..max {
             let Some((user, blob)) = self.uploads.next_verifying() else {
                 return false;
             };
@@ -677,10 +684,15 @@ impl Bucket {
         turns.any(|(user, _)| !self.accounts.is_doubted(&user))
     }
 
-    /// Drops uploads in which nothing, or too little, has arrived for long, and forgets old graves.
-    pub fn expire(&mut self, now: Now) {
+    /// Drops uploads in which nothing, or too little, has arrived for long, and forgets old graves, looking at `max` of
+    /// them at most.
+    pub fn expire(&mut self, now: Now, max: usize) {
         let mut chunks = 0;
-        for _ in 0..EXPIRED_PER_TURN {
+        let now = Now {
+            ms: now.ms + self.early_ms(),
+            ..now
+        };
+        for _ in 0..max {
             let due = self.uploads.next_due();
             let Some(due @ (_, user, blob)) = due.filter(|(due_ms, ..)| *due_ms <= now.ms) else {
                 return;
@@ -705,7 +717,8 @@ impl Bucket {
 
     /// When [`Bucket::expire`] has something to do.
     pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.uploads.next_due().map(|(due_ms, ..)| due_ms)
+        let due = self.uploads.next_due();
+        due.map(|(due_ms, ..)| due_ms.saturating_sub(self.early_ms()))
     }
 }
 

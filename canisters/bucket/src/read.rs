@@ -14,10 +14,13 @@ use openstorage_types::{
 };
 use serde_bytes::ByteBuf;
 
-use crate::{Bucket, Now, mutants::Mutant, references::Reference};
+use crate::{Bucket, Now, Stored, mutants::Mutant, references::Reference};
+
+/// References of an accessor to one blob that are looked at for one whose owner is not being deleted.
+const WAITING_MAX: usize = 100;
 
 /// Bytes of a stored blob.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     slot: u64,
     from: u64,
@@ -57,14 +60,13 @@ impl Bucket {
             owner: None,
         };
         let claims = self.access.check(&args.token, &wanted, now.ms);
-        let is_callers = claims.map_err(ReadChunkError::InvalidToken)?.principal == *caller;
-        if !is_callers && !self.is_mutant(Mutant::TokenOfAnybody) {
+        let claims = claims.map_err(ReadChunkError::InvalidToken)?;
+        if claims.principal != *caller && !self.is_mutant(Mutant::TokenOfAnybody) {
             return Err(ReadChunkError::NotAuthorized);
         }
-        let seen = self.seen(&args.blob_id, &args.accessor_id);
-        let (Some(seen), Some(stored)) = (seen, self.stored(&args.blob_id)) else {
-            return Err(ReadChunkError::NotFound);
-        };
+        let (seen, stored) = self
+            .seen(&args.blob_id, &args.accessor_id, &claims.principal)
+            .ok_or(ReadChunkError::NotFound)?;
         let Some(len) = chunk_len(stored.size, args.chunk_index.into()) else {
             let count = chunk_count(stored.size) as u32;
             return Err(ReadChunkError::InvalidChunkIndex { count });
@@ -79,10 +81,56 @@ impl Bucket {
         Ok((answer, part))
     }
 
-    /// How an accessor sees a blob: by its oldest living reference. None where it does not.
-    pub(crate) fn seen(&self, blob: &BlobId, accessor: &Principal) -> Option<Reference> {
+    /// How somebody sees a blob through an accessor: by the own reference there, else by the oldest. None where the
+    /// accessor does not see it, and of what is deleted for good, though it may not be gone yet.
+    pub(crate) fn seen(
+        &self,
+        blob: &BlobId,
+        accessor: &Principal,
+        viewer: &Principal,
+    ) -> Option<(Reference, Stored)> {
+        if self.is_deleted(accessor) {
+            return None;
+        }
+        let (stored, oldest) = (self.stored(blob)?, self.certify.owner(accessor, blob)?);
+        let are_several = stored.references > 1 && self.references.some_wait();
+        let is_hidden = self.is_mutant(Mutant::TypeOfAnother);
+        let own =
+            (are_several && !is_hidden && oldest != *viewer && !self.accounts.is_dying(viewer))
+                .then(|| self.references.get(blob, viewer, accessor))
+                .flatten();
+        let reference = own.or_else(|| {
+            if !self.accounts.is_dying(&oldest) {
+                return self.references.get(blob, &oldest, accessor);
+            }
+            let mut waiting = self.references.waiting(blob, accessor).take(WAITING_MAX);
+            let living = waiting.find(|(owner, _)| !self.accounts.is_dying(owner));
+            living.map(|(_, reference)| reference)
+        });
+        Some((reference?, stored))
+    }
+
+    /// Whether an accessor sees a blob.
+    pub(crate) fn sees(&self, accessor: &Principal, blob: &BlobId) -> bool {
+        match self.is_deleting_users() {
+            true => self.seen(blob, accessor, &Principal::anonymous()).is_some(),
+            false => !self.is_deleted(accessor) && self.certify.shows(accessor, blob),
+        }
+    }
+
+    /// Whether an accessor is deleted for good, and its references are not all gone yet.
+    pub(crate) fn is_deleted(&self, accessor: &Principal) -> bool {
+        !self.deletions.is_empty() && self.deletions.contains_key(accessor)
+    }
+
+    /// The reference by which an accessor sees a blob, and its owner.
+    pub(crate) fn oldest(
+        &self,
+        blob: &BlobId,
+        accessor: &Principal,
+    ) -> Option<(Principal, Reference)> {
         let owner = self.certify.owner(accessor, blob)?;
-        self.references.get(blob, &owner, accessor)
+        Some((owner, self.references.get(blob, &owner, accessor)?))
     }
 
     /// The bytes of a part, window by window, so that nobody has to hold all of them.
@@ -91,11 +139,15 @@ impl Bucket {
         debug_assert!(read.is_some(), "parts are of stored blobs");
     }
 
-    /// A blob that the caller has references to, with the first of these references.
+    /// A blob that the caller has references to, with the first of these references. One that is deleted has none.
     pub fn blob_info(&self, caller: &Principal, blob: &BlobId) -> Result<BlobInfo, UploadError> {
+        if self.accounts.is_dying(caller) {
+            return Err(UploadError::NotFound);
+        }
         let references: Vec<_> = self
             .references
             .of_owner(blob, caller)
+            .filter(|(accessor, _)| !self.is_deleted(accessor))
             .take(PAGE_ROWS_MAX as usize)
             .map(|(accessor_id, reference)| ReferenceInfo {
                 accessor_id,

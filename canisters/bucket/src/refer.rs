@@ -42,8 +42,8 @@ impl Bucket {
         let is_new = stored.references == 0;
         let first = self.totals().references_made;
         let mut number = first;
-        // Accessors that see the blob for the first time; to others it looks as before.
-        let mut new_to = Vec::new();
+        // Accessors that see the blob for the first time, and those that see it by an older reference.
+        let (mut new_to, mut shared) = (Vec::new(), Vec::new());
         for named in accessors {
             let accessor_id = named.accessor_id;
             // The owner's first is not there; an accessor may be named twice.
@@ -56,7 +56,10 @@ impl Bucket {
             if is_new_to {
                 new_to.push((accessor_id, reference));
             } else {
-                self.references.queue(blob, owner, &accessor_id, number);
+                if !self.is_mutant(Mutant::WaitingForgotten) {
+                    self.references.queue(blob, owner, &accessor_id, number);
+                }
+                shared.push((accessor_id, reference));
             }
             let event = Reference {
                 blob_id: *blob,
@@ -91,6 +94,19 @@ impl Bucket {
             let view = View {
                 owner,
                 reference,
+                stored: &stored,
+            };
+            self.certify.set(accessor, blob, Some(view));
+        }
+        for (accessor, reference) in &shared {
+            let Some((owner, first)) = self.oldest(blob, accessor) else {
+                continue;
+            };
+            self.certify
+                .share(accessor, blob, &stored, [&first, reference]);
+            let view = View {
+                owner,
+                reference: &first,
                 stored: &stored,
             };
             self.certify.set(accessor, blob, Some(view));
@@ -156,17 +172,23 @@ impl Bucket {
         self.accounts.unreferred(owner);
         stored.references = stored.references.saturating_sub(1);
         let blob_gone = stored.references == 0;
-        if self.certify.owner(accessor, blob) == Some(*owner) {
-            let next = self.references.next(blob, accessor);
-            let view = next.as_ref().map(|(owner, reference)| View {
-                owner: *owner,
-                reference,
-                stored: &stored,
-            });
-            self.certify.set(accessor, blob, view);
+        let first = if self.certify.owner(accessor, blob) == Some(*owner) {
+            self.references.next(blob, accessor)
         } else {
             self.references.unqueue(blob, accessor, &reference);
+            self.oldest(blob, accessor)
+        };
+        if first.is_some() {
+            let is_alone = self.references.waiting(blob, accessor).next().is_none();
+            self.certify
+                .unshare(accessor, blob, &stored, &reference, is_alone);
         }
+        let view = first.as_ref().map(|(owner, reference)| View {
+            owner: *owner,
+            reference,
+            stored: &stored,
+        });
+        self.certify.set(accessor, blob, view);
         let price = match blob_gone || !self.references.owner_has(blob, owner) {
             true => charge(stored.size, 1),
             false => REFERENCE_BYTES_MIN,
@@ -236,7 +258,7 @@ impl Bucket {
             return Err(Error::AccessorDeleted { accessor_id }.into());
         }
         let blob = &args.blob_id;
-        let is_seen = self.certify.shows(&args.from_accessor, blob);
+        let is_seen = self.sees(&args.from_accessor, blob);
         let stored = self.stored(blob).filter(|_| is_seen);
         let stored = stored.ok_or(Error::NotFound)?;
         let room = self.check_room(&caller, &account, blob, &args.accessor_ids);

@@ -1,6 +1,6 @@
 //! Who refers to which blob, and for whom it is visible.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use candid::{CandidType, Principal};
 use ic_stable_structures::{StableBTreeMap, Storable, storable::Bound};
@@ -19,6 +19,18 @@ pub struct Reference {
     pub created_ms: u64,
     /// Its place among all references that were ever made here.
     number: u64,
+}
+
+#[cfg(test)]
+impl Reference {
+    pub fn new(mime_type: &str, name: Option<&str>) -> Self {
+        Self {
+            mime_type: mime_type.into(),
+            name: name.map(str::to_owned),
+            created_ms: 0,
+            number: 0,
+        }
+    }
 }
 
 /// The version of a row's layout.
@@ -195,11 +207,28 @@ impl References {
         if self.later.is_empty() {
             return None;
         }
-        let range = sight(accessor, &blob.0, 0)..=sight(accessor, &blob.0, u64::MAX);
-        let key = self.later.keys_range(range).next()?;
-        let owner = self.later.remove(&key)?;
-        let reference = self.get(blob, &owner, accessor)?;
+        let (owner, reference) = self.waiting(blob, accessor).next()?;
+        self.unqueue(blob, accessor, &reference);
         Some((owner, reference))
+    }
+
+    /// Whether some references wait.
+    pub fn some_wait(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// Those that wait, the oldest first.
+    pub fn waiting(
+        &self,
+        blob: &BlobId,
+        accessor: &Principal,
+    ) -> impl Iterator<Item = (Principal, Reference)> {
+        let range = sight(accessor, &blob.0, 0)..=sight(accessor, &blob.0, u64::MAX);
+        let (blob, accessor) = (*blob, *accessor);
+        self.later.range(range).filter_map(move |entry| {
+            let owner = entry.value();
+            Some((owner, self.get(&blob, &owner, &accessor)?))
+        })
     }
 
     pub fn owner_has(&self, blob: &BlobId, owner: &Principal) -> bool {
@@ -251,6 +280,27 @@ impl References {
             blobs.push(BlobId(blob));
         }
         blobs
+    }
+
+    /// Of each accessor and blob the owners of all references, the oldest first, and what they say.
+    pub fn shown(&self) -> BTreeMap<(Principal, BlobId), Vec<(Principal, Reference)>> {
+        let mut shown = BTreeMap::<_, Vec<_>>::new();
+        for entry in self.rows.iter() {
+            let (key, reference) = (entry.key(), entry.value());
+            let accessor = principal_at(&key[ACCESSOR_AT..]);
+            let pair = (accessor, BlobId(blob_at(key)));
+            let of_pair = shown.entry(pair).or_default();
+            of_pair.push((principal_at(key), reference));
+        }
+        for of_pair in shown.values_mut() {
+            of_pair.sort_by_key(|(_, reference)| reference.number);
+        }
+        shown
+    }
+
+    /// How many wait.
+    pub fn waiting_count(&self) -> u64 {
+        self.later.len()
     }
 
     /// All of them: (blob, owner, accessor), in the order of owners.

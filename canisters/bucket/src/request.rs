@@ -63,11 +63,25 @@ pub fn parse_query(query: &str) -> Option<&str> {
     tokens.next().is_none().then_some(token)
 }
 
-/// The number of the part in which `bytes=n-` begins; none for a range of another form, or past the end.
+/// The number of the part that begins where `bytes=n-` does; none for any other range.
 pub fn part_of(range: &str, size: u64) -> Option<u32> {
-    let start = range.strip_prefix("bytes=")?.strip_suffix('-')?;
-    let start = number(start).filter(|start| *start < size)?;
-    u32::try_from(start / CHUNK_BYTES).ok()
+    match byte_range(range, size) {
+        ByteRange::Bytes { from, len } if from + len == size && range.ends_with('-') => {
+            part_at(from)
+        }
+        _ => None,
+    }
+}
+
+/// The number of the part that a range of a body is, to the byte.
+pub fn whole_part(from: u64, len: u64, size: u64) -> Option<u32> {
+    part_at(from).filter(|_| len == CHUNK_BYTES.min(size - from))
+}
+
+/// The number of the part that begins there.
+fn part_at(from: u64) -> Option<u32> {
+    let is_start = from.is_multiple_of(CHUNK_BYTES);
+    is_start.then(|| u32::try_from(from / CHUNK_BYTES).ok())?
 }
 
 /// What a `Range` header means for a body of some size.
@@ -83,10 +97,9 @@ pub enum ByteRange {
 
 /// One range as RFC 9110 writes it: `bytes=a-b`, `bytes=a-` or `bytes=-n`.
 pub fn byte_range(range: &str, size: u64) -> ByteRange {
-    let Some((first, last)) = range
-        .strip_prefix("bytes=")
-        .and_then(|range| range.split_once('-'))
-    else {
+    let is_bytes = |(unit, _): &(&str, &str)| unit.eq_ignore_ascii_case("bytes");
+    let range = range.split_once('=').filter(is_bytes);
+    let Some((first, last)) = range.and_then(|(_, range)| range.split_once('-')) else {
         return ByteRange::Ignored;
     };
     let (from, end) = match (number(first), number(last)) {
@@ -126,13 +139,58 @@ pub fn matches_etag(if_none_match: &str, etag: &str) -> bool {
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
-/// A download under this name: all but letters, digits and `-._~` as %XX of UTF-8, as RFC 8187 has it.
-pub fn disposition(name: Option<&str>) -> String {
-    let Some(name) = name else {
-        return "attachment".into();
+/// What a browser does with a blob, `inline` or `attachment`, and the name under which it is saved: in ASCII, and
+/// where that is not all of it as RFC 8187 has it, too.
+pub fn disposition(kind: &str, name: Option<&str>) -> String {
+    let Some(name) = name.map(safe_name).filter(|name| !name.is_empty()) else {
+        return kind.into();
     };
-    let start = String::from("attachment; filename*=UTF-8''");
-    name.bytes().fold(start, |mut text, byte| {
+    let ascii = ascii_name(&name);
+    let mut text = format!("{kind}; filename=\"{ascii}\"");
+    if ascii != name {
+        text.push_str("; filename*=UTF-8''");
+        push_encoded(&mut text, &name);
+    }
+    text
+}
+
+/// A name without what leads elsewhere, hides, or shows other than it is: separators of paths, dots in front, and
+/// characters that cannot be seen or turn the direction of reading.
+fn safe_name(name: &str) -> String {
+    let is_unseen = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+    };
+    let kept = name.chars().filter(|c| !is_unseen(*c));
+    let kept: String = kept
+        .map(|c| if matches!(c, '/' | '\\') { '_' } else { c })
+        .collect();
+    kept.trim_start_matches(['.', ' '])
+        .trim_end_matches(['.', ' '])
+        .to_owned()
+}
+
+/// A name for clients that read ASCII alone: `_` in place of each run of other characters, and of those that mean
+/// something in a header. The extension stays.
+fn ascii_name(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    let mut is_run = false;
+    for c in name.chars() {
+        let is_kept = c.is_ascii_alphanumeric() || " -._~()[]{}!#$&+,;=@^".contains(c);
+        if is_kept {
+            text.push(c);
+        } else if !is_run {
+            text.push('_');
+        }
+        is_run = !is_kept;
+    }
+    text
+}
+
+/// All but letters, digits and `-._~` as %XX of UTF-8.
+fn push_encoded(text: &mut String, name: &str) {
+    for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             text.push(byte as char);
         } else {
@@ -140,8 +198,7 @@ pub fn disposition(name: Option<&str>) -> String {
             let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
             text.extend(['%', digit(byte >> 4), digit(byte & 15)]);
         }
-        text
-    })
+    }
 }
 
 #[cfg(test)]
@@ -178,28 +235,34 @@ mod tests {
     }
 
     #[test]
-    fn the_part_is_the_one_in_which_the_range_begins() {
+    fn a_part_is_asked_for_from_its_first_byte() {
         let size = 2 * CHUNK_BYTES + 1;
         for (range, part) in [
-            ("bytes=0-", 0),
-            ("bytes=1-", 0),
-            ("bytes=1999999-", 0),
-            ("bytes=2000000-", 1),
-            ("bytes=4000000-", 2),
+            ("bytes=0-", Some(0)),
+            ("bytes=2000000-", Some(1)),
+            ("bytes=4000000-", Some(2)),
+            ("bytes=1-", None),
+            ("bytes=1999999-", None),
+            ("bytes=4000001-", None),
+            ("bytes=6000000-", None),
+            ("bytes=0-4000000", None),
+            ("bytes=-4000001", None),
+            ("bytes=", None),
+            ("bytes=+0-", None),
+            ("items=0-", None),
+            ("bytes=99999999999999999999-", None),
         ] {
-            assert_eq!(part_of(range, size), Some(part), "{range}");
+            assert_eq!(part_of(range, size), part, "{range}");
         }
-        for range in [
-            "bytes=4000001-",
-            "bytes=6000000-",
-            "bytes=0-1",
-            "bytes=-5",
-            "bytes=",
-            "bytes=+0-",
-            "items=0-",
-            "bytes=99999999999999999999-",
+        for ((from, len), part) in [
+            ((0, CHUNK_BYTES), Some(0)),
+            ((CHUNK_BYTES, CHUNK_BYTES), Some(1)),
+            ((2 * CHUNK_BYTES, 1), Some(2)),
+            ((0, CHUNK_BYTES - 1), None),
+            ((0, CHUNK_BYTES + 1), None),
+            ((1, CHUNK_BYTES), None),
         ] {
-            assert_eq!(part_of(range, size), None, "{range}");
+            assert_eq!(whole_part(from, len, size), part, "{from} {len}");
         }
     }
 
@@ -208,6 +271,7 @@ mod tests {
         let bytes = |from, len| ByteRange::Bytes { from, len };
         for (range, meaning) in [
             ("bytes=0-1", bytes(0, 2)),
+            ("Bytes=0-1", bytes(0, 2)),
             ("bytes=0-", bytes(0, 10)),
             ("bytes=9-99999999999999999999", bytes(9, 1)),
             ("bytes=-3", bytes(7, 3)),
@@ -250,10 +314,35 @@ mod tests {
     }
 
     #[test]
-    fn a_file_name_cannot_break_out_of_its_header() {
-        assert_eq!(
-            disposition(Some("a\"b;\r\nc é.txt")),
-            "attachment; filename*=UTF-8''a%22b%3B%0D%0Ac%20%C3%A9.txt"
-        );
+    fn a_file_name_is_kept_and_does_no_harm() {
+        for (name, shown) in [
+            ("a.png", "; filename=\"a.png\""),
+            ("a b (1).tar.gz", "; filename=\"a b (1).tar.gz\""),
+            (
+                "\u{5c65}\u{6b74}\u{66f8}.pdf",
+                "; filename=\"_.pdf\"; filename*=UTF-8''%E5%B1%A5%E6%AD%B4%E6%9B%B8.pdf",
+            ),
+            (
+                "a\"b;\r\nc é%41.txt",
+                "; filename=\"a_b;c _41.txt\"; filename*=UTF-8''a%22b%3Bc%20%C3%A9%2541.txt",
+            ),
+            // Shown as `exe.png` where the direction is turned.
+            ("a\u{202e}gnp.exe", "; filename=\"agnp.exe\""),
+            ("../../.bashrc", "; filename=\"_.._.bashrc\""),
+            ("..\\x", "; filename=\"_x\""),
+            (".profile", "; filename=\"profile\""),
+            ("a.exe. ", "; filename=\"a.exe\""),
+            ("..", ""),
+            ("\u{202e}", ""),
+        ] {
+            for kind in ["inline", "attachment"] {
+                assert_eq!(
+                    disposition(kind, Some(name)),
+                    format!("{kind}{shown}"),
+                    "{name:?}"
+                );
+            }
+        }
+        assert_eq!(disposition("attachment", None), "attachment");
     }
 }

@@ -10,13 +10,13 @@ use openstorage_types::{
         EventsOk, IssuerRemoved, IssuerUpserted, Reference, Revoked, Stamp, StatePage, StateRow,
         UserDeleted, kind,
     },
-    limits::{BEHIND_EVENTS_MAX, CHUNK_BYTES, EVENTS_PER_BATCH_MAX},
+    limits::{BEHIND_EVENTS_MAX, CHUNK_BYTES, EVENTS_PER_BATCH_MAX, ISSUERS_PER_BATCH_MAX},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use openstorage_canister::Row;
 
-use crate::{Bucket, Now};
+use crate::{Bucket, Now, mutants::Mutant};
 
 /// Events that nobody needs any more go a few at a time, and faster than others come.
 const DROPPED_PER_EVENT: usize = 2;
@@ -26,10 +26,10 @@ const DROPPED_PER_EVENT: usize = 2;
     CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord,
 )]
 pub enum StateKey {
+    /// A user that is gone, with what came before it: an index that has forgotten that must not take it in.
+    Gone(Principal),
     User(Principal),
     Blob(BlobId),
-    /// A user that is gone.
-    Gone(Principal),
     DeletedAccessor(Principal),
 }
 
@@ -110,7 +110,20 @@ impl Bucket {
         check_size(args)?;
         self.saw_index(args.version);
         let mut cursors = self.cursors.get().0.clone();
-        let new = unseen(cursors.received, args.from_stamp, &args.events);
+        let mut new = unseen(cursors.received, args.from_stamp, &args.events);
+        // So many issuers, and what follows with the next batch.
+        let mut issuers = 0;
+        let end = new.events.iter().position(|event| {
+            issuers += usize::from(event.kind == kind::ISSUER_UPSERTED);
+            issuers > ISSUERS_PER_BATCH_MAX
+        });
+        if let Some(end) = end {
+            new.events = &new.events[..end];
+            new.stamp = Stamp {
+                seq: cursors.received.seq + end as u64,
+                version: new.events[end - 1].version,
+            };
+        }
         for event in new.events {
             if self.apply(event, now).is_none() {
                 self.count(|totals| totals.events_skipped += 1);
@@ -171,7 +184,9 @@ impl Bucket {
             kind::ACCESSOR_DELETED => self.delete_accessor(read(bytes)?),
             kind::REVOKED => {
                 let revoked: Revoked = read(bytes)?;
-                self.access.revoke(&revoked, now.ms);
+                if !self.is_mutant(Mutant::RevocationIgnored) {
+                    self.access.revoke(&revoked, now.ms);
+                }
             }
             _ => return None,
         }
@@ -188,6 +203,11 @@ impl Bucket {
 
     /// What the index ought to hear next; none where it has heard everything.
     pub fn next_batch(&mut self, version: u64) -> Option<Outgoing> {
+        self.next_batch_of(version, EVENTS_PER_BATCH_MAX)
+    }
+
+    /// The same, with `max` events and counters at most.
+    pub fn next_batch_of(&mut self, version: u64, max: usize) -> Option<Outgoing> {
         if !self.has_news() {
             return None;
         }
@@ -196,14 +216,18 @@ impl Bucket {
         let mut told = cursors.sent.next_batch(
             &self.log,
             version,
+            max,
             |_| true,
             |after| self.state_after(after.copied()),
         );
         let args = EventsArgs {
             from_stamp: told.from_stamp,
             events: std::mem::take(&mut told.events),
-            counters: self.accounts.unsent(EVENTS_PER_BATCH_MAX),
-            report: Some(self.report()),
+            counters: self.accounts.unsent(max),
+            report: Some(BucketReport {
+                overdue_ms: Some(self.overdue_ms.1),
+                ..self.report()
+            }),
             heard: cursors.received,
             version,
         };
@@ -211,26 +235,26 @@ impl Bucket {
         Some(Outgoing { args, told })
     }
 
-    /// The state that the index has to know, from the first row after `after`: users' counters, blobs, and
-    /// the deletions that an index restored from a snapshot has forgotten.
+    /// The state that the index has to know, from the first row after `after`: the deletions that an index restored
+    /// from a snapshot has forgotten, users' counters, and blobs.
     fn state_after(&self, after: Option<StateKey>) -> impl Iterator<Item = (StateKey, StateRow)> {
         use StateKey::*;
         use std::ops::Bound::{Excluded, Unbounded};
         let none = Principal::management_canister();
-        let users = match after {
+        let gone = match after {
             None => Some(none),
+            Some(Gone(after)) => Some(after),
+            _ => None,
+        };
+        let users = match after {
+            None | Some(Gone(_)) => Some(none),
             Some(User(after)) => Some(after),
             _ => None,
         };
         let blobs = match after {
-            None | Some(User(_)) => Some(Unbounded),
+            None | Some(Gone(_) | User(_)) => Some(Unbounded),
             Some(Blob(after)) => Some(Excluded(after.0)),
             _ => None,
-        };
-        let gone = match after {
-            Some(Gone(after)) => Some(after),
-            Some(DeletedAccessor(_)) => None,
-            _ => Some(none),
         };
         let deleted = match after {
             Some(DeletedAccessor(after)) => after,
@@ -269,7 +293,7 @@ impl Bucket {
                     row(kind::ACCESSOR_DELETED, &event),
                 )
             });
-        users.chain(blobs).chain(gone).chain(deleted)
+        gone.chain(users).chain(blobs).chain(deleted)
     }
 
     /// The index's answer to a batch.
@@ -319,7 +343,16 @@ impl Bucket {
             version: Some(VERSION),
             index_version: *self.index_version.get(),
             cycles: Some(self.cycles()),
+            set_aside: Some(self.set_aside_count()),
+            overdue_ms: Some(self.overdue_ms.0),
         }
+    }
+
+    /// The place in the log of the first event that the index ought to hear next.
+    pub(crate) fn next_event(&self) -> Option<u64> {
+        let cursors = &self.cursors.get().0;
+        let place = cursors.sent.needs().filter(|_| cursors.sent.is_in_log())?;
+        (place != self.log.last()).then_some(place.seq + 1)
     }
 
     pub(crate) fn events_unsent(&self) -> u64 {

@@ -283,6 +283,16 @@ impl Uploads {
         self.draws.keys().map(BlobId)
     }
 
+    /// It has turns after all. False where there is no such upload.
+    pub fn verify_again(&mut self, user: &Principal, blob: &BlobId) -> bool {
+        let session = self.get(user, blob);
+        let is_verifying = session.is_some_and(|session| session.phase.is_verifying());
+        if is_verifying {
+            self.verifying.insert((*user, blob.0), ());
+        }
+        is_verifying
+    }
+
     pub fn bury(
         &mut self,
         user: &Principal,
@@ -379,6 +389,16 @@ impl Uploads {
         Some((due_ms, user, BlobId(blob)))
     }
 
+    /// An upload is not looked at then.
+    pub fn skip_due(&mut self, due_ms: u64, user: &Principal, blob: &BlobId) {
+        self.due.remove(&(due_ms, *user, blob.0));
+    }
+
+    /// It is after all.
+    pub fn look_again(&mut self, due_ms: u64, user: Principal, blob: &BlobId) {
+        self.due.insert((due_ms, user, blob.0), ());
+    }
+
     /// Looks at one that is due, and forgets what of it has lapsed. Returns the session if it has to go; it is still
     /// there. `expires_ms` says when a session ends.
     pub fn lapse(
@@ -414,11 +434,18 @@ impl Uploads {
         None
     }
 
-    /// A row of one of the tables that fits no other, or lacks one; none where all fit together.
-    pub fn contradiction(&self) -> Option<(&'static str, Principal, BlobId)> {
+    /// A row of one of the tables that fits no other, or lacks one; none where all fit together. `is_aside` says of
+    /// which uploads some job has set a row aside.
+    pub fn contradiction(
+        &self,
+        is_aside: impl Fn(&Principal, &BlobId) -> bool,
+    ) -> Option<(&'static str, Principal, BlobId)> {
         let told = |what, key: &Key| Some((what, key.0, BlobId(key.1)));
         for entry in self.sessions.iter() {
             let (key, session) = (*entry.key(), entry.value().0);
+            if is_aside(&key.0, &BlobId(key.1)) {
+                continue;
+            }
             let is_due = |at_ms| self.due.contains_key(&(at_ms, key.0, key.1));
             if !session.due_ms.is_some_and(is_due) {
                 return told("an upload is looked at by nobody", &key);

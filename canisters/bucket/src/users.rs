@@ -178,8 +178,10 @@ impl Bucket {
         self.accounts.next_idle_ms()
     }
 
-    /// Gives back some of the leases of which nothing was used for long.
-    pub fn give_back_idle(&mut self, now: Now) {
-        self.accounts.give_back_idle(now.ms);
+    /// Gives back some of the leases of which nothing was used for long, looking at `max` of them at most.
+    pub fn give_back_idle(&mut self, now: Now, max: usize) {
+        if !self.is_mutant(Mutant::LeaseKept) {
+            self.accounts.give_back_idle(now.ms, max);
+        }
     }
 }

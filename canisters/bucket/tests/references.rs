@@ -313,6 +313,7 @@ fn a_user_has_as_many_references_as_its_limit_allows() {
             granted: 1_000_000_000,
             ..Counters::default()
         },
+        gone: None,
         version: 5,
     };
     world.bucket.leased(alice(), &answer, world.now);

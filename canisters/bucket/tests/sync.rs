@@ -27,6 +27,7 @@ fn user_event(n: u8) -> Event {
         incarnation: 1,
         byte_limit: 0,
         counters: None,
+        gone: None,
     };
     event(kind::USER_UPSERTED, &user)
 }

@@ -23,6 +23,7 @@ fn upsert(world: &mut World, incarnation: u64, byte_limit: u64) {
         incarnation,
         byte_limit,
         counters: None,
+        gone: None,
     };
     world.tell(kind::USER_UPSERTED, &event);
 }
@@ -93,10 +94,10 @@ fn an_idle_lease_goes_back() {
     world.upload(bob(), &bytes(10, 1));
     let data = begun(&mut world);
     world.pass(LEASE_IDLE_MS / 2);
-    world.bucket.give_back_idle(world.now);
+    world.bucket.give_back_idle(world.now, 100);
     assert!(world.bucket.next_idle_ms().is_some());
     world.pass(LEASE_IDLE_MS);
-    world.bucket.give_back_idle(world.now);
+    world.bucket.give_back_idle(world.now, 100);
     world.shortage(bob(), &chunk(b"another", 0));
     let batch = world.bucket.next_batch(2).unwrap();
     let leases: u64 = batch
@@ -110,7 +111,7 @@ fn an_idle_lease_goes_back() {
     let (user, blob, now) = (alice(), blob_id(&data), world.now);
     let aborted = world.bucket.abort_upload(&user, &blob, now);
     assert_eq!(aborted, Ok(()));
-    world.bucket.give_back_idle(now);
+    world.bucket.give_back_idle(now, 100);
     let question = world.shortage(alice(), &chunk(b"small", 0));
     assert_eq!(question.counters.lease(), 0);
 }
@@ -182,6 +183,7 @@ fn a_higher_incarnation_in_any_message_deletes_the_lower() {
             granted: 2_000,
             ..Counters::default()
         },
+        gone: None,
         version: 5,
     };
     world.bucket.leased(alice(), &answer, world.now);
@@ -191,6 +193,42 @@ fn a_higher_incarnation_in_any_message_deletes_the_lower() {
     assert_eq!(world.figures(), [0; 5]);
     world.bucket.leased(alice(), &answer, world.now);
     world.upload(alice(), b"new");
+}
+
+/// An index that was restored from a snapshot has registered the user anew: it does not know of the one before, and
+/// has not deleted it.
+#[test]
+fn a_higher_incarnation_keeps_a_lower_one_that_was_never_deleted() {
+    let mut world = World::new();
+    let upsert = |world: &mut World, incarnation, gone| {
+        let event = UserUpserted {
+            user: alice(),
+            incarnation,
+            byte_limit: LIMIT,
+            counters: None,
+            gone: Some(gone),
+        };
+        world.tell(kind::USER_UPSERTED, &event);
+    };
+    world.upload(alice(), &bytes(500, 2));
+    upsert(&mut world, 9, 0);
+    assert!(!world.bucket.is_deleting_users());
+    world.upload(alice(), b"new");
+    // The index hears what the user has, under the new number.
+    let batch = world.bucket.next_batch(world.now.version).unwrap();
+    let told = batch.args.counters.iter().find(|it| it.user == alice());
+    assert_eq!(
+        told.map(|it| (it.incarnation, it.counters.used())),
+        Some((9, 503))
+    );
+    // Deleted, and registered again.
+    upsert(&mut world, 12, 10);
+    while world.bucket.is_deleting_users() {
+        world.bucket.delete_user_slice(world.now);
+    }
+    assert_eq!(world.figures(), [0; 5]);
+    upsert(&mut world, 12, 10);
+    assert!(world.bucket.knows(&alice()));
 }
 
 #[test]
@@ -221,6 +259,7 @@ fn after_a_snapshot_no_lease_counts_before_the_index_has_confirmed_it() {
         incarnation: 1,
         byte_limit: LIMIT,
         counters: known,
+        gone: None,
         version: 6,
     };
     world.bucket.leased(alice(), &answer, world.now);
@@ -276,6 +315,7 @@ fn a_doubted_upload_is_verified_once_the_index_has_confirmed_the_counters() {
         incarnation: 1,
         byte_limit: LIMIT,
         counters: question.counters,
+        gone: None,
         version: 5,
     };
     world.bucket.leased(alice(), &answer, world.now);
@@ -333,7 +373,7 @@ fn an_idle_lease_in_doubt_goes_back_once_the_index_has_confirmed_it() {
     world.bucket.observe(20);
     for _ in 0..2 {
         world.pass(LEASE_IDLE_MS);
-        world.bucket.give_back_idle(world.now);
+        world.bucket.give_back_idle(world.now, 100);
         let batch = world.bucket.next_batch(world.now.version).unwrap();
         assert_eq!(batch.args.counters.len(), 2);
         world.acknowledge(&batch);

@@ -6,17 +6,12 @@ use candid::Principal;
 use openstorage_tokens::{Grant, Scope, derived_accessor, read_times};
 use openstorage_types::{BlobReference, chat::*, limits::DELETE_TOKEN_LIFE_MS};
 
-use crate::{App, RETRY_MS, messages::Message as MessageRow};
-
-/// A chat's derived name: what its accessor id is made of, besides the canister's own.
-fn derived_name(chat_id: u64) -> [u8; 8] {
-    chat_id.to_be_bytes()
-}
+use crate::{App, RETRY_MS, chats::Chat, messages::Message as MessageRow};
 
 impl App {
     /// What the blobs of a chat are made visible to.
-    pub fn accessor(&self, chat_id: u64) -> Principal {
-        derived_accessor(&self.own, &derived_name(chat_id))
+    pub fn accessor(&self, chat: &Chat) -> Principal {
+        derived_accessor(&self.own, &*chat.derived_name)
     }
 
     /// Messages of a chat, for one of its members; each blob comes with a token for the caller.
@@ -27,9 +22,8 @@ impl App {
         now_ms: u64,
     ) -> Result<Vec<Message>, ChatError> {
         self.check(caller)?;
-        self.chats.get_for(args.chat_id, caller)?;
-        let accessor_id = self.accessor(args.chat_id);
-        let name = derived_name(args.chat_id);
+        let chat = self.chats.get_for(args.chat_id, caller)?;
+        let accessor_id = self.accessor(&chat);
         // The same token opens all that the chat can see in a bucket.
         let mut tokens: BTreeMap<Principal, Option<String>> = BTreeMap::new();
         let page = self.messages.page(args);
@@ -40,7 +34,7 @@ impl App {
                     let token = tokens
                         .entry(reference.bucket)
                         .or_insert_with_key(|bucket| {
-                            self.read_token(*bucket, Some(&name), caller, now_ms)
+                            self.read_token(*bucket, Some(&*chat.derived_name), caller, now_ms)
                         })
                         .clone();
                     BlobAccess {
@@ -89,7 +83,7 @@ impl App {
     pub(crate) fn delete_message_answer(
         &self,
         caller: Principal,
-        chat_id: u64,
+        (chat_id, chat): (u64, &Chat),
         message: MessageRow,
         now_ms: u64,
     ) -> DeleteMessageOk {
@@ -99,7 +93,7 @@ impl App {
         };
         let grant = Grant {
             scope: Scope::DELETE_REFERENCE.with(Scope::BOUND_TO_BLOB),
-            dn: Some(&derived_name(chat_id)),
+            dn: Some(&*chat.derived_name),
             blob: Some(blob.blob_id.0),
             owner: Some(message.sender),
             principal: caller,
@@ -111,7 +105,7 @@ impl App {
             Some(token) => DeleteMessageOk::Delete {
                 blob_id: blob.blob_id,
                 bucket: blob.bucket,
-                accessor_id: self.accessor(chat_id),
+                accessor_id: self.accessor(chat),
                 owner: message.sender,
                 token,
             },
@@ -121,12 +115,12 @@ impl App {
     pub(crate) fn delete_chat_answer(
         &self,
         caller: Principal,
-        chat_id: u64,
+        chat: &Chat,
         now_ms: u64,
     ) -> DeleteChatOk {
         let grant = Grant {
             scope: Scope::DELETE_ACCESSOR,
-            dn: Some(&derived_name(chat_id)),
+            dn: Some(&*chat.derived_name),
             blob: None,
             owner: None,
             principal: caller,
@@ -136,7 +130,7 @@ impl App {
         match self.keys.for_index(self.index, &grant) {
             None => DeleteChatOk::Retry { ms: RETRY_MS },
             Some(token) => DeleteChatOk::Delete {
-                chat_id: self.accessor(chat_id),
+                chat_id: self.accessor(chat),
                 index: self.index,
                 token,
             },

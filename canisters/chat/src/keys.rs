@@ -521,6 +521,17 @@ impl Keys {
         }
     }
 
+    /// A bucket's key is asked for an hour later.
+    pub fn postpone(&mut self, bucket: Principal, now_ms: u64) {
+        let Some(Row(mut known)) = self.buckets.get(&bucket) else {
+            return;
+        };
+        self.due.remove(&(known.due_ms, bucket));
+        known.due_ms = now_ms + KEY_REFRESH_MS;
+        self.due.insert((known.due_ms, bucket), ());
+        self.buckets.insert(bucket, Row(known));
+    }
+
     /// The bucket whose key is to be asked for next, and when.
     pub fn next_due(&self) -> Option<(u64, Principal)> {
         self.due.first_key_value().map(|(due, ())| due)

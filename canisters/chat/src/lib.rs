@@ -11,6 +11,7 @@
 //! | [`messages`] | messages and the blobs they show |
 //! | [`keys`] | the secret, and the keys shared with index and buckets |
 //! | [`work`] | what the chat does by itself |
+//! | [`windows`] | how often something may be done |
 //! | [`site`] | the page that browsers get: the app in `web/`, certified |
 //! | [`page`] | figures for operators |
 //! | [`memory`] | where all of it is stored |
@@ -22,13 +23,14 @@ pub mod messages;
 pub mod page;
 pub mod site;
 pub mod users;
+pub mod windows;
 pub mod work;
 
 mod answers;
 
 use candid::Principal;
 use ic_stable_structures::{DefaultMemoryImpl, StableCell};
-use openstorage_canister::lines::Lines;
+use openstorage_canister::{Row, lines::Lines};
 use openstorage_channel::Watch;
 use openstorage_types::{
     BlobReference,
@@ -38,20 +40,21 @@ use openstorage_types::{
         BucketKey, BucketKeysError, IssuerError, RegisterIssuerArgs, RegisterIssuerOk,
         RevokeIssuerKeyArgs, UserArgs, UserError,
     },
+    limits::PAGE_ORIGINS_MAX,
 };
 
 use crate::{
-    chats::{Chat, Chats},
+    chats::{Chat, Chats, Random, fresh_id},
     keys::Keys,
     memory::{Manager, Memory},
     messages::{Message as MessageRow, Messages},
     site::Site,
     users::Users,
-    work::{Lane, REMOVAL_ROWS_MAX, Work},
+    work::{Lane, LaneRow, REMOVAL_ROWS_MAX, Work},
 };
 
 /// What the front end is told to wait before it asks again.
-const RETRY_MS: u64 = 1_000;
+pub const RETRY_MS: u64 = 1_000;
 
 /// The whole state.
 pub struct App {
@@ -64,6 +67,8 @@ pub struct App {
     messages: Messages,
     lines: Lines<Memory>,
     watch: Watch<Memory>,
+    /// Where else the page is served.
+    origins: StableCell<Row<Vec<String>>, Memory>,
     site: Site,
 }
 
@@ -73,7 +78,16 @@ pub enum OpenError {
     /// Nothing was installed here.
     NoIndex,
     /// A chat keeps its index: users, buckets and keys are known there.
-    OtherIndex { index: Principal },
+    OtherIndex {
+        index: Principal,
+    },
+    /// It is none that Internet Identity accepts: `https://` and a name, in lower case, without a path.
+    InvalidOrigin {
+        origin: String,
+    },
+    TooManyOrigins {
+        max: usize,
+    },
 }
 
 impl App {
@@ -90,17 +104,36 @@ impl App {
         if index.is_some_and(|index| index != kept) {
             return Err(OpenError::OtherIndex { index: kept });
         }
+        let origins = StableCell::init(manager.get(memory::ORIGINS), Row(Vec::new()));
+        let mut chats = Chats::open(&manager);
+        chats.bring_back();
         Ok(Self {
+            site: Site::new(own, kept, &origins.get().0),
+            origins,
             own,
             index: kept,
             keys: Keys::open(&manager, own),
             users: Users::open(&manager),
-            chats: Chats::open(&manager),
+            chats,
             messages: Messages::open(&manager),
             lines: Lines::init(manager.get(memory::LINES)),
             watch: Watch::init(manager.get(memory::WATCH)),
-            site: Site::new(own, kept),
         })
+    }
+
+    /// The page is served at these origins too. To be called before anything is certified.
+    pub fn serve_at(&mut self, origins: Vec<String>) -> Result<(), OpenError> {
+        let max = PAGE_ORIGINS_MAX;
+        if origins.len() > max {
+            return Err(OpenError::TooManyOrigins { max });
+        }
+        if let Some(origin) = origins.iter().find(|origin| !site::is_origin(origin)) {
+            let origin = origin.clone();
+            return Err(OpenError::InvalidOrigin { origin });
+        }
+        self.site = Site::new(self.own, self.index, &origins);
+        self.origins.set(Row(origins));
+        Ok(())
     }
 
     pub fn index(&self) -> Principal {
@@ -128,14 +161,19 @@ impl App {
         self.users.check(&caller).is_ok()
     }
 
-    pub fn register(&mut self, caller: Principal) -> Result<RegisterOk, ChatError> {
+    /// Whether a message of somebody unknown is worth being executed.
+    pub fn may_register(&self, now_ms: u64) -> bool {
+        self.users.may_register(now_ms)
+    }
+
+    pub fn register(&mut self, caller: Principal, now_ms: u64) -> Result<RegisterOk, ChatError> {
         if caller == Principal::anonymous() || caller == Principal::management_canister() {
             return Err(ChatError::NotAuthorized);
         }
-        Ok(self.users.register(caller))
+        self.users.register(caller, now_ms)
     }
 
-    /// Anyone may go premium: this is an example.
+    /// Anyone may go premium: this is an example. Where the index's admins have set the limit, it stays.
     pub fn set_premium(
         &mut self,
         caller: Principal,
@@ -160,7 +198,8 @@ impl App {
     pub fn set_avatar(&mut self, caller: Principal, args: SetAvatarArgs) -> Result<(), ChatError> {
         self.check_avatar(caller, &args)?;
         self.check_bucket(args.blob.as_ref())?;
-        self.users.set_avatar(caller, args.blob)
+        self.users
+            .set_avatar(caller, args.blob.map(messages::plain))
     }
 
     /// What can be checked of an avatar before its bucket is.
@@ -171,21 +210,69 @@ impl App {
 
     // Chats.
 
+    /// What can be checked of a new chat before random bytes are drawn for it.
+    pub fn check_new_chat(
+        &self,
+        caller: Principal,
+        args: &CreateChatArgs,
+        now_ms: u64,
+    ) -> Result<(), ChatError> {
+        self.check(caller)?;
+        self.chats.check_new(caller, &args.name)?;
+        self.users.check_new_chat(&caller, now_ms).map(|_| ())
+    }
+
+    /// `random` is drawn for this chat, `version` the canister's.
     pub fn create_chat(
         &mut self,
         caller: Principal,
         args: CreateChatArgs,
+        random: &Random,
+        version: u64,
+        now_ms: u64,
     ) -> Result<ChatInfo, ChatError> {
         self.check(caller)?;
-        let (chat_id, chat) = self.chats.create(caller, args.name)?;
+        let chats_made = self.users.check_new_chat(&caller, now_ms)?;
+        let (chat_id, chat) = self.chats.create(caller, args.name, random, version)?;
+        self.users.chat_made(caller, chats_made);
         Ok(self.chat_info(chat_id, chat))
     }
 
-    /// Whoever knows a chat's id may join: this is an example.
-    pub fn join_chat(&mut self, caller: Principal, args: ChatArgs) -> Result<ChatInfo, ChatError> {
+    /// Whoever has a chat's invite may join.
+    pub fn join_chat(&mut self, caller: Principal, args: &JoinArgs) -> Result<ChatInfo, ChatError> {
         self.check(caller)?;
-        let chat = self.chats.join(args.chat_id, caller)?;
+        let chat = self.chats.join(args.chat_id, &args.invite, caller)?;
         Ok(self.chat_info(args.chat_id, chat))
+    }
+
+    /// What can be checked before random bytes are drawn for an invite.
+    pub fn check_invite(&self, caller: Principal, args: &ChatArgs) -> Result<(), ChatError> {
+        self.check(caller)?;
+        self.chats.owned(args.chat_id, caller).map(|_| ())
+    }
+
+    /// Only the owner may. The invite of before opens the chat no more; members stay.
+    pub fn replace_invite(
+        &mut self,
+        caller: Principal,
+        args: &ChatArgs,
+        random: &Random,
+    ) -> Result<ChatInfo, ChatError> {
+        self.check(caller)?;
+        let chat = self.chats.replace_invite(args.chat_id, caller, random)?;
+        Ok(self.chat_info(args.chat_id, chat))
+    }
+
+    /// Who is in a chat, for its members.
+    pub fn members(&self, caller: Principal, args: &MembersArgs) -> Result<Vec<Member>, ChatError> {
+        self.check(caller)?;
+        self.chats.get_for(args.chat_id, caller)?;
+        let members = self.chats.members(args.chat_id, args.after, args.limit);
+        let named = |user| Member {
+            user,
+            name: self.users.get(&user).and_then(|row| row.name),
+        };
+        Ok(members.into_iter().map(named).collect())
     }
 
     pub fn leave_chat(&mut self, caller: Principal, args: ChatArgs) -> Result<(), ChatError> {
@@ -212,8 +299,8 @@ impl App {
         now_ms: u64,
     ) -> Result<DeleteChatOk, ChatError> {
         self.check(caller)?;
-        self.chats.delete(args.chat_id, caller)?;
-        Ok(self.delete_chat_answer(caller, args.chat_id, now_ms))
+        let chat = self.chats.delete(args.chat_id, caller)?;
+        Ok(self.delete_chat_answer(caller, &chat, now_ms))
     }
 
     // Messages.
@@ -236,29 +323,32 @@ impl App {
     }
 
     /// The bucket must be known. Everything is checked, also what was checked before the index was
-    /// asked: chat and membership may have gone since.
+    /// asked: chat and membership may have gone since. `version` is the canister's: a snapshot that is restored takes
+    /// messages back, and whoever has seen them must not find others under their ids.
     pub fn send_message(
         &mut self,
         caller: Principal,
         args: SendMessageArgs,
+        version: u64,
         now_ms: u64,
     ) -> Result<SendMessageOk, ChatError> {
         self.check_message(caller, &args)?;
         self.check_bucket(args.blob.as_ref())?;
         let mut chat = self.chats.get_for(args.chat_id, caller)?;
-        let message_id = chat.next_message_id;
-        chat.next_message_id += 1;
-        chat.messages += 1;
-        self.chats.put(args.chat_id, chat);
+        let message_id = fresh_id(version, chat.next_message_id);
         let message = MessageRow {
             sender: caller,
             sent_ms: now_ms,
             text: args.text,
-            blob: args.blob,
-            name: args.name,
+            blob: args.blob.map(messages::plain),
+            name: messages::plain_name(args.name),
             preview: args.preview,
             deleted: false,
         };
+        self.users.message_sent(caller, message.counted_bytes())?;
+        chat.next_message_id = message_id + 1;
+        chat.messages += 1;
+        self.chats.put(args.chat_id, chat);
         self.messages.add(args.chat_id, message_id, message);
         Ok(SendMessageOk { message_id })
     }
@@ -280,12 +370,17 @@ impl App {
         if caller != message.sender && caller != chat.owner {
             return Err(ChatError::NotAuthorized);
         }
-        if self.messages.delete(chat_id, message_id, message) {
+        let sender = message.sender;
+        if let Some(freed) = self.messages.delete(chat_id, message_id, message) {
+            self.users.messages_gone(sender, freed);
             chat.messages -= 1;
             self.chats.put(chat_id, chat);
         }
-        let message = self.messages.get(chat_id, message_id)?;
-        Ok(self.delete_message_answer(caller, chat_id, message, now_ms))
+        let (chat, message) = (
+            self.chats.get(chat_id)?,
+            self.messages.get(chat_id, message_id)?,
+        );
+        Ok(self.delete_message_answer(caller, (chat_id, &chat), message, now_ms))
     }
 
     // What other canisters answered.
@@ -321,6 +416,28 @@ impl App {
             Lane::Derivation => Some(Work::DeriveKeys),
             Lane::Removal => self.chats.next_removal().map(Work::RemoveSlice),
         }
+    }
+
+    /// What the next step in `lane` is about, where there are several.
+    pub fn next_row(&self, lane: Lane) -> Option<LaneRow> {
+        match lane {
+            Lane::Removal => self.chats.next_removal().map(LaneRow::Chat),
+            Lane::Buckets => {
+                let (_, bucket) = self.keys.next_due()?;
+                Some(LaneRow::Bucket(bucket))
+            }
+            Lane::Setup | Lane::Users | Lane::Derivation => None,
+        }
+    }
+
+    /// Every message about a row has trapped: it is taken out of the others' way.
+    pub fn set_aside(&mut self, row: LaneRow, now_ms: u64) {
+        match row {
+            LaneRow::Chat(chat_id) => self.chats.set_aside(chat_id),
+            LaneRow::Bucket(bucket) => self.keys.postpone(bucket, now_ms),
+        }
+        let text = format!("alarm: every message about {row:?} has trapped; it is set aside");
+        self.note(now_ms, &text);
     }
 
     fn next_setup(&self, now_ms: u64) -> Option<Work> {
@@ -413,8 +530,9 @@ impl App {
         &mut self,
         sent: &[UserArgs],
         answers: &[Result<(), UserError>],
+        now_ms: u64,
     ) -> bool {
-        self.users.confirm(sent, answers)
+        self.users.confirm(sent, answers, now_ms)
     }
 
     /// Tells whether there was a key in it, or there will be none.
@@ -437,10 +555,13 @@ impl App {
     /// Removes a bounded part of what belonged to a deleted chat.
     pub fn remove_slice(&mut self, chat_id: u64) {
         let messages = self.messages.remove(chat_id, REMOVAL_ROWS_MAX);
+        for (sender, bytes) in messages.bytes {
+            self.users.messages_gone(sender, bytes);
+        }
         let members = self
             .chats
-            .remove_members(chat_id, REMOVAL_ROWS_MAX - messages);
-        if messages + members == 0 {
+            .remove_members(chat_id, REMOVAL_ROWS_MAX - messages.rows);
+        if messages.rows + members == 0 {
             self.chats.removed(chat_id);
         }
     }
@@ -462,9 +583,10 @@ impl App {
     fn chat_info(&self, chat_id: u64, chat: Chat) -> ChatInfo {
         ChatInfo {
             chat_id,
+            invite: chat.invite_text(),
+            accessor_id: self.accessor(&chat),
             name: chat.name,
             owner: chat.owner,
-            accessor_id: self.accessor(chat_id),
             members: chat.members,
             messages: chat.messages,
         }

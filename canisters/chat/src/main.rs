@@ -5,9 +5,9 @@ mod timers;
 use std::cell::RefCell;
 
 use candid::{CandidType, Principal, candid_method};
-use chat::App;
+use chat::{App, RETRY_MS, chats::Random};
 use ic_cdk::{
-    api::{CanisterStatusCode, canister_self, msg_caller, time},
+    api::{CanisterStatusCode, canister_self, canister_version, msg_caller, time},
     futures::internals::in_executor_context,
 };
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
@@ -18,7 +18,7 @@ use openstorage_types::{
     channel::{PublicKey, RevokeKeyError, RotateKeyError},
     chat::*,
     http::{HttpRequest, HttpResponse},
-    limits::UNKNOWN_CALLER_BYTES_MAX,
+    limits::{MESSAGE_TEXT_BYTES_MAX, PREVIEW_BYTES_MAX, UNKNOWN_CALLER_BYTES_MAX},
 };
 use serde::de::DeserializeOwned;
 
@@ -44,8 +44,15 @@ fn now_ms() -> u64 {
 }
 
 fn open(args: Option<InitArgs>) {
-    let index = args.map(|args| args.index);
-    match App::open(DefaultMemoryImpl::default(), canister_self(), index) {
+    let (index, origins) = args.map(|args| (args.index, args.origins)).unzip();
+    let opened = App::open(DefaultMemoryImpl::default(), canister_self(), index);
+    let opened = opened.and_then(|mut app| {
+        origins
+            .flatten()
+            .map_or(Ok(()), |origins| app.serve_at(origins))?;
+        Ok(app)
+    });
+    match opened {
         Ok(app) => {
             ic_cdk::api::certified_data_set(app.certified_data());
             APP.set(Some(app));
@@ -88,15 +95,57 @@ extern "C" fn canister_global_timer() {
 #[inspect_message]
 fn inspect_message() {
     let caller = msg_caller();
-    let known = with(|app| app.is_registered(caller));
-    let may_register = caller != Principal::anonymous()
-        && ic_cdk::api::msg_method_name() == "register"
-        && ic0::msg_arg_data_size() <= UNKNOWN_CALLER_BYTES_MAX;
-    let is_controller = ic_cdk::api::is_controller(&caller);
-    if known || may_register || is_controller {
+    let method = ic_cdk::api::msg_method_name();
+    let len = ic0::msg_arg_data_size();
+    let known = METHODS.iter().find(|(name, _)| *name == method);
+    let may_call = known.is_some_and(|(_, callers)| match callers {
+        Callers::Anybody => {
+            caller != Principal::anonymous()
+                && len <= NOTHING_BYTES_MAX
+                && with(|app| app.is_registered(caller) || app.may_register(now_ms()))
+        }
+        Callers::Users => len <= MESSAGE_BYTES_MAX && with(|app| app.is_registered(caller)),
+        Callers::Controllers => {
+            len <= UNKNOWN_CALLER_BYTES_MAX && ic_cdk::api::is_controller(&caller)
+        }
+    });
+    if may_call {
         ic_cdk::api::accept_message();
     }
 }
+
+/// Who may call a method by an ingress message.
+#[derive(Clone, Copy)]
+enum Callers {
+    Users,
+    /// Everybody but the anonymous principal: it has to say nothing.
+    Anybody,
+    Controllers,
+}
+
+/// Every method that changes something.
+const METHODS: [(&str, Callers); 13] = [
+    ("register", Callers::Anybody),
+    ("set_premium", Callers::Users),
+    ("set_name", Callers::Users),
+    ("set_avatar", Callers::Users),
+    ("create_chat", Callers::Users),
+    ("join_chat", Callers::Users),
+    ("leave_chat", Callers::Users),
+    ("replace_invite", Callers::Users),
+    ("delete_chat", Callers::Users),
+    ("send_message", Callers::Users),
+    ("delete_message", Callers::Users),
+    ("rotate_key", Callers::Controllers),
+    ("revoke_key", Callers::Controllers),
+];
+
+/// Bytes of an argument that says nothing, as any client writes it.
+const NOTHING_BYTES_MAX: usize = 64;
+
+/// Bytes of the longest argument, a message with a preview.
+const MESSAGE_BYTES_MAX: usize =
+    MESSAGE_TEXT_BYTES_MAX + PREVIEW_BYTES_MAX + UNKNOWN_CALLER_BYTES_MAX;
 
 /// Calls of canisters do not pass `inspect_message`.
 fn is_welcome() -> Result<(), String> {
@@ -111,7 +160,7 @@ fn is_welcome() -> Result<(), String> {
 
 #[update]
 fn register() -> Result<RegisterOk, ChatError> {
-    change(|app| app.register(msg_caller()))
+    change(|app| app.register(msg_caller(), now_ms()))
 }
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
@@ -149,14 +198,34 @@ fn profile(user: Principal) -> Result<Profile, ChatError> {
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
-fn create_chat(args: CreateChatArgs) -> Result<ChatInfo, ChatError> {
-    change(|app| app.create_chat(msg_caller(), args))
+async fn create_chat(args: CreateChatArgs) -> Result<ChatInfo, ChatError> {
+    let caller = msg_caller();
+    timers::observe();
+    with(|app| app.check_new_chat(caller, &args, now_ms()))?;
+    let random = random().await?;
+    change(|app| app.create_chat(caller, args, &random, canister_version(), now_ms()))
 }
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
 #[candid_method(update)]
-fn join_chat(args: ChatArgs) -> Result<ChatInfo, ChatError> {
-    change(|app| app.join_chat(msg_caller(), args))
+fn join_chat(args: JoinArgs) -> Result<ChatInfo, ChatError> {
+    change(|app| app.join_chat(msg_caller(), &args))
+}
+
+#[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
+#[candid_method(update)]
+async fn replace_invite(args: ChatArgs) -> Result<ChatInfo, ChatError> {
+    let caller = msg_caller();
+    timers::observe();
+    with(|app| app.check_invite(caller, &args))?;
+    let random = random().await?;
+    change(|app| app.replace_invite(caller, &args, &random))
+}
+
+#[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
+#[candid_method(query)]
+fn members(args: MembersArgs) -> Result<Vec<Member>, ChatError> {
+    with(|app| app.members(msg_caller(), &args))
 }
 
 #[update(guard = "is_welcome", decode_with = "decode", hidden = true)]
@@ -183,7 +252,7 @@ async fn send_message(args: SendMessageArgs) -> Result<SendMessageOk, ChatError>
     timers::observe();
     with(|app| app.check_message(caller, &args))?;
     learn_bucket(args.blob.as_ref()).await?;
-    change(|app| app.send_message(caller, args, now_ms()))
+    change(|app| app.send_message(caller, args, canister_version(), now_ms()))
 }
 
 #[query(guard = "is_welcome", decode_with = "decode", hidden = true)]
@@ -224,6 +293,18 @@ fn http_request(request: HttpRequest) -> HttpResponse {
     with(|app| app.http(&request, cycles, certificate.as_deref()))
 }
 
+/// Random bytes that nobody else has seen.
+async fn random() -> Result<Random, ChatError> {
+    let random = timers::random().await.ok();
+    let random = random.and_then(|random| random.try_into().ok());
+    let ms = RETRY_MS;
+    random.map(Random).ok_or(ChatError::Retry { ms })
+}
+/// The canister calls this itself, so that what follows is done in a message of its own. A query: it changes nothing,
+/// whoever calls it.
+#[query]
+fn c2c_nothing() {}
+
 /// Asks the index about the reference's bucket where no reference named it before.
 async fn learn_bucket(blob: Option<&BlobReference>) -> Result<(), ChatError> {
     match with(|app| app.unknown_bucket(blob)) {
@@ -249,5 +330,23 @@ mod tests {
         let file = include_str!("../chat.did");
         service_equal(CandidSource::Text(&code), CandidSource::Text(file))
             .unwrap_or_else(|error| panic!("{error}\nthe code says:\n{code}"));
+    }
+
+    /// A method that is not in the table can be called by canisters alone.
+    #[test]
+    fn the_table_of_callers_names_every_method() {
+        let file = include_str!("../chat.did");
+        let (types, actor) = CandidSource::Text(file).load().unwrap();
+        let actor = actor.expect("there is a service");
+        let methods = types.as_service(&actor).unwrap().iter();
+        let changes = |kind| !types.as_func(kind).unwrap().is_query();
+        let mut updates: Vec<_> = methods
+            .filter(|(name, kind)| changes(kind) && !name.starts_with("c2c_"))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let mut table = super::METHODS.map(|(name, _)| name);
+        updates.sort();
+        table.sort();
+        assert_eq!(updates, table);
     }
 }

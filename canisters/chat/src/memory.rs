@@ -24,3 +24,6 @@ pub const BUCKETS: MemoryId = MemoryId::new(15);
 pub const SHARED_KEYS: MemoryId = MemoryId::new(16);
 pub const BUCKETS_DUE: MemoryId = MemoryId::new(17);
 pub const WATCH: MemoryId = MemoryId::new(18);
+pub const REGISTRATIONS: MemoryId = MemoryId::new(19);
+pub const ORIGINS: MemoryId = MemoryId::new(20);
+pub const CHATS_SET_ASIDE: MemoryId = MemoryId::new(21);

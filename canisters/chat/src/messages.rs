@@ -1,15 +1,18 @@
 //! Messages, and how often each blob is shown by them.
 
+use std::collections::BTreeMap;
+
 use candid::{CandidType, Principal};
 use ic_stable_structures::StableBTreeMap;
 use openstorage_types::{
     BlobReference,
     chat::{ChatError, MessagesArgs, SendMessageArgs},
-    is_file_name,
+    file_name,
     limits::{
-        BLOB_BYTES_MAX, MESSAGE_TEXT_BYTES_MAX, MESSAGES_PAGE_BYTES_MAX, MIME_TYPE_BYTES_MAX,
+        BLOB_BYTES_MAX, MESSAGE_ROW_BYTES, MESSAGE_TEXT_BYTES_MAX, MESSAGES_PAGE_BYTES_MAX,
         NAME_BYTES_MAX, PAGE_ROWS_MAX, PREVIEW_BYTES_MAX,
     },
+    mime_type,
 };
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
@@ -40,12 +43,30 @@ pub struct Message {
 }
 
 impl Message {
-    /// Bytes of an answer, about.
-    fn bytes(&self) -> usize {
+    /// Bytes of text, file name and preview.
+    fn text_bytes(&self) -> usize {
         let name = self.name.as_ref().map_or(0, String::len);
         let preview = self.preview.as_ref().map_or(0, |preview| preview.len());
-        MESSAGE_BYTES + self.text.len() + name + preview
+        self.text.len() + name + preview
     }
+
+    /// Bytes of an answer, about.
+    fn answer_bytes(&self) -> usize {
+        MESSAGE_BYTES + self.text_bytes()
+    }
+
+    /// Bytes that count for its sender.
+    pub fn counted_bytes(&self) -> u64 {
+        MESSAGE_ROW_BYTES + self.text_bytes() as u64
+    }
+}
+
+/// Rows of a chat that were removed.
+#[derive(Default)]
+pub struct Removed {
+    pub rows: usize,
+    /// Bytes that no longer count for these senders.
+    pub bytes: BTreeMap<Principal, u64>,
 }
 
 /// A reference as a bucket counts it: accessor and owner, here as (chat, sender), and the blob there.
@@ -75,7 +96,8 @@ pub fn check(args: &SendMessageArgs) -> Result<(), ChatError> {
     if text.is_empty() && blob.is_none() {
         return Err(ChatError::EmptyMessage);
     }
-    let names_nothing = |name: &String| blob.is_none() || !is_file_name(name);
+    let names_nothing =
+        |name: &String| blob.is_none() || !(1..=NAME_BYTES_MAX).contains(&name.len());
     if name.as_ref().is_some_and(names_nothing) {
         return Err(ChatError::InvalidName {
             max: NAME_BYTES_MAX as u32,
@@ -92,25 +114,28 @@ pub fn check(args: &SendMessageArgs) -> Result<(), ChatError> {
 
 /// The form of a reference; whether its bucket is one is another question.
 pub fn check_reference(blob: &BlobReference) -> Result<(), ChatError> {
-    // Tokens of RFC 9110; parameters may follow.
-    let is_token = |part: &str| {
-        !part.is_empty()
-            && part
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
-    };
-    let mime_type = &blob.mime_type;
-    let essence = mime_type.split(';').next().unwrap_or_default().trim_end();
-    let is_mime_type = mime_type.len() <= MIME_TYPE_BYTES_MAX
-        && mime_type.bytes().all(|c| matches!(c, b' '..=b'~'))
-        && essence
-            .split_once('/')
-            .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
-    if is_mime_type && blob.size <= BLOB_BYTES_MAX {
+    if mime_type(&blob.mime_type).is_some() && blob.size <= BLOB_BYTES_MAX {
         Ok(())
     } else {
         Err(ChatError::InvalidReference)
     }
+}
+
+/// A reference as it is kept: its type in lower case, without parameters. Size and type are what the sender says; the
+/// bucket serves its own.
+pub fn plain(blob: BlobReference) -> BlobReference {
+    let mime_type = mime_type(&blob.mime_type).map(|plain| plain.into_owned());
+    BlobReference {
+        mime_type: mime_type.unwrap_or_default(),
+        ..blob
+    }
+}
+
+/// A file name as it is kept: as in the bucket.
+pub fn plain_name(name: Option<String>) -> Option<String> {
+    name.as_deref()
+        .and_then(file_name)
+        .map(|name| name.into_owned())
 }
 
 impl Messages {
@@ -138,11 +163,13 @@ impl Messages {
         self.rows.insert((chat_id, message_id), Row(message));
     }
 
-    /// Leaves a mark in the message's place. Tells whether it was there until now.
-    pub fn delete(&mut self, chat_id: u64, message_id: u64, mut message: Message) -> bool {
+    /// Leaves a mark in the message's place. The bytes that no longer count for its sender; none where it was deleted
+    /// before.
+    pub fn delete(&mut self, chat_id: u64, message_id: u64, mut message: Message) -> Option<u64> {
         if message.deleted {
-            return false;
+            return None;
         }
+        let before = message.counted_bytes();
         if let Some(key) = shown_key(chat_id, &message) {
             match self.shown.get(&key) {
                 Some(count) if count > 1 => self.shown.insert(key, count - 1),
@@ -153,8 +180,9 @@ impl Messages {
         message.name = None;
         message.preview = None;
         message.deleted = true;
+        let freed = before - message.counted_bytes();
         self.rows.insert((chat_id, message_id), Row(message));
-        true
+        Some(freed)
     }
 
     /// Whether a message of the chat shows the reference that `message` has, or had.
@@ -189,13 +217,16 @@ impl Messages {
         }
     }
 
-    /// Removes at most `max` rows of a chat; tells how many.
-    pub fn remove(&mut self, chat_id: u64, max: usize) -> usize {
+    /// Removes at most `max` rows of a chat.
+    pub fn remove(&mut self, chat_id: u64, max: usize) -> Removed {
+        let mut removed = Removed::default();
         let all = (chat_id, 0)..=(chat_id, u64::MAX);
         let rows: Vec<_> = self.rows.keys_range(all).take(max).collect();
-        rows.iter().for_each(|key| {
-            self.rows.remove(key);
-        });
+        for key in &rows {
+            if let Some(Row(message)) = self.rows.remove(key) {
+                *removed.bytes.entry(message.sender).or_default() += message.counted_bytes();
+            }
+        }
         let first = Principal::management_canister();
         let all = ((chat_id, first), (first, [0; 32]))
             ..=((chat_id, LAST_PRINCIPAL), (LAST_PRINCIPAL, [u8::MAX; 32]));
@@ -204,7 +235,8 @@ impl Messages {
         shown.iter().for_each(|key| {
             self.shown.remove(key);
         });
-        rows.len() + shown.len()
+        removed.rows = rows.len() + shown.len();
+        removed
     }
 }
 
@@ -213,7 +245,7 @@ fn fitting(rows: impl Iterator<Item = (u64, Message)>) -> Vec<(u64, Message)> {
     let mut bytes = 0;
     rows.take_while(|(_, message)| {
         let is_first = bytes == 0;
-        bytes += message.bytes();
+        bytes += message.answer_bytes();
         is_first || bytes <= MESSAGES_PAGE_BYTES_MAX
     })
     .collect()

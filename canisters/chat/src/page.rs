@@ -64,6 +64,8 @@ impl App {
         page.gauge("messages", "Messages.", self.messages.count());
         let help = "The chat issues tokens that buckets believe.";
         page.gauge("ready", help, u8::from(self.is_ready()));
+        let help = "Alarm: deleted chats that are set aside, since every message about their removal has trapped.";
+        page.gauge("set_aside_chats", help, self.chats.count_set_aside());
         page.gauge("cycles", "Cycles of the chat.", cycles);
         page.text()
     }

@@ -14,7 +14,10 @@ use ic_http_certification::{
     HttpCertificationTree, HttpCertificationTreeEntry, HttpResponse as Certified, StatusCode,
     utils::add_v2_certificate_header,
 };
-use openstorage_types::http::{HttpRequest, HttpResponse};
+use openstorage_types::{
+    http::{HttpRequest, HttpResponse},
+    limits::ORIGIN_BYTES_MAX,
+};
 use serde_bytes::ByteBuf;
 
 /// What operators read. It changes all the time and is not certified; the tree says so.
@@ -22,8 +25,14 @@ pub const STATUS: &str = "/status";
 pub const METRICS: &str = "/metrics";
 pub const LOGS: &str = "/logs";
 
-/// Which canisters the page talks to.
+/// Which canisters the page talks to, and where else it is served.
 const ENV: &str = "/env.json";
+
+/// The further origins, as Internet Identity asks for them: users who sign in there are those of the canister's own.
+const ALTERNATIVE_ORIGINS: &str = "/.well-known/ii-alternative-origins";
+
+/// Their names, as the boundary nodes ask for them before they serve the canister there.
+const DOMAINS: &str = "/.well-known/ic-domains";
 
 /// What only this page's own files may do. `wasm-unsafe-eval` and `blob:` workers are for hashing; pictures
 /// and films come from buckets, which are hosts of their own below the gateway's.
@@ -65,21 +74,37 @@ pub struct Site {
 }
 
 impl Site {
-    /// The page of the chat `own`, whose files lie with the buckets of `index`.
-    pub fn new(own: Principal, index: Principal) -> Self {
+    /// The page of the chat `own`, whose files lie with the buckets of `index`. It is served at `origins` too.
+    pub fn new(own: Principal, index: Principal, origins: &[String]) -> Self {
         let mut resources: BTreeMap<String, Resource> = FILES
             .iter()
             .map(|file| (path_of(file), resource(file)))
             .collect();
-        let env = format!("{{\"index\":\"{index}\",\"chat\":\"{own}\"}}\n");
-        let plain = answer(200, headers("env.json", "no-cache"), env.into_bytes());
-        resources.insert(
-            ENV.into(),
-            Resource {
-                plain,
-                gzipped: None,
-            },
-        );
+        // Origins have no character that needs an escape.
+        let quoted: Vec<_> = origins.iter().map(|origin| format!("{origin:?}")).collect();
+        let list = quoted.join(",");
+        let env = format!("{{\"index\":\"{index}\",\"chat\":\"{own}\",\"origins\":[{list}]}}\n");
+        let alternatives = format!("{{\"alternativeOrigins\":[{list}]}}\n");
+        let names = origins
+            .iter()
+            .map(|origin| origin.trim_start_matches(SCHEME));
+        let domains: String = names.map(|name| format!("{name}\n")).collect();
+        let open = ("Access-Control-Allow-Origin".to_string(), "*".to_string());
+        for (path, name, body, more) in [
+            (ENV, "env.json", env, None),
+            (
+                ALTERNATIVE_ORIGINS,
+                "origins.json",
+                alternatives,
+                Some(open),
+            ),
+            (DOMAINS, "domains.txt", domains, None),
+        ] {
+            let headers = headers(name, "no-cache").into_iter().chain(more).collect();
+            let plain = answer(200, headers, body.into_bytes());
+            let gzipped = None;
+            resources.insert(path.into(), Resource { plain, gzipped });
+        }
         let text = "there is nothing here: the page is at /\n";
         let missing = answer(404, headers("missing.txt", "no-store"), text.into());
 
@@ -199,6 +224,18 @@ pub fn path_in(url: &str) -> String {
         parts.push("");
     }
     format!("/{}", parts.join("/"))
+}
+
+const SCHEME: &str = "https://";
+
+/// `https://` and a name, as browsers write an origin: in lower case, without a path.
+pub fn is_origin(text: &str) -> bool {
+    let is_part = |part: &str| {
+        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        !part.is_empty() && part.bytes().all(allowed)
+    };
+    let name = text.strip_prefix(SCHEME).unwrap_or_default();
+    text.len() <= ORIGIN_BYTES_MAX && name.contains('.') && name.split('.').all(is_part)
 }
 
 fn everywhere() -> HttpCertificationPath<'static> {

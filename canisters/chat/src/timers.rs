@@ -1,39 +1,39 @@
 //! What the chat does by itself: lanes of work, each with a due time of its own, and one timer for the earliest.
 //!
-//! A message of the timer does the work of one lane, so one that traps undoes nothing of the others. Which one it is
-//! turns, and turns on when the timer is set, not when it goes off: a lane that traps each time is not the next one.
+//! A message of the timer begins the work of one lane. Work that may trap is done in the message of an answer, where a
+//! trap is followed by a clean-up that counts it and sets the timer again: see [`lanes`](openstorage_canister::lanes). A
+//! lane that calls another canister begins in the timer's own message, unless a timer was lost before.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use candid::{CandidType, Principal};
-use chat::work::{BackOff, Lane, Work};
+use chat::work::{Lane, LaneRow, Work};
 use ic_cdk::{
-    api::{global_timer_set, time},
-    call::{Call, CallErrorExt, CallResult},
+    api::{canister_self, global_timer_set, time},
+    call::{Call, CallErrorExt, CallFailed, CallResult},
     futures::{is_recovering_from_trap, spawn},
 };
-use openstorage_canister::{outstanding, timer};
+use openstorage_canister::{
+    lanes::{Ended, TRAPS_MAX},
+    outstanding, timer,
+};
 use openstorage_types::index::{BucketKey, BucketKeysArgs, BucketKeysError};
 use serde::de::DeserializeOwned;
 
 use crate::{now_ms, with};
 
+type Lanes = openstorage_canister::lanes::Lanes<LaneRow, { Lane::ALL.len() }>;
+
+/// The canister's own method that does nothing: its answer comes in a message of its own.
+const NOTHING: &str = "c2c_nothing";
+
 thread_local! {
     /// In the order of `Lane`. Lost in an upgrade, like the timer itself.
-    static STATES: RefCell<[State; Lane::ALL.len()]> = RefCell::default();
-    /// The lane for which the timer was set.
-    static TURN: Cell<usize> = const { Cell::new(0) };
+    static LANES: RefCell<Lanes> = RefCell::default();
 }
 
-#[derive(Default)]
-struct State {
-    /// Work is under way.
-    busy: bool,
-    back_off: BackOff,
-}
-
-fn state<T>(lane: Lane, change: impl FnOnce(&mut State) -> T) -> T {
-    STATES.with_borrow_mut(|states| change(&mut states[lane as usize]))
+fn lanes<T>(work: impl FnOnce(&mut Lanes) -> T) -> T {
+    LANES.with_borrow_mut(work)
 }
 
 /// To be called in every message that may change something. After a restored snapshot what was under way is begun
@@ -41,7 +41,7 @@ fn state<T>(lane: Lane, change: impl FnOnce(&mut State) -> T) -> T {
 pub fn observe() {
     let version = ic_cdk::api::canister_version();
     if with(|app| app.observe(version)) {
-        STATES.take();
+        LANES.take();
         timer::over();
         timer::arm(0, time(), global_timer_set);
     }
@@ -50,36 +50,28 @@ pub fn observe() {
 /// Sets the timer for what is due next, if anything is. To be called after whatever may have made work.
 pub fn arm() {
     observe();
-    if let Some((lane, due_ms)) = next(TURN.get() + 1)
-        && timer::arm(due_ms, time(), global_timer_set)
-    {
-        TURN.set(lane as usize);
+    if timer::is_lost(time()) {
+        lanes(|lanes| lanes.be_careful(now_ms()));
+    }
+    if let Some((_, due_ms)) = next() {
+        timer::arm(due_ms, time(), global_timer_set);
     }
 }
 
-/// The lane that is due next, and when, in milliseconds since 1970. Among several that are due it is the first from
-/// the `first` on.
-fn next(first: usize) -> Option<(Lane, u64)> {
-    let now_ms = now_ms();
-    (0..Lane::ALL.len())
-        .map(|n| Lane::ALL[(first + n) % Lane::ALL.len()])
-        .filter_map(|lane| Some((lane, due_ms(lane)?.max(now_ms))))
-        .min_by_key(|(_, due_ms)| *due_ms)
-}
-
-/// When a lane is to begin something, if it is not under way.
-fn due_ms(lane: Lane) -> Option<u64> {
-    let due_ms = with(|app| app.due_ms(lane))?;
-    state(lane, |state| {
-        (!state.busy).then(|| due_ms.max(state.back_off.due_ms()))
-    })
+/// The lane that is due next, and when, in milliseconds since 1970.
+fn next() -> Option<(Lane, u64)> {
+    let next = with(|app| {
+        let due_ms = |lane: usize| app.due_ms(Lane::ALL[lane]);
+        lanes(|lanes| lanes.next(now_ms(), due_ms))
+    });
+    next.map(|(lane, due_ms)| (Lane::ALL[lane], due_ms))
 }
 
 /// What the timer's message does.
 pub fn turn() {
     timer::over();
     observe();
-    if let Some((lane, due_ms)) = next(TURN.get())
+    if let Some((lane, due_ms)) = next()
         && due_ms <= now_ms()
     {
         spawn(run(Busy::begin(lane)));
@@ -88,46 +80,77 @@ pub fn turn() {
     arm();
 }
 
-/// Work of a lane is under way; it ends with this. Where the message of its answer traps, it has failed.
-struct Busy(Lane);
+/// Work of a lane is under way; it ends with this. Where its message traps, that is counted.
+struct Busy {
+    lane: Lane,
+    ended: Ended,
+}
 
 impl Busy {
     fn begin(lane: Lane) -> Self {
-        state(lane, |state| state.busy = true);
-        Self(lane)
+        lanes(|lanes| lanes.begin(lane as usize));
+        Self {
+            lane,
+            ended: Ended::Failed,
+        }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let due_ms = state(self.0, |state| {
-            state.busy = false;
-            if is_recovering_from_trap() {
-                state.back_off.failed(now_ms());
-            }
-            state.back_off.due_ms()
+        let (lane, has_trapped) = (self.lane as usize, is_recovering_from_trap());
+        let ended = if has_trapped {
+            Ended::Trapped
+        } else {
+            self.ended
+        };
+        let due_ms = lanes(|lanes| {
+            lanes.end(lane, ended, now_ms());
+            lanes.back_off_ms(lane)
         });
-        if is_recovering_from_trap() {
+        if has_trapped {
             timer::arm(due_ms, time(), global_timer_set);
         }
     }
 }
 
-async fn run(busy: Busy) {
-    let lane = busy.0;
+async fn run(mut busy: Busy) {
+    let lane = busy.lane;
+    let is_slice = matches!(lane, Lane::Derivation | Lane::Removal);
+    let is_careful = lanes(|lanes| {
+        let others = lanes.has_others(lane as usize);
+        others || lanes.is_careful(now_ms()) || lanes.is_suspect(lane as usize)
+    });
+    let row = with(|app| app.next_row(lane));
+    let traps = lanes(|lanes| lanes.takes(lane as usize, row));
+    busy.ended = match (is_slice || is_careful) && !new_message().await {
+        true => Ended::Failed,
+        false => begun(lane, row, traps).await,
+    };
+    drop(busy);
+    arm();
+}
+
+async fn begun(lane: Lane, row: Option<LaneRow>, traps: u32) -> Ended {
+    if traps >= TRAPS_MAX
+        && let Some(row) = row
+    {
+        with(|app| app.set_aside(row, now_ms()));
+        return Ended::Done;
+    }
     let done = match with(|app| app.next_work(lane, now_ms())) {
         Some(work) => perform(work).await,
         None => true,
     };
-    state(lane, |state| {
-        if done {
-            state.back_off.succeeded()
-        } else {
-            state.back_off.failed(now_ms())
-        }
-    });
-    drop(busy);
-    arm();
+    if done { Ended::Done } else { Ended::Failed }
+}
+
+/// What follows is done in a message of its own. False where there can be none now: the cycles do not reach.
+async fn new_message() -> bool {
+    let _outstanding = outstanding::begin();
+    let answer = Call::bounded_wait(canister_self(), NOTHING).await;
+    observe();
+    matches!(answer, Ok(_) | Err(CallFailed::CallRejected(_)))
 }
 
 /// Tells whether the work was done; if not, it is still there.
@@ -158,7 +181,7 @@ async fn perform(work: Work) -> bool {
         Work::RegisterUsers(users) => match call(index, "register_users", &users).await {
             Some(answers) => {
                 let answers: Vec<_> = answers;
-                with(|app| app.users_registered(&users, &answers))
+                with(|app| app.users_registered(&users, &answers, now_ms()))
             }
             None => false,
         },
@@ -177,7 +200,8 @@ async fn perform(work: Work) -> bool {
     }
 }
 
-async fn random() -> CallResult<Vec<u8>> {
+/// Random bytes of the subnet.
+pub async fn random() -> CallResult<Vec<u8>> {
     let _outstanding = outstanding::begin();
     ic_cdk_management_canister::raw_rand().await
 }

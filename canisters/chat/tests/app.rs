@@ -3,8 +3,9 @@
 use candid::Principal;
 use chat::{
     App, OpenError,
+    chats::Random,
     users::USERS_PER_CALL_MAX,
-    work::{BackOff, Lane, REMOVAL_ROWS_MAX, Work},
+    work::{Lane, REMOVAL_ROWS_MAX, Work},
 };
 use ic_stable_structures::DefaultMemoryImpl;
 use openstorage_tokens::{Expect, Pair, PairKey, Scope, SecretKey, TokenError, parse};
@@ -93,15 +94,38 @@ fn with_chat() -> (App, ChatInfo) {
     app.learn_bucket(bucket(), Some(Ok(told_of(bucket()))), NOW_MS)
         .unwrap();
     for n in 1..=3 {
-        app.register(principal(n)).unwrap();
+        app.register(principal(n), NOW_MS).unwrap();
     }
-    let name = "tea".to_string();
-    let room = app
-        .create_chat(principal(1), CreateChatArgs { name })
-        .unwrap();
-    let chat_id = room.chat_id;
-    let room = app.join_chat(principal(2), ChatArgs { chat_id }).unwrap();
+    let room = create(&mut app, 1, "tea").unwrap();
+    let room = join(&mut app, 2, &room).unwrap();
     (app, room)
+}
+
+fn create(app: &mut App, n: u8, name: &str) -> Result<ChatInfo, ChatError> {
+    create_as(app, n, name, (&Random([5; 32]), 0), NOW_MS)
+}
+
+/// With these random bytes, at this version of the canister.
+fn create_as(
+    app: &mut App,
+    n: u8,
+    name: &str,
+    (random, version): (&Random, u64),
+    now_ms: u64,
+) -> Result<ChatInfo, ChatError> {
+    let name = name.into();
+    let args = CreateChatArgs { name };
+    app.check_new_chat(principal(n), &args, now_ms)?;
+    app.create_chat(principal(n), args, random, version, now_ms)
+}
+
+/// By the invite that `room` has.
+fn join(app: &mut App, n: u8, room: &ChatInfo) -> Result<ChatInfo, ChatError> {
+    let args = JoinArgs {
+        chat_id: room.chat_id,
+        invite: room.invite.clone(),
+    };
+    app.join_chat(principal(n), &args)
 }
 
 fn reference() -> BlobReference {
@@ -121,7 +145,7 @@ fn send(app: &mut App, n: u8, chat_id: u64, blob: Option<BlobReference>) -> Resu
         name: None,
         preview: None,
     };
-    let sent = app.send_message(principal(n), args, NOW_MS)?;
+    let sent = app.send_message(principal(n), args, 0, NOW_MS)?;
     Ok(sent.message_id)
 }
 
@@ -183,7 +207,8 @@ fn a_member_gets_a_token_that_the_bucket_believes() {
     let claims = token.check(&key, &expected).unwrap();
     assert_eq!(claims.principal, principal(1));
     // It opens nothing else.
-    let elsewhere = expect(bucket(), app.accessor(room.chat_id + 1), Scope::READ);
+    let other = create_as(&mut app, 1, "other", (&Random([6; 32]), 0), NOW_MS).unwrap();
+    let elsewhere = expect(bucket(), other.accessor_id, Scope::READ);
     assert_eq!(
         token.check(&key, &elsewhere),
         Err(TokenError::OtherAccessor)
@@ -213,7 +238,7 @@ fn strangers_read_and_change_nothing() {
         assert_eq!(refused, Err(ChatError::NotAuthorized));
     }
     let nobody = Principal::anonymous();
-    assert_eq!(app.register(nobody), Err(ChatError::NotAuthorized));
+    assert_eq!(app.register(nobody, NOW_MS), Err(ChatError::NotAuthorized));
     assert_eq!(app.me(nobody), Err(ChatError::NotAuthorized));
     assert_eq!(app.chats(nobody), []);
 }
@@ -237,7 +262,7 @@ fn what_was_left_during_a_call_is_left() {
     app.leave_chat(principal(2), ChatArgs { chat_id }).unwrap();
     app.learn_bucket(blob.bucket, Some(Ok(told_of(blob.bucket))), NOW_MS)
         .unwrap();
-    let sent = app.send_message(principal(2), args, NOW_MS);
+    let sent = app.send_message(principal(2), args, 0, NOW_MS);
     assert_eq!(sent, Err(ChatError::NotMember));
 }
 
@@ -354,14 +379,7 @@ fn a_deleted_chat_goes_in_slices_and_its_token_can_be_had_again() {
     for _ in 0..2 * REMOVAL_ROWS_MAX + 1 {
         send(&mut app, 2, chat_id, Some(reference())).unwrap();
     }
-    let kept = app
-        .create_chat(
-            principal(2),
-            CreateChatArgs {
-                name: "kept".into(),
-            },
-        )
-        .unwrap();
+    let kept = create(&mut app, 2, "kept").unwrap();
     send(&mut app, 2, kept.chat_id, Some(reference())).unwrap();
 
     let mut slices = 0;
@@ -387,30 +405,21 @@ fn a_deleted_chat_goes_in_slices_and_its_token_can_be_had_again() {
         send(&mut app, 2, chat_id, None),
         Err(ChatError::ChatDeleted)
     );
-    let joined = app.join_chat(principal(3), ChatArgs { chat_id });
-    assert_eq!(joined, Err(ChatError::ChatDeleted));
+    // Strangers do not learn that it was there.
+    assert_eq!(join(&mut app, 3, &room), Err(ChatError::InvalidInvite));
     assert_eq!(app.chats(principal(1)), []);
     assert_eq!(app.chats(principal(2)).len(), 1);
     assert_eq!(read(&app, 2, kept.chat_id, None, 10).unwrap().len(), 1);
     // An id never comes again.
-    let next = app
-        .create_chat(
-            principal(1),
-            CreateChatArgs {
-                name: "next".into(),
-            },
-        )
-        .unwrap();
+    let next = create(&mut app, 1, "next").unwrap();
     assert!(next.chat_id > kept.chat_id);
 }
 
 #[test]
 fn a_chat_can_be_deleted_before_the_index_has_a_key() {
     let mut app = empty();
-    app.register(principal(1)).unwrap();
-    let ChatInfo { chat_id, .. } = app
-        .create_chat(principal(1), CreateChatArgs { name: "tea".into() })
-        .unwrap();
+    app.register(principal(1), NOW_MS).unwrap();
+    let ChatInfo { chat_id, .. } = create(&mut app, 1, "tea").unwrap();
     let ask = |app: &mut App| app.delete_chat(principal(1), ChatArgs { chat_id }, NOW_MS);
     assert!(matches!(ask(&mut app), Ok(DeleteChatOk::Retry { .. })));
     set_up(&mut app);
@@ -420,7 +429,7 @@ fn a_chat_can_be_deleted_before_the_index_has_a_key() {
 #[test]
 fn users_stay_pending_until_the_index_has_their_latest_limit() {
     let mut app = empty();
-    app.register(principal(1)).unwrap();
+    app.register(principal(1), NOW_MS).unwrap();
     // The index takes users only from issuers.
     assert!(app.next_work(Lane::Users, NOW_MS).is_none());
     app.secret_drawn([7; 32], NOW_MS);
@@ -442,24 +451,24 @@ fn users_stay_pending_until_the_index_has_their_latest_limit() {
     let small = users(CHAT_USER_BYTES);
     let work = app.next_work(Lane::Users, NOW_MS);
     assert_eq!(work, Some(Work::RegisterUsers(small.clone())));
-    assert!(!app.users_registered(&small, &[Err(UserError::NotAuthorized)]));
-    assert!(!app.users_registered(&small, &[]));
+    assert!(!app.users_registered(&small, &[Err(UserError::NotAuthorized)], NOW_MS));
+    assert!(!app.users_registered(&small, &[], NOW_MS));
     // The user pays while the index is told of the small limit.
     let premium = app.set_premium(principal(1), true).unwrap();
     assert_eq!(
         (premium.byte_limit, premium.confirmed),
         (CHAT_PREMIUM_USER_BYTES, false)
     );
-    assert!(app.users_registered(&small, &[Ok(())]));
+    assert!(app.users_registered(&small, &[Ok(())], NOW_MS));
     assert!(!app.me(principal(1)).unwrap().confirmed);
     let large = users(CHAT_PREMIUM_USER_BYTES);
     let work = app.next_work(Lane::Users, NOW_MS);
     assert_eq!(work, Some(Work::RegisterUsers(large.clone())));
-    assert!(app.users_registered(&large, &[Ok(())]));
+    assert!(app.users_registered(&large, &[Ok(())], NOW_MS));
     assert!(app.me(principal(1)).unwrap().confirmed);
     assert!(app.next_work(Lane::Users, NOW_MS).is_none());
     // Registering again, and the same choice again, make no work.
-    app.register(principal(1)).unwrap();
+    app.register(principal(1), NOW_MS).unwrap();
     app.set_premium(principal(1), true).unwrap();
     assert!(app.next_work(Lane::Users, NOW_MS).is_none());
 }
@@ -469,11 +478,11 @@ fn many_users_are_told_in_batches() {
     let mut app = empty();
     set_up(&mut app);
     for n in 0..=USERS_PER_CALL_MAX as u8 {
-        app.register(principal(n)).unwrap();
+        app.register(principal(n), NOW_MS).unwrap();
     }
     let mut batches = Vec::new();
     while let Some(Work::RegisterUsers(users)) = app.next_work(Lane::Users, NOW_MS) {
-        assert!(app.users_registered(&users, &vec![Ok(()); users.len()]));
+        assert!(app.users_registered(&users, &vec![Ok(()); users.len()], NOW_MS));
         batches.push(users.len());
     }
     assert_eq!(batches, [USERS_PER_CALL_MAX, 1]);
@@ -503,20 +512,16 @@ fn every_input_has_a_bound() {
         mime_type: mime_type.into(),
         ..reference()
     };
-    for good in ["text/plain; charset=utf-8", "image/svg+xml"] {
+    for good in [
+        "text/plain; charset=utf-8",
+        "image/svg+xml",
+        " a/b",
+        "a/b;\r\nc",
+    ] {
         assert_eq!(check(String::new(), Some(typed(good))), Ok(()), "{good}");
     }
     let long_type = format!("a/{}", "b".repeat(MIME_TYPE_BYTES_MAX - 1));
-    for bad in [
-        "",
-        "image",
-        "/",
-        "a/",
-        " a/b",
-        "a/b/c",
-        "a/b;\r\nc",
-        &long_type,
-    ] {
+    for bad in ["", "image", "/", "a/", "a/b/c", &long_type] {
         let checked = check(String::new(), Some(typed(bad)));
         assert_eq!(checked, Err(ChatError::InvalidReference), "{bad:?}");
     }
@@ -529,20 +534,242 @@ fn every_input_has_a_bound() {
     assert_eq!(checked, Err(ChatError::InvalidReference));
 
     let max = CHAT_NAME_BYTES_MAX;
-    let name = "x".repeat(max + 1);
-    let created = app.create_chat(principal(1), CreateChatArgs { name });
+    let created = create(&mut app, 1, &"x".repeat(max + 1));
     assert_eq!(created.map(|_| ()), long(max));
     let max = CHATS_PER_USER_MAX;
-    let create = |app: &mut App| {
-        let name = String::new();
-        app.create_chat(principal(3), CreateChatArgs { name })
-    };
-    for _ in 0..max {
-        create(&mut app).unwrap();
+    let mut today_ms = NOW_MS;
+    for made in 0..max {
+        if made % CHATS_PER_DAY_MAX == 0 && made > 0 {
+            let refused = create_as(&mut app, 3, "", (&Random([5; 32]), 0), today_ms);
+            let (max, ms) = (CHATS_PER_DAY_MAX, 24 * HOUR_MS);
+            assert_eq!(refused, Err(ChatError::TooOften { max, ms }));
+            today_ms += ms;
+        }
+        create_as(&mut app, 3, "", (&Random([5; 32]), 0), today_ms).unwrap();
     }
     let refused = Err(ChatError::TooManyChats { max });
-    assert_eq!(create(&mut app), refused);
-    assert_eq!(app.join_chat(principal(3), ChatArgs { chat_id }), refused);
+    assert_eq!(create(&mut app, 3, ""), refused);
+    assert_eq!(join(&mut app, 3, &room), refused);
+}
+
+#[test]
+fn what_comes_after_a_restored_snapshot_has_no_id_of_before() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    let first = send(&mut app, 1, chat_id, None).unwrap();
+    assert_eq!(first, 1);
+    // The state is of before, the canister's version is not.
+    let version = 1_000;
+    let args = SendMessageArgs {
+        chat_id,
+        text: "after".into(),
+        blob: None,
+        name: None,
+        preview: None,
+    };
+    let sent = app.send_message(principal(1), args, version, NOW_MS);
+    assert_eq!(sent.unwrap().message_id, version);
+    assert_eq!(send(&mut app, 1, chat_id, None), Ok(version + 1));
+    // Random bytes make the accessor, whatever the id.
+    let made = [5, 6].map(|seed| {
+        let random = Random([seed; 32]);
+        create_as(&mut app, 1, "", (&random, version), NOW_MS).unwrap()
+    });
+    assert_eq!(made[0].chat_id, version);
+    assert_eq!(made[0].accessor_id, room.accessor_id);
+    assert_ne!(made[1].accessor_id, room.accessor_id);
+}
+
+#[test]
+fn a_chat_is_joined_by_its_invite_alone_until_that_is_replaced() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    assert_eq!(room.invite.len(), 32);
+    let with = |invite: &str, chat_id: u64| ChatInfo {
+        invite: invite.into(),
+        chat_id,
+        ..room.clone()
+    };
+    for wrong in [
+        with("", chat_id),
+        with(&"0".repeat(32), chat_id),
+        with(&room.invite, chat_id + 1),
+    ] {
+        assert_eq!(join(&mut app, 3, &wrong), Err(ChatError::InvalidInvite));
+    }
+    let random = Random([9; 32]);
+    let args = ChatArgs { chat_id };
+    for n in [2, 3] {
+        let refused = app.replace_invite(principal(n), &args, &random);
+        assert!(refused.is_err() && app.check_invite(principal(n), &args).is_err());
+    }
+    app.check_invite(principal(1), &args).unwrap();
+    let renewed = app.replace_invite(principal(1), &args, &random).unwrap();
+    assert_ne!(renewed.invite, room.invite);
+    assert_eq!(renewed.accessor_id, room.accessor_id);
+    assert_eq!(join(&mut app, 3, &room), Err(ChatError::InvalidInvite));
+    // Members stay, and see the new one.
+    assert_eq!(app.chats(principal(2))[0].invite, renewed.invite);
+    app.set_name(principal(3), "Grace".into()).unwrap();
+    join(&mut app, 3, &renewed).unwrap();
+
+    let listed = |n: u8, after: Option<u8>, limit| {
+        let after = after.map(principal);
+        let args = MembersArgs {
+            chat_id,
+            after,
+            limit,
+        };
+        let members = app.members(principal(n), &args)?;
+        Ok(members
+            .into_iter()
+            .map(|member| (member.user, member.name))
+            .collect())
+    };
+    let expected: Vec<_> = [(1, None), (2, None), (3, Some("Grace".to_string()))]
+        .map(|(n, name)| (principal(n), name))
+        .into();
+    assert_eq!(listed(2, None, 10), Ok(expected.clone()));
+    assert_eq!(listed(2, None, 1), Ok(expected[..1].to_vec()));
+    assert_eq!(listed(2, Some(1), 10), Ok(expected[1..].to_vec()));
+    assert_eq!(listed(2, Some(3), 10), Ok(vec![]));
+    assert_eq!(listed(4, None, 10), Err(ChatError::NotRegistered));
+}
+
+#[test]
+fn a_users_messages_are_bounded_and_what_is_deleted_makes_room() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    let max = MESSAGES_PER_USER_BYTES_MAX;
+    let text = "x".repeat(MESSAGE_TEXT_BYTES_MAX);
+    let say = |app: &mut App, chat_id: u64| {
+        let args = SendMessageArgs {
+            chat_id,
+            text: text.clone(),
+            blob: None,
+            name: None,
+            preview: None,
+        };
+        app.send_message(principal(1), args, 0, NOW_MS)
+    };
+    let each = MESSAGE_ROW_BYTES + text.len() as u64;
+    let all = max / each;
+    for _ in 0..all {
+        say(&mut app, chat_id).unwrap();
+    }
+    let refused = Err(ChatError::TooManyMessages { max });
+    assert_eq!(say(&mut app, chat_id), refused);
+    // Others write on.
+    send(&mut app, 2, chat_id, None).unwrap();
+    // Whoever deletes it: it counts for its sender.
+    for _ in 0..2 {
+        delete(&mut app, 1, chat_id, 1).unwrap();
+    }
+    say(&mut app, chat_id).unwrap();
+    assert_eq!(say(&mut app, chat_id), refused);
+    // A deleted chat gives back all of it.
+    app.delete_chat(principal(1), ChatArgs { chat_id }, NOW_MS)
+        .unwrap();
+    while let Some(Work::RemoveSlice(chat)) = app.next_work(Lane::Removal, NOW_MS) {
+        app.remove_slice(chat);
+    }
+    let next = create(&mut app, 1, "next").unwrap();
+    for _ in 0..100 {
+        say(&mut app, next.chat_id).unwrap();
+    }
+}
+
+#[test]
+fn names_that_come_too_often_are_told_when_to_come_again_and_then_turned_away() {
+    let mut app = empty();
+    let max = REGISTRATIONS_PER_MINUTE_MAX;
+    let name = |n: u32| Principal::from_slice(&n.to_be_bytes());
+    for n in 0..max {
+        assert!(app.may_register(NOW_MS));
+        app.register(name(n), NOW_MS).unwrap();
+    }
+    let later_ms = NOW_MS + 59_000;
+    for n in 0..max {
+        assert!(app.may_register(later_ms));
+        let refused = app.register(name(max + n), later_ms);
+        assert_eq!(refused, Err(ChatError::TooOften { max, ms: 1_000 }));
+    }
+    assert!(!app.may_register(later_ms));
+    // Who is known is asked no more of.
+    app.register(name(0), later_ms).unwrap();
+    let next_ms = NOW_MS + 60_000;
+    assert!(app.may_register(next_ms));
+    app.register(name(max), next_ms).unwrap();
+}
+
+#[test]
+fn what_the_indexs_admins_have_set_counts_until_they_let_go_of_it() {
+    let mut app = empty();
+    set_up(&mut app);
+    app.register(principal(1), NOW_MS).unwrap();
+    let told = |app: &App, now_ms| match app.next_work(Lane::Users, now_ms) {
+        Some(Work::RegisterUsers(users)) => Some(users),
+        _ => None,
+    };
+    let users = told(&app, NOW_MS).unwrap();
+    assert!(app.users_registered(&users, &[Ok(())], NOW_MS));
+    // A number, and none at all: the user was deleted.
+    for byte_limit in [5_000_000, 0] {
+        let premium = byte_limit > 0;
+        app.set_premium(principal(1), premium).unwrap();
+        let users = told(&app, NOW_MS).unwrap();
+        let answer = Err(UserError::SetByAdmin { byte_limit });
+        assert!(app.users_registered(&users, &[answer], NOW_MS));
+        let me = app.me(principal(1)).unwrap();
+        assert_eq!(
+            (me.byte_limit, me.confirmed, me.set_by_admin),
+            (byte_limit, true, true)
+        );
+        assert_eq!(told(&app, NOW_MS), None);
+    }
+    // The index is asked again where the user wants something, and now and then where it comes.
+    app.register(principal(1), NOW_MS + USER_REFRESH_MS - 1)
+        .unwrap();
+    assert_eq!(told(&app, NOW_MS), None);
+    let later_ms = NOW_MS + USER_REFRESH_MS;
+    app.register(principal(1), later_ms).unwrap();
+    let users = told(&app, later_ms).unwrap();
+    assert!(app.users_registered(&users, &[Ok(())], later_ms));
+    let me = app.me(principal(1)).unwrap();
+    assert_eq!(
+        (me.byte_limit, me.confirmed, me.set_by_admin),
+        (CHAT_USER_BYTES, true, false)
+    );
+    assert_eq!(told(&app, later_ms), None);
+}
+
+#[test]
+fn the_page_is_served_at_origins_that_internet_identity_accepts() {
+    let mut app = empty();
+    for bad in [
+        "",
+        "https://",
+        "https://localhost",
+        "http://chat.example.org",
+        "https://chat.example.org/",
+        "https://Chat.example.org",
+        "https://chat..org",
+        "https://chat.example.org:8080",
+        "https://a.b\"",
+    ] {
+        let origin = bad.to_string();
+        let refused = Err(OpenError::InvalidOrigin {
+            origin: origin.clone(),
+        });
+        assert_eq!(app.serve_at(vec![origin]), refused);
+    }
+    let origins: Vec<_> = (0..=PAGE_ORIGINS_MAX)
+        .map(|n| format!("https://chat{n}.example.org"))
+        .collect();
+    let max = PAGE_ORIGINS_MAX;
+    let refused = app.serve_at(origins.clone());
+    assert_eq!(refused, Err(OpenError::TooManyOrigins { max }));
+    app.serve_at(origins[..max].to_vec()).unwrap();
 }
 
 #[test]
@@ -559,7 +786,7 @@ fn pages_follow_each_other_and_fit_an_answer() {
             name: None,
             preview: None,
         };
-        app.send_message(principal(1), args, NOW_MS).unwrap();
+        app.send_message(principal(1), args, 0, NOW_MS).unwrap();
     }
     let (mut after, mut ids, mut pages) = (None, Vec::new(), 0);
     loop {
@@ -616,18 +843,9 @@ fn an_upgrade_forgets_nothing() {
     let late = principal(203);
     app.learn_bucket(late, Some(Err(BucketKeysError::KeysNotReady)), NOW_MS)
         .unwrap();
-    app.register(principal(1)).unwrap();
-    let ChatInfo { chat_id, .. } = app
-        .create_chat(principal(1), CreateChatArgs { name: "tea".into() })
-        .unwrap();
-    let gone = app
-        .create_chat(
-            principal(1),
-            CreateChatArgs {
-                name: "gone".into(),
-            },
-        )
-        .unwrap();
+    app.register(principal(1), NOW_MS).unwrap();
+    let ChatInfo { chat_id, .. } = create(&mut app, 1, "tea").unwrap();
+    let gone = create(&mut app, 1, "gone").unwrap();
     send(&mut app, 1, chat_id, Some(reference())).unwrap();
     let args = ChatArgs {
         chat_id: gone.chat_id,
@@ -653,21 +871,6 @@ fn an_upgrade_forgets_nothing() {
     assert_eq!(app.public_key(), key);
     let other = App::open(memory, own(), Some(principal(5))).err();
     assert_eq!(other, Some(OpenError::OtherIndex { index: index() }));
-}
-
-#[test]
-fn waits_double_up_to_a_minute() {
-    let mut back_off = BackOff::default();
-    assert_eq!(back_off.due_ms(), 0);
-    let waits: Vec<_> = (0..8)
-        .map(|_| {
-            back_off.failed(NOW_MS);
-            (back_off.due_ms() - NOW_MS) / 1_000
-        })
-        .collect();
-    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-    back_off.succeeded();
-    assert_eq!(back_off.due_ms(), 0);
 }
 
 /// What the bucket reads in the token of a message, if it was sealed under these versions.
@@ -829,4 +1032,37 @@ fn a_chat_that_was_made_anew_takes_the_version_that_the_index_expects() {
     assert_eq!(app.next_work(Lane::Setup, later_ms), Some(Work::DrawSecret));
     app.secret_drawn([8; 32], later_ms);
     assert_eq!(app.public_key().unwrap().version, 8);
+}
+
+#[test]
+fn types_and_names_are_kept_as_the_bucket_keeps_them() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    let mut kept = |mime_type: &str, name: &str| {
+        let blob = BlobReference {
+            mime_type: mime_type.into(),
+            ..reference()
+        };
+        let args = SendMessageArgs {
+            chat_id,
+            text: String::new(),
+            blob: Some(blob),
+            name: Some(name.into()),
+            preview: None,
+        };
+        app.check_message(principal(1), &args)?;
+        let sent = app.send_message(principal(1), args, 0, NOW_MS)?;
+        let seen = read(&app, 1, chat_id, Some(sent.message_id - 1), 1)?;
+        let message = &seen[0];
+        let mime_type = message.blob.clone().unwrap().reference.mime_type;
+        Ok::<_, ChatError>((mime_type, message.name.clone().unwrap()))
+    };
+    let plain = Ok(("video/mp4".to_string(), ".._a_gpj.exe".to_string()));
+    assert_eq!(kept("VIDEO/MP4; codecs=x", "../a\u{202e}gpj.exe"), plain);
+    let (_, long) = kept("image/png", &format!("{}.png", "\u{5b57}".repeat(84))).unwrap();
+    assert!(long.len() <= 255 && long.ends_with(".png"), "{long}");
+    let max = NAME_BYTES_MAX as u32;
+    let refused = Err(ChatError::InvalidName { max });
+    assert_eq!(kept("image/png", &"x".repeat(NAME_BYTES_MAX + 1)), refused);
+    assert_eq!(kept("image/png", ""), refused);
 }

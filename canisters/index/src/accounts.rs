@@ -9,6 +9,8 @@ use openstorage_types::{
 
 use crate::{
     Context, Index,
+    buckets::Doubt,
+    mutants::Mutant,
     recalls::Verdict,
     sync::user_event,
     users::{Heard, User},
@@ -18,17 +20,32 @@ use crate::{
 const LEASE_RETRY_MS: u64 = 1_000;
 
 impl Index {
-    /// Registers a user, or sets the limit of one that is registered.
+    /// Registers a user, or sets the limit of one that is registered. By an admin it lets issuers change it later.
     pub fn register_user(&mut self, context: &Context, args: &UserArgs) -> Result<(), UserError> {
         if !self.is_service(context) {
             return Err(UserError::NotAuthorized);
         }
+        self.set_limit(context, args, false)
+    }
+
+    /// `fixed`: no issuer changes it later.
+    fn set_limit(
+        &mut self,
+        context: &Context,
+        args: &UserArgs,
+        fixed: bool,
+    ) -> Result<(), UserError> {
         if [Principal::anonymous(), Principal::management_canister()].contains(&args.user) {
             return Err(UserError::InvalidUser);
         }
+        if let Some(byte_limit) = self.users.fixed_limit(&args.user)
+            && !self.is_admin(context)
+        {
+            return Err(UserError::SetByAdmin { byte_limit });
+        }
         let row = self
             .users
-            .upsert(args.user, args.byte_limit, context.version);
+            .upsert(args.user, args.byte_limit, fixed, context.version);
         if let Some(row) = row {
             self.recalls.forget(&args.user);
             self.tell(context, user_event(args.user, &row, None));
@@ -37,7 +54,8 @@ impl Index {
     }
 
     /// Sets the limit of a user. A lower one deletes nothing: it takes back what is leased and not
-    /// reserved, with the sync, and nothing more is granted until the user stores less.
+    /// reserved, with the sync, and nothing more is granted until the user stores less. What an admin sets, no issuer
+    /// changes.
     pub fn update_user(&mut self, context: &Context, args: &UserArgs) -> Result<(), UserError> {
         if !self.is_service(context) {
             return Err(UserError::NotAuthorized);
@@ -45,10 +63,11 @@ impl Index {
         if self.users.get(&args.user).is_none() {
             return Err(UserError::NotRegistered);
         }
-        self.register_user(context, args)
+        self.set_limit(context, args, self.is_admin(context))
     }
 
-    /// Deletes a user and, with the sync, all it stores. Deleting it again is no error.
+    /// Deletes a user and, with the sync, all it stores. Deleting it again is no error. Whom an admin deletes, no
+    /// issuer registers again.
     pub fn delete_user(&mut self, context: &Context, user: Principal) -> Result<(), UserError> {
         if !self.is_service(context) {
             return Err(UserError::NotAuthorized);
@@ -57,10 +76,13 @@ impl Index {
             return Err(UserError::NotRegistered);
         }
         let is_unsure = self.has_doubts();
-        if let Some(row) = self.users.delete(user, context.version, is_unsure) {
+        let fixed = self.is_admin(context);
+        if let Some(row) = self.users.delete(user, fixed, context.version, is_unsure) {
             self.recalls.forget(&user);
             self.sweeps.leases_of(user);
-            self.tell(context, user_event(user, &row, None));
+            if !self.is_mutant(Mutant::DeletionUntold) {
+                self.tell(context, user_event(user, &row, None));
+            }
         }
         Ok(())
     }
@@ -75,12 +97,17 @@ impl Index {
         Ok(row.info())
     }
 
+    /// The buckets in which a user has, or had, something.
+    pub fn my_buckets(&self, user: Principal) -> Vec<Principal> {
+        self.users.buckets_of(user)
+    }
+
     /// A bucket needs more of a user's allowance, or asks who the user is.
     pub fn lease(&mut self, context: &Context, args: &LeaseArgs) -> Result<LeaseOk, LeaseError> {
         let bucket = context.caller;
-        if self.buckets.get(&bucket).is_none() {
+        let Some(doubt) = self.buckets.get(&bucket).map(|row| row.doubt) else {
             return Err(LeaseError::NotAuthorized);
-        }
+        };
         if let Some(incarnation) = args.incarnation {
             let told = UserCounters {
                 user: args.user,
@@ -89,14 +116,18 @@ impl Index {
             };
             self.hear(context, bucket, &told);
         }
-        let row = self
-            .users
-            .get(&args.user)
-            .ok_or(LeaseError::NotRegistered)?;
-        // Who has been registered anew meanwhile: the bucket has to delete first what was before.
+        let retry_ms = LEASE_RETRY_MS;
+        let Some(row) = self.users.get(&args.user) else {
+            // What the bucket knows may be forgotten here.
+            let is_doubted = doubt != Doubt::None && args.incarnation.is_some();
+            return Err(match is_doubted {
+                true => LeaseError::Pending { retry_ms },
+                false => LeaseError::NotRegistered,
+            });
+        };
+        // Who has been registered anew meanwhile: the bucket has to learn of that first.
         let is_same = args.incarnation.is_none_or(|told| told == row.incarnation);
         let wanted = if is_same { args.wanted } else { 0 };
-        let retry_ms = LEASE_RETRY_MS;
         if wanted > 0 && self.is_doubting() {
             return Err(LeaseError::Pending { retry_ms });
         }
@@ -117,6 +148,7 @@ impl Index {
             incarnation: row.incarnation,
             byte_limit: row.pool.byte_limit,
             counters,
+            gone: Some(row.gone),
             version: context.version,
         })
     }
@@ -158,9 +190,22 @@ impl Index {
     }
 
     /// A bucket speaks of a user. One that a restored index does not know is taken in again: what is
-    /// absent here is not deleted there.
+    /// absent here is not deleted there. But first the bucket has to say what else is forgotten: its state begins with
+    /// deletions.
     pub(crate) fn hear(&mut self, context: &Context, bucket: Principal, told: &UserCounters) {
-        if let Heard::Adopted(row) = self.users.hear(bucket, told) {
+        let row = self.buckets.get(&bucket);
+        let may_adopt = row.is_some_and(|row| row.doubt == Doubt::None);
+        self.hear_if(context, bucket, told, may_adopt);
+    }
+
+    pub(crate) fn hear_if(
+        &mut self,
+        context: &Context,
+        bucket: Principal,
+        told: &UserCounters,
+        may_adopt: bool,
+    ) {
+        if let Heard::Adopted(row) = self.users.hear(bucket, told, may_adopt) {
             self.users_adopted += 1;
             self.sweeps.leases_of(told.user);
             self.tell(context, user_event(told.user, &row, None));

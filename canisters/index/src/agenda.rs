@@ -108,6 +108,9 @@ impl Index {
         if !self.sweeps.is_empty() {
             add(Job::Sweep, now_ms);
         }
+        // Then they are asked, like those to whom there is something to tell.
+        let silence_ms = self.health.next_due_ms();
+        agenda.next_ms = agenda.next_ms.into_iter().chain(silence_ms).min();
         agenda
             .jobs
             .truncate(CALLS_MAX.saturating_sub(running.len()));

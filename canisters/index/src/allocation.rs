@@ -8,7 +8,7 @@ use openstorage_types::{
 use crate::{Context, Index};
 
 impl Index {
-    /// The bucket that has the blob; else the one that shall have it. Registered users learn by this
+    /// The bucket that has the blob and is well; else the one that shall have it. Registered users learn by this
     /// whether somebody stores a blob of that hash, and nothing else of it.
     pub fn allocated_bucket(
         &self,
@@ -34,10 +34,12 @@ impl Index {
                 max: EXCLUDE_MAX as u32,
             });
         }
+        // One in trouble is of no use now: a further copy goes elsewhere.
+        let is_well = |it: &_| self.buckets.get(it).is_some() && self.buckets.trouble(it).is_none();
         let home = self
             .blobs
             .homes(&args.blob_id)
-            .find(|bucket| !args.exclude.contains(bucket) && self.buckets.get(bucket).is_some());
+            .find(|bucket| !args.exclude.contains(bucket) && is_well(bucket));
         let bucket = home
             .or_else(|| {
                 self.buckets

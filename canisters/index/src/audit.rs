@@ -8,6 +8,7 @@ use openstorage_types::{
     BlobId,
     channel::{AuditPage, Counters},
     index::{AuditArgs, AuditDifference, AuditError, AuditOk},
+    limits::REVOCATIONS_MAX,
 };
 
 use crate::{Context, Index, users::User};
@@ -35,6 +36,21 @@ impl Index {
             homes: self.blobs.all().collect(),
             totals: (totals.blobs, totals.bytes_stored),
         }
+    }
+
+    /// Whether what is kept twice agrees: sums with what they are of, and the same rows in two orders.
+    ///
+    /// # Errors
+    /// What does not, in words. No message could: for tests, on an image of the memory.
+    pub fn check(&self) -> Result<(), String> {
+        self.users.check()?;
+        self.blobs.check()?;
+        self.feed.check()?;
+        let revocations = self.revocations.len();
+        if revocations > u64::from(REVOCATIONS_MAX) {
+            return Err(format!("{revocations} revocations are in force"));
+        }
+        Ok(())
     }
 
     /// Whether the caller may have a bucket audited.

@@ -111,6 +111,33 @@ impl Blobs {
         }
     }
 
+    /// Whether both orders and the totals agree.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut counted = Totals::default();
+        let mut latest = None;
+        for ((blob, bucket), size) in self.all() {
+            counted.blobs += u64::from(latest != Some(blob));
+            counted.bytes_stored += size;
+            latest = Some(blob);
+            if !self.by_bucket.contains_key(&(bucket, blob.0)) {
+                return Err(format!(
+                    "{blob} in {bucket} is not among what that bucket holds"
+                ));
+            }
+        }
+        let (homes, held) = (self.homes.len(), self.by_bucket.len());
+        if homes != held {
+            return Err(format!(
+                "there are {homes} homes of blobs, and buckets hold {held}"
+            ));
+        }
+        let said = self.totals();
+        if said != counted {
+            return Err(format!("there are {counted:?}, and {said:?} are said"));
+        }
+        Ok(())
+    }
+
     /// Removes all homes in a lost bucket, `max` of them at most. True when none is left.
     pub fn forget(&mut self, bucket: Principal, max: usize) -> bool {
         self.swept.remove(&bucket);

@@ -14,7 +14,7 @@ use openstorage_canister::Row;
 use openstorage_types::{
     BlobId,
     channel::{BucketReport, Stamp, kind},
-    index::BucketState,
+    index::{BucketState, Trouble},
     limits::CHUNK_BYTES,
 };
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,8 @@ impl Bucket {
                 version: None,
                 index_version: 0,
                 cycles: None,
+                set_aside: None,
+                overdue_ms: None,
             },
             heard: Stamp::default(),
             cursor: Cursor::default(),
@@ -84,14 +86,16 @@ impl Bucket {
         }
     }
 
-    /// Full is a bucket in which not one whole chunk has room, or that an operator says is full.
-    pub fn state(&self) -> BucketState {
+    /// Full is a bucket in which not one whole chunk has room, or that an operator says is full. `in_trouble`: something
+    /// is wrong with it.
+    fn state(&self, in_trouble: bool) -> BucketState {
         if !self.installed {
             return BucketState::Creating;
         }
         match (self.upkeep.mark, self.upkeep.stage) {
             (Some(Mark::Retired), _) => BucketState::Retired,
             (_, Some(_)) => BucketState::Upgrading,
+            _ if in_trouble => BucketState::Unhealthy,
             (Some(Mark::Full), None) => BucketState::Full,
             (None, None) if self.report.bytes_free < CHUNK_BYTES => BucketState::Full,
             (None, None) => BucketState::Active,
@@ -127,13 +131,21 @@ impl Bucket {
 pub struct Buckets {
     stable: StableBTreeMap<Principal, Row<Bucket>, Memory>,
     rows: BTreeMap<Principal, Bucket>,
+    /// Buckets with which something is wrong; on the heap as well.
+    stable_troubles: StableBTreeMap<Principal, Row<Trouble>, Memory>,
+    troubles: BTreeMap<Principal, Trouble>,
     /// Who was told something last: it is the others' turn. Forgotten in an upgrade.
     told_latest: Principal,
 }
 
 impl Buckets {
-    pub fn init(memory: Memory) -> Self {
-        let stable: StableBTreeMap<_, Row<Bucket>, _> = StableBTreeMap::init(memory);
+    pub fn init(rows: Memory, troubles: Memory) -> Self {
+        let stable: StableBTreeMap<_, Row<Bucket>, _> = StableBTreeMap::init(rows);
+        let stable_troubles: StableBTreeMap<_, Row<Trouble>, _> = StableBTreeMap::init(troubles);
+        let troubles = stable_troubles
+            .iter()
+            .map(|entry| (*entry.key(), entry.value().0))
+            .collect();
         let rows = stable
             .iter()
             .map(|entry| (*entry.key(), entry.value().0))
@@ -141,6 +153,8 @@ impl Buckets {
         Self {
             stable,
             rows,
+            stable_troubles,
+            troubles,
             told_latest: Principal::management_canister(),
         }
     }
@@ -171,6 +185,31 @@ impl Buckets {
         self.rows.is_empty()
     }
 
+    /// What is wrong with a bucket, if something is.
+    pub fn trouble(&self, bucket: &Principal) -> Option<&Trouble> {
+        self.troubles.get(bucket)
+    }
+
+    pub fn set_trouble(&mut self, bucket: Principal, trouble: Option<Trouble>) {
+        match trouble {
+            Some(trouble) => {
+                if self.troubles.get(&bucket) != Some(&trouble) {
+                    self.stable_troubles.insert(bucket, Row(trouble.clone()));
+                    self.troubles.insert(bucket, trouble);
+                }
+            }
+            None => {
+                if self.troubles.remove(&bucket).is_some() {
+                    self.stable_troubles.remove(&bucket);
+                }
+            }
+        }
+    }
+
+    pub fn state(&self, bucket: &Principal, row: &Bucket) -> BucketState {
+        row.state(self.troubles.contains_key(bucket))
+    }
+
     pub fn set(&mut self, bucket: Principal, row: Bucket) {
         if self.rows.get(&bucket) != Some(&row) {
             self.stable.insert(bucket, Row(row.clone()));
@@ -191,14 +230,14 @@ impl Buckets {
         self.rows.remove(bucket)
     }
 
-    /// Where a new blob goes: of the active buckets with room, the first in rendezvous order. Everybody
+    /// Where a new blob goes: of the well and active buckets with room, the first in rendezvous order. Everybody
     /// who stores the same blob gets the same answer, and a further bucket takes its share of the blobs
     /// without moving any other.
     pub fn for_new(&self, blob: &BlobId, size: u64, exclude: &[Principal]) -> Option<Principal> {
         self.rows
             .iter()
             .filter(|(bucket, row)| {
-                row.state() == BucketState::Active
+                self.state(bucket, row) == BucketState::Active
                     && row.report.bytes_free >= size
                     && !exclude.contains(bucket)
             })

@@ -16,6 +16,7 @@ use crate::{
     backoff::Backoff,
     buckets::{BUCKETS_MAX, Bucket},
     calls::{Answer, Call, Failure, Outcome},
+    health::GRACE_MS,
 };
 
 /// Cycles of a new bucket where nothing else was said: 2 T.
@@ -46,6 +47,8 @@ impl Index {
             strict_cache: self.config().bucket_strict_cache,
             #[cfg(feature = "mutants")]
             mutant: self.config().mutant,
+            #[cfg(feature = "mutants")]
+            trap: None,
         }
     }
 
@@ -58,18 +61,26 @@ impl Index {
     ///
     /// A bucket that has no room although it is empty has another problem (its subnet has no memory, say),
     /// which a further one would have as well: then none is made.
-    pub(crate) fn needs_bucket(&self) -> bool {
+    ///
+    /// Buckets in trouble count for a while: they may be back soon.
+    pub(crate) fn needs_bucket(&self, now_ms: u64) -> bool {
         if self.bucket_wasm.is_none() || self.buckets.len() >= BUCKETS_MAX {
             return false;
         }
         let room = BLOB_BYTES_MAX.min(self.bucket_bytes_max() / 2);
         let target = self.config().free_bytes_target.unwrap_or(room);
         let (mut free, mut roomy) = (0_u64, false);
-        for (_, row) in self.buckets.iter() {
+        for (bucket, row) in self.buckets.iter() {
+            let trouble = self.buckets.trouble(bucket);
+            if trouble.is_some_and(|trouble| now_ms >= trouble.since_ms + GRACE_MS) {
+                continue;
+            }
             let takes_blobs = row.upkeep.mark.is_none();
-            match row.state() {
+            match self.buckets.state(bucket, row) {
                 BucketState::Creating => return false,
-                BucketState::Active | BucketState::Upgrading if takes_blobs => {
+                BucketState::Active | BucketState::Upgrading | BucketState::Unhealthy
+                    if takes_blobs =>
+                {
                     free = free.saturating_add(row.report.bytes_free);
                     roomy |= row.report.bytes_free >= room;
                 }
@@ -84,7 +95,7 @@ impl Index {
 
     /// The call that comes next for a new canister, with everything that precedes it on record.
     pub(crate) fn begin_creation(&mut self, moment: &Moment) -> Option<Call> {
-        if !self.needs_bucket() {
+        if !self.needs_bucket(moment.now_ms) {
             return None;
         }
         let Some(mut controllers) = self.governance() else {

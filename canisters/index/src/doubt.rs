@@ -17,10 +17,11 @@ use crate::{
 const FAILURES_MAX: u32 = 3;
 
 impl Index {
-    /// Notes the canister's version, in every message. True when a snapshot may have been restored.
+    /// Notes the canister's version, in every message. True when a snapshot may have been restored: then each bucket is
+    /// asked, which is one message to each, and the same after the index was stopped or upgraded.
     pub fn observe(&mut self, version: u64) -> bool {
         let noted = self.watch.noted();
-        if !self.watch.note(version) {
+        if !self.watch.note_strictly(version) {
             return false;
         }
         self.restorations_suspected += 1;

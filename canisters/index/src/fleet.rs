@@ -60,6 +60,7 @@ impl Index {
         if there < VERSION {
             self.set_fleet(|fleet| fleet.version = VERSION);
         }
+        self.bring_back();
         // Whom the code before was about to ask is forgotten with its heap.
         self.to_ask = self.buckets.iter().map(|(bucket, _)| *bucket).collect();
     }
@@ -85,7 +86,7 @@ impl Index {
     /// The jobs of the fleet, each with the time when it is due, in milliseconds since 1970.
     pub(crate) fn fleet_jobs(&self, now_ms: u64) -> Vec<(Job, u64)> {
         let mut jobs = Vec::new();
-        if self.needs_bucket() {
+        if self.needs_bucket(now_ms) {
             jobs.push((Job::MakeBucket, self.creation_backoff.due_ms));
         }
         let due_ms = |backoffs: &crate::Backoffs, bucket: &Principal| {
@@ -286,11 +287,15 @@ impl Index {
                 Err(FleetError::NotFound)
             };
         };
-        if !matches!(row.state(), BucketState::Retired | BucketState::Creating) {
+        if !matches!(
+            self.buckets.state(&bucket, row),
+            BucketState::Retired | BucketState::Creating
+        ) {
             return Err(FleetError::NotRetired);
         }
         self.forgetting.insert(bucket, Row(Forgetting::default()));
         self.buckets.remove(&bucket);
+        self.forget_health(&bucket);
         self.to_ask.remove(&bucket);
         for backoffs in [
             &mut self.send_backoffs,

@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::memory::Memory;
 
+/// Issuers with which a new key is shared in one message.
+const ISSUERS_PER_SLICE: usize = 20;
+
 /// An issuer's keys. A removed issuer's row stays, so that a bucket that is told the whole state anew hears of the
 /// removal.
 #[derive(CandidType, Serialize, Deserialize, Clone)]
@@ -74,11 +77,15 @@ impl Issuers {
         Some(self.trusted(issuer)?.key)
     }
 
-    /// Whether a key of `version` may be an issuer's: its first, the next, or another of the newest version.
+    /// Whether a key of `version` may be an issuer's: its first, the next, or another of the newest version. Of one that
+    /// was removed only the next: tokens that were sealed before stay closed.
     pub fn check_version(&self, issuer: &Principal, version: u16) -> Result<(), IssuerError> {
-        let newest = self.rows.get(issuer).map_or(0, |row| row.0.key.version);
+        let row = self.rows.get(issuer);
+        let is_removed = row.as_ref().is_some_and(|row| !row.0.trusted);
+        let newest = row.map_or(0, |row| row.0.key.version);
         let expected = newest.saturating_add(1);
-        if version != 0 && [newest, expected].contains(&version) {
+        let is_newest = version == newest && !is_removed;
+        if version != 0 && (version == expected || is_newest) {
             return Ok(());
         }
         Err(IssuerError::InvalidKeyVersion { expected })
@@ -164,10 +171,22 @@ impl Issuers {
         was_trusted
     }
 
+    /// The issuer with which the newest key is shared next.
+    pub fn next_derived(&self) -> Option<Principal> {
+        let until = self.audience.keys.derived_until()?;
+        self.after(until)
+            .find_map(|(issuer, told)| told.map(|_| issuer))
+    }
+
+    /// Shares nothing with an issuer under the newest key.
+    pub fn skip_derived(&mut self, issuer: Principal) {
+        self.audience.keys.set_derived_until(Some(issuer));
+    }
+
     /// Computes some of what the index's newest key shares with issuers.
     pub fn derive_slice(&mut self) {
         let rows = &self.rows;
-        self.audience.derive_slice(|after| {
+        self.audience.derive_slice(ISSUERS_PER_SLICE, |after| {
             let rows = rows.range((Excluded(after), Unbounded));
             rows.filter_map(|entry| told(*entry.key(), entry.value().0))
         });

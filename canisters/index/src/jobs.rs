@@ -4,7 +4,7 @@
 //! A job makes one call. Whatever it was cut by, its next turn finds on record where to go on.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
 };
 
@@ -12,16 +12,18 @@ use candid::Principal;
 use data_bucket_index::{
     Index, Moment,
     agenda::{Agenda, CALLS_MAX, Job},
+    aside::JobRow,
     calls::{Answer, Call as FleetCall, Failure, Look},
     sync::Sent,
     trust::Origin,
 };
 use ic_cdk::{
     api::{global_timer_set, time},
-    call::{Call, CallRejected, Error, RejectCode},
-    futures::spawn_migratory,
+    call::{Call, CallFailed, CallRejected, Error, RejectCode},
+    futures::{is_recovering_from_trap, spawn_migratory},
 };
 use openstorage_canister::{
+    lanes::TRAPS_MAX,
     outstanding::{self, Outstanding},
     timer,
 };
@@ -49,9 +51,38 @@ const WATCH_MS: u64 = 60_000;
 /// stage is over.
 const LOST_MS: u64 = 3_600_000;
 
+/// A job whose message traps is tried again after a second, then after twice as long each time, up to ten minutes.
+const TRAPPED_MS_MIN: u64 = 1_000;
+const TRAPPED_MS_MAX: u64 = 600_000;
+
+/// After a timer was lost all jobs are begun in messages of their own for so long.
+const CAREFUL_MS: u64 = 600_000;
+
+/// The canister's own method that does nothing: its answer comes in a message of its own.
+const NOTHING: &str = "c2c_nothing";
+
 thread_local! {
     /// Jobs under way, and since when, in milliseconds since 1970.
     static RUNNING: RefCell<BTreeMap<Job, u64>> = const { RefCell::new(BTreeMap::new()) };
+    /// Jobs whose last message has trapped. Forgotten in an upgrade.
+    static TRAPPED: RefCell<BTreeMap<Job, Trapped>> = const { RefCell::new(BTreeMap::new()) };
+    static CAREFUL_UNTIL_MS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What is remembered of a job whose messages trap.
+#[derive(Default)]
+struct Trapped {
+    /// What its slice is about, noted in the message before.
+    row: Option<JobRow>,
+    /// On that row, one after the other.
+    times: u32,
+    /// When it is tried again.
+    due_ms: u64,
+}
+
+/// Jobs whose last message has trapped.
+pub fn trapped() -> u32 {
+    TRAPPED.with_borrow(|trapped| trapped.values().filter(|it| it.times > 0).count() as u32)
 }
 
 /// A job under way, and its call. However it ends, also by a trap, it is over when this is dropped.
@@ -85,7 +116,26 @@ impl Drop for Running {
                 running.remove(&self.job);
             }
         });
+        let is_asked = matches!(
+            self.job,
+            Job::CheckIssuer(_) | Job::AddBucket(_) | Job::Audit(_)
+        );
+        if is_recovering_from_trap() && !is_asked {
+            let due_ms = has_trapped(self.job);
+            arm(due_ms);
+        }
     }
+}
+
+/// Counts a trap of a job. When it is tried again.
+fn has_trapped(job: Job) -> u64 {
+    TRAPPED.with_borrow_mut(|trapped| {
+        let it = trapped.entry(job).or_default();
+        let wait_ms = TRAPPED_MS_MIN.saturating_mul(1 << it.times.min(20));
+        it.times += 1;
+        it.due_ms = now_ms() + wait_ms.min(TRAPPED_MS_MAX);
+        it.due_ms
+    })
 }
 
 /// The jobs whose answers may still come.
@@ -116,8 +166,17 @@ fn observe() {
 }
 
 fn agenda(now_ms: u64) -> Agenda {
-    let running = running(now_ms);
-    read(|index| index.agenda(now_ms, &running))
+    let mut running = running(now_ms);
+    let mut again_ms = None;
+    TRAPPED.with_borrow(|trapped| {
+        for (job, it) in trapped.iter().filter(|(_, it)| now_ms < it.due_ms) {
+            running.insert(*job);
+            again_ms = again_ms.into_iter().chain([it.due_ms]).min();
+        }
+    });
+    let mut agenda = read(|index| index.agenda(now_ms, &running));
+    agenda.next_ms = agenda.next_ms.into_iter().chain(again_ms).min();
+    agenda
 }
 
 /// Arms the timer for what is due next, if anything is.
@@ -126,6 +185,10 @@ pub fn wake() {
         return;
     }
     let now_ms = now_ms();
+    if timer::is_lost(time()) {
+        // Its message may have trapped, with all that was begun in it.
+        CAREFUL_UNTIL_MS.set(now_ms + CAREFUL_MS);
+    }
     let agenda = agenda(now_ms);
     let watch_ms = RUNNING
         .with_borrow(|running| !running.is_empty())
@@ -147,10 +210,11 @@ fn arm(due_ms: u64) {
 pub fn turn() {
     timer::over();
     observe();
+    write(|index| index.notice_silence(now_ms()));
     for job in agenda(now_ms()).jobs {
         if let Some(running) = Running::begin(job) {
             spawn_migratory(async move {
-                let stored_only = run(job).await;
+                let stored_only = begin(job).await;
                 drop(running);
                 if stored_only {
                     arm(0);
@@ -161,6 +225,59 @@ pub fn turn() {
         }
     }
     wake();
+}
+
+/// Jobs that call nobody, and all for a while where one has trapped, work in the message of an answer: where that traps,
+/// the clean-up that follows counts it, and sets the timer again. True as for [`run`].
+async fn begin(job: Job) -> bool {
+    let is_slice = matches!(job, Job::DeriveKeys | Job::Sweep | Job::Forget);
+    let is_careful = now_ms() < CAREFUL_UNTIL_MS.get();
+    let row = if is_slice {
+        read(|index| index.next_row(job))
+    } else {
+        None
+    };
+    let times = TRAPPED.with_borrow_mut(|trapped| match trapped.get_mut(&job) {
+        Some(it) if it.row == row => it.times,
+        Some(it) => {
+            it.row = row.clone();
+            it.times = 0;
+            0
+        }
+        None => 0,
+    });
+    let is_suspect = TRAPPED.with_borrow(|trapped| trapped.contains_key(&job));
+    if (is_slice || is_careful || is_suspect) && !new_message().await {
+        TRAPPED.with_borrow_mut(|trapped| {
+            trapped.entry(job).or_default().due_ms = now_ms() + WATCH_MS;
+        });
+        return false;
+    }
+    if times >= TRAPS_MAX
+        && let Some(row) = &row
+    {
+        if read(|index| index.next_row(job)).as_ref() == Some(row)
+            && write(|index| index.set_aside(row.clone(), now_ms()))
+        {
+            TRAPPED.with_borrow_mut(|trapped| trapped.remove(&job));
+        }
+        return false;
+    }
+    let stored_only = run(job).await;
+    if is_suspect {
+        TRAPPED.with_borrow_mut(|trapped| trapped.remove(&job));
+    }
+    if let Some(row) = &row {
+        write(|index| index.worked(row));
+    }
+    stored_only
+}
+
+/// What follows is done in a message of its own. False where there can be none now: the cycles do not reach.
+async fn new_message() -> bool {
+    let answer = Call::bounded_wait(ic_cdk::api::canister_self(), NOTHING).await;
+    observe();
+    matches!(answer, Ok(_) | Err(CallFailed::CallRejected(_)))
 }
 
 /// True when the message must do nothing more than it has done.
@@ -218,10 +335,13 @@ async fn send(bucket: Principal) {
         .map_err(Error::from)
         .and_then(|answer| Ok(answer.candid::<Result<EventsOk, EventsError>>()?));
     write(|index| {
-        let sent = match answer {
-            Ok(Ok(ok)) => index.batch_answered(&sending, ok),
-            Ok(Err(_)) | Err(_) => Sent::Refused,
+        let Ok(Ok(ok)) = answer else {
+            index.send_failed(bucket, now_ms());
+            index.not_heard_from(bucket, now_ms());
+            return;
         };
+        let sent = index.batch_answered(&sending, ok);
+        index.heard_from(bucket, now_ms());
         match sent {
             Sent::Taken => index.send_succeeded(&bucket),
             Sent::Refused => index.send_failed(bucket, now_ms()),

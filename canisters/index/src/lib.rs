@@ -22,11 +22,14 @@
 //! | [`sweeps`] | rows that are of no use any more |
 //! | [`revocations`] | tokens that are taken back |
 //! | [`creation`] | how a bucket comes to be |
+//! | [`aside`] | rows of its own jobs that are set aside |
+//! | [`health`] | whether buckets are well |
 //! | [`upkeep`] | what a bucket's code needs: put in, checked, replaced |
 //! | [`roll`] | every bucket gets the embedded code, a few at a time |
 //! | [`topup`] | what a bucket's cycles need |
 //! | [`forget`] | a lost bucket is given up |
 //! | [`fleet`] | all of that together, and the calls of operators |
+//! | [`callers`] | who may usefully call what |
 //! | [`calls`] | the calls that it needs, as values |
 //! | [`agenda`] | what is to be done without being asked |
 //! | [`page`] | `status`, `buckets`, and the HTTP pages |
@@ -34,18 +37,22 @@
 pub mod accounts;
 pub mod agenda;
 pub mod allocation;
+pub mod aside;
 pub mod audit;
 pub mod backoff;
 pub mod blobs;
 pub mod buckets;
+pub mod callers;
 pub mod calls;
 pub mod creation;
 pub mod doubt;
 pub mod feed;
 pub mod fleet;
 pub mod forget;
+pub mod health;
 pub mod issuers;
 pub mod memory;
+mod mutants;
 pub mod page;
 pub mod recalls;
 pub mod reports;
@@ -69,9 +76,9 @@ use openstorage_channel::Watch;
 use openstorage_types::{BlobId, index::InitArgs};
 
 use crate::{
-    backoff::Backoff, blobs::Blobs, buckets::Buckets, creation::Creation, feed::Feed, fleet::Fleet,
-    forget::Forgetting, issuers::Issuers, memory::Memory, recalls::Recalls,
-    revocations::Revocations, sweeps::Sweeps, sync::SharedLog, users::Users,
+    aside::Asides, backoff::Backoff, blobs::Blobs, buckets::Buckets, creation::Creation,
+    feed::Feed, fleet::Fleet, forget::Forgetting, health::Health, issuers::Issuers, memory::Memory,
+    recalls::Recalls, revocations::Revocations, sweeps::Sweeps, sync::SharedLog, users::Users,
 };
 
 /// What a message brings along.
@@ -120,6 +127,8 @@ pub struct Index {
     send_backoffs: Backoffs,
     /// Buckets that may have been restored from a snapshot: they are asked how far they have heard.
     to_ask: BTreeSet<Principal>,
+    health: Health,
+    asides: Asides,
     /// Who controls the index; none until it has asked.
     own_controllers: Option<Vec<Principal>>,
     recalls: Recalls,
@@ -150,7 +159,7 @@ impl Index {
                 at(memory::HOMES_BY_BUCKET),
                 at(memory::TOTALS),
             ),
-            buckets: Buckets::init(at(memory::BUCKETS)),
+            buckets: Buckets::init(at(memory::BUCKETS), at(memory::TROUBLES)),
             issuers: Issuers::init(
                 Audience::open(at(memory::KEYS), at(memory::PAIRS), own),
                 at(memory::ISSUERS),
@@ -162,6 +171,7 @@ impl Index {
                 at(memory::FEED),
                 at(memory::FEED_BY_OWNER),
                 at(memory::FEED_FORGOTTEN),
+                at(memory::FEED_SHARES),
             ),
             sweeps: Sweeps::init(at(memory::SWEEPS)),
             watch: Watch::init(at(memory::WATCH)),
@@ -177,6 +187,8 @@ impl Index {
             own_controllers: None,
             send_backoffs: BTreeMap::new(),
             to_ask: BTreeSet::new(),
+            health: Health::default(),
+            asides: Asides::init(at(memory::SET_ASIDE)),
             recalls: Recalls::default(),
             answers: 0,
             events_skipped: 0,

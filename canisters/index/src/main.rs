@@ -9,6 +9,7 @@ use candid::{CandidType, Principal, candid_method};
 use data_bucket_index::{
     Context, Index,
     accounts::batch,
+    callers::{self, Callers},
     page::Gauges,
     trust::{Registration, is_of},
 };
@@ -130,10 +131,11 @@ extern "C" fn canister_global_timer() {
 fn inspect() {
     let context = context();
     let method = ic_cdk::api::msg_method_name();
-    let small = ic0::msg_arg_data_size() <= UNKNOWN_CALLER_BYTES_MAX;
-    if context.caller != Principal::anonymous()
-        && !method.starts_with("c2c_")
-        && (small || read(|index| index.is_service(&context)))
+    let known = callers::METHODS.iter().find(|(name, _)| *name == method);
+    let may_call = |callers| read(|index| index.is_one_of(callers, &context));
+    let is_small = ic0::msg_arg_data_size() <= UNKNOWN_CALLER_BYTES_MAX;
+    if known
+        .is_some_and(|(_, callers)| (is_small || *callers != Callers::Users) && may_call(*callers))
     {
         ic_cdk::api::accept_message();
     }
@@ -193,6 +195,11 @@ fn events(args: FeedArgs) -> Result<FeedPage, FeedError> {
 #[query(hidden = true, guard = "is_welcome", decode_with = "decode")]
 fn user(user: Option<Principal>) -> Result<UserInfo, UserError> {
     read(|index| index.user(&context(), user))
+}
+
+#[query]
+fn my_buckets() -> Vec<Principal> {
+    read(|index| index.my_buckets(ic_cdk::api::msg_caller()))
 }
 
 #[candid_method(query)]
@@ -290,6 +297,11 @@ async fn audit(args: index::AuditArgs) -> Result<AuditOk, AuditError> {
     Ok(write(|index| index.audited(&args, page)))
 }
 
+/// The canister calls this itself, so that what follows is done in a message of its own. A query: it changes nothing,
+/// whoever calls it.
+#[query]
+fn c2c_nothing() {}
+
 #[query]
 fn buckets() -> Result<Vec<BucketInfo>, FleetError> {
     read(|index| index.list_buckets(&context()))
@@ -346,7 +358,7 @@ fn upgrade_buckets() -> Result<RollStatus, FleetError> {
 
 #[query]
 fn status() -> IndexStatus {
-    read(Index::status)
+    read(|index| index.status_for(&context()))
 }
 
 #[candid_method(query)]
@@ -357,6 +369,7 @@ fn http_request(request: HttpRequest) -> HttpResponse {
         liquid_cycles: ic_cdk::api::canister_liquid_cycle_balance(),
         stable_bytes: ic_cdk::api::stable_size() * 65_536,
         calls: outstanding::count(),
+        trapped_jobs: jobs::trapped(),
         now_ms: now_ms(),
     };
     read(|index| index.http(&request, &gauges))
@@ -377,5 +390,23 @@ mod tests {
         if let Err(error) = service_equal(CandidSource::Text(&code), CandidSource::Text(file)) {
             panic!("{error}\nthe code says:\n{code}");
         }
+    }
+
+    /// A method that is not in the table can be called by canisters alone.
+    #[test]
+    fn the_table_of_callers_names_every_method() {
+        let file = include_str!("../data_bucket_index.did");
+        let (types, actor) = CandidSource::Text(file).load().unwrap();
+        let actor = actor.expect("there is a service");
+        let methods = types.as_service(&actor).unwrap().iter();
+        let changes = |kind| !types.as_func(kind).unwrap().is_query();
+        let mut updates: Vec<_> = methods
+            .filter(|(name, kind)| changes(kind) && !name.starts_with("c2c_"))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let mut table = callers::METHODS.map(|(name, _)| name);
+        updates.sort();
+        table.sort();
+        assert_eq!(updates, table);
     }
 }

@@ -34,6 +34,9 @@ pub const LINES: MemoryId = MemoryId::new(31);
 pub const FORGETTING: MemoryId = MemoryId::new(32);
 pub const KEYS: MemoryId = MemoryId::new(33);
 pub const PAIRS: MemoryId = MemoryId::new(34);
+pub const TROUBLES: MemoryId = MemoryId::new(35);
+pub const SET_ASIDE: MemoryId = MemoryId::new(36);
+pub const FEED_SHARES: MemoryId = MemoryId::new(37);
 
 /// Pages of 64 KiB that a memory grows by at once: 1 MiB. The manager has 32,768 such steps, so an
 /// index may take 32 GiB, and an empty one takes 25 MiB.

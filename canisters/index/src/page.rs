@@ -10,9 +10,10 @@ use openstorage_types::{
 use serde_json::json;
 
 use crate::{
-    Index,
+    Context, Index,
     blobs::Totals,
     buckets::{Bucket, Doubt},
+    health::{WORDS, word},
 };
 
 /// What only the system knows.
@@ -24,6 +25,8 @@ pub struct Gauges {
     pub stable_bytes: u64,
     /// Calls under way.
     pub calls: u32,
+    /// Jobs whose last message has trapped.
+    pub trapped_jobs: u32,
     /// Milliseconds since 1970.
     pub now_ms: u64,
 }
@@ -40,7 +43,7 @@ impl Index {
         let upkeep = &row.upkeep;
         BucketInfo {
             bucket,
-            state: row.state(),
+            state: self.buckets.state(&bucket, row),
             bytes_used: row.report.bytes_used,
             bytes_free: row.report.bytes_free,
             events_behind: self.events_behind(&row.cursor),
@@ -49,6 +52,26 @@ impl Index {
             cycles: upkeep.seen.map(|(_, seen)| seen),
             cycles_deposited: upkeep.deposited,
             last_error: upkeep.error.clone().or(upkeep.cycles_error.clone()),
+            trouble: self.buckets.trouble(&bucket).cloned(),
+            set_aside: row.report.set_aside,
+        }
+    }
+
+    /// What a caller may see: the buckets, and what went wrong with them, are for admins, as in `buckets`.
+    pub fn status_for(&self, context: &Context) -> IndexStatus {
+        let status = self.status();
+        if self.is_admin(context) {
+            return status;
+        }
+        IndexStatus {
+            buckets: vec![],
+            roll: RollStatus {
+                stopped: None,
+                ..status.roll
+            },
+            last_creation_error: None,
+            topup_withheld: None,
+            ..status
         }
     }
 
@@ -133,6 +156,10 @@ impl Index {
         page.gauge("doubted_buckets", help, doubted.count());
         let help = "Calls of the index that are not answered yet.";
         page.gauge("calls_outstanding", help, gauges.calls);
+        let help = "Alarm: jobs whose last message has trapped; they are tried again, at most every ten minutes.";
+        page.gauge("trapped_jobs", help, gauges.trapped_jobs);
+        let help = "Alarm: rows of the index's own jobs that are set aside, since every message about them has trapped.";
+        page.gauge("set_aside_rows", help, self.asides.len());
         let help = "Bytes of stable memory.";
         page.gauge("stable_memory_bytes", help, gauges.stable_bytes);
         let help = "Lost buckets that are being forgotten.";
@@ -176,9 +203,14 @@ impl Index {
             (BucketState::Full, "full"),
             (BucketState::Upgrading, "upgrading"),
             (BucketState::Retired, "retired"),
+            (BucketState::Unhealthy, "unhealthy"),
         ]
         .map(|(state, word)| {
-            let count = self.buckets.iter().filter(|(_, row)| row.state() == state);
+            let is_so = |bucket, row| self.buckets.state(bucket, row) == state;
+            let count = self
+                .buckets
+                .iter()
+                .filter(|(bucket, row)| is_so(bucket, row));
             (word, count.count())
         });
         page.gauge("buckets", "Buckets.", self.buckets.len());
@@ -194,6 +226,16 @@ impl Index {
         page.gauges("roll_buckets", help, "place", places);
         let help = "Alarm: a bucket's upgrade has failed and the roll has stopped.";
         page.gauge("roll_stopped", help, u8::from(roll.stopped.is_some()));
+        let troubles = WORDS.map(|cause| {
+            let is_so = |bucket| {
+                let trouble = self.buckets.trouble(bucket);
+                trouble.is_some_and(|trouble| word(&trouble.cause) == cause)
+            };
+            let count = self.buckets.iter().filter(|(bucket, _)| is_so(bucket));
+            (cause, count.count())
+        });
+        let help = "Alarm: buckets that are given no new blobs, by what is wrong with them.";
+        page.gauges("unhealthy_buckets", help, "cause", troubles);
         let mut each = |name: &str, help: &str, value: &dyn Fn(&Bucket) -> Option<u128>| {
             let values = self
                 .buckets
@@ -204,6 +246,10 @@ impl Index {
         let help = "Cycles of each bucket, as last seen.";
         each("bucket_cycles", help, &|row| {
             row.upkeep.seen.map(|(_, seen)| seen.balance)
+        });
+        let help = "Alarm: rows of each bucket's own jobs that are set aside, since every message about them has trapped.";
+        each("bucket_set_aside_rows", help, &|row| {
+            row.report.set_aside.map(u128::from)
         });
         let help = "Cycles that each bucket burns in a day.";
         each("bucket_burned_per_day_cycles", help, &|row| {
@@ -234,6 +280,9 @@ fn bucket_json(bucket: &BucketInfo) -> serde_json::Value {
         "cycles_burned_per_day": bucket.cycles.map(|cycles| cycles.burned_per_day.to_string()),
         "cycles_deposited": bucket.cycles_deposited.to_string(),
         "last_error": bucket.last_error,
+        "trouble": bucket.trouble.as_ref().map(|trouble| word(&trouble.cause)),
+        "trouble_since_ms": bucket.trouble.as_ref().map(|trouble| trouble.since_ms),
+        "set_aside": bucket.set_aside,
     })
 }
 

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     Context, Index,
     buckets::{Bucket, Doubt},
+    mutants::Mutant,
 };
 
 impl Index {
@@ -43,8 +44,9 @@ impl Index {
                 self.events_skipped += 1;
             }
         }
+        let may_adopt = row.doubt == Doubt::None;
         for told in &args.counters {
-            self.hear_back(context, bucket, told, &mut counters);
+            self.hear_back(context, bucket, told, may_adopt, &mut counters);
         }
         row.heard = new.stamp;
         // It stands before where it has been told everything: an answer of it was faster than this, or it
@@ -53,6 +55,7 @@ impl Index {
             self.to_ask.insert(bucket);
         }
         self.buckets.set(bucket, row);
+        self.heard_from(bucket, context.now_ms);
         Ok(EventsOk {
             stamp: new.stamp,
             report: None,
@@ -88,10 +91,12 @@ impl Index {
                     true => ChangeKind::Deleted,
                     false => ChangeKind::Unreferenced,
                 };
-                if removed.with_blob {
+                if removed.with_blob && !self.is_mutant(Mutant::HomeKept) {
                     self.blobs.remove(&removed.blob_id, bucket);
                 }
-                self.feed.push(context, what, bucket, removed);
+                if !self.is_mutant(Mutant::FeedRowLost) {
+                    self.feed.push(context, what, bucket, removed);
+                }
             }
             kind::STATE_PAGE => {
                 let page: StatePage = decode(&event.bytes)?;
@@ -121,7 +126,7 @@ impl Index {
         for state in &page.rows {
             match state.kind {
                 kind::USER_HELD => match decode(&state.bytes) {
-                    Some(told) => self.hear_back(context, bucket, &told, counters),
+                    Some(told) => self.hear_back(context, bucket, &told, true, counters),
                     None => self.events_skipped += 1,
                 },
                 kind::USER_DELETED => match decode(&state.bytes) {
@@ -156,17 +161,20 @@ impl Index {
         context: &Context,
         bucket: Principal,
         told: &UserCounters,
+        may_adopt: bool,
         answer: &mut Vec<UserCounters>,
     ) {
-        self.hear(context, bucket, told);
+        self.hear_if(context, bucket, told, may_adopt);
         let UserCounters {
             user, incarnation, ..
         } = *told;
         let row = self.users.get(&user);
-        let is_gone = row.is_none_or(|row| row.incarnation != incarnation);
-        let counters = match is_gone {
-            true => Counters::default(),
-            false => self.users.counters(user, incarnation, bucket),
+        let is_gone = self.users.is_gone(&user, incarnation);
+        let counters = match row.filter(|row| row.incarnation >= incarnation) {
+            _ if is_gone => Counters::default(),
+            Some(row) => self.users.counters(user, row.incarnation, bucket),
+            // It is believed with the bucket's state.
+            None => return,
         };
         if is_gone || counters != told.counters {
             answer.push(UserCounters { counters, ..*told });

@@ -44,7 +44,8 @@ impl Index {
         }
     }
 
-    /// As [`Index::may_upgrade`], for all buckets at once: those that may be begun now.
+    /// As [`Index::may_upgrade`], for all buckets at once: those that may be begun now. One that does not run, or has lost
+    /// its code, would stop the roll: it waits until it is well.
     pub(crate) fn upgrades_due(&self) -> Vec<Principal> {
         if self.bucket_wasm.is_none() || self.roll_stopped().is_some() {
             return Vec::new();
@@ -54,7 +55,9 @@ impl Index {
             match self.place(row) {
                 Place::Done => done += 1,
                 Place::Running => running += 1,
-                Place::Waiting if waiting.len() < UPGRADES_MAX => waiting.push(*bucket),
+                Place::Waiting if waiting.len() < UPGRADES_MAX && !self.is_away(bucket) => {
+                    waiting.push(*bucket);
+                }
                 Place::Waiting | Place::Newer => {}
             }
         }

@@ -28,6 +28,21 @@ impl Sweeps {
         self.due.is_empty()
     }
 
+    /// What is swept next, and whose.
+    pub fn next(&self) -> Option<(u8, Principal)> {
+        self.due.first_key_value().map(|(key, ())| key)
+    }
+
+    /// It is not swept.
+    pub fn skip(&mut self, what: u8, whose: Principal) {
+        self.due.remove(&(what, whose));
+    }
+
+    /// It is after all.
+    pub fn again(&mut self, what: u8, whose: Principal) {
+        self.due.insert((what, whose), ());
+    }
+
     pub fn leases_of(&mut self, user: Principal) {
         self.due.insert((LEASES, user), ());
     }

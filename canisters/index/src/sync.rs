@@ -66,6 +66,7 @@ pub(crate) fn user_event(
         incarnation,
         byte_limit: row.pool.byte_limit,
         counters,
+        gone: Some(row.gone),
     };
     (kind::USER_UPSERTED, bytes(&event))
 }
@@ -109,6 +110,7 @@ impl Index {
         let mut told = row.cursor.next_batch(
             &self.log,
             version,
+            EVENTS_PER_BATCH_MAX,
             |kind| kind::since(kind) <= peer,
             |after| self.state_after(bucket, after.copied()),
         );

@@ -262,6 +262,11 @@ impl Index {
                 self.topup_backoffs.entry(bucket).or_default().fail(now_ms);
                 self.topup_failed(bucket, &text, now_ms);
             }
+            (Call::Look(_), Err(failure @ Failure::Rejected { passing: false, .. })) => {
+                self.topup_backoffs.entry(bucket).or_default().fail(now_ms);
+                self.topup_failed(bucket, failure.text(), now_ms);
+                self.is_lost(bucket, now_ms);
+            }
             (_, Err(failure)) => {
                 self.topup_backoffs.entry(bucket).or_default().fail(now_ms);
                 self.topup_failed(bucket, failure.text(), now_ms);
@@ -325,6 +330,7 @@ impl Index {
                 ..seen
             });
         });
+        self.examine(bucket, look, now_ms);
     }
 
     /// A bucket whose code somebody else has replaced is asked which version it is.

@@ -3,7 +3,7 @@
 //! A user's row carries the sums over its buckets, so that no question walks all of them. A deleted user's
 //! row stays, so that the deletion can be told again, and no lower incarnation comes back.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use candid::Principal;
 use ic_stable_structures::{StableBTreeMap, StableCell, Storable, storable::Bound};
@@ -15,7 +15,7 @@ use crate::{
     memory::{LAST, Memory, row_bytes, row_numbers},
 };
 
-/// One user. Row: incarnation, limit, used, leased, deleted.
+/// One user. Row: incarnation, limit, used, leased, a number (1 for a deleted one, plus 2 for a fixed one), and gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User {
     /// The canister version of the index when the user was registered: it never comes again, also not
@@ -23,9 +23,24 @@ pub struct User {
     pub incarnation: u64,
     pub pool: Pool,
     pub deleted: bool,
+    /// Every incarnation up to this one is deleted. Those above it are this user: registered before, and forgotten by
+    /// an index that was restored from a snapshot.
+    pub gone: u64,
+    /// An admin has set the limit, or has deleted the user: issuers change neither.
+    pub fixed: bool,
 }
 
 impl User {
+    fn gone(incarnation: u64, byte_limit: u64, fixed: bool) -> Self {
+        Self {
+            incarnation,
+            pool: Pool::new(byte_limit),
+            deleted: true,
+            gone: incarnation,
+            fixed,
+        }
+    }
+
     pub fn info(&self) -> UserInfo {
         UserInfo {
             byte_limit: self.pool.byte_limit,
@@ -45,7 +60,7 @@ struct Lease {
 /// What a bucket's word about a user came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// Another incarnation that is no more: it counts for nothing.
+    /// Another incarnation that is no more, or is not known yet: it counts for nothing.
     Ignored,
     Merged,
     /// The index did not know this user or this incarnation: it was restored from a snapshot of before.
@@ -90,6 +105,12 @@ impl Users {
         self.users.is_empty()
     }
 
+    /// What an admin has set for good: the limit, 0 for a user that is deleted. None where issuers decide.
+    pub fn fixed_limit(&self, user: &Principal) -> Option<u64> {
+        let row = self.users.get(user).filter(|row| row.fixed)?;
+        Some(if row.deleted { 0 } else { row.pool.byte_limit })
+    }
+
     /// A user that is registered.
     pub fn get(&self, user: &Principal) -> Option<User> {
         self.users.get(user).filter(|row| !row.deleted)
@@ -110,7 +131,13 @@ impl Users {
 
     /// Gives a user this limit; who is not registered gets a new incarnation and an empty account. None
     /// when that changes nothing.
-    pub fn upsert(&mut self, user: Principal, byte_limit: u64, version: u64) -> Option<User> {
+    pub fn upsert(
+        &mut self,
+        user: Principal,
+        byte_limit: u64,
+        fixed: bool,
+        version: u64,
+    ) -> Option<User> {
         let old = self.users.get(&user);
         let mut new = match old {
             Some(row) if !row.deleted => row,
@@ -118,9 +145,12 @@ impl Users {
                 incarnation: version.max(old.map_or(0, |row| row.incarnation + 1)),
                 pool: Pool::default(),
                 deleted: false,
+                gone: old.map_or(0, |row| row.gone),
+                fixed,
             },
         };
         new.pool.byte_limit = byte_limit;
+        new.fixed = fixed;
         if old == Some(new) {
             return None;
         }
@@ -131,30 +161,48 @@ impl Users {
     /// The user is gone with every incarnation of before `version`, the canister's: also with those that a restored
     /// index has forgotten, and that buckets still speak of. Its row; none when it was never there, or was gone
     /// before, unless `again`.
-    pub fn delete(&mut self, user: Principal, version: u64, again: bool) -> Option<User> {
+    pub fn delete(
+        &mut self,
+        user: Principal,
+        fixed: bool,
+        version: u64,
+        again: bool,
+    ) -> Option<User> {
         let known = self.users.get(&user)?;
+        if fixed && !known.fixed {
+            self.set(user, User { fixed, ..known });
+        }
         if known.deleted && !again {
             return None;
         }
-        self.bury(user, version.max(known.incarnation))
+        let row = User::gone(version.max(known.incarnation), 0, fixed || known.fixed);
+        self.set(user, row);
+        Some(row)
     }
 
-    /// The user is gone with every incarnation up to this one. Its row; none where that is known, or a
-    /// higher one lives.
+    /// The user is gone with every incarnation up to this one, as a bucket remembers. Its row, in which a higher one may
+    /// live; none where that is known. The limit is kept for a higher one of which the bucket may speak next.
     pub fn bury(&mut self, user: Principal, incarnation: u64) -> Option<User> {
-        let known = self.users.get(&user);
-        if known.is_some_and(|row| {
-            row.incarnation > incarnation || row.incarnation == incarnation && row.deleted
-        }) {
-            return None;
-        }
-        let row = User {
-            incarnation,
-            pool: Pool::default(),
-            deleted: true,
+        let row = match self.users.get(&user) {
+            Some(row) if row.gone >= incarnation => return None,
+            Some(row) if row.incarnation > incarnation => User {
+                gone: incarnation,
+                ..row
+            },
+            known => {
+                let (limit, fixed) =
+                    known.map_or((0, false), |row| (row.pool.byte_limit, row.fixed));
+                User::gone(incarnation, limit, fixed)
+            }
         };
         self.set(user, row);
         Some(row)
+    }
+
+    /// Whether that incarnation of a user is deleted.
+    pub fn is_gone(&self, user: &Principal, incarnation: u64) -> bool {
+        let known = self.users.get(user);
+        known.is_some_and(|row| incarnation <= row.gone)
     }
 
     /// What the index knows of a user in a bucket.
@@ -166,6 +214,15 @@ impl Users {
             .unwrap_or_default()
     }
 
+    /// The buckets that the user has, or had, something in.
+    pub fn buckets_of(&self, user: Principal) -> Vec<Principal> {
+        let all = (user, Principal::management_canister())..=(user, LAST);
+        self.leases
+            .keys_range(all)
+            .map(|(_, bucket)| bucket)
+            .collect()
+    }
+
     /// (user, bucket), and the user's incarnation and counters there.
     pub fn all_counters(&self) -> impl Iterator<Item = ((Principal, Principal), (u64, Counters))> {
         self.leases.iter().map(|entry| {
@@ -174,23 +231,56 @@ impl Users {
         })
     }
 
-    /// Takes what `bucket` says about a user.
-    pub fn hear(&mut self, bucket: Principal, told: &UserCounters) -> Heard {
+    /// Whether the sums agree with what they are of.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut sums: BTreeMap<Principal, (u64, u64)> = BTreeMap::new();
+        for ((user, _), (incarnation, counters)) in self.all_counters() {
+            let is_living = |row: &User| row.incarnation == incarnation;
+            if self.get(&user).as_ref().is_some_and(is_living) {
+                let (used, leased) = sums.entry(user).or_default();
+                *used += counters.used();
+                *leased += counters.lease();
+            }
+        }
+        let mut living = 0;
+        for (user, row) in self.after(Principal::management_canister()) {
+            living += u64::from(!row.deleted);
+            let said = (row.pool.used, row.pool.leased);
+            let counted = sums.remove(&user).unwrap_or_default();
+            if said != counted {
+                return Err(format!(
+                    "{user} has {counted:?} bytes stored and leased, and {said:?} are said"
+                ));
+            }
+        }
+        if living != self.living() {
+            let said = self.living();
+            return Err(format!(
+                "{living} users are registered, and {said} are said"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes what `bucket` says about a user. One that is not known is only believed where `may_adopt`.
+    pub fn hear(&mut self, bucket: Principal, told: &UserCounters, may_adopt: bool) -> Heard {
         let known = self.users.get(&told.user);
-        let newest = known.map_or(0, |row| row.incarnation);
-        let is_gone = known.is_some_and(|row| row.deleted);
-        if told.incarnation < newest || told.incarnation == newest && is_gone {
+        let adopted = known.is_none_or(|row| row.incarnation < told.incarnation);
+        let is_gone = known.is_some_and(|row| told.incarnation <= row.gone);
+        if is_gone || adopted && !may_adopt {
             return Heard::Ignored;
         }
-        let adopted = known.is_none_or(|row| row.incarnation < told.incarnation);
         let mut row = match known {
             Some(row) if !adopted => row,
             _ => {
-                let limit = known.filter(|_| !is_gone).map(|row| row.pool.byte_limit);
+                let limited = known.filter(|row| !row.deleted || row.pool.byte_limit > 0);
+                let limit = limited.map(|row| row.pool.byte_limit);
                 User {
                     incarnation: told.incarnation,
                     pool: Pool::new(limit.unwrap_or(told.counters.used())),
                     deleted: false,
+                    gone: known.map_or(0, |row| row.gone),
+                    fixed: limit.is_some() && known.is_some_and(|row| row.fixed),
                 }
             }
         };
@@ -286,8 +376,9 @@ impl Storable for User {
             used,
             leased,
         } = self.pool;
-        let deleted = self.deleted.into();
-        row_bytes([self.incarnation, byte_limit, used, leased, deleted]).into()
+        let state = u64::from(self.deleted) | u64::from(self.fixed) << 1;
+        let gone = self.gone;
+        row_bytes([self.incarnation, byte_limit, used, leased, state, gone]).into()
     }
 
     fn into_bytes(self) -> Vec<u8> {
@@ -295,7 +386,7 @@ impl Storable for User {
     }
 
     fn from_bytes(bytes: Cow<[u8]>) -> Self {
-        let [incarnation, byte_limit, used, leased, deleted] = row_numbers(&bytes);
+        let [incarnation, byte_limit, used, leased, state, gone] = row_numbers(&bytes);
         Self {
             incarnation,
             pool: Pool {
@@ -303,7 +394,9 @@ impl Storable for User {
                 used,
                 leased,
             },
-            deleted: deleted != 0,
+            deleted: state & 1 != 0,
+            fixed: state & 2 != 0,
+            gone,
         }
     }
 }

@@ -275,6 +275,7 @@ fn get(world: &World, method: &str, url: &str) -> (u16, String) {
         liquid_cycles: 6,
         stable_bytes: 8,
         calls: 9,
+        trapped_jobs: 0,
         now_ms: world.now_ms,
     };
     let request = HttpRequest {

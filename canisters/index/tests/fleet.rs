@@ -260,6 +260,7 @@ fn metric(world: &World, name: &str) -> u128 {
         liquid_cycles: 1_000 * T,
         stable_bytes: 0,
         calls: 0,
+        trapped_jobs: 0,
         now_ms: world.now_ms,
     };
     let request = openstorage_types::http::HttpRequest {

@@ -314,6 +314,99 @@ fn a_deletion_covers_incarnations_that_a_restored_index_has_forgotten() {
     }
 }
 
+/// The same snapshots; the user is registered again before the bucket speaks of it.
+#[test]
+fn who_is_registered_after_a_restoration_is_whom_the_index_has_forgotten() {
+    for was_gone in [false, true] {
+        let mut world = World::new(1);
+        let bucket = canister(1);
+        world.index.observe(world.version);
+        let mut gone = 0;
+        if was_gone {
+            world.register(alice(), 7);
+            gone = upserted(world.drain(bucket).last().unwrap()).incarnation;
+            let context = world.context(admin());
+            world.index.delete_user(&context, alice()).unwrap();
+            gone = gone.max(world.version);
+        }
+        world.drain(bucket);
+        world.version = 90;
+        assert!(world.index.observe(world.version));
+        world.register(alice(), 8);
+        let event = upserted(world.drain(bucket).last().unwrap());
+        assert_eq!((event.incarnation, event.gone), (90, Some(gone)));
+        let told = |incarnation| UserCounters {
+            user: alice(),
+            incarnation,
+            counters: Counters {
+                granted: 5,
+                spent: 5,
+                ..Counters::default()
+            },
+        };
+        // That is right, and counts, before and after the bucket knows the new number.
+        for incarnation in [80, 90] {
+            assert_eq!(world.tell(bucket, told(incarnation)), []);
+            let info = world.index.user(&world.context(alice()), None).unwrap();
+            assert_eq!((info.byte_limit, info.bytes_used), (8, 5));
+        }
+        if was_gone {
+            let nothing = UserCounters {
+                counters: Counters::default(),
+                ..told(gone)
+            };
+            assert_eq!(world.tell(bucket, told(gone)), [nothing]);
+        }
+    }
+}
+
+/// A bucket tells a restored index of a user of whom it knows nothing, and of an earlier one, who was deleted.
+#[test]
+fn a_bucket_in_doubt_is_believed_once_it_has_said_who_is_gone() {
+    let mut world = World::new(2);
+    let (bucket, other) = (canister(1), canister(2));
+    world.index.observe(world.version);
+    world.register(alice(), 7);
+    let first = upserted(world.drain(other).last().unwrap()).incarnation;
+    world.drain(bucket);
+    world.version = 90;
+    assert!(world.index.observe(world.version));
+    let told = UserCounters {
+        user: alice(),
+        incarnation: 80,
+        counters: Counters {
+            granted: 5,
+            spent: 5,
+            ..Counters::default()
+        },
+    };
+    assert_eq!(world.tell(bucket, told), []);
+    assert_eq!(world.drain(other), []);
+    let row = |kind, bytes: Vec<u8>| StateRow {
+        kind,
+        bytes: bytes.into(),
+    };
+    let gone = UserDeleted {
+        user: alice(),
+        incarnation: 60,
+    };
+    let page = StatePage {
+        first: true,
+        rows: vec![
+            row(kind::USER_DELETED, encode_one(&gone).unwrap()),
+            row(kind::USER_HELD, encode_one(told).unwrap()),
+        ],
+        last: true,
+    };
+    let page = event(kind::STATE_PAGE, &page);
+    world.hear(bucket, Stamp::default(), vec![page], None);
+    let rows = world.drain(other);
+    assert_eq!(kinds(&rows), [kind::USER_DELETED, kind::USER_UPSERTED]);
+    let event = upserted(&rows[1]);
+    assert_eq!((event.incarnation, event.gone), (80, Some(60)));
+    assert!(first < 60 && event.byte_limit == 7);
+}
+
 #[test]
 fn a_bucket_that_has_not_answered_for_long_is_told_the_news_once_it_speaks() {
     let mut world = World::new(1);

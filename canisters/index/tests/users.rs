@@ -130,3 +130,58 @@ fn a_deleted_user_is_unknown_and_comes_back_as_another() {
     let info = world.index.user(&world.context(alice()), None).unwrap();
     assert!(info.bytes_leased >= 100 && info.bytes_used == 0);
 }
+
+#[test]
+fn what_an_admin_sets_or_deletes_an_issuer_does_not_change_also_after_an_upgrade() {
+    let mut world = World::new(0);
+    let register = |world: &mut World, caller, byte_limit| {
+        let args = UserArgs {
+            user: alice(),
+            byte_limit,
+        };
+        world.version += 1;
+        let context = world.context(caller);
+        world.index.register_user(&context, &args)
+    };
+    let update = |world: &mut World, caller, byte_limit| {
+        let args = UserArgs {
+            user: alice(),
+            byte_limit,
+        };
+        let context = world.context(caller);
+        world.index.update_user(&context, &args)
+    };
+    let limit = |world: &World| {
+        let info = world.index.user(&world.context(alice()), None);
+        info.map(|info| info.byte_limit)
+    };
+    assert_eq!(register(&mut world, chat(), 10), Ok(()));
+    assert_eq!(update(&mut world, chat(), 20), Ok(()));
+    for (byte_limit, admin) in [(0, admin()), (30, operator())] {
+        assert_eq!(update(&mut world, admin, byte_limit), Ok(()));
+        world.upgrade();
+        let refused = Err(UserError::SetByAdmin { byte_limit });
+        assert_eq!(register(&mut world, chat(), 10), refused);
+        assert_eq!(update(&mut world, chat(), 20), refused);
+        assert_eq!(limit(&world), Ok(byte_limit));
+    }
+    // An admin's registration is as an app's: the app decides from then on.
+    assert_eq!(register(&mut world, admin(), 40), Ok(()));
+    assert_eq!(register(&mut world, chat(), 50), Ok(()));
+    // The app may delete a user, and an admin whom the app has deleted: then it stays away.
+    for caller in [chat(), operator()] {
+        let context = world.context(caller);
+        assert_eq!(world.index.delete_user(&context, alice()), Ok(()));
+        world.upgrade();
+    }
+    let refused = Err(UserError::SetByAdmin { byte_limit: 0 });
+    assert_eq!(register(&mut world, chat(), 10), refused);
+    assert_eq!(limit(&world), Err(UserError::NotRegistered));
+    assert_eq!(register(&mut world, operator(), 60), Ok(()));
+    assert_eq!(register(&mut world, chat(), 70), Ok(()));
+    // Deleted by the app alone, it may come back by the app.
+    let context = world.context(chat());
+    assert_eq!(world.index.delete_user(&context, alice()), Ok(()));
+    assert_eq!(register(&mut world, chat(), 80), Ok(()));
+    assert_eq!(limit(&world), Ok(80));
+}

@@ -1,14 +1,18 @@
 //! Arguments of calls, decoded within a budget.
 
 use candid::{CandidType, de::DecoderConfig, utils::decode_args_with_config};
-use openstorage_types::limits::{DECODE_SKIP_MAX, DECODE_WORK_MAX, UNKNOWN_CALLER_BYTES_MAX};
+use openstorage_types::limits::{
+    DECODE_SKIP_MAX, DECODE_WORK_MAX, DECODE_WORK_MIN, DECODE_WORK_PER_BYTE,
+    UNKNOWN_CALLER_BYTES_MAX,
+};
 use serde::Deserialize;
 
 /// No arguments, in Candid.
 const NOTHING: &[u8] = b"DIDL\0\0";
 
-/// The one argument of a call. A small message that claims to hold a lot costs little: the decoder stops
-/// at [`DECODE_WORK_MAX`], and `blob_bytes_max` bytes of blob come on top of that. No argument at all
+/// The one argument of a call. A small message that claims to hold a lot costs little: the decoder stops after so much
+/// work as bytes of that number may need, at most [`DECODE_WORK_MAX`], and up to `blob_bytes_max` bytes of blob come on
+/// top of that. No argument at all
 /// reads as one that is optional and absent. What is read may borrow bytes.
 ///
 /// ```
@@ -22,9 +26,11 @@ const NOTHING: &[u8] = b"DIDL\0\0";
 /// changed by then, and the caller reads the reason in the reject message.
 pub fn decode<'a, T: CandidType + Deserialize<'a>>(bytes: &'a [u8], blob_bytes_max: usize) -> T {
     let mut config = DecoderConfig::new();
+    let work = DECODE_WORK_MIN + DECODE_WORK_PER_BYTE * bytes.len();
+    // Candid counts up to 4 for a byte.
+    let blob_work = 4 * blob_bytes_max.min(bytes.len());
     config
-        // Candid counts up to 4 for a byte.
-        .set_decoding_quota(DECODE_WORK_MAX + 4 * blob_bytes_max)
+        .set_decoding_quota(work.min(DECODE_WORK_MAX) + blob_work)
         .set_skipping_quota(DECODE_SKIP_MAX);
     let bytes = if bytes.is_empty() { NOTHING } else { bytes };
     match decode_args_with_config::<(T,)>(bytes, &config) {

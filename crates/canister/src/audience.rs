@@ -14,10 +14,6 @@ use openstorage_types::{
 
 use crate::keys::{Keys, OwnKey};
 
-/// Issuers whose shared keys are computed in one message: each costs some 4 M instructions for each version
-/// of the issuer's key.
-const ISSUERS_PER_SLICE: usize = 20;
-
 /// The versions of an issuer's key and of the audience's, as part of a key in stable memory.
 const fn versions(issuer: u16, own: u16) -> u32 {
     (issuer as u32) << 16 | own as u32
@@ -117,21 +113,22 @@ impl<M: Memory> Audience<M> {
         self.keys.derived_until().is_some()
     }
 
-    /// Computes some of what the newest key shares with issuers; `after` gives those that are believed, in their
-    /// order, from the first after one. True when it has just become the key that issuers are told.
-    pub fn derive_slice<I>(&mut self, after: impl FnOnce(Principal) -> I) -> bool
+    /// Computes some of what the newest key shares with issuers, `max` of them at most: each costs some 4 M
+    /// instructions for each version of the issuer's key. `after` gives those that are believed, in their order, from the
+    /// first after one. True when it has just become the key that issuers are told.
+    pub fn derive_slice<I>(&mut self, max: usize, after: impl FnOnce(Principal) -> I) -> bool
     where
         I: Iterator<Item = IssuerUpserted>,
     {
         let Some(until) = self.keys.derived_until() else {
             return false;
         };
-        let next: Vec<_> = after(until).take(ISSUERS_PER_SLICE).collect();
+        let next: Vec<_> = after(until).take(max).collect();
         for issuer in &next {
             // With keys that are believed one can be shared.
             let _ = self.believe(issuer, Some(issuer));
         }
-        let is_done = next.len() < ISSUERS_PER_SLICE;
+        let is_done = next.len() < max;
         let last = next.last().map(|last| last.issuer);
         self.keys.set_derived_until(last.filter(|_| !is_done));
         is_done

@@ -8,6 +8,7 @@
 //! | [`reply`] | replies, encoded at little cost or appended from stable memory |
 //! | [`row`] | values kept in stable memory as Candid |
 //! | [`outstanding`] | calls under way, counted for `pre_upgrade` |
+//! | [`lanes`] | what a canister does by itself, with a net under it |
 //! | [`timer`] | the system's timer, set for what is due first |
 //! | [`lines`] | the last lines for operators, in stable memory |
 //! | [`metrics`] | figures as Prometheus reads them |
@@ -15,6 +16,7 @@
 pub mod argument;
 pub mod audience;
 pub mod keys;
+pub mod lanes;
 pub mod lines;
 pub mod metrics;
 pub mod outstanding;
@@ -23,5 +25,5 @@ pub mod row;
 pub mod timer;
 
 pub use argument::{decode, expect_short};
-pub use reply::{before_blob, encode, write_length};
+pub use reply::{before_blob, encode, encode_value, write_length};
 pub use row::Row;

@@ -36,7 +36,11 @@ pub fn encode<T: CandidType + 'static>(value: &T) -> Vec<u8> {
     })
 }
 
-fn encode_value<T: CandidType>(value: &T, mut bytes: Vec<u8>) -> Vec<u8> {
+/// Appends the Candid form of a value, without its type, to what stands before it.
+///
+/// # Panics
+/// For a value without a Candid form.
+pub fn encode_value<T: CandidType>(value: &T, mut bytes: Vec<u8>) -> Vec<u8> {
     let mut values = ValueSerializer::new();
     let encoded = value.idl_serialize(&mut values);
     encoded.expect("a reply has a Candid form");

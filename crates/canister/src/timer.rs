@@ -10,6 +10,9 @@ use std::cell::Cell;
 
 const NS_PER_MS: u64 = 1_000_000;
 
+/// So late a timer's message is not by itself, not on a busy subnet either: it has trapped, or could not be paid for.
+const LOST_NS: u64 = 60_000 * NS_PER_MS;
+
 thread_local! {
     /// What the system's timer was last set to, in nanoseconds since 1970.
     static SET_NS: Cell<Option<u64>> = const { Cell::new(None) };
@@ -41,6 +44,14 @@ pub fn arm(due_ms: u64, now_ns: u64, set: impl FnOnce(u64) -> u64) -> bool {
 /// The timer goes off in the next round, set by a message of this one: nothing can be due before.
 pub fn is_next(now_ns: u64) -> bool {
     SET_NS.get() == Some(now_ns)
+}
+
+/// The timer should have gone off long ago: its message has trapped, could not be paid for, or was refused while the
+/// canister was stopped.
+pub fn is_lost(now_ns: u64) -> bool {
+    SET_NS
+        .get()
+        .is_some_and(|at_ns| at_ns.saturating_add(LOST_NS) < now_ns)
 }
 
 /// The timer is not set: it has gone off, or what is remembered came back with a snapshot.
@@ -94,6 +105,7 @@ mod tests {
     fn a_timer_in_the_past_is_set_again() {
         assert_eq!(told(NOW_MS, NOW_NS), Some(NOW_NS));
         assert!(!is_next(NOW_NS + 1));
+        assert!(!is_lost(NOW_NS + LOST_NS) && is_lost(NOW_NS + LOST_NS + 1));
         let later = NOW_MS + 60_000;
         assert_eq!(told(later, NOW_NS + 1), Some(later * NS_PER_MS));
     }

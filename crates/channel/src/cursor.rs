@@ -115,13 +115,15 @@ impl<K: Clone + Ord> Cursor<K> {
         }
     }
 
-    /// The next batch; without events when the receiver knows everything. `version` is the sender's own.
+    /// The next batch; without events when the receiver knows everything. `version` is the sender's own, `max` how many
+    /// events of the log it may hold.
     /// `knows` says which kinds the receiver understands; an event of another kind is sent as nothing.
     /// `rows` gives the state's rows in key order, from the first after a key.
     pub fn next_batch<M: Memory, R: Iterator<Item = (K, StateRow)>>(
         &mut self,
         log: &Log<M>,
         version: u64,
+        max: usize,
         knows: impl Fn(u16) -> bool,
         rows: impl Fn(Option<&K>) -> R,
     ) -> Sending<K> {
@@ -140,7 +142,7 @@ impl<K: Clone + Ord> Cursor<K> {
         let mut events = match &mut self.next {
             Next::State(telling) => vec![telling.next_page(version, rows)],
             Next::Log(place) => log
-                .batch_after(*place)
+                .batch_after(*place, max)
                 .map_or_else(|_| vec![], |b| b.events),
             Next::Start => unreachable!("it was replaced above"),
         };
@@ -256,8 +258,9 @@ impl<K: Clone + Ord> Filled<K> {
         let mut bytes = 0;
         for (key, row) in rows.take_while(|(key, _)| until.is_none_or(|until| key <= until)) {
             // Kind and length come on top.
-            bytes += row.bytes.len() + 8;
-            if filled.rows.len() == EVENTS_PER_BATCH_MAX || bytes > STATE_PAGE_BYTES_MAX {
+            bytes += row.bytes.len() + 8 + kind::weight(row.kind);
+            let is_full = bytes > STATE_PAGE_BYTES_MAX && !filled.rows.is_empty();
+            if filled.rows.len() == EVENTS_PER_BATCH_MAX || is_full {
                 filled.is_all = false;
                 break;
             }

@@ -27,7 +27,7 @@
 //!     for event in event {
 //!         log.append(version, 7, event.into());
 //!     }
-//!     let sending = cursor.next_batch(&log, version, |_| true, |_| std::iter::empty());
+//!     let sending = cursor.next_batch(&log, version, 1_000, |_| true, |_| std::iter::empty());
 //!     let new = unseen(own, sending.from_stamp, &sending.events);
 //!     // First the (empty) state, then the event.
 //!     assert_eq!(new.events.len(), 1);

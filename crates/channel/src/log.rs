@@ -25,7 +25,7 @@ use std::borrow::Cow;
 
 use ic_stable_structures::{Memory, StableBTreeMap, StableCell, Storable, storable::Bound};
 use openstorage_types::{
-    channel::{Event, Stamp},
+    channel::{Event, Stamp, kind},
     limits::{EVENT_BATCH_BYTES_MAX, EVENT_BYTES_MAX, EVENTS_PER_BATCH_MAX},
 };
 
@@ -112,8 +112,20 @@ impl<M: Memory> Log<M> {
                 .is_some_and(|stored| stored.0.version == stamp.version)
     }
 
-    /// The next events after `stamp`: at most 1,000 and 1 MB of them; none at the end of the log.
-    pub fn batch_after(&self, stamp: Stamp) -> Result<Batch, UnknownStamp> {
+    /// Makes an event one that says nothing. What it said; none where it is not there.
+    pub fn blank(&mut self, seq: u64) -> Option<Event> {
+        let Stored(event) = self.events.get(&seq)?;
+        let blank = Event {
+            version: event.version,
+            kind: kind::NOTHING,
+            bytes: vec![].into(),
+        };
+        self.events.insert(seq, Stored(blank));
+        Some(event)
+    }
+
+    /// The next events after `stamp`: at most `max`, 1,000 and 1 MB of them; none at the end of the log.
+    pub fn batch_after(&self, stamp: Stamp, max: usize) -> Result<Batch, UnknownStamp> {
         if !self.knows(stamp) {
             return Err(UnknownStamp);
         }
@@ -121,7 +133,7 @@ impl<M: Memory> Log<M> {
         let events = self
             .events
             .range(stamp.seq + 1..)
-            .take(EVENTS_PER_BATCH_MAX)
+            .take(max.min(EVENTS_PER_BATCH_MAX))
             .map(|entry| entry.value().0)
             .take_while(|event| {
                 bytes += event.bytes.len();

@@ -27,12 +27,22 @@ impl<M: Memory> Watch<M> {
     /// not explain: this canister may have been restored from a snapshot. An upgrade, or a change of its
     /// settings, may look the same; whoever believes it compares itself with its peers, and no more.
     pub fn note(&mut self, version: u64) -> bool {
+        self.has_gap(version, UNSEEN_MAX)
+    }
+
+    /// The same, where a question to the peers is cheap: a gap of one change is one. A snapshot that is restored is a
+    /// change itself, so none goes unnoticed, however little was done since it was taken.
+    pub fn note_strictly(&mut self, version: u64) -> bool {
+        self.has_gap(version, 0)
+    }
+
+    fn has_gap(&mut self, version: u64, unseen_max: u64) -> bool {
         let noted = *self.noted.get();
         if noted == version {
             return false;
         }
         self.noted.set(version);
-        noted != 0 && !(noted..=noted + 1 + UNSEEN_MAX).contains(&version)
+        noted != 0 && !(noted..=noted + 1 + unseen_max).contains(&version)
     }
 
     /// The newest version that was noted.
@@ -53,9 +63,10 @@ mod tests {
         assert!(!watch.note(70));
         assert!(!watch.note(70));
         assert!(!watch.note(71) && !watch.note(74));
+        assert!(!watch.note_strictly(75) && watch.note_strictly(77));
         let mut watch = Watch::init(memory);
-        assert!(watch.note(80));
-        assert!(!watch.note(81));
-        assert_eq!(watch.noted(), 81);
+        assert!(watch.note(81));
+        assert!(!watch.note(82));
+        assert_eq!(watch.noted(), 82);
     }
 }

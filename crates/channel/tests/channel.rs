@@ -107,6 +107,7 @@ impl World {
         self.sender.cursor.next_batch(
             &log,
             self.version,
+            1_000,
             |_| true,
             |after| {
                 let after = after.copied();
@@ -411,13 +412,13 @@ fn a_stream_that_was_rolled_back_is_noticed() {
         ..stamp
     };
     assert!(log.knows(stamp) && !log.knows(after_restore));
-    assert_eq!(log.batch_after(after_restore), Err(UnknownStamp));
+    assert_eq!(log.batch_after(after_restore, 1_000), Err(UnknownStamp));
     assert_eq!(
-        log.batch_after(Stamp { seq: 2, version: 5 }),
+        log.batch_after(Stamp { seq: 2, version: 5 }, 1_000),
         Err(UnknownStamp)
     );
     // The receiver of another history takes nothing and says where it stands.
-    let batch = log.batch_after(Stamp::default()).unwrap();
+    let batch = log.batch_after(Stamp::default(), 1_000).unwrap();
     let new = unseen(after_restore, batch.from_stamp, &batch.events);
     assert_eq!((new.events.len(), new.stamp), (0, after_restore));
 }
@@ -429,7 +430,10 @@ fn a_batch_is_bounded_in_events_and_bytes() {
         many.append(1, 1, vec![0]);
     }
     assert_eq!(
-        many.batch_after(Stamp::default()).unwrap().events.len(),
+        many.batch_after(Stamp::default(), usize::MAX)
+            .unwrap()
+            .events
+            .len(),
         EVENTS_PER_BATCH_MAX
     );
 
@@ -437,7 +441,7 @@ fn a_batch_is_bounded_in_events_and_bytes() {
     for _ in 0..300 {
         large.append(1, 1, vec![0; EVENT_BYTES_MAX]);
     }
-    let batch = large.batch_after(Stamp::default()).unwrap();
+    let batch = large.batch_after(Stamp::default(), usize::MAX).unwrap();
     assert_eq!(batch.events.len(), EVENT_BATCH_BYTES_MAX / EVENT_BYTES_MAX);
 }
 
@@ -449,6 +453,7 @@ fn told(rows: &BTreeMap<u32, StateRow>) -> Vec<(StatePage, usize)> {
         let sending = cursor.next_batch(
             &log,
             version,
+            1_000,
             |_| true,
             |after: Option<&u32>| {
                 let from = after.map_or(0, |after| after + 1);
@@ -499,12 +504,12 @@ fn a_state_is_told_in_bounded_pages_with_a_beginning_and_an_end() {
 fn a_kind_that_the_receiver_does_not_know_is_sent_as_nothing() {
     let mut log = log();
     let mut cursor: Cursor<u8> = Cursor::default();
-    let state = cursor.next_batch(&log, 1, |_| true, |_| std::iter::empty());
+    let state = cursor.next_batch(&log, 1, 1_000, |_| true, |_| std::iter::empty());
     let own = unseen(Stamp::default(), state.from_stamp, &state.events).stamp;
     cursor.answered(&state, own);
     log.append(2, SET, b"old".to_vec());
     log.append(2, SET + 1, b"new".to_vec());
-    let sending = cursor.next_batch(&log, 3, |kind| kind <= SET, |_| std::iter::empty());
+    let sending = cursor.next_batch(&log, 3, 1_000, |kind| kind <= SET, |_| std::iter::empty());
     assert_eq!(&sending.events[0].bytes[..], b"old");
     assert_eq!(
         (sending.events[1].kind, sending.events[1].bytes.len()),
@@ -539,9 +544,9 @@ fn a_log_is_found_again_in_its_memories() {
         seq: 1,
         version: 10,
     };
-    let batch = log.batch_after(place).unwrap();
+    let batch = log.batch_after(place, 1_000).unwrap();
     let again = Log::init(events, ends);
-    assert_eq!(again.batch_after(place), Ok(batch));
+    assert_eq!(again.batch_after(place, 1_000), Ok(batch));
     assert_eq!(
         (again.len(), again.last()),
         (
@@ -585,10 +590,13 @@ fn the_layout_is_that_of_the_golden_files() {
     }
     let log: Log<VectorMemory> = Log::init(read[0].clone(), read[1].clone());
     let events = log
-        .batch_after(Stamp {
-            seq: 1,
-            version: 10,
-        })
+        .batch_after(
+            Stamp {
+                seq: 1,
+                version: 10,
+            },
+            1_000,
+        )
         .unwrap()
         .events;
     assert_eq!(events.len(), 2);
@@ -610,4 +618,23 @@ fn a_layout_of_a_later_version_is_refused() {
         .unwrap();
     ends.borrow_mut()[at + 3] = 2;
     Log::<VectorMemory>::init(events, ends);
+}
+
+/// What cannot be told is told as nothing, so that what follows arrives.
+#[test]
+fn a_blank_event_keeps_its_place() {
+    let mut log = log();
+    for (version, text) in [(1, "one"), (2, "two"), (3, "three")] {
+        log.append(version, SET, text.into());
+    }
+    let said = log.blank(2).expect("it is there");
+    assert_eq!((said.kind, &said.bytes[..]), (SET, &b"two"[..]));
+    assert_eq!(log.blank(9), None);
+    let batch = log.batch_after(Stamp::default(), 2).unwrap();
+    let kinds: Vec<_> = batch.events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [SET, kind::NOTHING]);
+    assert_eq!(
+        (batch.events[1].version, batch.events[1].bytes.len()),
+        (2, 0)
+    );
 }

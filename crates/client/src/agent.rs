@@ -1,7 +1,11 @@
 //! Calls through an agent: the Internet Computer, or any network that speaks its HTTP interface.
 
 use candid::Principal;
-use ic_agent::{Agent, AgentError};
+use ic_agent::{
+    Agent, AgentError,
+    agent::AgentBuilder,
+    identity::{BasicIdentity, Secp256k1Identity},
+};
 
 use crate::transport::{CallError, CallErrorKind, Transport};
 
@@ -25,7 +29,33 @@ impl AgentTransport {
     /// # Errors
     /// When `url` is none, or the network on this machine does not answer.
     pub async fn anonymous(url: &str) -> Result<Self, CallError> {
-        let agent = Agent::builder().with_url(url).build()?;
+        Self::connected(url, Agent::builder()).await
+    }
+
+    /// As [`AgentTransport::anonymous`], as the identity in a PEM file: an Ed25519 or a secp256k1 key, as `dfx` and `icp`
+    /// export them.
+    ///
+    /// # Errors
+    /// As there; for a text that is no such key.
+    pub async fn signed(url: &str, pem: &[u8]) -> Result<Self, CallError> {
+        let builder = match (
+            BasicIdentity::from_pem(pem),
+            Secp256k1Identity::from_pem(pem),
+        ) {
+            (Ok(identity), _) => Agent::builder().with_identity(identity),
+            (_, Ok(identity)) => Agent::builder().with_identity(identity),
+            (Err(error), _) => {
+                return Err(CallError {
+                    kind: CallErrorKind::Final,
+                    message: format!("this is no Ed25519 or secp256k1 key in PEM: {error}"),
+                });
+            }
+        };
+        Self::connected(url, builder).await
+    }
+
+    async fn connected(url: &str, builder: AgentBuilder) -> Result<Self, CallError> {
+        let agent = builder.with_url(url).build()?;
         if is_local(url) {
             agent.fetch_root_key().await?;
         }
@@ -80,20 +110,53 @@ impl From<AgentError> for CallError {
             }
             _ => CallErrorKind::Final,
         };
-        // Agents wrap what the connection said in errors that do not repeat it.
-        let mut message = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            cause = error.source();
-        }
+        let message = match &error {
+            AgentError::HttpError(answer) => http_message(answer.status, &answer.content),
+            _ => whole_message(&error),
+        };
         Self { kind, message }
     }
 }
 
+/// Agents wrap what the connection said in errors that do not repeat it.
+fn whole_message(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message = format!("{message}: {error}");
+        cause = error.source();
+    }
+    message
+}
+
+/// What a network said in place of an answer, in one line that a log can hold.
+fn http_message(status: u16, body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(BODY_CHARS_MAX) {
+        _ if line.is_empty() => format!("HTTP status {status}"),
+        Some((end, _)) => format!("HTTP status {status}: {} …", &line[..end]),
+        None => format!("HTTP status {status}: {line}"),
+    }
+}
+
+/// Characters of an HTTP answer's body that an error keeps.
+const BODY_CHARS_MAX: usize = 500;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_network_says_is_kept_in_one_line_of_bounded_length() {
+        assert_eq!(http_message(404, b""), "HTTP status 404");
+        assert_eq!(
+            http_message(400, b"too\n  large\n"),
+            "HTTP status 400: too large"
+        );
+        let long = http_message(400, "é".repeat(5_000).as_bytes());
+        assert_eq!(long, format!("HTTP status 400: {} …", "é".repeat(500)));
+    }
 
     #[test]
     fn only_this_machine_is_asked_for_its_root_key() {

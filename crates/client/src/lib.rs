@@ -20,6 +20,7 @@
 //! | [`source`] | where a blob's bytes come from, and its id |
 //! | [`transport`] | how calls reach a canister; [`agent`] is the way to the Internet Computer, [`pocket`] to a PocketIC server |
 //! | [`upload`] | chunks to a bucket, in parallel, resumed where an earlier try ended |
+//! | [`uploads`] | what is unfinished in all buckets |
 //! | [`download`] | chunks from a bucket, checked against the blob's id |
 //! | [`error`] | what can go wrong |
 //!
@@ -36,6 +37,7 @@ mod retry;
 pub mod source;
 pub mod transport;
 pub mod upload;
+pub mod uploads;
 
 use std::time::Duration;
 
@@ -51,6 +53,7 @@ pub use retry::PATIENCE;
 pub use source::{FileSource, Source, hash};
 pub use transport::{CallError, CallErrorKind, Transport};
 pub use upload::Upload;
+pub use uploads::Unfinished;
 
 /// A call that has no answer by then is given up and made again: a network would not take it any more.
 const CALL_MAX: Duration = Duration::from_secs(300);

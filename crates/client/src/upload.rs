@@ -24,6 +24,7 @@ use openstorage_types::{
     chunk_count, chunk_len,
     index::{AllocatedBucketArgs, AllocatedBucketError, AllocatedBucketOk, UserError, UserInfo},
     limits::{BLOB_BYTES_MAX, CHUNK_BYTES, POSSESSION_CHUNKS_MAX},
+    mime_type,
 };
 
 use crate::{
@@ -47,9 +48,9 @@ const VERIFIED_BYTES_MIN: u64 = 2_500_000;
 /// What to say about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
-    /// `type/subtype`: what browsers are told.
+    /// `type/subtype`: what browsers are told, in lower case and without parameters.
     pub mime_type: String,
-    /// A file name for downloads.
+    /// A file name for downloads. A bucket shortens one of more than 255 bytes and keeps its extension.
     pub name: Option<String>,
     /// Who may see the blob: 1 to 32 principals.
     pub accessor_ids: Vec<Principal>,
@@ -113,9 +114,15 @@ impl<T: Transport> Client<T> {
             match work.run().await {
                 // The index did not know yet; another bucket has room.
                 Err(Error::Push {
-                    error: PushChunkError::BucketFull { .. },
+                    error: PushChunkError::BucketFull { bytes_arrived, .. },
                     ..
-                }) => exclude.push(bucket),
+                }) => {
+                    if bytes_arrived > 0 {
+                        // Two buckets would hold the allowance.
+                        self.discard(bucket, blob_id).await?;
+                    }
+                    exclude.push(bucket);
+                }
                 Err(error) => return Err(error),
                 Ok(()) => {
                     work.tell_all_done();
@@ -123,7 +130,7 @@ impl<T: Transport> Client<T> {
                         blob_id,
                         bucket,
                         size: source.size(),
-                        mime_type: upload.mime_type.clone(),
+                        mime_type: mime_type(&upload.mime_type).unwrap_or_default().into(),
                     });
                 }
             }

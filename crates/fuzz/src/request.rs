@@ -53,15 +53,11 @@ pub fn range(data: &[u8]) {
             "{text} of {size}"
         );
     }
-    // Buckets have smaller blobs than a `u64` can say.
-    let size = size % (1 << 40);
     if let Some(part) = part_of(text, size) {
-        assert!(u64::from(part) * CHUNK_BYTES < size, "{text} of {size}");
-        // The range is an open one, and begins in the part.
-        let ByteRange::Bytes { from, len } = byte_range(text, size) else {
-            panic!("{text} of {size}");
-        };
-        assert_eq!((from + len, from / CHUNK_BYTES), (size, part.into()));
+        let from = u64::from(part) * CHUNK_BYTES;
+        // The range is an open one, and begins where the part does.
+        let len = size - from;
+        assert_eq!(byte_range(text, size), ByteRange::Bytes { from, len });
     }
 }
 
@@ -76,21 +72,41 @@ pub fn if_none_match(data: &[u8]) {
     assert!(matches_etag(&format!("{text},{ETAG}"), ETAG));
 }
 
-/// No name leaves its header, and every name can be read back.
+/// No name leaves its header, leads to another folder, or is shown other than it is; and the two forms agree.
 pub fn file_name(data: &[u8]) {
     let Ok(name) = std::str::from_utf8(data) else {
         return;
     };
-    let text = disposition(Some(name));
-    let coded = text
-        .strip_prefix("attachment; filename*=UTF-8''")
-        .expect("a download");
+    let text = disposition("attachment", Some(name));
+    let Some(quoted) = text.strip_prefix("attachment; filename=\"") else {
+        assert_eq!(text, "attachment");
+        return;
+    };
+    let (ascii, rest) = quoted.split_once('"').expect("a quoted name");
+    assert!(
+        ascii
+            .bytes()
+            .all(|byte| (b' '..=b'~').contains(&byte) && !b"\"\\/%".contains(&byte))
+    );
+    if rest.is_empty() {
+        assert!(
+            name.contains(ascii)
+                || name.chars().any(|c| !c.is_ascii() || c.is_control())
+                || name.contains(['/', '\\'])
+        );
+        return;
+    }
+    let coded = rest
+        .strip_prefix("; filename*=UTF-8''")
+        .expect("the whole name");
     assert!(
         coded
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && !b"\"';\\".contains(&byte))
     );
-    assert_eq!(decoded(coded), name.as_bytes());
+    let whole = String::from_utf8(decoded(coded)).expect("the name is text");
+    let is_harmful = |c: char| c.is_control() || "/\\\u{202e}\u{2066}".contains(c);
+    assert!(!whole.contains(is_harmful) && !whole.starts_with('.'));
 }
 
 fn decoded(text: &str) -> Vec<u8> {

@@ -500,6 +500,7 @@ async fn browsers_reach_canisters_by_host_and_by_query() {
         let response = browser.get(host, &path).await;
         assert_eq!(response.status(), 200, "{host}{path}");
         assert_eq!(response.headers()["content-type"], "text/plain");
+        assert_eq!(response.headers()["content-length"], "5");
         assert_eq!(response.headers()["x-ic-verified"], "false");
         assert_eq!(response.headers()["access-control-allow-origin"], "*");
         assert_eq!(response.text().await.unwrap(), "hello");
@@ -560,6 +561,7 @@ async fn a_body_in_parts_arrives_whole_unless_a_part_was_asked_for() {
     let part = asked.header("range", "bytes=4-").send().await.unwrap();
     assert_eq!(part.status(), 206);
     assert_eq!(part.headers()["content-range"], "bytes 4-7/10");
+    assert_eq!(part.headers()["content-length"], "4");
     assert_eq!(part.text().await.unwrap(), "4567");
 
     // A part that does not fit comes too late for a status, so the connection breaks off, before or

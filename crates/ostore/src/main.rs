@@ -5,6 +5,7 @@
 //! | `hash` | the id of a file |
 //! | `demo` | a file's whole trip on a local network |
 //! | `why` | why a blob's URL does not open |
+//! | `uploads` | what is unfinished, and giving it up |
 //! | `progress` | steps and bars on stderr |
 //! | `web` | HTTP as a browser does it |
 //!
@@ -14,6 +15,7 @@
 mod demo;
 mod hash;
 mod progress;
+mod uploads;
 mod web;
 mod why;
 
@@ -38,6 +40,8 @@ enum Command {
     Demo(demo::Args),
     /// Print the blob id of a file: the SHA-256 of its bytes.
     Hash(hash::Args),
+    /// List one user's unfinished uploads in all buckets, and give them up.
+    Uploads(uploads::Args),
     /// Say in a sentence why a blob's URL does not open, and how to repair it.
     Why(why::Args),
 }
@@ -49,6 +53,7 @@ async fn main() -> ExitCode {
         match menu.command {
             Command::Demo(args) => demo::run(args).await,
             Command::Hash(args) => hash::run(args).await,
+            Command::Uploads(args) => uploads::run(args).await,
             Command::Why(args) => why::run(args).await,
         }
     };

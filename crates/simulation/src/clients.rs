@@ -1,13 +1,15 @@
 //! What users do, and what the answers mean.
 
+use std::collections::BTreeSet;
+
 use candid::{CandidType, Principal, decode_one};
 use openstorage_localnet::network::{MessageId, Reject};
 use openstorage_types::{
     BlobReference,
     bucket::*,
     chat::{
-        ChatArgs, ChatError, DeleteChatOk, DeleteMessageArgs, DeleteMessageOk, Message,
-        MessagesArgs, SendMessageArgs,
+        ChatArgs, ChatError, ChatInfo, CreateChatArgs, DeleteChatOk, DeleteMessageArgs,
+        DeleteMessageOk, JoinArgs, Message, MessagesArgs, SendMessageArgs,
     },
     index::{
         AllocatedBucketArgs, AllocatedBucketError, AllocatedBucketOk, DeleteChatArgs,
@@ -17,13 +19,24 @@ use openstorage_types::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Violation, ensure,
+    Violation, blobs, ensure,
     model::{self, Fact, Mark, Ref},
     run::Run,
-    stage::{USERS, user},
+    stage::{Room, USERS, user},
 };
 
-const MIME_TYPE: &str = "image/png";
+/// What blobs are uploaded and forwarded as: shown, played, and neither.
+const TYPES: [&str; 5] = [
+    "image/png",
+    "video/mp4",
+    "text/plain; charset=utf-8",
+    "text/html",
+    "application/octet-stream",
+];
+const NAMES: [Option<&str>; 4] = [None, None, Some("a picture.png"), Some("\u{fc}ber.txt")];
+/// One in so many answers is not heard.
+const UNHEARD: usize = 60;
+const ROOMS_MAX: usize = 9;
 /// Uploads under way at once, of all users.
 const UPLOADS_MAX: usize = 8;
 
@@ -42,7 +55,13 @@ pub enum Op {
         upload: u64,
         chunk: u32,
         mark: Mark,
+        /// The client does not have the blob.
+        is_thief: bool,
     },
+    /// By this user.
+    CreateRoom(Principal),
+    /// A user joins the room of that accessor.
+    JoinRoom(Principal, Principal),
     EnsureRegistered,
     Add(Mark),
     Remove(Mark),
@@ -62,6 +81,14 @@ pub enum Op {
     },
     DeleteMessage(Principal),
     DeleteRoom(Principal),
+    /// By the other app.
+    Revoke {
+        room: usize,
+        user: Principal,
+        min_iat_ms: u64,
+    },
+    /// What must be refused.
+    Forged,
     /// Nothing follows from the answer.
     Other,
 }
@@ -74,6 +101,8 @@ pub struct Upload {
     blob: usize,
     bucket: Principal,
     accessors: Vec<Principal>,
+    mime_type: &'static str,
+    name: Option<&'static str>,
     /// Chunks to send, in any order.
     wanted: Vec<u32>,
 }
@@ -89,12 +118,15 @@ enum Deed {
     Post,
     Read,
     DeleteMessage,
+    CreateRoom,
+    JoinRoom,
     DeleteRoom,
     Premium,
     EnsureRegistered,
+    Intrude,
 }
 
-const DEEDS: [(u32, Deed); 11] = [
+const DEEDS: [(u32, Deed); 14] = [
     (18, Deed::Begin),
     (40, Deed::Send),
     (2, Deed::Abort),
@@ -103,9 +135,12 @@ const DEEDS: [(u32, Deed); 11] = [
     (8, Deed::Post),
     (10, Deed::Read),
     (4, Deed::DeleteMessage),
+    (1, Deed::CreateRoom),
+    (1, Deed::JoinRoom),
     (1, Deed::DeleteRoom),
     (1, Deed::Premium),
     (3, Deed::EnsureRegistered),
+    (3, Deed::Intrude),
 ];
 
 impl Run<'_> {
@@ -120,6 +155,9 @@ impl Run<'_> {
             Some(Deed::Post) => self.post(),
             Some(Deed::Read) => return self.read_something(),
             Some(Deed::DeleteMessage) => self.delete_message(),
+            Some(Deed::CreateRoom) => self.create_room(),
+            Some(Deed::JoinRoom) => self.join_room(),
+            Some(Deed::Intrude) => self.intrude(),
             Some(Deed::DeleteRoom) => self.delete_room(),
             Some(Deed::Premium) => self.go_premium(),
             Some(Deed::EnsureRegistered) | None => {
@@ -164,11 +202,36 @@ impl Run<'_> {
         }
     }
 
+    /// Sends a message that is no Candid.
+    pub fn send_raw(
+        &mut self,
+        canister: Principal,
+        sender: Principal,
+        method: &str,
+        arg: Vec<u8>,
+        op: Op,
+    ) {
+        let what = format!(
+            "{method} by {} at {}",
+            self.name(&sender),
+            self.name(&canister)
+        );
+        if let Ok(id) = self.stage.send_raw(canister, sender, method, arg) {
+            self.note(format!("-> {what}"));
+            self.pending.push(Pending { id, op, what });
+        }
+    }
+
     fn begin_upload(&mut self) {
         if self.uploads.len() >= UPLOADS_MAX {
             return self.send_chunks();
         }
-        let (user, blob) = (self.any_user(), self.dice.below(self.blobs.len()));
+        let user = self.any_user();
+        // Mostly a small one: what is hashed takes time.
+        let blob = match self.dice.one_in(7) {
+            true => blobs::SMALL + self.dice.below(self.blobs.len() - blobs::SMALL),
+            false => self.dice.below(blobs::SMALL),
+        };
         let exclude = match self.dice.one_in(4) {
             true => vec![self.any_bucket()],
             false => vec![],
@@ -191,8 +254,21 @@ impl Run<'_> {
         let number = self.model.moment();
         let accessors = self.some_accessors();
         let mut wanted: Vec<_> = (0..self.blobs[blob].chunks()).collect();
-        let by = self.dice.below(wanted.len());
-        wanted.rotate_left(by);
+        // In any order: often backwards, when nothing can be verified before the first is there.
+        match self.dice.below(3) {
+            0 => wanted.reverse(),
+            1 => {
+                let by = self.dice.below(wanted.len());
+                wanted.rotate_left(by);
+            }
+            _ => {
+                for place in (1..wanted.len()).rev() {
+                    wanted.swap(place, self.dice.below(place + 1));
+                }
+            }
+        }
+        let mime_type = TYPES[self.dice.below(TYPES.len())];
+        let name = NAMES[self.dice.below(NAMES.len())];
         let names: Vec<_> = accessors.iter().map(|it| self.name(it)).collect();
         let (by, to) = (self.name(&user), self.name(&bucket));
         self.note(format!(
@@ -204,6 +280,8 @@ impl Run<'_> {
             blob,
             bucket,
             accessors,
+            mime_type,
+            name,
             wanted,
         });
         self.send_chunks_of(self.uploads.len() - 1);
@@ -212,10 +290,10 @@ impl Run<'_> {
     /// One to three, each once: rooms, and somebody who is none.
     fn some_accessors(&mut self) -> Vec<Principal> {
         let mut all: Vec<_> = self.rooms.iter().map(|room| room.accessor).collect();
-        all.push(Principal::self_authenticating("an app"));
+        all.extend(self.foreign_rooms());
         let count = 1 + self.dice.below(3);
         let mut some = vec![];
-        for _ in 0..count {
+        for _ in 0..count.min(all.len()) {
             let drawn = self.dice.below(all.len());
             some.push(all.swap_remove(drawn));
         }
@@ -241,9 +319,12 @@ impl Run<'_> {
         chunks.truncate(keep);
         for chunk in chunks {
             let mut bytes = self.blobs[upload.blob].chunk(chunk).to_vec();
-            if self.dice.one_in(25)
-                && let Some(byte) = bytes.first_mut()
-            {
+            // Of a blob that it does not have a client may know some chunks.
+            let is_wrong = match self.is_thief(&upload.user, upload.blob) {
+                true => chunk == 0 || self.dice.one_in(2),
+                false => self.dice.one_in(25),
+            };
+            if is_wrong && let Some(byte) = bytes.first_mut() {
                 *byte ^= 1;
             }
             self.push(&upload, chunk, bytes);
@@ -255,13 +336,15 @@ impl Run<'_> {
         let args = PushChunkArgs {
             blob_id: blob.id,
             size: blob.size(),
-            mime_type: MIME_TYPE.into(),
-            name: None,
+            mime_type: upload.mime_type.into(),
+            name: upload.name.map(Into::into),
             chunk_index: chunk,
             bytes: bytes.into(),
             accessor_ids: upload.accessors.clone(),
         };
         let refs = self.refs_of(upload);
+        self.asked(&refs, upload.mime_type, upload.name);
+        let is_thief = self.is_thief(&upload.user, upload.blob);
         let number = upload.number;
         // A client that is impatient sends the same twice.
         for _ in 0..1 + usize::from(self.dice.one_in(10)) {
@@ -275,8 +358,22 @@ impl Run<'_> {
                     upload: number,
                     chunk,
                     mark: run.model.add_sent(&refs),
+                    is_thief,
                 },
             );
+        }
+    }
+
+    /// The last user has only every other blob, and tries to get the others.
+    pub fn is_thief(&self, user: &Principal, blob: usize) -> bool {
+        *user == crate::stage::user(USERS - 1) && blob % 2 == 1
+    }
+
+    /// Somebody asked for these references, of this type and name.
+    fn asked(&mut self, refs: &[Ref], mime_type: &str, name: Option<&str>) {
+        for it in refs {
+            let asked = self.types.entry(*it).or_default();
+            asked.insert((mime_type.to_owned(), name.map(str::to_owned)));
         }
     }
 
@@ -365,8 +462,13 @@ impl Run<'_> {
         let (Some(token), Some(blob)) = (access.token, self.blob_of(&access.reference)) else {
             return;
         };
+        if self.is_thief(&member, blob) {
+            return;
+        }
         let bucket = access.reference.bucket;
         let accessor_ids = self.some_accessors();
+        let mime_type = TYPES[self.dice.below(TYPES.len())];
+        let name = NAMES[self.dice.below(NAMES.len())];
         let refs: Vec<_> = accessor_ids
             .iter()
             .map(|accessor| (bucket, blob, member, *accessor))
@@ -374,11 +476,12 @@ impl Run<'_> {
         let args = AddBlobReferenceArgs {
             blob_id: access.reference.blob_id,
             accessor_ids,
-            mime_type: MIME_TYPE.into(),
-            name: None,
+            mime_type: mime_type.into(),
+            name: name.map(Into::into),
             from_accessor: access.accessor_id,
             token,
         };
+        self.asked(&refs, mime_type, name);
         self.send(bucket, member, "add_blob_reference", (args,), |run| {
             Op::Add(run.model.add_sent(&refs))
         });
@@ -406,7 +509,7 @@ impl Run<'_> {
                 blob_id: self.blobs[blob].id,
                 bucket,
                 size: self.blobs[blob].size(),
-                mime_type: MIME_TYPE.into(),
+                mime_type: TYPES[0].into(),
             }),
             name: None,
             preview: None,
@@ -460,6 +563,8 @@ impl Run<'_> {
                 Ok(Ok(ok)) => {
                     let is_same = ok.bytes == self.blobs[blob].chunk(chunk_index);
                     ensure(is_same && ok.size == self.blobs[blob].size(), 1, what)?;
+                    let own = (bucket, blob, member, accessor);
+                    self.check_type(own, &ok.mime_type, is_rest)?;
                     ensure(!is_gone, 14, what)?;
                     self.summary.reads += 1;
                 }
@@ -470,6 +575,29 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Who has a reference sees its type, whatever others say; everybody sees that of some reference.
+    fn check_type(&self, own: Ref, shown: &str, is_rest: bool) -> Result<(), Violation> {
+        let is_of = |asked: &BTreeSet<(String, Option<String>)>| {
+            asked.iter().any(|(it, _)| plain(it) == plain(shown))
+        };
+        let (bucket, blob, _, accessor) = own;
+        let is_own = is_rest
+            && self
+                .model
+                .refs()
+                .any(|(it, fact)| *it == own && fact == Fact::Present);
+        let is_right = match is_own {
+            true => self.types.get(&own).is_some_and(is_of),
+            false => self
+                .types
+                .iter()
+                .any(|(it, asked)| (it.0, it.1, it.3) == (bucket, blob, accessor) && is_of(asked)),
+        };
+        ensure(is_right, 13, || {
+            format!("blob {blob} in {bucket} is shown to {} as {shown}", own.2)
+        })
     }
 
     /// An author, or the owner of the room, deletes a message: the answer says what is to be deleted with it.
@@ -493,6 +621,74 @@ impl Run<'_> {
         self.send(self.stage.chat, sender, "delete_message", (args,), |_| {
             Op::DeleteMessage(sender)
         });
+    }
+
+    fn create_room(&mut self) {
+        if self.rooms.len() >= ROOMS_MAX {
+            return;
+        }
+        let user = self.any_user();
+        let args = CreateChatArgs {
+            name: "another room".into(),
+        };
+        self.send(self.stage.chat, user, "create_chat", (args,), |_| {
+            Op::CreateRoom(user)
+        });
+    }
+
+    fn join_room(&mut self) {
+        let Some(room) = self.dice.pick(&self.rooms) else {
+            return;
+        };
+        let user = self.any_user();
+        let args = JoinArgs {
+            chat_id: room.chat_id,
+            invite: room.invite,
+        };
+        self.send(self.stage.chat, user, "join_chat", (args,), |_| {
+            Op::JoinRoom(user, room.accessor)
+        });
+    }
+
+    /// Somebody whom nobody knows, or who is not whom it claims to be.
+    fn intrude(&mut self) {
+        let stranger = Principal::self_authenticating(self.dice.below(1_000).to_le_bytes());
+        let bucket = self.any_bucket();
+        match self.dice.below(6) {
+            4 | 5 => self.foreign_calls(),
+            0 => self.ensure_registered(stranger, bucket),
+            1 => {
+                let blob = &self.blobs[self.dice.below(self.blobs.len())];
+                let args = PushChunkArgs {
+                    blob_id: blob.id,
+                    size: blob.size(),
+                    mime_type: TYPES[0].into(),
+                    name: None,
+                    chunk_index: 0,
+                    bytes: blob.chunk(0).to_vec().into(),
+                    accessor_ids: vec![stranger],
+                };
+                self.send(bucket, stranger, "push_chunk", (args,), |_| Op::Other);
+            }
+            2 => self.send(
+                self.stage.index,
+                stranger,
+                "delete_user",
+                (user(0),),
+                |_| Op::Other,
+            ),
+            _ => {
+                if let Some((bucket, blob, owner, accessor_id)) = self.some_present() {
+                    let args = RemoveBlobReferenceArgs {
+                        blob_id: self.blobs[blob].id,
+                        accessor_id,
+                        owner,
+                        token: None,
+                    };
+                    self.send(bucket, stranger, "delete_blob", (args,), |_| Op::Other);
+                }
+            }
+        }
     }
 
     /// Rooms of all but two users may go.
@@ -524,7 +720,11 @@ impl Run<'_> {
         let mut left = vec![];
         for pending in std::mem::take(&mut self.pending) {
             let answer = match self.stage.network.ingress_status(&pending.id) {
-                Some(Some(answer)) => answer.clone(),
+                // The client waits no longer, though it was done.
+                Some(Some(_)) if self.dice.one_in(UNHEARD) => Err("nobody has heard it".into()),
+                Some(Some(answer)) => answer
+                    .clone()
+                    .map_err(|reject| format!("{}: {}", reject.error_code_text(), reject.message)),
                 _ => {
                     left.push(pending);
                     continue;
@@ -536,16 +736,28 @@ impl Run<'_> {
         self.collect_procedures();
     }
 
-    fn answered(&mut self, pending: Pending, answer: Result<Vec<u8>, Reject>) {
+    fn answered(&mut self, pending: Pending, answer: Result<Vec<u8>, String>) {
         let what = &pending.what;
         match pending.op {
             Op::Push {
                 upload,
                 chunk,
                 mark,
+                is_thief,
             } => {
-                let answer = self.understand::<Result<PushChunkOk, PushChunkError>>(what, answer);
+                // A bucket turns chunks away of whom it does not know.
+                let is_turned_away = |reject: &String| reject.starts_with("IC0406");
+                let answer = match answer {
+                    Err(reject) if is_turned_away(&reject) => {
+                        self.note(format!("<- {what}: turned away"));
+                        Some(Err(PushChunkError::NotRegistered))
+                    }
+                    answer => self.understand::<Result<PushChunkOk, PushChunkError>>(what, answer),
+                };
                 let is_stored = matches!(&answer, Some(Ok(ok)) if ok.state == UploadState::Stored);
+                if is_stored && is_thief {
+                    self.breaks(13, format!("{what} without the bytes: {answer:?}"));
+                }
                 self.model.add_done(&mark, is_stored);
                 self.summary.stored += usize::from(is_stored);
                 self.pushed(upload, chunk, answer);
@@ -596,13 +808,44 @@ impl Run<'_> {
                     });
                 }
             }
+            Op::CreateRoom(owner) => {
+                if let Some(Ok(info)) = self.understand::<Result<ChatInfo, ChatError>>(what, answer)
+                {
+                    self.room_created(owner, &info);
+                }
+            }
+            Op::JoinRoom(user, accessor) => {
+                if let Some(Ok(_)) = self.understand::<Result<ChatInfo, ChatError>>(what, answer) {
+                    let mut rooms = self.rooms.iter_mut();
+                    if let Some(room) = rooms.find(|room| room.accessor == accessor)
+                        && !room.members.contains(&user)
+                    {
+                        room.members.push(user);
+                    }
+                }
+            }
             Op::EnsureRegistered => {
                 self.understand::<Result<(), EnsureRegisteredError>>(what, answer);
+            }
+            Op::Revoke {
+                room,
+                user,
+                min_iat_ms,
+            } => {
+                if let Ok(reply) = answer {
+                    self.revoked(room, user, min_iat_ms, &reply);
+                }
+            }
+            Op::Forged => {
+                let wrong = answer.ok().and_then(|reply| self.forged(&reply));
+                if let Some(what) = wrong {
+                    self.breaks(13, what);
+                }
             }
             Op::Limit { .. } | Op::Other => {
                 let text = match answer {
                     Ok(reply) => format!("{} bytes", reply.len()),
-                    Err(reject) => reject.message,
+                    Err(why) => why,
                 };
                 self.note(format!("<- {what}: {text}"));
             }
@@ -613,7 +856,7 @@ impl Run<'_> {
     fn understand<T: CandidType + DeserializeOwned + std::fmt::Debug>(
         &mut self,
         what: &str,
-        answer: Result<Vec<u8>, Reject>,
+        answer: Result<Vec<u8>, String>,
     ) -> Option<T> {
         match answer {
             Ok(reply) => {
@@ -621,8 +864,8 @@ impl Run<'_> {
                 self.note(format!("<- {what}: {answer:?}"));
                 Some(answer)
             }
-            Err(reject) => {
-                self.note(format!("<- {what}: rejected, {}", reject.message));
+            Err(why) => {
+                self.note(format!("<- {what}: rejected, {why}"));
                 None
             }
         }
@@ -662,6 +905,57 @@ impl Run<'_> {
         }
     }
 
+    /// What belongs to a room is the room's for ever: no two have the same accessor, whatever the chat has forgotten.
+    fn room_created(&mut self, owner: Principal, info: &ChatInfo) {
+        if !self.accessors.insert(info.accessor_id) {
+            self.breaks(
+                13,
+                format!("a new room has the accessor of an earlier one: {info:?}"),
+            );
+        }
+        self.rooms.push(Room {
+            chat_id: info.chat_id,
+            accessor: info.accessor_id,
+            invite: info.invite.clone(),
+            members: vec![owner],
+        });
+    }
+
+    /// Asks the chat which rooms there are: it may have forgotten some, and has others back.
+    pub fn look_at_rooms(&mut self) {
+        let chat = self.stage.chat;
+        let mut rooms: Vec<Room> = vec![];
+        for user in (0..USERS).map(user) {
+            let Ok(infos) = self.stage.ask::<Vec<ChatInfo>>(chat, user, "chats", ()) else {
+                return;
+            };
+            for info in infos {
+                let place = rooms.iter().position(|room| room.chat_id == info.chat_id);
+                let place = place.unwrap_or_else(|| {
+                    rooms.push(Room {
+                        chat_id: info.chat_id,
+                        accessor: info.accessor_id,
+                        invite: info.invite,
+                        members: vec![info.owner],
+                    });
+                    rooms.len() - 1
+                });
+                let members = &mut rooms[place].members;
+                if !members.contains(&user) {
+                    members.push(user);
+                }
+            }
+        }
+        self.accessors
+            .extend(rooms.iter().map(|room| room.accessor));
+        self.rooms = rooms;
+    }
+
+    /// Notes that something does not hold, where it cannot be said at once.
+    fn breaks(&mut self, invariant: u8, what: String) {
+        self.broken.get_or_insert(Violation { invariant, what });
+    }
+
     fn message_deleted(&mut self, sender: Principal, ok: DeleteMessageOk) {
         let DeleteMessageOk::Delete {
             blob_id,
@@ -678,4 +972,10 @@ impl Run<'_> {
             self.remove((bucket, blob, owner, accessor_id), sender, Some(token));
         }
     }
+}
+
+/// A type as it may be written in several ways: buckets keep no parameters.
+pub fn plain(mime_type: &str) -> String {
+    let essence = mime_type.split(';').next().unwrap_or_default();
+    essence.trim().to_ascii_lowercase()
 }

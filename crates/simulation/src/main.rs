@@ -1,10 +1,11 @@
 //! `cargo xtask simulate`: runs seeds, shows how far it is, and says how to repeat the one that fails.
 
 use std::{
-    fs,
-    io::Write as _,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Mutex,
@@ -23,9 +24,9 @@ struct Flags {
     /// The first seed, and the only one unless --seeds or --minutes says more.
     #[arg(long)]
     seed: Option<u64>,
-    /// So many seeds [default: 20, or 1 with --seed].
-    #[arg(long)]
-    seeds: Option<u64>,
+    /// So many seeds, or those of a range, as 7000..8000 [default: 20, or 1 with --seed].
+    #[arg(long, value_parser = Seeds::read)]
+    seeds: Option<Seeds>,
     /// No further seed is begun after so long.
     #[arg(long)]
     minutes: Option<u64>,
@@ -47,9 +48,47 @@ struct Flags {
     /// Keep compiled modules here.
     #[arg(long)]
     compile_cache: Option<PathBuf>,
-    /// Where the log of a failing seed goes; with --seed, that of every run.
+    /// Where the log of a failing seed goes.
     #[arg(long)]
     out: PathBuf,
+    /// A line is added to this file that says which seeds were run, and how they ended; not with --seed alone.
+    #[arg(long)]
+    ledger: Option<PathBuf>,
+    /// What the ledger says was run.
+    #[arg(long, default_value = "unknown")]
+    commit: String,
+}
+
+/// How many seeds, or which.
+#[derive(Clone)]
+enum Seeds {
+    Count(u64),
+    Range(Range<u64>),
+}
+
+impl Seeds {
+    fn read(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
+        match text.split_once("..") {
+            None => number(text).map(Self::Count),
+            Some((from, to)) => Ok(Self::Range(number(from)?..number(to)?)),
+        }
+    }
+}
+
+impl Flags {
+    /// The first seed, and the one after the last.
+    fn range(&self) -> Range<u64> {
+        let first = self.seed.unwrap_or(1);
+        let count = match &self.seeds {
+            Some(Seeds::Range(range)) => return range.clone(),
+            Some(Seeds::Count(count)) => *count,
+            None if self.minutes.is_some() => u64::MAX,
+            None if self.seed.is_some() => 1,
+            None => 20,
+        };
+        first..first.saturating_add(count)
+    }
 }
 
 /// What all runs share.
@@ -62,21 +101,22 @@ struct Progress {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let base = match Base::deploy(&flags.wasm_dir, flags.compile_cache.clone(), flags.mutant) {
+    let base = match Base::deploy(
+        &flags.wasm_dir,
+        flags.compile_cache.as_deref(),
+        flags.mutant,
+    ) {
         Ok(base) => base,
         Err(error) => {
             eprintln!("error: the canisters are not built: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let first = flags.seed.unwrap_or(1);
-    let alone = flags.seed.is_some() && flags.minutes.is_none();
-    let seeds = flags.seeds.unwrap_or(match (alone, flags.minutes) {
-        (true, _) => 1,
-        (false, Some(_)) => u64::MAX - first,
-        (false, None) => 20,
-    });
-    let last = first.saturating_add(seeds);
+    let Range {
+        start: first,
+        end: last,
+    } = flags.range();
+    let seeds = last.saturating_sub(first);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = flags.threads.unwrap_or(cores).min(seeds as usize).max(1);
     let progress = Progress {
@@ -123,12 +163,36 @@ fn main() -> ExitCode {
     for failure in &failures {
         tell(failure, &shrunk(&base, failure, &options), &flags);
     }
+    let seconds = start.elapsed().as_secs_f64();
     println!(
-        "{} of {done} seeds from {first} on hold, in {:.0} s: {summary}",
+        "{} of {done} seeds from {first} on hold, in {seconds:.0} s: {summary}",
         done - failures.len() as u64,
-        start.elapsed().as_secs_f64()
     );
+    let is_kept = seeds > 1 && flags.mutant.is_none();
+    if let Some(ledger) = flags.ledger.as_ref().filter(|_| is_kept)
+        && let Err(error) = note(ledger, &flags, first..first + done, &failures)
+    {
+        eprintln!("error: {} could not be written: {error}", ledger.display());
+    }
     ExitCode::from(u8::from(!failures.is_empty()))
+}
+
+/// Adds what was run to the ledger.
+fn note(ledger: &Path, flags: &Flags, seeds: Range<u64>, failures: &[Failure]) -> io::Result<()> {
+    let mut broken: Vec<_> = failures.iter().map(|failure| failure.seed).collect();
+    broken.sort_unstable();
+    let verdict = match broken.is_empty() {
+        true => "none".to_owned(),
+        false => broken
+            .iter()
+            .map(u64::to_string)
+            .collect::<Vec<_>>()
+            .join(" "),
+    };
+    let (commit, steps) = (&flags.commit, flags.steps);
+    let (first, last) = (seeds.start, seeds.end.saturating_sub(1));
+    let mut file = OpenOptions::new().append(true).create(true).open(ledger)?;
+    writeln!(file, "| {commit} | {steps} | {first}-{last} | {verdict} |")
 }
 
 /// A run; a panic in it is a failure too.

@@ -22,6 +22,7 @@ enum Deed {
     Restart,
     Snapshot,
     Restore,
+    Reinstall,
     SetFull,
     Retire,
     UpgradeBuckets,
@@ -30,7 +31,7 @@ enum Deed {
     Next,
 }
 
-const DEEDS: [(u32, Deed); 13] = [
+const DEEDS: [(u32, Deed); 14] = [
     (20, Deed::Limit),
     (5, Deed::DeleteUser),
     (10, Deed::TopUp),
@@ -38,6 +39,7 @@ const DEEDS: [(u32, Deed); 13] = [
     (5, Deed::Restart),
     (7, Deed::Snapshot),
     (4, Deed::Restore),
+    (1, Deed::Reinstall),
     (6, Deed::SetFull),
     (1, Deed::Retire),
     (3, Deed::UpgradeBuckets),
@@ -86,7 +88,7 @@ impl Run<'_> {
             // A bucket that gets older code back with its memory has it until the index's daily look.
             Some(Deed::Snapshot) if self.is_next => {}
             Some(Deed::Snapshot) => {
-                let canister = self.index_or_bucket();
+                let canister = self.any_canister();
                 self.begin_procedure(canister, Stage::Take);
             }
             Some(Deed::Restore) => {
@@ -99,6 +101,10 @@ impl Run<'_> {
                 if let Some(canister) = self.dice.pick(&taken) {
                     self.begin_procedure(canister, Stage::Load);
                 }
+            }
+            Some(Deed::Reinstall) => {
+                let chat = self.stage.chat;
+                self.begin_procedure(chat, Stage::Reinstall);
             }
             Some(Deed::SetFull) => {
                 let (bucket, full) = (self.any_bucket(), self.dice.one_in(3));
@@ -217,7 +223,9 @@ impl Run<'_> {
     /// All canisters have plenty of cycles.
     pub fn refill(&mut self) {
         let known = self.known.iter().copied();
-        let all: Vec<_> = known.chain([self.stage.index, self.stage.chat]).collect();
+        let all: Vec<_> = known
+            .chain([self.stage.index, self.stage.chat, self.stage.foreign])
+            .collect();
         for canister in all {
             let has = self.stage.network.cycles(&canister).unwrap_or(PLENTY);
             let lacks = PLENTY.saturating_sub(has);

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     Violation, ensure,
     model::{Fact, Ref},
-    rest::Held,
+    rest::{Held, Holding},
     run::Run,
     stage::{USERS, operator, user},
 };
@@ -119,7 +119,8 @@ impl Run<'_> {
         self.repeated_calls()?;
         self.forbidden_reads()?;
         self.collect();
-        for (id, (inventory, users)) in before {
+        for (id, holding) in before {
+            let Holding { inventory, users } = &**holding;
             let Some(bucket) = self.stage.bucket(*id) else {
                 return Err(Violation::new(28, format!("bucket {id} has lost its code")));
             };
@@ -175,7 +176,7 @@ impl Run<'_> {
         let bucket = self.any_bucket();
         let index = self.stage.index;
         let (someone, other) = (self.any_user(), user(USERS));
-        let accessor = self.rooms[0].accessor;
+        let accessor = self.some_accessor();
         let good = PushChunkArgs {
             blob_id: BlobId([7; 32]),
             size: 3,
@@ -232,6 +233,12 @@ impl Run<'_> {
             token: "OS1.nothing".into(),
         };
         self.refused::<(), DeleteChatError>(index, someone, "delete_chat", (args,))
+    }
+
+    fn some_accessor(&mut self) -> Principal {
+        let rooms: Vec<_> = self.rooms.iter().map(|room| room.accessor).collect();
+        let nobody = Principal::self_authenticating("nobody");
+        self.dice.pick(&rooms).unwrap_or(nobody)
     }
 
     /// One of the references that are certain to be there.
@@ -336,7 +343,7 @@ impl Run<'_> {
         };
         let stranger = with(&|read| read.member = user(USERS));
         self.must_not_read("another's token", &stranger)?;
-        let other = self.rooms[USERS - 1].accessor;
+        let other = self.some_accessor();
         if other != access.accessor_id {
             let elsewhere = with(&|read| read.args.accessor_id = other);
             self.must_not_read("a token for another accessor", &elsewhere)?;

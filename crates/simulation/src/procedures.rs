@@ -7,13 +7,19 @@ use ic_management_canister_types::{
 };
 use openstorage_localnet::network::{MessageId, Reject};
 
-use crate::{model::Then, run::Run};
+use crate::{
+    model::Then,
+    run::Run,
+    stage::{USERS, chat_init, user},
+};
 
 /// One call of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     Stop,
     Upgrade(Code),
+    /// The chat begins anew, and remembers nothing.
+    Reinstall,
     Take,
     Load,
     Start,
@@ -127,6 +133,17 @@ impl Run<'_> {
                 };
                 stage_of.manage(canister_id, "install_code", &args)
             }
+            Stage::Reinstall => {
+                let index = stage_of.index;
+                let args = InstallCodeArgs {
+                    mode: CanisterInstallMode::Reinstall,
+                    canister_id,
+                    wasm_module: self.base.wasms.chat.clone(),
+                    arg: chat_init(index),
+                    sender_canister_version: None,
+                };
+                stage_of.manage(canister_id, "install_code", &args)
+            }
             Stage::Take => {
                 let args = TakeCanisterSnapshotArgs {
                     canister_id,
@@ -176,8 +193,11 @@ impl Run<'_> {
                 self.summary.restored += 1;
                 self.is_loose = true;
                 self.pulse.forget(canister);
-                if canister == self.stage.index {
+                if canister == self.stage.chat {
+                    self.chat_forgot();
+                } else if canister == self.stage.index {
                     self.forgot_keys = true;
+                    self.foreign.forget();
                     self.model.index_restored(taken.then.at());
                 } else {
                     self.model.restored(canister, &taken.then);
@@ -185,7 +205,20 @@ impl Run<'_> {
                 let name = self.name(&canister);
                 self.note(format!("{name} is restored"));
             }
+            Stage::Reinstall => {
+                // What it was before is not to come back: its key is another.
+                self.snapshots.remove(&canister);
+                self.chat_forgot();
+            }
             Stage::Stop | Stage::Start => {}
         }
+    }
+
+    /// The chat has forgotten some of its users, rooms and keys.
+    fn chat_forgot(&mut self) {
+        self.forgot_keys = true;
+        self.forgot_rooms = true;
+        self.old_read = None;
+        self.chat_limits.extend((0..USERS).map(user));
     }
 }

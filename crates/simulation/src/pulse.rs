@@ -1,16 +1,21 @@
 //! What holds after every step, whatever goes wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candid::Principal;
-use data_bucket::Bucket;
+use data_bucket::{Bucket, Now};
 use data_bucket_index::audit::Inventory;
 use openstorage_types::{
+    BlobId,
+    bucket::{GoneReason, UploadState},
     channel::{AuditArgs, AuditedUser},
-    limits::CHAT_PREMIUM_USER_BYTES,
+    limits::{CHAT_PREMIUM_USER_BYTES, UPLOAD_IDLE_MS},
 };
 
 use crate::{Violation, clients::Op, ensure, run::Run};
+
+/// What may pass between the beginning of an upload and the first look at it.
+const SLACK_MS: u64 = 3_600_000;
 
 /// What was seen before.
 #[derive(Default)]
@@ -19,6 +24,13 @@ pub struct Pulse {
     incarnations: BTreeMap<(Principal, Principal), u64>,
     /// User → its incarnation, and the bytes of its limit that buckets hold, or that the index has promised them.
     held: BTreeMap<Principal, (u64, u64)>,
+    /// What buckets and the index had when they were looked at last, and how often they had changed by then.
+    users: BTreeMap<Principal, (u64, Vec<AuditedUser>)>,
+    index: Option<(u64, Inventory)>,
+    /// (bucket, user, blob) → since when an upload is seen to be open; 0 where it may have been before.
+    uploads: BTreeMap<(Principal, Principal, BlobId), u64>,
+    /// Buckets that were restored: what is open in them may have been for long.
+    unsure: BTreeSet<Principal>,
 }
 
 impl Pulse {
@@ -27,6 +39,8 @@ impl Pulse {
         self.incarnations
             .retain(|(bucket, _), _| *bucket != canister);
         self.held.clear();
+        self.uploads.retain(|(bucket, ..), _| *bucket != canister);
+        self.unsure.insert(canister);
     }
 }
 
@@ -38,6 +52,7 @@ pub fn users_of(bucket: &Bucket) -> Vec<AuditedUser> {
 
 impl Run<'_> {
     pub fn check_pulse(&mut self) -> Result<(), Violation> {
+        self.broken.take().map_or(Ok(()), Err)?;
         let money = self.stage.network.money();
         let known = money.burned + money.balances + money.in_flight;
         ensure(money.minted == known, 19, || format!("{money:?}"))?;
@@ -45,20 +60,70 @@ impl Run<'_> {
             self.known
                 .extend(status.buckets.iter().map(|info| info.bucket));
         }
-        let mut users = vec![];
         for id in self.known.clone() {
+            let Some(changes) = self.stage.changes(id) else {
+                self.pulse.users.remove(&id);
+                continue;
+            };
+            if self.pulse.users.get(&id).is_some_and(|it| it.0 == changes) {
+                continue;
+            }
             let Some(bucket) = self.stage.bucket(id) else {
                 continue;
             };
-            for user in users_of(&bucket) {
-                self.check_account(id, &user)?;
-                users.push(user);
+            self.check_uploads(id, &bucket)?;
+            let users = users_of(&bucket);
+            for user in &users {
+                self.check_account(id, user)?;
             }
+            self.pulse.users.insert(id, (changes, users));
         }
-        let Some(index) = self.stage.index_image() else {
+        let Some(changes) = self.stage.changes(self.stage.index) else {
             return Ok(());
         };
-        self.check_limits(&index.inventory(), &users)
+        let index = match self.pulse.index.take() {
+            Some(seen) if seen.0 == changes => Some(seen.1),
+            _ => self.stage.index_image().map(|index| index.inventory()),
+        };
+        let Some(index) = index else {
+            return Ok(());
+        };
+        let users = std::mem::take(&mut self.pulse.users);
+        let checked = self.check_limits(&index, users.values().flat_map(|(_, users)| users));
+        self.pulse.users = users;
+        self.pulse.index = Some((changes, index));
+        checked
+    }
+
+    /// No upload lapses before a day has passed.
+    fn check_uploads(&mut self, id: Principal, bucket: &Bucket) -> Result<(), Violation> {
+        let now_ms = self.stage.now_ms();
+        let open = bucket.open_uploads();
+        let seen = &mut self.pulse.uploads;
+        let since_ms = match self.pulse.unsure.remove(&id) {
+            true => 0,
+            false => now_ms,
+        };
+        let over = seen.extract_if(.., |(in_bucket, user, blob), _| {
+            *in_bucket == id && !open.contains(&(*user, *blob))
+        });
+        for ((_, user, blob), since_ms) in over.collect::<Vec<_>>() {
+            let now = Now {
+                ms: now_ms,
+                version: 0,
+            };
+            let status = bucket.upload_status(&user, &blob, now);
+            let state = status.map(|status| status.state);
+            let is_early = since_ms > 0 && now_ms < since_ms + UPLOAD_IDLE_MS - SLACK_MS;
+            let has_lapsed = state == Ok(UploadState::Gone(GoneReason::Expired));
+            ensure(!(has_lapsed && is_early), 8, || {
+                format!("in bucket {id} the upload of {blob} by {user} lapsed within a day")
+            })?;
+        }
+        for (user, blob) in open {
+            seen.entry((id, user, blob)).or_insert(since_ms);
+        }
+        Ok(())
     }
 
     /// In a bucket, everything about a user agrees in every message.
@@ -76,7 +141,11 @@ impl Run<'_> {
     }
 
     /// No grant leaves more than the limit stored or leased: not as the index sees it, and not as it is.
-    fn check_limits(&mut self, index: &Inventory, at: &[AuditedUser]) -> Result<(), Violation> {
+    fn check_limits<'a>(
+        &mut self,
+        index: &Inventory,
+        at: impl Iterator<Item = &'a AuditedUser> + Clone,
+    ) -> Result<(), Violation> {
         let mut ceilings = BTreeMap::new();
         for (user, row) in &index.users {
             let of =
@@ -100,7 +169,11 @@ impl Run<'_> {
                     "the index sums {user} up as {pool:?}, and the buckets' counters are {used} used and {leased} leased"
                 )
             })?;
-            let here: u64 = at.iter().filter(of).map(|it| it.kept.counters.held()).sum();
+            let here: u64 = at
+                .clone()
+                .filter(of)
+                .map(|it| it.kept.counters.held())
+                .sum();
             let ceiling = self.ceiling(user, pool.byte_limit);
             // A grant may be on its way: it is held already, whatever becomes of the limit meanwhile.
             let held = here.max(used + leased);

@@ -1,10 +1,13 @@
 //! The faults stop, and everything comes to rest: what holds then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use candid::Principal;
 use chat::work::Lane;
-use data_bucket::{Bucket, Inventory};
+use data_bucket::Inventory;
 use data_bucket_index::Context;
 use openstorage_localnet::network::Plan;
 use openstorage_types::{
@@ -12,13 +15,13 @@ use openstorage_types::{
     bucket::{BucketStatus, UploadArgs},
     channel::{AuditedUser, Counters},
     chat::{ChatError, RegisterOk},
-    index::{BucketInfo, BucketState, IndexStatus},
+    index::{BucketInfo, BucketState, ChangeKind, FeedArgs, IndexStatus},
     limits::KEY_REFRESH_MS,
 };
 
 use crate::{
     Violation,
-    clients::Op,
+    clients::{Op, plain},
     ensure,
     model::Ref,
     procedures::Stage,
@@ -36,8 +39,25 @@ const KEY_MINUTES: usize = (KEY_REFRESH_MS / MINUTE_MS) as usize + 2;
 const LOOK_EVERY: usize = 20;
 const MINUTE_MS: u64 = 60_000;
 
+/// All that a bucket holds.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Holding {
+    pub inventory: Inventory,
+    pub users: Vec<AuditedUser>,
+}
+
 /// Everything that the buckets hold.
-pub type Held = BTreeMap<Principal, (Inventory, Vec<AuditedUser>)>;
+pub type Held = BTreeMap<Principal, Rc<Holding>>;
+
+/// What was found good, and how often the canisters had changed by then.
+#[derive(Default)]
+pub struct Seen {
+    buckets: BTreeMap<Principal, (u64, Rc<Holding>)>,
+    /// The bucket's changes, and the index's.
+    agreed: BTreeMap<Principal, (u64, u64)>,
+    /// Blobs of which every byte was looked at, and how often the bucket had been restored.
+    hashed: BTreeSet<(Principal, BlobId, u64)>,
+}
 
 fn turn_ms(turn: usize) -> u64 {
     if turn < SECONDS { 1_000 } else { MINUTE_MS }
@@ -54,6 +74,10 @@ impl Run<'_> {
                 self.refill();
                 self.look_after();
                 self.nudge();
+            }
+            if self.forgot_rooms && self.pending.is_empty() && self.procedures.is_empty() {
+                self.forgot_rooms = false;
+                self.look_at_rooms();
             }
             self.stage.pass(turn_ms(turn));
             self.stage.network.tick();
@@ -79,9 +103,86 @@ impl Run<'_> {
         self.is_loose = false;
         self.forgot_keys = false;
         self.chat_limits.clear();
+        self.check_kinds(held)?;
+        self.check_feed(&there)?;
         self.check_fleet()?;
+        self.check_revocations()?;
         self.check_reads()?;
         self.probe(held)
+    }
+
+    /// References are of the types and names with which they were asked for, and what is certified is what there is.
+    fn check_kinds(&mut self, held: &Held) -> Result<(), Violation> {
+        for (id, holding) in held {
+            let Some(bucket) = self.stage.bucket(*id) else {
+                return Err(Violation::new(23, format!("bucket {id} has no code")));
+            };
+            let certified = bucket.check_certified();
+            certified.map_err(|error| Violation::new(27, format!("bucket {id}: {error}")))?;
+            for (blob, owner, accessor) in &holding.inventory.references {
+                let Some(place) = self.blobs.iter().position(|it| it.id == *blob) else {
+                    continue;
+                };
+                let kind = bucket.kind_of(blob, owner, accessor);
+                let asked = self.types.get(&(*id, place, *owner, *accessor));
+                let is_asked = kind.as_ref().zip(asked).is_some_and(|((is, name), asked)| {
+                    asked
+                        .iter()
+                        .any(|(it, of)| plain(it) == plain(is) && of == name)
+                });
+                ensure(is_asked, 4, || {
+                    format!("blob {place} of {owner} in bucket {id} is {kind:?}, not {asked:?}")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever follows the feed knows which references there are, unless it is told that it has missed something.
+    fn check_feed(&mut self, there: &BTreeSet<Ref>) -> Result<(), Violation> {
+        let context = Context {
+            own: self.stage.index,
+            caller: operator(),
+            is_controller: true,
+            now_ms: self.stage.now_ms(),
+            version: 0,
+        };
+        let Some(index) = self.stage.index_image() else {
+            return Err(Violation::new(12, "the index has no code"));
+        };
+        let mut has_missed = false;
+        loop {
+            let args = FeedArgs {
+                after: self.feed_until,
+                limit: 1_000,
+                owner: None,
+            };
+            let page = index.feed(&context, &args);
+            let page = page.map_err(|error| Violation::new(12, format!("feed: {error:?}")))?;
+            has_missed |= page.forgotten_until > self.feed_until;
+            let Some(last) = page.changes.last() else {
+                self.feed_until = self.feed_until.max(page.forgotten_until);
+                break;
+            };
+            self.feed_until = last.id;
+            for change in page.changes {
+                let place = self.blobs.iter().position(|it| it.id == change.blob_id);
+                let place = place.unwrap_or(usize::MAX);
+                let it = (change.bucket, place, change.owner, change.accessor_id);
+                match change.what {
+                    ChangeKind::Added | ChangeKind::Referenced => self.followed.insert(it),
+                    ChangeKind::Deleted | ChangeKind::Unreferenced => self.followed.remove(&it),
+                };
+            }
+        }
+        if has_missed {
+            self.followed = there.clone();
+        }
+        ensure(self.followed == *there, 10, || {
+            let wrong = self.followed.symmetric_difference(there);
+            let wrong: Vec<_> = wrong.map(crate::model::name).collect();
+            format!("the feed and the buckets disagree about {wrong:?}")
+        })
     }
 
     /// Waits, without faults, until everybody has heard everything.
@@ -105,9 +206,11 @@ impl Run<'_> {
             self.stage.pass(hours * 60 * MINUTE_MS);
             self.rest()?;
         }
-        for (id, (inventory, _)) in self.at_rest()? {
-            ensure(inventory.uploads.is_empty(), 8, || {
-                format!("after a day bucket {id} still has {:?}", inventory.uploads)
+        self.seen = Seen::default();
+        for (id, holding) in self.at_rest()? {
+            let uploads = &holding.inventory.uploads;
+            ensure(uploads.is_empty(), 8, || {
+                format!("after a day bucket {id} still has {uploads:?}")
             })?;
         }
         let index = self.stage.index_image();
@@ -135,6 +238,12 @@ impl Run<'_> {
         }
         self.order("delete_user", (nobody,));
         self.send(self.stage.chat, someone, "register", (), |_| Op::Other);
+        for user in (1..USERS).map(user) {
+            let me = self.stage.ask(self.stage.chat, user, "me", ());
+            if let Ok(Err::<RegisterOk, _>(ChatError::NotRegistered)) = me {
+                self.send(self.stage.chat, user, "register", (), |_| Op::Other);
+            }
+        }
     }
 
     /// What an operator does who sees that something stands still.
@@ -185,20 +294,40 @@ impl Run<'_> {
         self.all_told(&status)?;
         let mut held = Held::new();
         for info in &status.buckets {
-            let id = info.bucket;
-            let Some(bucket) = self.stage.bucket(id) else {
-                return Err(Violation::new(23, format!("bucket {id} has no code")));
-            };
-            let is_deleting = bucket.is_deleting() || bucket.is_deleting_users();
-            ensure(!is_deleting, 12, || format!("bucket {id} still deletes"))?;
-            let inventory = bucket.inventory();
-            let inventory =
-                inventory.map_err(|error| Violation::new(4, format!("bucket {id}: {error}")))?;
-            held.insert(id, (inventory, users_of(&bucket)));
-            self.nothing_to_tell(id, bucket)?;
+            held.insert(info.bucket, self.holding(info.bucket)?);
         }
         self.agree(&held)?;
+        for id in held.keys() {
+            self.nothing_to_tell(*id)?;
+        }
         Ok(held)
+    }
+
+    /// All that a bucket holds. Of its blobs the bytes are looked at once, and again at the end.
+    fn holding(&mut self, id: Principal) -> Result<Rc<Holding>, Violation> {
+        let no_code = || Violation::new(23, format!("bucket {id} has no code"));
+        let changes = self.stage.changes(id).ok_or_else(no_code)?;
+        if let Some((seen, holding)) = self.seen.buckets.get(&id)
+            && *seen == changes
+        {
+            return Ok(Rc::clone(holding));
+        }
+        let bucket = self.stage.bucket(id).ok_or_else(no_code)?;
+        let is_deleting = bucket.is_deleting() || bucket.is_deleting_users();
+        ensure(!is_deleting, 12, || format!("bucket {id} still deletes"))?;
+        let wrong = |error| Violation::new(4, format!("bucket {id}: {error}"));
+        let inventory = bucket.inventory().map_err(wrong)?;
+        let epoch = self.model.epoch(&id);
+        for blob in inventory.blobs.keys() {
+            if self.seen.hashed.insert((id, *blob, epoch)) {
+                bucket.check_bytes(blob).map_err(wrong)?;
+            }
+        }
+        let users = users_of(&bucket);
+        let holding = Rc::new(Holding { inventory, users });
+        let seen = (changes, Rc::clone(&holding));
+        self.seen.buckets.insert(id, seen);
+        Ok(holding)
     }
 
     fn all_told(&mut self, status: &IndexStatus) -> Result<(), Violation> {
@@ -240,11 +369,11 @@ impl Run<'_> {
 
     /// The chat is behind with nothing that it does by itself: after hours that pass at once, it has asked for the keys
     /// of buckets, and has had its own confirmed.
-    fn nothing_due_in_chat(&self) -> Result<(), Violation> {
+    fn nothing_due_in_chat(&mut self) -> Result<(), Violation> {
+        let now_ms = self.stage.now_ms();
         let Some(chat) = self.stage.chat_image() else {
             return Err(Violation::new(12, "the chat has no code"));
         };
-        let now_ms = self.stage.now_ms();
         for lane in Lane::ALL {
             let work = chat.next_work(lane, now_ms);
             ensure(work.is_none(), 12, || {
@@ -256,9 +385,15 @@ impl Run<'_> {
 
     /// Did the bucket speak now, the index would have nothing to ask it, and nothing to say: both stand where
     /// the other believes. Copies of both say so.
-    fn nothing_to_tell(&self, id: Principal, mut bucket: Bucket) -> Result<(), Violation> {
-        let Some(mut index) = self.stage.index_image() else {
-            return Err(Violation::new(12, "the index has no code"));
+    fn nothing_to_tell(&mut self, id: Principal) -> Result<(), Violation> {
+        let stage = &mut self.stage;
+        let changes = stage.changes(id).zip(stage.changes(stage.index));
+        if changes.is_some() && self.seen.agreed.get(&id).copied() == changes {
+            return Ok(());
+        }
+        let copies = stage.bucket_copy(id).zip(stage.index_copy());
+        let (Some(changes), Some((mut bucket, mut index))) = (changes, copies) else {
+            return Err(Violation::new(12, "index or bucket have no code"));
         };
         let context = Context {
             own: self.stage.index,
@@ -274,19 +409,22 @@ impl Run<'_> {
         let asked = index.next_batch(id, 0);
         ensure(asked.is_none(), 12, || {
             format!("the index has yet to say to bucket {id}: {asked:?}")
-        })
+        })?;
+        self.seen.agreed.insert(id, changes);
+        Ok(())
     }
 
     /// The index's blobs, homes, sizes and counters are what the buckets hold.
-    fn agree(&self, held: &Held) -> Result<(), Violation> {
+    fn agree(&mut self, held: &Held) -> Result<(), Violation> {
         let Some(index) = self.stage.index_image() else {
             return Err(Violation::new(12, "the index has no code"));
         };
+        index.check().map_err(|why| Violation::new(5, why))?;
         let index = index.inventory();
         let homes: BTreeMap<(BlobId, Principal), u64> = held
             .iter()
-            .flat_map(|(id, (inventory, _))| {
-                let blobs = inventory.blobs.iter();
+            .flat_map(|(id, holding)| {
+                let blobs = holding.inventory.blobs.iter();
                 blobs.map(|(blob, size)| ((*blob, *id), *size))
             })
             .collect();
@@ -309,8 +447,8 @@ impl Run<'_> {
             format!("the index says {:?}, the buckets {totals:?}", index.totals)
         })?;
         let mut counters = BTreeMap::new();
-        for (id, (_, users)) in held {
-            for user in users {
+        for (id, holding) in held {
+            for user in &holding.users {
                 let kept = &user.kept;
                 counters.insert((kept.user, *id), (kept.incarnation, kept.counters));
             }
@@ -343,8 +481,8 @@ impl Run<'_> {
 
     fn references(&self, held: &Held) -> BTreeSet<Ref> {
         let mut there = BTreeSet::new();
-        for (id, (inventory, _)) in held {
-            for (blob, owner, accessor) in &inventory.references {
+        for (id, holding) in held {
+            for (blob, owner, accessor) in &holding.inventory.references {
                 let place = self.blobs.iter().position(|it| it.id == *blob);
                 there.insert((*id, place.unwrap_or(usize::MAX), *owner, *accessor));
             }

@@ -12,10 +12,12 @@ use crate::{
     blobs::{self, Blob},
     clients::{Pending, Upload},
     dice::Dice,
-    model::Model,
+    foreign::Foreign,
+    model::{Model, Ref},
     probes::Read,
     procedures::{Procedure, Taken},
     pulse::Pulse,
+    rest::Seen,
     stage::{Room, Stage, USERS, operator, user},
     trouble,
 };
@@ -112,6 +114,16 @@ pub(crate) struct Run<'a> {
     pub blobs: Vec<Blob>,
     pub model: Model,
     pub rooms: Vec<Room>,
+    /// Of every room that there ever was.
+    pub accessors: BTreeSet<Principal>,
+    /// The types and names with which each reference was asked for.
+    pub types: BTreeMap<Ref, BTreeSet<(String, Option<String>)>>,
+    /// Up to which change the feed was followed, and the references that there are by it.
+    pub feed_until: u64,
+    pub followed: BTreeSet<Ref>,
+    pub foreign: Foreign,
+    /// What an answer has shown not to hold.
+    pub broken: Option<Violation>,
     /// Calls that are not answered yet.
     pub pending: Vec<Pending>,
     pub uploads: Vec<Upload>,
@@ -129,7 +141,10 @@ pub(crate) struct Run<'a> {
     /// The index was restored since the last rest: it may believe older keys of the chat than the chat uses, until
     /// that has them confirmed.
     pub forgot_keys: bool,
+    /// The chat was restored or begun anew: its rooms have to be looked up.
+    pub forgot_rooms: bool,
     pub pulse: Pulse,
+    pub seen: Seen,
     /// The index has the code of one version further.
     pub is_next: bool,
     pub retired: usize,
@@ -154,6 +169,12 @@ pub fn run(base: &Base, seed: u64, options: &Options) -> Result<Summary, Box<Fai
         base,
         model: Model::default(),
         rooms: base.rooms.clone(),
+        accessors: base.rooms.iter().map(|room| room.accessor).collect(),
+        types: BTreeMap::new(),
+        foreign: Foreign::default(),
+        feed_until: 0,
+        followed: BTreeSet::new(),
+        broken: None,
         pending: vec![],
         uploads: vec![],
         procedures: vec![],
@@ -163,7 +184,9 @@ pub fn run(base: &Base, seed: u64, options: &Options) -> Result<Summary, Box<Fai
         ceilings: BTreeMap::new(),
         is_loose: false,
         forgot_keys: false,
+        forgot_rooms: false,
         pulse: Pulse::default(),
+        seen: Seen::default(),
         is_next: false,
         retired: 0,
         is_rotated: false,

@@ -1,9 +1,6 @@
 //! The network with the canisters deployed, and how they are called.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{cell::RefCell, collections::BTreeMap, fs, io, path::Path, rc::Rc, sync::Arc};
 
 use candid::{
     CandidType, Nat, Principal, decode_one, encode_args, encode_one, utils::ArgumentEncoder,
@@ -16,15 +13,21 @@ use ic_management_canister_types::{
     FetchCanisterLogsResult, InstallCodeArgs, ProvisionalCreateCanisterWithCyclesArgs,
 };
 use ic_stable_structures::VectorMemory;
-use openstorage_localnet::network::{
-    Config, Ingress, MessageId, Network, Reject, Saved, SubnetKind,
+use openstorage_localnet::{
+    machine::{Compiler, Copied},
+    network::{Config, Ingress, MessageId, Network, Reject, Saved, SubnetKind},
 };
 use openstorage_types::{
-    chat::{ChatArgs, ChatError, ChatInfo, CreateChatArgs, InitArgs as ChatInit, RegisterOk},
+    chat::{ChatError, ChatInfo, CreateChatArgs, InitArgs as ChatInit, JoinArgs, RegisterOk},
     http::{HttpRequest, HttpResponse},
-    index::{BucketInfo, BucketState, FleetError, IndexStatus, InitArgs as IndexInit, Issuer},
+    index::{
+        BucketInfo, BucketState, FleetError, IndexStatus, InitArgs as IndexInit, Issuer,
+        IssuerError, RegisterIssuerArgs, RegisterIssuerOk,
+    },
 };
 use serde::de::DeserializeOwned;
+
+use crate::foreign;
 
 /// So many users there are; the last is a member of no room but its own.
 pub const USERS: usize = 5;
@@ -80,6 +83,7 @@ impl Wasms {
 pub struct Room {
     pub chat_id: u64,
     pub accessor: Principal,
+    pub invite: String,
     /// Its owner first.
     pub members: Vec<Principal>,
 }
@@ -87,10 +91,11 @@ pub struct Room {
 /// Everything deployed, before anything is stored: what every run begins with.
 pub struct Base {
     saved: Saved,
-    compile_cache: Option<PathBuf>,
+    compiler: Arc<Compiler>,
     pub(crate) wasms: Wasms,
     pub(crate) index: Principal,
     pub(crate) chat: Principal,
+    foreign: Principal,
     pub(crate) rooms: Vec<Room>,
 }
 
@@ -99,11 +104,32 @@ pub struct Stage {
     pub network: Network,
     pub index: Principal,
     pub chat: Principal,
+    /// Another app.
+    pub foreign: Principal,
+    images: BTreeMap<Principal, Image>,
+}
+
+/// A canister's stable memory, copied.
+#[derive(Default)]
+struct Image {
+    copied: Copied,
+    bytes: VectorMemory,
+    /// How often it has changed.
+    changes: u64,
 }
 
 /// Who deploys: controller of everything but for the network.
 pub fn operator() -> Principal {
     Principal::self_authenticating("operator")
+}
+
+/// The argument that the chat is installed with.
+pub fn chat_init(index: Principal) -> Vec<u8> {
+    encode_one(ChatInit {
+        index,
+        origins: None,
+    })
+    .expect("arguments have a Candid form")
 }
 
 /// The n-th user.
@@ -122,18 +148,21 @@ impl Base {
     /// When the canisters do not come up on a network without faults.
     pub fn deploy(
         folder: &Path,
-        compile_cache: Option<PathBuf>,
+        compile_cache: Option<&Path>,
         mutant: Option<u32>,
     ) -> io::Result<Self> {
         let wasms = Wasms::read(folder, mutant.is_some())?;
+        let compiler = Arc::new(Compiler::new(compile_cache));
+        let config = Config {
+            subnets: vec![SubnetKind::Application; SUBNETS],
+            ..Config::default()
+        };
         let mut stage = Stage {
-            network: Network::new(Config {
-                subnets: vec![SubnetKind::Application; SUBNETS],
-                compile_cache: compile_cache.clone(),
-                ..Config::default()
-            }),
+            network: Network::with_compiler(config, Arc::clone(&compiler)),
             index: Principal::anonymous(),
             chat: Principal::anonymous(),
+            foreign: Principal::anonymous(),
+            images: BTreeMap::new(),
         };
         stage.index = stage.create(0, vec![operator()]);
         stage.chat = stage.create(2, vec![operator()]);
@@ -152,8 +181,7 @@ impl Base {
         };
         let arg = arg.expect("arguments have a Candid form");
         stage.install(index, &wasms.index, arg);
-        let arg = encode_one(ChatInit { index }).expect("arguments have a Candid form");
-        stage.install(chat, &wasms.chat, arg);
+        stage.install(chat, &wasms.chat, chat_init(index));
         stage.until("the index trusts the chat", |stage| {
             let issuers: Vec<Issuer> = stage.ask(index, operator(), "issuers", ()).ok()?;
             (!issuers.is_empty()).then_some(())
@@ -169,24 +197,37 @@ impl Base {
             let active = |info: &&BucketInfo| info.state == BucketState::Active;
             (buckets.iter().filter(active).count() >= 3).then_some(())
         });
+        stage.foreign = stage.create(1, vec![operator()]);
+        let foreign = stage.foreign;
+        stage.install(foreign, openstorage_universal::WASM, vec![]);
+        let args = RegisterIssuerArgs {
+            issuer: Some(foreign),
+            key: foreign::key(),
+        };
+        let trusted: Result<RegisterIssuerOk, IssuerError> =
+            stage.call(index, operator(), "register_issuer", (args,));
+        trusted.expect("the operator says who is trusted");
         let rooms = stage.people();
         Ok(Self {
             saved: stage.network.save(),
-            compile_cache,
+            compiler,
             wasms,
             index,
             chat,
+            foreign: stage.foreign,
             rooms,
         })
     }
 
     /// A copy to run on.
     pub fn stage(&self) -> Stage {
-        let network = Network::load(self.saved.clone(), self.compile_cache.as_deref());
+        let network = Network::load_with(Arc::clone(&self.compiler), self.saved.clone());
         Stage {
             network: network.expect("what was saved can be loaded"),
             index: self.index,
             chat: self.chat,
+            foreign: self.foreign,
+            images: BTreeMap::new(),
         }
     }
 }
@@ -213,14 +254,18 @@ impl Stage {
                     .map(user)
                     .collect();
                 for member in &members[1..] {
-                    let chat_id = info.chat_id;
+                    let args = JoinArgs {
+                        chat_id: info.chat_id,
+                        invite: info.invite.clone(),
+                    };
                     let joined: Result<ChatInfo, ChatError> =
-                        self.call(chat, *member, "join_chat", (ChatArgs { chat_id },));
-                    joined.expect("whoever knows the id joins");
+                        self.call(chat, *member, "join_chat", (args,));
+                    joined.expect("whoever has the invite joins");
                 }
                 Room {
                     chat_id: info.chat_id,
                     accessor: info.accessor_id,
+                    invite: info.invite,
                     members,
                 }
             })
@@ -291,12 +336,24 @@ impl Stage {
         method: &str,
         args: impl ArgumentEncoder,
     ) -> Result<MessageId, Reject> {
+        let arg = encode_args(args).expect("arguments have a Candid form");
+        self.send_raw(canister, sender, method, arg)
+    }
+
+    /// Sends an update call with an argument in whatever form.
+    pub fn send_raw(
+        &mut self,
+        canister: Principal,
+        sender: Principal,
+        method: &str,
+        arg: Vec<u8>,
+    ) -> Result<MessageId, Reject> {
         self.network.submit(Ingress {
             sender,
             sender_info: None,
             canister,
             method: method.into(),
-            arg: encode_args(args).expect("arguments have a Candid form"),
+            arg,
             effective: None,
         })
     }
@@ -414,31 +471,66 @@ impl Stage {
         self.network.time_ns() / 1_000_000
     }
 
-    /// A copy of a bucket, opened; none where there is no code in it.
-    pub fn bucket(&self, id: Principal) -> Option<Bucket> {
+    /// How often a canister's memory has changed, of those times that were looked; none where there is no code in it.
+    pub fn changes(&mut self, id: Principal) -> Option<u64> {
+        let image = self.images.entry(id).or_default();
+        let mut bytes = image.bytes.borrow_mut();
+        let changed = self
+            .network
+            .copy_stable_memory(&id, &mut image.copied, &mut bytes);
+        if changed? {
+            image.changes += 1;
+            is_of_this_version(&mut bytes);
+        }
+        Some(image.changes)
+    }
+
+    /// A bucket as it is, opened, to be looked at only; none where there is no code in it.
+    pub fn bucket(&mut self, id: Principal) -> Option<Bucket> {
         Some(Bucket::open(self.image(id)?, id, None))
     }
 
-    /// A copy of the index, opened.
-    pub fn index_image(&self) -> Option<Index> {
+    /// The index likewise.
+    pub fn index_image(&mut self) -> Option<Index> {
         Some(Index::open(self.image(self.index)?, self.index, None))
     }
 
-    /// A copy of the chat, opened.
-    pub fn chat_image(&self) -> Option<App> {
+    /// The chat likewise.
+    pub fn chat_image(&mut self) -> Option<App> {
         App::open(self.image(self.chat)?, self.chat, None).ok()
     }
 
-    fn image(&self, id: Principal) -> Option<VectorMemory> {
-        let mut bytes = self.network.stable_memory(&id)?;
-        // The core here is of this version, which has the memory of the next one, and would not open it.
-        for page in bytes.chunks_exact_mut(PAGE_BYTES) {
-            if let Some((found, rest)) = page[CELL_BYTES..].split_first_chunk_mut()
-                && *found == BUCKET_MAGIC
-            {
-                rest[..4].copy_from_slice(&openstorage_types::bucket::VERSION.to_le_bytes());
-            }
+    /// A copy of a bucket, to be changed.
+    pub fn bucket_copy(&mut self, id: Principal) -> Option<Bucket> {
+        Some(Bucket::open(copy(&self.image(id)?), id, None))
+    }
+
+    /// A copy of the index, to be changed.
+    pub fn index_copy(&mut self) -> Option<Index> {
+        Some(Index::open(
+            copy(&self.image(self.index)?),
+            self.index,
+            None,
+        ))
+    }
+
+    fn image(&mut self, id: Principal) -> Option<VectorMemory> {
+        self.changes(id)?;
+        Some(Rc::clone(&self.images.get(&id)?.bytes))
+    }
+}
+
+fn copy(memory: &VectorMemory) -> VectorMemory {
+    Rc::new(RefCell::new(memory.borrow().clone()))
+}
+
+/// The core here is of this version, which has the memory of the next one, and would not open it.
+fn is_of_this_version(bytes: &mut [u8]) {
+    for page in bytes.chunks_exact_mut(PAGE_BYTES) {
+        if let Some((found, rest)) = page[CELL_BYTES..].split_first_chunk_mut()
+            && *found == BUCKET_MAGIC
+        {
+            rest[..4].copy_from_slice(&openstorage_types::bucket::VERSION.to_le_bytes());
         }
-        Some(std::rc::Rc::new(std::cell::RefCell::new(bytes)))
     }
 }

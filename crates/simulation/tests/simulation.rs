@@ -1,6 +1,11 @@
-//! A fixed set of seeds; three hundred with `--full`.
+//! A fixed set of seeds, three hundred with `--full`, and some that nobody has run yet.
 
-use std::{path::PathBuf, thread};
+use std::{
+    path::PathBuf,
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use candid::{Principal, encode_one};
 use ic_management_canister_types::{CanisterInstallMode, InstallCodeArgs};
@@ -12,6 +17,8 @@ use openstorage_types::index::UserArgs;
 const SEEDS: u64 = 12;
 /// Of a full one.
 const SEEDS_FULL: u64 = 300;
+/// Fresh seeds are begun for so long.
+const FRESH: Duration = Duration::from_secs(60);
 
 fn wasm_dir() -> PathBuf {
     std::env::var_os("OPENSTORAGE_WASM_DIR").map_or_else(
@@ -27,36 +34,38 @@ fn in_full() -> bool {
 fn base(mutant: Option<u32>) -> Base {
     let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("simulation");
     std::fs::create_dir_all(&cache).expect("the build's folder can be written to");
-    Base::deploy(&wasm_dir(), Some(cache), mutant)
+    Base::deploy(&wasm_dir(), Some(&cache), mutant)
         .expect("`cargo xtask build` has built the canisters")
 }
 
-/// Every seed of the range, on two threads.
-fn all(base: &Base, seeds: std::ops::Range<u64>) -> Summary {
+/// Seeds on two threads, until there are none, or one fails.
+fn all(base: &Base, seeds: impl Iterator<Item = u64> + Send) -> Summary {
     let options = Options::default();
-    let half =
-        |odd: u64| {
-            let options = options.clone();
-            let seeds = seeds.clone().filter(move |seed| seed % 2 == odd);
-            move || {
-                seeds.fold(Summary::default(), |sum, seed| match run(base, seed, &options) {
-                Ok(summary) => sum.and(&summary),
+    let seeds = Mutex::new(seeds);
+    let some = || {
+        let mut sum = Summary::default();
+        // The seeds are let go of before the run.
+        while let Some(seed) = { seeds.lock().ok().and_then(|mut seeds| seeds.next()) } {
+            match run(base, seed, &options) {
+                Ok(summary) => sum = sum.and(&summary),
                 Err(failure) => panic!(
                     "seed {seed}, step {}: {}\nagain: cargo xtask simulate --seed {seed}\n{}",
                     failure.step,
                     failure.violation,
                     failure.log[failure.log.len().saturating_sub(60)..].join("\n")
                 ),
-            })
             }
-        };
+        }
+        sum
+    };
     thread::scope(|scope| {
-        let (even, odd) = (scope.spawn(half(0)), scope.spawn(half(1)));
-        let join = |half: thread::ScopedJoinHandle<'_, Summary>| {
-            half.join()
+        let threads = [scope.spawn(some), scope.spawn(some)];
+        let sums = threads.map(|thread| {
+            thread
+                .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        join(even).and(&join(odd))
+        });
+        sums[0].and(&sums[1])
     })
 }
 
@@ -82,6 +91,24 @@ fn the_fixed_seeds_hold_and_a_seed_is_the_same_run_each_time() {
     let again = [0, 1].map(|_| run(&base, 1, &options).map(|summary| summary.digest));
     assert!(again[0].is_ok());
     assert_eq!(again[0].as_ref().ok(), again[1].as_ref().ok());
+}
+
+/// Seeds that nobody has run: they follow from the time, or from `OPENSTORAGE_SEED`.
+#[test]
+fn fresh_seeds_hold() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let given = std::env::var("OPENSTORAGE_SEED").ok();
+    let first = match given.and_then(|seed| seed.parse().ok()) {
+        Some(seed) => seed,
+        None => now.map_or(0, |now| now.as_secs()) * 1_000,
+    };
+    println!("fresh seeds from {first} on; each again: cargo xtask simulate --seed N");
+    let base = base(None);
+    let begun = Instant::now();
+    let seeds = (first..).take_while(|_| begun.elapsed() < FRESH);
+    let summary = all(&base, seeds);
+    println!("{summary}");
+    assert!(summary.steps > 0);
 }
 
 /// The index has told two buckets of a user, in one message of its timer. The first answer's message traps: the other
@@ -147,10 +174,29 @@ fn an_answer_whose_message_traps_ends_no_other_job() {
     stage.until("all buckets have heard of the user", told);
 }
 
-/// The bugs of `canisters/bucket/src/mutants.rs`, and the invariants one of which finds each.
-const MUTANTS: [(u32, &[u8]); 5] = [(1, &[6]), (2, &[7]), (3, &[4]), (4, &[13]), (5, &[6, 22])];
+/// The bugs of `mutants.rs` in `canisters/bucket/src` and `canisters/index/src`, and the invariants one of which finds
+/// each.
+const MUTANTS: [(u32, &[u8]); 17] = [
+    (1, &[6]),
+    (2, &[7]),
+    (3, &[4]),
+    (4, &[13]),
+    (5, &[6, 22]),
+    (6, &[1, 4]),
+    (7, &[1, 27]),
+    (8, &[4, 12]),
+    (9, &[4]),
+    (10, &[8]),
+    (11, &[13]),
+    (12, &[13]),
+    (13, &[14]),
+    (14, &[8]),
+    (21, &[10]),
+    (22, &[3, 5]),
+    (23, &[6, 22]),
+];
 /// Each is found in one of the first so many seeds.
-const MUTANT_SEEDS: u64 = 20;
+const MUTANT_SEEDS: u64 = 100;
 
 /// In a full run only: the canisters with these bugs are another build.
 #[test]
@@ -158,15 +204,28 @@ fn every_bug_that_is_planted_on_purpose_is_found() {
     if !in_full() {
         return;
     }
-    for (mutant, invariants) in MUTANTS {
-        let base = base(Some(mutant));
-        let options = Options::default();
-        let found = (1..=MUTANT_SEEDS).find_map(|seed| run(&base, seed, &options).err());
-        let violation = found.expect("some seed finds it").violation;
-        assert!(
-            invariants.contains(&violation.invariant),
-            "mutant {mutant}: {violation}"
-        );
-        println!("mutant {mutant}: {violation}");
-    }
+    let mutants = Mutex::new(MUTANTS.iter());
+    let some = || {
+        while let Some((mutant, invariants)) = { mutants.lock().ok().and_then(|mut it| it.next()) }
+        {
+            let base = base(Some(*mutant));
+            let options = Options::default();
+            let found = (1..=MUTANT_SEEDS).find_map(|seed| run(&base, seed, &options).err());
+            let failure = found.unwrap_or_else(|| panic!("no seed finds mutant {mutant}"));
+            let (seed, violation) = (failure.seed, failure.violation);
+            assert!(
+                invariants.contains(&violation.invariant),
+                "mutant {mutant}: {violation}"
+            );
+            println!("mutant {mutant}, seed {seed}: {violation}");
+        }
+    };
+    thread::scope(|scope| {
+        let threads = [scope.spawn(some), scope.spawn(some)];
+        for thread in threads {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
 }

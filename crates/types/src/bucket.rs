@@ -24,6 +24,19 @@ pub struct InitArgs {
     /// The bug to have: see `canisters/bucket/src/mutants.rs`. In builds for the simulation only.
     #[cfg(feature = "mutants")]
     pub mutant: Option<u32>,
+    /// Where a job is to trap. In builds for tests only.
+    #[cfg(feature = "mutants")]
+    pub trap: Option<Trap>,
+}
+
+/// A job traps whenever it comes to a row. In builds for tests only.
+#[cfg(feature = "mutants")]
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Trap {
+    /// The job's name, as in [`SetAside::job`].
+    pub job: String,
+    /// Part of the row's text, as in [`SetAside::row`]; none means every row.
+    pub row: Option<String>,
 }
 
 /// A chunk that holds its own bytes: what clients send.
@@ -369,7 +382,7 @@ pub enum ReadChunkError {
     },
 }
 
-/// Why a token opens nothing. Told in Candid calls only; HTTP answers one 401 for all of them.
+/// Why a token opens nothing. Told in Candid calls; HTTP answers 401, and says why where the token is authentic.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenProblem {
     /// Not a token's form.
@@ -379,6 +392,8 @@ pub enum TokenProblem {
     /// The index trusts no such issuer, or no such key version of it.
     UnknownIssuer,
     Expired,
+    /// Taken back before its time.
+    Revoked,
     /// Issued in the future, or to live longer than tokens may.
     InvalidTimes,
     /// The bucket has not drawn its secret yet; try again.
@@ -404,6 +419,33 @@ pub struct BucketStatus {
     pub version: u32,
     /// The index has closed the bucket: it takes no new blobs, and goes on serving.
     pub closed: bool,
+    /// Rows of the bucket's own jobs that are set aside, since every message about them has trapped. An alarm.
+    pub set_aside: Option<u32>,
+    /// For how long the job that waits longest has had something to do and got nothing done. Milliseconds.
+    pub overdue_ms: Option<u64>,
+}
+
+/// A row of one of the bucket's own jobs, set aside since every message about it has trapped. The job's other rows go
+/// on. An upgrade gives it another turn; it is listed until its work is done.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// As `/logs` names it.
+    pub number: u64,
+    /// `tell`, `verify`, `derive`, `delete_accessors`, `delete_users`, `expire` or `give_back`.
+    pub job: String,
+    /// What it is about: a word, and the principals, blob ids, times (milliseconds since 1970) and numbers that name it.
+    pub row: String,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// What an event says that the index is not told of.
+    pub event: Option<ByteBuf>,
+}
+
+/// Why the rows that are set aside are not listed.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum SetAsideError {
+    /// Only controllers see them: they name users.
+    NotAuthorized,
 }
 
 /// Why the index's word was not taken.

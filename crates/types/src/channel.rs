@@ -62,6 +62,16 @@ pub mod kind {
         1
     }
 
+    /// Bytes that a row of a state counts for in a page besides its own: work for the receiver.
+    pub const fn weight(kind: u16) -> usize {
+        match kind {
+            ISSUER_UPSERTED => {
+                crate::limits::STATE_PAGE_BYTES_MAX / crate::limits::ISSUERS_PER_BATCH_MAX
+            }
+            _ => 0,
+        }
+    }
+
     /// Kinds that a bucket may be told.
     pub const TO_BUCKETS: [u16; 7] = [
         USER_UPSERTED,
@@ -109,6 +119,9 @@ pub struct UserUpserted {
     pub byte_limit: u64,
     /// What the index knows of the user in this bucket. In a state only.
     pub counters: Option<Counters>,
+    /// Every incarnation up to this one is deleted. One above it is the same user, whom a restored index had
+    /// forgotten when it was registered. None means all below `incarnation`.
+    pub gone: Option<u64>,
 }
 
 /// The user and every lower incarnation of it are gone, with all they stored.
@@ -345,6 +358,11 @@ pub struct BucketReport {
     /// remember having been there was restored from a snapshot.
     pub index_version: u64,
     pub cycles: Option<CyclesReport>,
+    /// Rows of the bucket's own jobs that are set aside, since every message about them has trapped.
+    pub set_aside: Option<u32>,
+    /// For how long the job that waits longest has had something to do and got nothing done, in milliseconds. In a
+    /// batch of its own it leaves out how long that batch has waited.
+    pub overdue_ms: Option<u64>,
 }
 
 /// How a canister stands with its cycles.
@@ -395,11 +413,13 @@ pub struct LeaseArgs {
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct LeaseOk {
-    /// A higher one than the bucket's: the user was deleted and registered again.
+    /// A higher one than the bucket's: the user was registered again.
     pub incarnation: u64,
     pub byte_limit: u64,
     /// All that the index knows of the user in this bucket, the grant included.
     pub counters: Counters,
+    /// As in [`UserUpserted`].
+    pub gone: Option<u64>,
     /// The index's canister version.
     pub version: u64,
 }

@@ -9,6 +9,9 @@ use crate::{BlobId, BlobReference};
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct InitArgs {
     pub index: Principal,
+    /// Origins besides the canister's own at which the page is served: `https://chat.example.org`. Internet Identity
+    /// knows the same user at all of them. At most [`crate::limits::PAGE_ORIGINS_MAX`]; none keeps those of before.
+    pub origins: Option<Vec<String>>,
 }
 
 /// Errors of every call of the chat.
@@ -41,13 +44,25 @@ pub enum ChatError {
         max: u32,
     },
     UserNotFound,
-    /// A file name has 1 to `max` bytes in UTF-8, no control characters, and belongs to a blob.
+    /// A file name has 1 to `max` bytes in UTF-8, and belongs to a blob. It is kept as the bucket keeps it: see
+    /// [`crate::file_name`].
     InvalidName {
         max: u32,
     },
     /// A preview has at most `max` bytes, and belongs to a blob.
     InvalidPreview {
         max: u32,
+    },
+    /// It opens no chat: it was replaced, or its chat was deleted. A member can give a valid one.
+    InvalidInvite,
+    /// The caller's messages take `max` bytes of the chat already. Deleting some makes room.
+    TooManyMessages {
+        max: u64,
+    },
+    /// It was done `max` times of late; in `ms` it can be done again.
+    TooOften {
+        max: u32,
+        ms: u64,
     },
 }
 
@@ -57,6 +72,8 @@ pub struct RegisterOk {
     pub byte_limit: u64,
     /// The index has confirmed the user with this limit. Until then the chat keeps trying by itself.
     pub confirmed: bool,
+    /// The index's admins have set the limit, or have deleted the user (then it is 0): `premium` does not change it.
+    pub set_by_admin: bool,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -74,6 +91,31 @@ pub struct ChatInfo {
     pub accessor_id: Principal,
     pub members: u64,
     pub messages: u64,
+    /// Whoever has it may join: 128 random bits in hexadecimal digits. The owner can replace it.
+    pub invite: String,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct JoinArgs {
+    pub chat_id: u64,
+    /// As in [`ChatInfo::invite`].
+    pub invite: String,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct MembersArgs {
+    pub chat_id: u64,
+    /// Members that come after this one; none means from the first.
+    pub after: Option<Principal>,
+    /// From 1 to 1,000.
+    pub limit: u32,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub user: Principal,
+    /// What the user is to be called.
+    pub name: Option<String>,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]

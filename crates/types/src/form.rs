@@ -37,7 +37,8 @@ pub fn mime_type(text: &str) -> Option<Cow<'_, str>> {
     if text.len() > MIME_TYPE_GIVEN_BYTES_MAX {
         return None;
     }
-    let essence = text.split(';').next().unwrap_or_default().trim_ascii();
+    let essence = text.split(';').next().unwrap_or_default();
+    let essence = essence.trim_matches([' ', '\t']);
     if !is_mime_type(essence) {
         return None;
     }

@@ -68,6 +68,11 @@ pub enum UserError {
     NotRegistered,
     /// The anonymous principal and the management canister are nobody.
     InvalidUser,
+    /// An admin has set this limit with `update_user`, or has deleted the user (then it is 0): an issuer does not
+    /// change that. An admin's `register_user` lets issuers change it again.
+    SetByAdmin {
+        byte_limit: u64,
+    },
 }
 
 /// Whose part of the file-change feed to read, and from where.
@@ -85,7 +90,7 @@ pub struct FeedArgs {
 pub struct FeedPage {
     /// In order.
     pub changes: Vec<Change>,
-    /// Changes up to this id are not kept any more, or some were never heard of (canisters that were restored, or
+    /// Changes up to this id are not kept any more (there are a million, and ten thousand of each owner), or some were never heard of (canisters that were restored, or
     /// away for long, tell how things are and not how they came about): who has read less far has missed some.
     pub forgotten_until: u64,
 }
@@ -220,7 +225,7 @@ pub enum AllocatedBucketError {
     BlobTooLarge {
         max: u64,
     },
-    /// No bucket with room is ready; one may be in the making.
+    /// No bucket with room is ready and well; one may be in the making. Ask again in some seconds.
     NoActiveBucket,
     /// More than `max`.
     InvalidExclude {
@@ -337,6 +342,33 @@ pub enum BucketState {
     Upgrading,
     /// Serves what it has, and takes nothing new any more.
     Retired,
+    /// It does not answer, or does not work as it should: [`BucketInfo::trouble`]. It is given no new blobs until it does
+    /// again, which the index sees by itself.
+    Unhealthy,
+}
+
+/// What is wrong with a bucket.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub cause: TroubleCause,
+    /// When it was noticed. Milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TroubleCause {
+    /// It took nothing that it was sent, several times in a row.
+    Silent,
+    /// Somebody has stopped it.
+    Stopped,
+    /// There is no code in it.
+    Uninstalled,
+    /// Its cycles are below its freezing threshold.
+    Frozen { balance: u128, freezing_at: u128 },
+    /// The canister is gone, or the index does not control it.
+    Lost,
+    /// It answers, but some job of its own has got nothing done for so long.
+    Stuck { overdue_ms: u64 },
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -357,6 +389,11 @@ pub struct BucketInfo {
     pub cycles_deposited: u128,
     /// The last thing that went wrong in keeping it up, until it went well.
     pub last_error: Option<String>,
+    /// Why it is given no new blobs, if something is wrong with it.
+    pub trouble: Option<Trouble>,
+    /// Rows of its own jobs that are set aside, since every message about them has trapped: `set_aside` of the bucket
+    /// lists them. An alarm.
+    pub set_aside: Option<u32>,
 }
 
 /// Why an operator's call about the fleet was refused.

@@ -122,6 +122,14 @@ pub const EVENT_BYTES_MAX: usize = 4_096;
 /// Changes of files that the index's feed keeps.
 pub const FEED_CHANGES_MAX: u64 = 1_000_000;
 
+/// Changes of one owner's files that the feed keeps: a hundred owners at least share it, and none pushes all the others'
+/// changes out.
+pub const FEED_OWNER_CHANGES_MAX: u64 = 10_000;
+
+/// Issuers that one message makes a bucket believe: each costs some 2 M instructions for each pair of its up to three
+/// keys and the bucket's.
+pub const ISSUERS_PER_BATCH_MAX: usize = 50;
+
 /// Revocations in force at one time, of all issuers.
 pub const REVOCATIONS_MAX: u32 = 10_000;
 
@@ -144,6 +152,11 @@ pub const UNKNOWN_CALLER_BYTES_MAX: usize = 4 * 1024;
 /// bytes of a chunk: a small message that claims to hold 2·10⁸ values costs no more than this.
 pub const DECODE_WORK_MAX: usize = 10_000_000;
 
+/// Work that a Candid decoder may do for any call, and for each byte of its argument besides: what honest messages need
+/// is a part of it, and a bomb of 4 KiB costs some 300,000 instructions.
+pub const DECODE_WORK_MIN: usize = 100_000;
+pub const DECODE_WORK_PER_BYTE: usize = 40;
+
 /// Work that a Candid decoder may do on values nobody asked for.
 pub const DECODE_SKIP_MAX: usize = 10_000;
 
@@ -157,6 +170,30 @@ pub const PREVIEW_BYTES_MAX: usize = 1_024;
 
 /// Chats that one user may be a member of: they are listed in one page.
 pub const CHATS_PER_USER_MAX: u32 = PAGE_ROWS_MAX;
+
+/// Rooms that one user may make in a day: of a deleted one a row stays, so that its deletion can be repeated.
+pub const CHATS_PER_DAY_MAX: u32 = 100;
+
+/// Bytes that the messages of one user may take in the chat. Each counts [`MESSAGE_ROW_BYTES`] besides its text, file
+/// name and preview; a deleted one counts no more than that, and nothing once its chat is deleted.
+pub const MESSAGES_PER_USER_BYTES_MAX: u64 = 64 * MIB;
+
+/// What a message takes besides its texts: principals, a reference, places in two trees.
+pub const MESSAGE_ROW_BYTES: u64 = 256;
+
+/// Users that the chat registers in a minute, whoever they are: names cost nothing, and each is work for the chat, the
+/// index and buckets.
+pub const REGISTRATIONS_PER_MINUTE_MAX: u32 = 300;
+
+/// The chat tells the index again of a user that comes, if it was told so long ago: the index may have been restored
+/// from a snapshot since, and an admin may have changed the limit.
+pub const USER_REFRESH_MS: u64 = HOUR_MS;
+
+/// Further origins at which the chat's page is the same app to Internet Identity: as many as that accepts.
+pub const PAGE_ORIGINS_MAX: usize = 10;
+
+/// Bytes of an origin: a scheme, and a name of at most 253 bytes.
+pub const ORIGIN_BYTES_MAX: usize = 264;
 
 /// Bytes of a page of messages, about: an answer may have 2 MiB.
 pub const MESSAGES_PAGE_BYTES_MAX: usize = 1_000_000;

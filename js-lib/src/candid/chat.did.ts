@@ -66,10 +66,17 @@ export type ChatError = {
      */
     'NotAuthorized' : null
   } |
+  {
+    /**
+     * The caller's messages take max bytes of the chat already. Deleting some makes room.
+     */
+    'TooManyMessages' : { 'max' : bigint }
+  } |
   { 'ChatDeleted' : null } |
   {
     /**
-     * A file name has 1 to max bytes in UTF-8, no control characters, and belongs to a blob.
+     * A file name has 1 to max bytes in UTF-8, and belongs to a blob. It is kept as the bucket keeps it: shortened to 255
+     * bytes, and without what could end a line, turn the direction of writing or lead to another folder.
      */
     'InvalidName' : { 'max' : number }
   } |
@@ -97,6 +104,18 @@ export type ChatError = {
      */
     'UnknownBucket' : null
   } |
+  {
+    /**
+     * It opens no chat: it was replaced, or its chat was deleted. A member can give a valid one.
+     */
+    'InvalidInvite' : null
+  } |
+  {
+    /**
+     * It was done max times of late; in ms it can be done again.
+     */
+    'TooOften' : { 'ms' : bigint, 'max' : number }
+  } |
   { 'UserNotFound' : null };
 export interface ChatInfo {
   'members' : bigint,
@@ -107,6 +126,10 @@ export interface ChatInfo {
   'messages' : bigint,
   'owner' : Principal,
   'name' : string,
+  /**
+   * Whoever has it may join: 128 random bits in hexadecimal digits. The owner can replace it.
+   */
+  'invite' : string,
   'chat_id' : bigint,
 }
 export interface CreateChatArgs { 'name' : string }
@@ -171,7 +194,39 @@ export interface HttpResponse {
   'headers' : Array<[string, string]>,
   'status_code' : number,
 }
-export interface InitArgs { 'index' : Principal }
+export interface InitArgs {
+  /**
+   * Origins besides the canister's own at which the page is served: https://chat.example.org. Internet Identity knows
+   * the same user at all of them. At most 10; none keeps those of before.
+   */
+  'origins' : [] | [Array<string>],
+  'index' : Principal,
+}
+export interface JoinArgs {
+  /**
+   * As in ChatInfo.
+   */
+  'invite' : string,
+  'chat_id' : bigint,
+}
+export interface Member {
+  /**
+   * What the user is to be called.
+   */
+  'name' : [] | [string],
+  'user' : Principal,
+}
+export interface MembersArgs {
+  /**
+   * Members that come after this one; none means from the first.
+   */
+  'after' : [] | [Principal],
+  /**
+   * From 1 to 1,000.
+   */
+  'limit' : number,
+  'chat_id' : bigint,
+}
 export interface Message {
   'deleted' : boolean,
   'preview' : [] | [Uint8Array],
@@ -214,6 +269,10 @@ export interface PublicKey { 'version' : number, 'bytes' : Uint8Array }
 export interface RegisterOk {
   'byte_limit' : bigint,
   'premium' : boolean,
+  /**
+   * The index's admins have set the limit, or have deleted the user (then it is 0): premium does not change it.
+   */
+  'set_by_admin' : boolean,
   /**
    * The index has confirmed the user with this limit. Until then the chat keeps trying by itself.
    */
@@ -276,11 +335,15 @@ export interface SendMessageOk { 'message_id' : bigint }
 export interface SetAvatarArgs { 'blob' : [] | [BlobReference] }
 export interface _SERVICE {
   /**
+   * From the chat itself: what follows the answer is done in a message of its own.
+   */
+  'c2c_nothing' : ActorMethod<[], undefined>,
+  /**
    * The caller's.
    */
   'chats' : ActorMethod<[], Array<ChatInfo>>,
   /**
-   * Chats. Whoever knows an id may join; only the owner may delete.
+   * Chats. Whoever has its invite may join; only the owner may delete.
    */
   'create_chat' : ActorMethod<
     [CreateChatArgs],
@@ -302,7 +365,7 @@ export interface _SERVICE {
    */
   'http_request' : ActorMethod<[HttpRequest], HttpResponse>,
   'join_chat' : ActorMethod<
-    [ChatArgs],
+    [JoinArgs],
     { 'Ok' : ChatInfo } |
       { 'Err' : ChatError }
   >,
@@ -312,6 +375,14 @@ export interface _SERVICE {
       { 'Err' : ChatError }
   >,
   'me' : ActorMethod<[], { 'Ok' : RegisterOk } | { 'Err' : ChatError }>,
+  /**
+   * By members. In the order of their principals.
+   */
+  'members' : ActorMethod<
+    [MembersArgs],
+    { 'Ok' : Array<Member> } |
+      { 'Err' : ChatError }
+  >,
   'messages' : ActorMethod<
     [MessagesArgs],
     { 'Ok' : Array<Message> } |
@@ -330,6 +401,14 @@ export interface _SERVICE {
    * Users. The chat tells the index of them by itself.
    */
   'register' : ActorMethod<[], { 'Ok' : RegisterOk } | { 'Err' : ChatError }>,
+  /**
+   * By the owner. The invite of before opens the chat no more; members stay.
+   */
+  'replace_invite' : ActorMethod<
+    [ChatArgs],
+    { 'Ok' : ChatInfo } |
+      { 'Err' : ChatError }
+  >,
   /**
    * Tokens under a replaced version of the key are believed no longer.
    */
@@ -367,13 +446,17 @@ export interface _SERVICE {
   >,
 }
 export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
-  const InitArgs = IDL.Record({ 'index' : IDL.Principal });
+  const InitArgs = IDL.Record({
+    'origins' : IDL.Opt(IDL.Vec(IDL.Text)),
+    'index' : IDL.Principal,
+  });
   const ChatInfo = IDL.Record({
     'members' : IDL.Nat64,
     'accessor_id' : IDL.Principal,
     'messages' : IDL.Nat64,
     'owner' : IDL.Principal,
     'name' : IDL.Text,
+    'invite' : IDL.Text,
     'chat_id' : IDL.Nat64,
   });
   const CreateChatArgs = IDL.Record({ 'name' : IDL.Text });
@@ -386,12 +469,15 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'ChatNotFound' : IDL.Null,
     'Retry' : IDL.Record({ 'ms' : IDL.Nat64 }),
     'NotAuthorized' : IDL.Null,
+    'TooManyMessages' : IDL.Record({ 'max' : IDL.Nat64 }),
     'ChatDeleted' : IDL.Null,
     'InvalidName' : IDL.Record({ 'max' : IDL.Nat32 }),
     'InvalidPreview' : IDL.Record({ 'max' : IDL.Nat32 }),
     'InvalidReference' : IDL.Null,
     'EmptyMessage' : IDL.Null,
     'UnknownBucket' : IDL.Null,
+    'InvalidInvite' : IDL.Null,
+    'TooOften' : IDL.Record({ 'ms' : IDL.Nat64, 'max' : IDL.Nat32 }),
     'UserNotFound' : IDL.Null,
   });
   const ChatArgs = IDL.Record({ 'chat_id' : IDL.Nat64 });
@@ -430,10 +516,21 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'headers' : IDL.Vec(IDL.Tuple(IDL.Text, IDL.Text)),
     'status_code' : IDL.Nat16,
   });
+  const JoinArgs = IDL.Record({ 'invite' : IDL.Text, 'chat_id' : IDL.Nat64 });
   const RegisterOk = IDL.Record({
     'byte_limit' : IDL.Nat64,
     'premium' : IDL.Bool,
+    'set_by_admin' : IDL.Bool,
     'confirmed' : IDL.Bool,
+  });
+  const MembersArgs = IDL.Record({
+    'after' : IDL.Opt(IDL.Principal),
+    'limit' : IDL.Nat32,
+    'chat_id' : IDL.Nat64,
+  });
+  const Member = IDL.Record({
+    'name' : IDL.Opt(IDL.Text),
+    'user' : IDL.Principal,
   });
   const MessagesArgs = IDL.Record({
     'after' : IDL.Opt(IDL.Nat64),
@@ -492,6 +589,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   const SetAvatarArgs = IDL.Record({ 'blob' : IDL.Opt(BlobReference) });
   
   return IDL.Service({
+    'c2c_nothing' : IDL.Func([], [], ['query']),
     'chats' : IDL.Func([], [IDL.Vec(ChatInfo)], ['query']),
     'create_chat' : IDL.Func(
         [CreateChatArgs],
@@ -510,7 +608,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
       ),
     'http_request' : IDL.Func([HttpRequest], [HttpResponse], ['query']),
     'join_chat' : IDL.Func(
-        [ChatArgs],
+        [JoinArgs],
         [IDL.Variant({ 'Ok' : ChatInfo, 'Err' : ChatError })],
         [],
       ),
@@ -522,6 +620,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'me' : IDL.Func(
         [],
         [IDL.Variant({ 'Ok' : RegisterOk, 'Err' : ChatError })],
+        ['query'],
+      ),
+    'members' : IDL.Func(
+        [MembersArgs],
+        [IDL.Variant({ 'Ok' : IDL.Vec(Member), 'Err' : ChatError })],
         ['query'],
       ),
     'messages' : IDL.Func(
@@ -538,6 +641,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'register' : IDL.Func(
         [],
         [IDL.Variant({ 'Ok' : RegisterOk, 'Err' : ChatError })],
+        [],
+      ),
+    'replace_invite' : IDL.Func(
+        [ChatArgs],
+        [IDL.Variant({ 'Ok' : ChatInfo, 'Err' : ChatError })],
         [],
       ),
     'revoke_key' : IDL.Func(
@@ -574,7 +682,10 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
 };
 
 export const init: (args: { IDL: typeof IDL }) => IDL.Type[] = ({ IDL }) => {
-  const InitArgs = IDL.Record({ 'index' : IDL.Principal });
+  const InitArgs = IDL.Record({
+    'origins' : IDL.Opt(IDL.Vec(IDL.Text)),
+    'index' : IDL.Principal,
+  });
   
   return [InitArgs];
 };

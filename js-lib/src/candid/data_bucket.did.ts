@@ -154,6 +154,15 @@ export interface BucketReport {
    */
   'key' : [] | [PublicKey],
   /**
+   * Rows of the bucket's own jobs that are set aside, since every message about them has trapped.
+   */
+  'set_aside' : [] | [number],
+  /**
+   * For how long the job that waits longest has had something to do and got nothing done, in milliseconds. In a
+   * batch of its own it leaves out how long that batch has waited.
+   */
+  'overdue_ms' : [] | [bigint],
+  /**
    * Tokens under older versions of its key than this are refused.
    */
   'oldest_key_version' : [] | [number],
@@ -190,6 +199,14 @@ export interface BucketStatus {
    * Promised to open uploads.
    */
   'bytes_reserved' : bigint,
+  /**
+   * Rows of the bucket's own jobs that are set aside, since every message about them has trapped. An alarm.
+   */
+  'set_aside' : [] | [number],
+  /**
+   * For how long the job that waits longest has had something to do and got nothing done. Milliseconds.
+   */
+  'overdue_ms' : [] | [bigint],
   /**
    * Events that the index has not acknowledged yet.
    */
@@ -379,6 +396,10 @@ export interface HttpResponse {
    * True: nothing proves the answer of a query; the gateway asks again by http_request_update.
    */
   'upgrade' : [] | [boolean],
+  /**
+   * Where the body goes on; none: there is no more. Gateways do not verify what is longer than five pieces.
+   */
+  'streaming_strategy' : [] | [StreamingStrategy],
   'status_code' : number,
 }
 /**
@@ -721,6 +742,41 @@ export type RotateKeyError = {
     'TooManyKeyVersions' : { 'ms' : bigint, 'max' : number }
   };
 /**
+ * A row of one of the bucket's own jobs, set aside since every message about it has trapped. The job's other rows go
+ * on. An upgrade gives it another turn; it is listed until its work is done.
+ */
+export interface SetAside {
+  /**
+   * tell, verify, derive, delete_accessors, delete_users, expire or give_back.
+   */
+  'job' : string,
+  /**
+   * What it is about: a word, and the principals, blob ids, times (milliseconds since 1970) and numbers that name it.
+   */
+  'row' : string,
+  /**
+   * Milliseconds since 1970.
+   */
+  'at_ms' : bigint,
+  /**
+   * What an event says that the index is not told of.
+   */
+  'event' : [] | [Uint8Array],
+  /**
+   * As /logs names it.
+   */
+  'number' : bigint,
+}
+/**
+ * Why the rows that are set aside are not listed.
+ */
+export type SetAsideError = {
+    /**
+     * Only controllers see them: they name users.
+     */
+    'NotAuthorized' : null
+  };
+/**
  * Why the index's word was not taken.
  */
 export type SetClosedError = {
@@ -744,7 +800,41 @@ export interface Stamp {
   'version' : bigint,
 }
 /**
- * Why a token opens nothing. Told in Candid calls only; HTTP answers one 401 for all of them.
+ * Some bytes of a body, and where it goes on.
+ */
+export interface StreamingPiece {
+  'token' : [] | [StreamingToken],
+  'body' : Uint8Array,
+}
+/**
+ * How a gateway gets the rest of a body: piece by piece.
+ */
+export type StreamingStrategy = {
+    'Callback' : { 'token' : StreamingToken, 'callback' : [Principal, string] }
+  };
+/**
+ * Where a body goes on.
+ */
+export interface StreamingToken {
+  /**
+   * The first byte behind all pieces.
+   */
+  'end' : bigint,
+  /**
+   * Path and query of the request, with what opens it: each piece is opened anew.
+   */
+  'url' : string,
+  /**
+   * The first byte of the piece.
+   */
+  'from' : bigint,
+  /**
+   * Pieces before this one.
+   */
+  'piece' : number,
+}
+/**
+ * Why a token opens nothing. Told in Candid calls; HTTP answers 401, and says why where the token is authentic.
  */
 export type TokenProblem = {
     /**
@@ -775,6 +865,12 @@ export type TokenProblem = {
      * Not a token's form.
      */
     'Malformed' : null
+  } |
+  {
+    /**
+     * Taken back before its time.
+     */
+    'Revoked' : null
   } |
   { 'Expired' : null };
 export interface UploadArgs { 'blob_id' : Uint8Array }
@@ -852,6 +948,10 @@ export interface _SERVICE {
     { 'Ok' : EventsOk } |
       { 'Err' : EventsError }
   >,
+  /**
+   * From the bucket itself: what follows the answer is done in a message of its own.
+   */
+  'c2c_nothing' : ActorMethod<[], undefined>,
   'c2c_recall' : ActorMethod<
     [RecallArgs],
     { 'Ok' : UserCounters } |
@@ -879,6 +979,10 @@ export interface _SERVICE {
       { 'Err' : EnsureRegisteredError }
   >,
   'http_request' : ActorMethod<[HttpRequest], HttpResponse>,
+  'http_request_streaming_callback' : ActorMethod<
+    [StreamingToken],
+    StreamingPiece
+  >,
   'http_request_update' : ActorMethod<[HttpRequest], HttpResponse>,
   'my_blobs' : ActorMethod<[MyBlobsArgs], Array<BlobInfo>>,
   /**
@@ -916,6 +1020,14 @@ export interface _SERVICE {
    * until the last of them has lapsed; tokens under a replaced version are believed no longer.
    */
   'rotate_key' : ActorMethod<[], { 'Ok' : null } | { 'Err' : RotateKeyError }>,
+  /**
+   * Rows of the bucket's own jobs that are set aside; for controllers.
+   */
+  'set_aside' : ActorMethod<
+    [],
+    { 'Ok' : Array<SetAside> } |
+      { 'Err' : SetAsideError }
+  >,
   'status' : ActorMethod<[], BucketStatus>,
   /**
    * Another name for push_chunk.
@@ -959,6 +1071,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'UnknownIssuer' : IDL.Null,
     'NotAuthentic' : IDL.Null,
     'Malformed' : IDL.Null,
+    'Revoked' : IDL.Null,
     'Expired' : IDL.Null,
   });
   const Allowance = IDL.Record({
@@ -1031,6 +1144,8 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const BucketReport = IDL.Record({
     'key' : IDL.Opt(PublicKey),
+    'set_aside' : IDL.Opt(IDL.Nat32),
+    'overdue_ms' : IDL.Opt(IDL.Nat64),
     'oldest_key_version' : IDL.Opt(IDL.Nat16),
     'version' : IDL.Opt(IDL.Nat32),
     'cycles' : IDL.Opt(CyclesReport),
@@ -1099,10 +1214,27 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'headers' : IDL.Vec(IDL.Tuple(IDL.Text, IDL.Text)),
     'certificate_version' : IDL.Opt(IDL.Nat16),
   });
+  const StreamingToken = IDL.Record({
+    'end' : IDL.Nat64,
+    'url' : IDL.Text,
+    'from' : IDL.Nat64,
+    'piece' : IDL.Nat32,
+  });
+  const StreamingPiece = IDL.Record({
+    'token' : IDL.Opt(StreamingToken),
+    'body' : IDL.Vec(IDL.Nat8),
+  });
+  const StreamingStrategy = IDL.Variant({
+    'Callback' : IDL.Record({
+      'token' : StreamingToken,
+      'callback' : IDL.Func([StreamingToken], [StreamingPiece], ['query']),
+    }),
+  });
   const HttpResponse = IDL.Record({
     'body' : IDL.Vec(IDL.Nat8),
     'headers' : IDL.Vec(IDL.Tuple(IDL.Text, IDL.Text)),
     'upgrade' : IDL.Opt(IDL.Bool),
+    'streaming_strategy' : IDL.Opt(StreamingStrategy),
     'status_code' : IDL.Nat16,
   });
   const MyBlobsArgs = IDL.Record({
@@ -1200,11 +1332,21 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'NotAuthorized' : IDL.Null,
     'TooManyKeyVersions' : IDL.Record({ 'ms' : IDL.Nat64, 'max' : IDL.Nat32 }),
   });
+  const SetAside = IDL.Record({
+    'job' : IDL.Text,
+    'row' : IDL.Text,
+    'at_ms' : IDL.Nat64,
+    'event' : IDL.Opt(IDL.Vec(IDL.Nat8)),
+    'number' : IDL.Nat64,
+  });
+  const SetAsideError = IDL.Variant({ 'NotAuthorized' : IDL.Null });
   const BucketStatus = IDL.Record({
     'key' : IDL.Opt(PublicKey),
     'closed' : IDL.Bool,
     'references' : IDL.Nat64,
     'bytes_reserved' : IDL.Nat64,
+    'set_aside' : IDL.Opt(IDL.Nat32),
+    'overdue_ms' : IDL.Opt(IDL.Nat64),
     'events_unsent' : IDL.Nat64,
     'version' : IDL.Nat32,
     'bytes_free' : IDL.Nat64,
@@ -1246,6 +1388,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [IDL.Variant({ 'Ok' : EventsOk, 'Err' : EventsError })],
         [],
       ),
+    'c2c_nothing' : IDL.Func([], [], ['query']),
     'c2c_recall' : IDL.Func(
         [RecallArgs],
         [IDL.Variant({ 'Ok' : UserCounters, 'Err' : RecallError })],
@@ -1267,6 +1410,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [],
       ),
     'http_request' : IDL.Func([HttpRequest], [HttpResponse], ['query']),
+    'http_request_streaming_callback' : IDL.Func(
+        [StreamingToken],
+        [StreamingPiece],
+        ['query'],
+      ),
     'http_request_update' : IDL.Func([HttpRequest], [HttpResponse], []),
     'my_blobs' : IDL.Func([MyBlobsArgs], [IDL.Vec(BlobInfo)], ['query']),
     'my_uploads' : IDL.Func([MyUploadsArgs], [IDL.Vec(OpenUpload)], ['query']),
@@ -1294,6 +1442,11 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [],
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RotateKeyError })],
         [],
+      ),
+    'set_aside' : IDL.Func(
+        [],
+        [IDL.Variant({ 'Ok' : IDL.Vec(SetAside), 'Err' : SetAsideError })],
+        ['query'],
       ),
     'status' : IDL.Func([], [BucketStatus], ['query']),
     'upload_chunk' : IDL.Func(

@@ -26,7 +26,7 @@ export type AllocatedBucketError = { 'NotRegistered' : null } |
   } |
   {
     /**
-     * No bucket with room is ready; one may be in the making.
+     * No bucket with room is ready and well; one may be in the making. Ask again in some seconds.
      */
     'NoActiveBucket' : null
   } |
@@ -153,6 +153,11 @@ export interface BucketInfo {
    */
   'last_error' : [] | [string],
   /**
+   * Rows of its own jobs that are set aside, since every message about them has trapped: set_aside of the bucket
+   * lists them. An alarm.
+   */
+  'set_aside' : [] | [number],
+  /**
    * Cycles that the index has topped it up with.
    */
   'cycles_deposited' : bigint,
@@ -171,6 +176,10 @@ export interface BucketInfo {
    */
   'events_behind' : bigint,
   'bytes_used' : bigint,
+  /**
+   * Why it is given no new blobs, if something is wrong with it.
+   */
+  'trouble' : [] | [Trouble],
   /**
    * SHA-256 of its module, as last seen.
    */
@@ -208,6 +217,15 @@ export interface BucketReport {
    */
   'key' : [] | [PublicKey],
   /**
+   * Rows of the bucket's own jobs that are set aside, since every message about them has trapped.
+   */
+  'set_aside' : [] | [number],
+  /**
+   * For how long the job that waits longest has had something to do and got nothing done, in milliseconds. In a
+   * batch of its own it leaves out how long that batch has waited.
+   */
+  'overdue_ms' : [] | [bigint],
+  /**
    * Tokens under older versions of its key than this are refused.
    */
   'oldest_key_version' : [] | [number],
@@ -235,6 +253,13 @@ export type BucketState = {
      * Being created or installed; takes nothing yet.
      */
     'Creating' : null
+  } |
+  {
+    /**
+     * It does not answer, or does not work as it should: BucketInfo.trouble. It is given no new blobs until it does
+     * again, which the index sees by itself.
+     */
+    'Unhealthy' : null
   } |
   {
     /**
@@ -855,7 +880,7 @@ export interface Stamp {
   'version' : bigint,
 }
 /**
- * Why a token opens nothing. Told in Candid calls only; HTTP answers one 401 for all of them.
+ * Why a token opens nothing. Told in Candid calls; HTTP answers 401, and says why where the token is authentic.
  */
 export type TokenProblem = {
     /**
@@ -887,7 +912,59 @@ export type TokenProblem = {
      */
     'Malformed' : null
   } |
+  {
+    /**
+     * Taken back before its time.
+     */
+    'Revoked' : null
+  } |
   { 'Expired' : null };
+/**
+ * What is wrong with a bucket.
+ */
+export interface Trouble {
+  'cause' : TroubleCause,
+  /**
+   * When it was noticed. Milliseconds since 1970.
+   */
+  'since_ms' : bigint,
+}
+export type TroubleCause = {
+    /**
+     * Somebody has stopped it.
+     */
+    'Stopped' : null
+  } |
+  {
+    /**
+     * It answers, but some job of its own has got nothing done for so long.
+     */
+    'Stuck' : { 'overdue_ms' : bigint }
+  } |
+  {
+    /**
+     * The canister is gone, or the index does not control it.
+     */
+    'Lost' : null
+  } |
+  {
+    /**
+     * There is no code in it.
+     */
+    'Uninstalled' : null
+  } |
+  {
+    /**
+     * Its cycles are below its freezing threshold.
+     */
+    'Frozen' : { 'balance' : bigint, 'freezing_at' : bigint }
+  } |
+  {
+    /**
+     * It took nothing that it was sent, several times in a row.
+     */
+    'Silent' : null
+  };
 export interface UserArgs {
   /**
    * Bytes that the user may store.
@@ -904,6 +981,13 @@ export interface UserCounters {
   'counters' : Counters,
 }
 export type UserError = { 'NotRegistered' : null } |
+  {
+    /**
+     * An admin has set this limit with update_user, or has deleted the user (then it is 0): an issuer does not change
+     * that. An admin's register_user lets issuers change it again.
+     */
+    'SetByAdmin' : { 'byte_limit' : bigint }
+  } |
   {
     /**
      * Neither an admin nor an issuer.
@@ -982,6 +1066,10 @@ export interface _SERVICE {
       { 'Err' : LeaseError }
   >,
   /**
+   * From the index itself: what follows the answer is done in a message of its own.
+   */
+  'c2c_nothing' : ActorMethod<[], undefined>,
+  /**
    * By an issuer: tokens that it has issued are believed no longer.
    */
   'c2c_revoke' : ActorMethod<
@@ -1027,6 +1115,10 @@ export interface _SERVICE {
   >,
   'http_request' : ActorMethod<[HttpRequest], HttpResponse>,
   'issuers' : ActorMethod<[], Array<Issuer>>,
+  /**
+   * The buckets in which the caller has, or had, bytes or uploads: my_uploads and my_blobs of each list them.
+   */
+  'my_buckets' : ActorMethod<[], Array<Principal>>,
   /**
    * Issuers: canisters whose tokens are believed.
    */
@@ -1135,13 +1227,27 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const BucketState = IDL.Variant({
     'Creating' : IDL.Null,
+    'Unhealthy' : IDL.Null,
     'Full' : IDL.Null,
     'Active' : IDL.Null,
     'Upgrading' : IDL.Null,
     'Retired' : IDL.Null,
   });
+  const TroubleCause = IDL.Variant({
+    'Stopped' : IDL.Null,
+    'Stuck' : IDL.Record({ 'overdue_ms' : IDL.Nat64 }),
+    'Lost' : IDL.Null,
+    'Uninstalled' : IDL.Null,
+    'Frozen' : IDL.Record({ 'balance' : IDL.Nat, 'freezing_at' : IDL.Nat }),
+    'Silent' : IDL.Null,
+  });
+  const Trouble = IDL.Record({
+    'cause' : TroubleCause,
+    'since_ms' : IDL.Nat64,
+  });
   const BucketInfo = IDL.Record({
     'last_error' : IDL.Opt(IDL.Text),
+    'set_aside' : IDL.Opt(IDL.Nat32),
     'cycles_deposited' : IDL.Nat,
     'version' : IDL.Opt(IDL.Nat32),
     'cycles' : IDL.Opt(CyclesReport),
@@ -1149,6 +1255,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'bytes_free' : IDL.Nat64,
     'events_behind' : IDL.Nat64,
     'bytes_used' : IDL.Nat64,
+    'trouble' : IDL.Opt(Trouble),
     'module_hash' : IDL.Opt(IDL.Vec(IDL.Nat8)),
     'bucket' : IDL.Principal,
   });
@@ -1239,6 +1346,8 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const BucketReport = IDL.Record({
     'key' : IDL.Opt(PublicKey),
+    'set_aside' : IDL.Opt(IDL.Nat32),
+    'overdue_ms' : IDL.Opt(IDL.Nat64),
     'oldest_key_version' : IDL.Opt(IDL.Nat16),
     'version' : IDL.Opt(IDL.Nat32),
     'cycles' : IDL.Opt(CyclesReport),
@@ -1322,6 +1431,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'UnknownIssuer' : IDL.Null,
     'NotAuthentic' : IDL.Null,
     'Malformed' : IDL.Null,
+    'Revoked' : IDL.Null,
     'Expired' : IDL.Null,
   });
   const DeleteChatError = IDL.Variant({
@@ -1330,6 +1440,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const UserError = IDL.Variant({
     'NotRegistered' : IDL.Null,
+    'SetByAdmin' : IDL.Record({ 'byte_limit' : IDL.Nat64 }),
     'NotAuthorized' : IDL.Null,
     'InvalidUser' : IDL.Null,
   });
@@ -1479,6 +1590,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
         [IDL.Variant({ 'Ok' : LeaseOk, 'Err' : LeaseError })],
         [],
       ),
+    'c2c_nothing' : IDL.Func([], [], ['query']),
     'c2c_revoke' : IDL.Func(
         [RevokeArgs],
         [IDL.Variant({ 'Ok' : IDL.Null, 'Err' : RevokeError })],
@@ -1511,6 +1623,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
       ),
     'http_request' : IDL.Func([HttpRequest], [HttpResponse], ['query']),
     'issuers' : IDL.Func([], [IDL.Vec(Issuer)], ['query']),
+    'my_buckets' : IDL.Func([], [IDL.Vec(IDL.Principal)], ['query']),
     'register_issuer' : IDL.Func(
         [RegisterIssuerArgs],
         [IDL.Variant({ 'Ok' : RegisterIssuerOk, 'Err' : IssuerError })],

@@ -8,7 +8,7 @@ import type { Hasher, Platform } from "./platform.js";
 import { hashInWorker, NoWorker } from "./worker.js";
 
 export const platform: Platform = {
-  bytesInFlightMax: 16_000_000,
+  bytesInFlightMax: 64_000_000,
 
   async hash(source, options): Promise<BlobId> {
     const { blob } = source;

@@ -12,15 +12,25 @@ const ENTRIES = "cache-entries";
 const KEYS = "cache-keys";
 const STORES = [UPLOADS, BYTES, ENTRIES, KEYS];
 
+/** A database that has not opened by then is done without; browsers have been seen to leave it open for ever. */
+const OPEN_MS = 5_000;
+
 let opening: Promise<IDBDatabase> | undefined;
 
 function database(): Promise<IDBDatabase> {
-  opening ??= new Promise<IDBDatabase>((resolve, reject) => {
+  if (opening) return opening;
+  opening = new Promise<IDBDatabase>((resolve, reject) => {
     const request = indexedDB.open(DATABASE, VERSION);
+    const timer = setTimeout(() => reject(new DOMException("the database does not open", "TimeoutError")), OPEN_MS);
+    const fail = (error: unknown) => {
+      clearTimeout(timer);
+      reject(error);
+    };
     request.onupgradeneeded = () => {
       for (const name of STORES) request.result.createObjectStore(name);
     };
     request.onsuccess = () => {
+      clearTimeout(timer);
       const db = request.result;
       // Another page upgrades or deletes it: let it, and open anew.
       db.onversionchange = () => {
@@ -30,13 +40,15 @@ function database(): Promise<IDBDatabase> {
       db.onclose = () => {
         opening = undefined;
       };
+      opening = Promise.resolve(db);
       resolve(db);
     };
-    request.onerror = () => reject(request.error);
-    request.onblocked = () => reject(new DOMException("another page blocks the database", "AbortError"));
+    request.onerror = () => fail(request.error);
+    request.onblocked = () => fail(new DOMException("another page blocks the database", "AbortError"));
   });
-  opening.catch(() => {
-    opening = undefined;
+  // One that does not open is not waited for again while the page lives, unless it opens after all.
+  opening.catch((error: DOMException) => {
+    if (error.name !== "TimeoutError") opening = undefined;
   });
   return opening;
 }

@@ -28,8 +28,7 @@ function folder(variable: string, fallback: string): string {
 }
 
 export const platform: Platform = {
-  // The agent and `fetch` copy what they send: a chunk takes three times its size until it is answered.
-  bytesInFlightMax: 8_000_000,
+  bytesInFlightMax: 32_000_000,
 
   // OpenSSL hashes with the processor's own instructions; the reads in between let other work run.
   async hash(source, { signal, onProgress }): Promise<BlobId> {

@@ -20,7 +20,7 @@ export interface Spooled {
 }
 
 export interface Platform {
-  /** Of chunks on their way at the same time, at most, unless the app says how many. */
+  /** Bytes of chunks on their way at the same time, at most, unless the app says how many. */
   readonly bytesInFlightMax: number;
   /** As `hashSource`, as fast as the platform can and out of the way of everything else. */
   hash(source: StreamSource, options: HashOptions): Promise<BlobId>;

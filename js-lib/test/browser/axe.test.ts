@@ -12,7 +12,7 @@ import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
 import axe from "axe-core";
 import type { Page } from "playwright-core";
 
-import { bitmap, MB, newRoom, noise, post, Scene } from "./scene.js";
+import { bitmap, inviteTo, MB, newRoom, noise, post, Scene, wav } from "./scene.js";
 
 const scene = await Scene.start();
 const { network, proxy } = scene;
@@ -22,6 +22,19 @@ const SCREENS = { wide: { width: 1440, height: 900 }, narrow: { width: 360, heig
 const GRAVE = ["serious", "critical"];
 /** Names a folder for pictures of what was looked at. */
 const SHOTS = process.env["SCREENSHOT_DIR"];
+
+/** The side of what a finger hits. */
+const FINGER_PX = 44;
+
+/** What is to be tapped and is smaller. Links within a text are as high as its lines. */
+function smallTargets(side: number): string[] {
+  const all = [...document.querySelectorAll<HTMLElement>("button, a:not(.text a), label.button, input:not(.hidden), textarea")];
+  const small = all.filter((element) => {
+    const { width, height } = element.getBoundingClientRect();
+    return width > 0 && (width < side - 0.5 || height < side - 0.5);
+  });
+  return small.map((element) => `${element.outerHTML.slice(0, 120)} ${element.getBoundingClientRect().width} × ${element.getBoundingClientRect().height}`);
+}
 
 /** Looks at a state of the page in every scheme and on every screen. */
 async function look(page: Page, state: string): Promise<void> {
@@ -39,6 +52,7 @@ async function look(page: Page, state: string): Promise<void> {
       assert.deepEqual(found, [], `${state}, ${screen}, ${colorScheme}`);
       const isWide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
       assert.equal(isWide, false, `${state}, ${screen}: the page scrolls sideways`);
+      if (screen === "narrow") assert.deepEqual(await page.evaluate(smallTargets, FINGER_PX), [], `${state}: too small for a finger`);
     }
   }
   await page.setViewportSize(SCREENS.wide);
@@ -64,14 +78,22 @@ test("axe-core finds nothing serious in any state of the page", async () => {
   await page.setInputFiles("#files", files);
   await post(page, "a-log").waitFor();
   await page.waitForSelector('stored-image[state="ready"]');
-  const other = await scene.enter("Grace", {}, new URL(page.url()).hash);
-  await other.page.getByRole("main").getByRole("button", { name: "Join" }).click();
+  const other = await scene.enter("Grace", {}, await inviteTo(page));
   await other.page.waitForSelector(".post");
   await other.page.getByRole("textbox", { name: "Message" }).fill("What a picture!");
   await other.page.keyboard.press("Enter");
   await page.getByText("What a picture!").waitFor();
   await other.context.close();
   await look(page, "messages");
+  await page.setInputFiles("#files", [await scene.file("foghorn.wav", wav(3)), await scene.file("photo.heic", noise(500))]);
+  await post(page, "photo.heic").waitFor();
+  await page.waitForSelector('stored-audio[state="ready"]');
+  await page.getByRole("textbox", { name: "Message" }).fill(`https://example.org/${"a".repeat(300)}`);
+  await look(page, "kinds");
+  await page.getByRole("textbox", { name: "Message" }).fill("");
+  await page.getByRole("button", { name: "Members" }).click();
+  await look(page, "members");
+  await page.keyboard.press("Escape");
 
   await post(page, "la-jument").hover();
   await post(page, "la-jument").getByRole("button", { name: "Forward" }).click();
@@ -87,11 +109,11 @@ test("axe-core finds nothing serious in any state of the page", async () => {
 
   const identity = Ed25519KeyIdentity.fromJSON((await page.evaluate(() => localStorage.getItem("openstorage.identity"))) ?? "");
   await network.setLimit({ identity }, 20 * MB);
-  proxy.faults = { bytesPerSecond: 3 * MB };
+  proxy.faults = { bytesPerSecond: 1 * MB };
   const many = [["pilots-guide.pdf", noise(14 * MB)], ["storm.bmp", bitmap(1_200, 800)], ["whole-archive.zip", noise(40 * MB)]] as const;
   await page.setInputFiles("#files", await Promise.all(many.map(([name, bytes]) => scene.file(name, bytes))));
-  await page.locator('[data-stage="failed"]').waitFor();
   await page.getByRole("button", { name: "Pause storm.bmp" }).click();
+  await page.locator('[data-stage="failed"]').waitFor();
   // One chunk has arrived: there is something to go on with later.
   await page.waitForFunction(() => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > 0);
   proxy.faults = { bytesPerSecond: 0.1 * MB };

@@ -35,5 +35,5 @@ const story = new Story(network, async (user, step, given) => {
 });
 
 for (const { name, steps } of table.cases) {
-  test(name, { timeout: 60_000 }, () => story.tell(steps));
+  test(name, { timeout: 240_000 }, () => story.tell(steps));
 }

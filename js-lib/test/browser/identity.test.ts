@@ -18,7 +18,9 @@ const PROVIDER = "https://id.ai/authorize";
 const CALLS = "https://icp-api.io";
 const HOUR_MS = 3_600_000;
 
-const network = await Network.start();
+/** A domain of its own, which the chat names. */
+const OWN = "chat.example.org";
+const network = await Network.start({ origins: [`https://${OWN}`] });
 const browser = await launch();
 after(async () => {
   await browser.close();
@@ -34,9 +36,19 @@ async function serveAt(context: BrowserContext, origin: string): Promise<void> {
   });
 }
 
-/** What Internet Identity's window does, for a user who says yes; or who says nothing and closes it. */
-async function playProvider(context: BrowserContext, user: Ed25519KeyIdentity | undefined): Promise<void> {
-  await context.exposeFunction("delegate", async ({ publicKey, maxTimeToLive }: { publicKey: string; maxTimeToLive: string }) => {
+/**
+ * What Internet Identity's window does, for a user who says yes; or who says nothing and closes it. Tells for which other
+ * origin each delegation was asked.
+ */
+async function playProvider(context: BrowserContext, user: Ed25519KeyIdentity | undefined): Promise<(string | undefined)[]> {
+  const asked: (string | undefined)[] = [];
+  interface Params {
+    readonly publicKey: string;
+    readonly maxTimeToLive: string;
+    readonly icrc95DerivationOrigin?: string;
+  }
+  await context.exposeFunction("delegate", async ({ publicKey, maxTimeToLive, icrc95DerivationOrigin }: Params) => {
+    asked.push(icrc95DerivationOrigin);
     if (!user) throw new Error("nobody is there");
     const der = Buffer.from(publicKey, "base64");
     const key = { toDer: () => new Uint8Array(der), toRaw: () => new Uint8Array(), rawKey: new Uint8Array(), derKey: new Uint8Array(der) };
@@ -57,6 +69,7 @@ async function playProvider(context: BrowserContext, user: Ed25519KeyIdentity | 
   await context.route("https://id.ai/**", (route) =>
     route.fulfill({ contentType: "text/html", body: `<!doctype html><script>${user ? script : ""}</script>` }),
   );
+  return asked;
 }
 
 /** Brings calls to the local network, and tells of each: the bytes, and how it was answered. */
@@ -81,13 +94,14 @@ test("on a local network a key of this browser is the identity", async () => {
   await context.close();
 });
 
-for (const host of ["icp0.io", "ic0.app", "icp.net"]) {
-  test(`at ${host} Internet Identity is asked, in a window that the click opens`, async () => {
+const canister = network.chat;
+for (const host of [`${canister}.icp0.io`, `${canister}.ic0.app`, `${canister}.icp.net`, OWN]) {
+  test(`at ${host.replace(canister, "the canister")} Internet Identity is asked, in a window that the click opens`, async () => {
     const context = await browser.newContext();
     const user = Ed25519KeyIdentity.generate();
-    const origin = `https://${network.chat}.${host}`;
+    const origin = `https://${host}`;
     await serveAt(context, origin);
-    await playProvider(context, user);
+    const asked = await playProvider(context, user);
     const calls = await serveCalls(context);
     const page = await context.newPage();
     await page.goto(origin);
@@ -99,16 +113,18 @@ for (const host of ["icp0.io", "ic0.app", "icp.net"]) {
     assert.equal(window.url(), PROVIDER);
     // The page goes on as that user: a delegation of the provider's key signs, and the network takes it.
     await page.waitForFunction(() => !document.querySelector('[name="name"]'));
-    await page.getByRole("heading", { name: "The page cannot reach the chat" }).waitFor();
+    await page.getByRole("heading", { name: "The chat cannot be opened" }).waitFor();
     const sender = Buffer.from(user.getPrincipal().toUint8Array());
     const signed = calls.filter(({ body }) => body.includes(sender) && body.includes("sender_delegation"));
     assert.ok(signed.length > 0, "a call as the user");
+    // At a domain of its own the user is the one that the canister's own origin gives.
+    assert.deepEqual(asked, [host === OWN ? `https://${canister}.icp0.io` : undefined]);
     assert.ok(signed.every(({ status }) => status < 300), JSON.stringify(signed.map(({ status }) => status)));
 
     // A later visit needs no window.
     const later = await context.newPage();
     await later.goto(origin);
-    await later.getByRole("heading", { name: "The page cannot reach the chat" }).waitFor();
+    await later.getByRole("heading", { name: "The chat cannot be opened" }).waitFor();
     const until = await later.evaluate(() => Number(localStorage.getItem("ic-delegation_expiration")) / 1e6 - Date.now());
     assert.ok(until > 7 * HOUR_MS && until < 9 * HOUR_MS, `signed in for ${until} ms`);
     // The page may still be asking for something.

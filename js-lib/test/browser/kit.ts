@@ -2,10 +2,12 @@
 
 import { HttpAgent } from "@icp-sdk/core/agent";
 import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
-import { type BlobReference, isOpenStorageError, OpenStorage, passphrase } from "@openstorage/client";
+import { type BlobReference, isOpenStorageError, OpenStorage, passphrase, type Progress } from "@openstorage/client";
 import { displayBlob, type GetToken, setStorage } from "@openstorage/client/elements";
 
+import { bareUploadMs } from "../bench/bare.js";
 import { type Given, type Outcome, perform, type Step } from "../conformance/perform.js";
+import { random } from "../random.js";
 
 interface Opened {
   readonly agent: HttpAgent;
@@ -52,6 +54,30 @@ const kit = {
       hashed: await told(storage.estimate(new Blob([new Uint8Array(33_000_000)]))),
       forgotten: await told(storage.clearCache()),
     };
+  },
+
+  /** The newest progress of {@link Kit.watch}. */
+  progress: undefined as Progress | undefined,
+
+  /** Uploads so many random bytes; what was told meanwhile. */
+  async watch(size: number, accessorId: string): Promise<{ outcome: string; seen: Progress[] }> {
+    const seen: Progress[] = [];
+    const onProgress = (progress: Progress) => {
+      kit.progress = progress;
+      seen.push(progress);
+    };
+    const outcome = await told(opened().storage.upload(random(size), { accessorIds: [accessorId], onProgress }).done);
+    return { outcome, seen };
+  },
+
+  /** Milliseconds of an upload of so many random bytes: by the library, or by the agent alone, so many chunks at a time. */
+  async uploadMs(size: number, accessorId: string, concurrency?: number): Promise<number> {
+    const { agent, index, storage } = opened();
+    const bytes = random(size);
+    if (concurrency !== undefined) return bareUploadMs({ agent, index, accessorId, bytes, concurrency });
+    const began = performance.now();
+    await storage.upload(bytes, { accessorIds: [accessorId] }).done;
+    return performance.now() - began;
   },
 
   /** Loads a blob anew, as elements do; `done`, or why not. */

@@ -166,7 +166,7 @@ test("a large picture is hashed in a worker, and goes on after a reload where it
   assert.equal(workers.length, 2);
   assert.equal(await widthShown(page), 3_600);
 
-  // Stored already: a question, and four chunks at most.
+  // Stored already: a question, and one chunk.
   const stored = proxy.bytesUp;
   await page.reload();
   await page.setInputFiles("#file", large.path);

@@ -97,6 +97,15 @@ export async function newRoom(page: Page, name: string): Promise<void> {
   await page.getByRole("heading", { name, level: 2 }).waitFor();
 }
 
+/** The part of the open room's link that lets others in, as the page's address takes it. */
+export async function inviteTo(page: Page): Promise<string> {
+  await page.getByRole("button", { name: "Members" }).click();
+  const link = await page.getByRole("dialog").getByLabel("Link to this room").inputValue();
+  await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  return new URL(link).hash;
+}
+
 export async function openRoom(page: Page, name: string): Promise<void> {
   await page.getByRole("link", { name }).click();
   await page.getByRole("heading", { name, level: 2 }).waitFor();
@@ -105,6 +114,26 @@ export async function openRoom(page: Page, name: string): Promise<void> {
 /** The message that shows this file, once it is there. */
 export function post(page: Page, file: string) {
   return page.locator(".post", { hasText: file });
+}
+
+/** A sound of so many seconds that every browser plays: a tone, uncompressed. */
+export function wav(seconds: number): Buffer {
+  const rate = 8_000;
+  const bytes = Buffer.alloc(44 + 2 * rate * seconds);
+  bytes.write("RIFF");
+  bytes.writeUInt32LE(bytes.byteLength - 8, 4);
+  bytes.write("WAVEfmt ", 8);
+  bytes.writeUInt32LE(16, 16); // bytes of the format
+  bytes.writeUInt16LE(1, 20); // uncompressed
+  bytes.writeUInt16LE(1, 22); // channels
+  bytes.writeUInt32LE(rate, 24);
+  bytes.writeUInt32LE(2 * rate, 28);
+  bytes.writeUInt16LE(2, 32); // bytes a sample
+  bytes.writeUInt16LE(16, 34); // bits a sample
+  bytes.write("data", 36);
+  bytes.writeUInt32LE(bytes.byteLength - 44, 40);
+  for (let i = 0; i < rate * seconds; i++) bytes.writeInt16LE(Math.round(8_000 * Math.sin((i * 2 * Math.PI * 440) / rate)), 44 + 2 * i);
+  return bytes;
 }
 
 export function noise(bytes: number): Buffer {

@@ -6,11 +6,11 @@ import { after, test } from "node:test";
 import { Actor } from "@icp-sdk/core/agent";
 import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
 import { type _SERVICE as Chat, idlFactory } from "@openstorage/client/candid/chat";
-import type { Page } from "playwright-core";
+import type { BrowserContext, Page } from "playwright-core";
 
 import { agentOf } from "../network.js";
 import { mp4Film, secondSeen } from "./mp4.js";
-import { bitmap, dropFiles, MB, newRoom, noise, openRoom, post, Scene } from "./scene.js";
+import { bitmap, dropFiles, inviteTo, MB, newRoom, noise, openRoom, post, Scene, wav } from "./scene.js";
 
 const scene = await Scene.start();
 const { network, proxy } = scene;
@@ -48,8 +48,7 @@ test("ten mixed files dropped at once arrive; another user sees them, a forwarde
   await page.waitForSelector('stored-image[state="ready"]');
   assert.equal(await page.locator(".preview").count(), 2);
 
-  const other = await scene.enter("Grace", NARROW, new URL(page.url()).hash);
-  await other.page.getByRole("main").getByRole("button", { name: "Join" }).click();
+  const other = await scene.enter("Grace", NARROW, await inviteTo(page));
   await other.page.waitForSelector('stored-image[state="ready"]');
   await assertNotWide(page);
   await assertNotWide(other.page);
@@ -112,7 +111,7 @@ test("a pasted picture is sent, and its preview is seen before its bytes have co
   await other.page.getByLabel("Your name").fill("Lise");
   await other.page.getByRole("button", { name: "Enter" }).click();
   await other.page.waitForSelector(".app");
-  await other.page.evaluate((hash) => void (location.hash = hash), new URL(page.url()).hash);
+  await other.page.evaluate((hash) => void (location.hash = hash), await inviteTo(page));
   await other.page.getByRole("main").getByRole("button", { name: "Join" }).click();
   await other.page.waitForSelector('stored-image[state="loading"]');
   const { seen, box } = await other.page.evaluate(() => {
@@ -149,7 +148,7 @@ test("an upload pauses, goes on, outlives a reload, and sends only what is missi
 
   // Another file is recognised as another.
   await page.getByLabel("Choose file large.bin").setInputFiles(await scene.file("other.bin", noise(1_000)));
-  await page.getByRole("alert").getByText("Choose the same file again").waitFor();
+  await page.getByRole("alert").getByText("This is another file").waitFor();
 
   proxy.faults = { dropRate: 0.2 };
   const before = proxy.bytesUp;
@@ -180,6 +179,8 @@ test("what is left of an earlier visit goes on wherever its file is chosen, also
   const before = proxy.bytesUp;
   await dropFiles(page, ".scroll", [folder]);
   await page.waitForFunction(() => document.querySelectorAll(".post").length === 2 && !document.querySelector(".uploads"));
+  // Where each file was, is said.
+  assert.deepEqual(await page.locator(".post .text").allTextContents(), ["album/", "album/"]);
   assert.ok(proxy.bytesUp - before < 0.9 * size, `${proxy.bytesUp - before} of ${size} bytes went again`);
   assert.equal(await page.getByRole("region", { name: "Unfinished uploads" }).count(), 0);
   assert.match(await page.title(), /^Later · /);
@@ -241,7 +242,8 @@ test("what came while nobody looked is shown without a gap, and older messages l
   const older = page.getByRole("button", { name: "Show older messages" });
   await older.waitFor();
   await page.locator(".scroll").evaluate((list) => void (list.scrollTop = 0));
-  const topOf = () => page.locator(`[data-id="${count - 58}"]`).evaluate((element) => element.getBoundingClientRect().top);
+  const first = await page.locator(".post[data-id]").first().getAttribute("data-id");
+  const topOf = () => page.locator(`[data-id="${first}"]`).evaluate((element) => element.getBoundingClientRect().top);
   const before = await topOf();
   await older.click();
   await page.waitForFunction(() => document.querySelectorAll(".post[data-id]").length > 60);
@@ -406,13 +408,23 @@ test("a full allowance says what is full and what to do, and gives way to more",
   await page.locator('[data-stage="failed"]').getByText("full: 16 MB of 20 MB are used").waitFor();
   await page.getByRole("meter", { name: "16 MB of 20 MB used" }).waitFor();
   assert.equal(await page.getByRole("button", { name: "Get 10 GB" }).count(), 0);
+
+  // What the operator has fixed, nobody gets more of.
+  const other = await scene.enter("Clara");
+  const fixed = Ed25519KeyIdentity.fromJSON((await other.page.evaluate(() => localStorage.getItem("openstorage.identity"))) ?? "");
+  await network.setLimit({ identity: fixed }, 5 * MB, { isFixed: true });
+  await other.page.getByRole("button", { name: "Get 10 GB" }).click();
+  await other.page.getByRole("alert").getByText("set by the operator").waitFor();
+  await other.page.getByRole("meter", { name: "0 B of 5 MB used" }).waitFor();
+  assert.equal(await other.page.getByRole("button", { name: "Get 10 GB" }).count(), 0);
+  await other.context.close();
   await context.close();
 });
 
 test("what was cancelled is given back, the rest goes on, and a network that is gone is told of", async () => {
   const { page, context } = await scene.enter("Emmy");
   await newRoom(page, "Patience");
-  proxy.faults = { bytesPerSecond: 4 * MB };
+  proxy.faults = { bytesPerSecond: 1 * MB };
   const names = ["one.bin", "two.bin", "three.bin"];
   await page.setInputFiles("#files", await Promise.all(names.map((name) => scene.file(name, noise(5 * MB)))));
   const all = page.getByRole("group", { name: "All uploads" });
@@ -431,4 +443,283 @@ test("what was cancelled is given back, the rest goes on, and a network that is 
   await context.unroute(/\/api\//);
   await page.getByText("The chat does not answer").waitFor({ state: "hidden" });
   await context.close();
+});
+
+/** How often a page has asked a bucket for a blob's bytes, from now on. */
+function countReads(context: BrowserContext): { count: number } {
+  const reads = { count: 0 };
+  context.on("request", (request) => {
+    const isCall = request.postDataBuffer()?.includes("read_chunk") ?? false;
+    const isLink = /[?&]token=/.test(request.url());
+    if (isCall || isLink) reads.count++;
+  });
+  return reads;
+}
+
+test("the sender loads nothing that it has, and others load what they come near", async () => {
+  const { page, context, errors } = await scene.enter("Berenice", WIDE);
+  const own = countReads(context);
+  await newRoom(page, "Album");
+  const count = 24;
+  const pictures = await Promise.all(Array.from({ length: count }, (_, i) => scene.file(`picture-${i}.bmp`, bitmap(300, 200))));
+  await page.setInputFiles("#files", [...pictures, await scene.file("tone.wav", wav(2)), await scene.file("film.mp4", await mp4Film(context, 3))]);
+  await page.waitForFunction((all) => document.querySelectorAll(".post").length === all && !document.querySelector(".uploads"), count + 2);
+  const seen = (page: Page) => page.locator('stored-image[state="ready"]').count();
+  const scrollThrough = async (page: Page) => {
+    const list = page.locator(".scroll");
+    const steps = await list.evaluate(({ scrollHeight, clientHeight }) => Math.ceil(scrollHeight / clientHeight));
+    for (let step = steps; step >= 0; step--) {
+      await list.evaluate((element, at) => void (element.scrollTop = at * element.clientHeight), step);
+      await page.waitForTimeout(150);
+    }
+  };
+  await scrollThrough(page);
+  await page.waitForFunction((all) => document.querySelectorAll('stored-image[state="ready"]').length === all, count);
+  await page.reload();
+  await page.waitForSelector('stored-image[state="ready"]');
+  await scrollThrough(page);
+  await page.waitForFunction((all) => document.querySelectorAll('stored-image[state="ready"]').length === all, count);
+  assert.equal(own.count, 0, "the sender loads its own files");
+
+  const other = await scene.visit(NARROW, await inviteTo(page));
+  const reads = countReads(other.context);
+  await other.page.getByLabel("Your name").fill("Caroline");
+  await other.page.getByRole("button", { name: "Enter" }).click();
+  await other.page.waitForSelector(`.post >> nth=${count}`);
+  await other.page.waitForSelector('stored-image[state="ready"]');
+  await other.page.waitForTimeout(1_000);
+  assert.ok((await seen(other.page)) < count / 2, `${await seen(other.page)} pictures are loaded at once`);
+  assert.ok(reads.count < count, `${reads.count} reads`);
+  await scrollThrough(other.page);
+  await other.page.waitForFunction((all) => document.querySelectorAll('stored-image[state="ready"]').length === all, count);
+  assert.deepEqual([...errors, ...other.errors], []);
+  await context.close();
+  await other.context.close();
+});
+
+test("nothing that is written is wider than the page", async () => {
+  for (const screen of [NARROW, WIDE]) {
+    const { page, context } = await scene.enter(`${"W".repeat(29)}.`, screen);
+    await newRoom(page, "x".repeat(60));
+    const box = page.getByRole("textbox", { name: "Message" });
+    for (const text of [`https://example.org/${"a".repeat(300)}`, "b".repeat(3_000), `look: https://example.org/?q=${"%20".repeat(200)} !`]) {
+      await box.fill(text);
+      const send = page.getByRole("button", { name: "Send" });
+      const { x = 0, width = Infinity } = (await send.boundingBox()) ?? {};
+      assert.ok(x + width <= screen.viewport.width, `Send ends at ${x + width}`);
+      await assertNotWide(page);
+      await box.press("Enter");
+      await page.locator(".post[data-id]", { hasText: text.slice(0, 40) }).waitFor();
+      const right = await page.locator(".bubble").evaluateAll((all) => Math.max(...all.map((one) => one.getBoundingClientRect().right)));
+      assert.ok(right <= screen.viewport.width, `a message ends at ${right}`);
+      await assertNotWide(page);
+    }
+    await context.close();
+  }
+});
+
+test("Back closes what is open above the room, and only then leaves it", async () => {
+  const { page, context, errors } = await scene.enter("Dorothea", NARROW);
+  await newRoom(page, "Gallery");
+  await page.setInputFiles("#files", await scene.file("view.bmp", bitmap(300, 200)));
+  await page.waitForSelector('.post stored-image[state="ready"]');
+  const heading = page.getByRole("heading", { name: "Gallery", level: 2 });
+  const opened = async () => {
+    await page.getByRole("button", { name: "Open picture: view.bmp" }).click();
+    await page.waitForSelector('dialog stored-image[state="ready"]');
+  };
+  for (let times = 0; times < 2; times++) {
+    await opened();
+    await page.goBack();
+    await page.getByRole("dialog").waitFor({ state: "hidden" });
+    await heading.waitFor();
+  }
+  // Closed otherwise, it leaves nothing for Back to close.
+  await opened();
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  await page.waitForFunction(() => !history.state?.dialog);
+  await page.goBack();
+  await heading.waitFor({ state: "hidden" });
+  assert.deepEqual(errors, []);
+  await context.close();
+});
+
+test("a room is joined by its link alone; a new link ends the old one, and members are listed", async () => {
+  const { page, context } = await scene.enter("Elise", WIDE);
+  await newRoom(page, "Closed");
+  const address = new URL(page.url()).hash;
+  const link = await inviteTo(page);
+  assert.match(link, /^#\/room\/\d+\/[0-9a-f]{32}$/);
+  assert.ok(link.startsWith(`${address}/`), "the address of the room holds no invitation");
+
+  // Who has only the address is told what to do; who guesses is refused.
+  const other = await scene.enter("Fanny", NARROW, address);
+  await other.page.getByText("Ask one of its members for the link").waitFor();
+  await other.page.getByRole("link", { name: "Rooms" }).click();
+  const field = other.page.getByLabel("Link to a room");
+  for (const [pasted, said] of [["17", "no link to a room"], [`${address}/${"0".repeat(32)}`, "This link does not work"]] as const) {
+    await field.fill(pasted);
+    await other.page.getByRole("button", { name: "Join" }).click();
+    await other.page.getByRole("alert").getByText(said).waitFor();
+  }
+  await page.getByRole("button", { name: "Members" }).click();
+  const dialog = page.getByRole("dialog", { name: "Members" });
+  await dialog.getByRole("button", { name: "New link" }).click();
+  await page.waitForFunction((old) => !document.querySelector<HTMLInputElement>("dialog input")?.value.endsWith(old), link);
+  await page.keyboard.press("Escape");
+  const renewed = await inviteTo(page);
+  await field.fill(`${scene.url}${link}`);
+  await other.page.getByRole("button", { name: "Join" }).click();
+  await other.page.getByRole("alert").getByText("This link does not work").waitFor();
+  await field.fill(` ${scene.url}${renewed} `);
+  await other.page.getByRole("button", { name: "Join" }).click();
+  await other.page.getByRole("heading", { name: "Closed", level: 2 }).waitFor();
+  // Whoever copies the address hands on no invitation.
+  assert.equal(new URL(other.page.url()).hash, address);
+  await other.page.getByRole("button", { name: "Members" }).click();
+  const listed = other.page.getByRole("dialog", { name: "Members" });
+  await listed.getByText("Elise").waitFor();
+  assert.equal(await listed.getByRole("listitem").count(), 2);
+  assert.equal(await listed.getByRole("button", { name: "New link" }).count(), 0);
+  await context.close();
+  await other.context.close();
+});
+
+test("a room that is deleted leaves the view and the list of those who look at it, who are told why", async () => {
+  const { page, context } = await scene.enter("Gerda", WIDE);
+  await newRoom(page, "Passing");
+  const other = await scene.enter("Hilma", WIDE, await inviteTo(page));
+  await other.page.getByRole("heading", { name: "Passing", level: 2 }).waitFor();
+  await page.getByRole("button", { name: "Delete room" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Delete room" }).click();
+  await other.page.getByText("This room was deleted").waitFor();
+  await other.page.getByRole("heading", { name: "Passing", level: 2 }).waitFor({ state: "hidden" });
+  assert.equal(await other.page.getByRole("link", { name: "Passing" }).count(), 0);
+  // It has answered: the network is not to blame.
+  await other.page.waitForTimeout(6_000);
+  assert.equal(await other.page.getByText("The chat does not answer").count(), 0);
+  await context.close();
+  await other.context.close();
+});
+
+test("signing out asks first, and then leaves neither the key nor what was loaded", async () => {
+  const { page, context } = await scene.enter("Ida", WIDE);
+  await newRoom(page, "Desk");
+  await page.setInputFiles("#files", await scene.file("desk.bmp", bitmap(300, 200)));
+  await page.waitForSelector('.post stored-image[state="ready"]');
+  const second = await context.newPage();
+  await second.goto(page.url());
+  await second.waitForSelector(".composer");
+  const kept = () =>
+    page.evaluate(async () => {
+      const db = await new Promise<IDBDatabase>((resolve, reject) => {
+        const opening = indexedDB.open("openstorage");
+        opening.onsuccess = () => resolve(opening.result);
+        opening.onerror = () => reject(opening.error);
+      });
+      const stores = ["cache-bytes", "cache-entries", "cache-keys"];
+      const reading = db.transaction(stores);
+      const counts = stores.map(
+        (name) =>
+          new Promise<number>((resolve) => {
+            const counting = reading.objectStore(name).count();
+            counting.onsuccess = () => resolve(counting.result);
+          }),
+      );
+      const sum = (await Promise.all(counts)).reduce((all, count) => all + count, 0);
+      db.close();
+      return { rows: sum, words: Object.keys(localStorage).length };
+    });
+  assert.ok((await kept()).rows >= 3);
+  const out = page.getByRole("button", { name: "Sign out" }).first();
+  await out.click();
+  await page.getByRole("dialog").getByText("the only copy").waitFor();
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  assert.ok((await kept()).words >= 2);
+  await out.click();
+  await page.getByRole("dialog").getByRole("button", { name: "Sign out" }).click();
+  for (const each of [page, second]) await each.getByLabel("Your name").waitFor();
+  assert.deepEqual(await kept(), { rows: 0, words: 0 });
+  await context.close();
+});
+
+test("sounds have a player, and what browsers do not show says so", async () => {
+  const { page, context } = await scene.enter("Jenny", WIDE);
+  await newRoom(page, "Sounds");
+  await page.setInputFiles("#files", [await scene.file("tone.wav", wav(30)), await scene.file("photo.heic", noise(4_000))]);
+  await post(page, "tone.wav").waitFor();
+  const other = await scene.enter("Fanny", NARROW, await inviteTo(page));
+  for (const each of [page, other.page]) {
+    await each.waitForSelector('stored-audio[state="ready"]');
+    const time = await each.evaluate(async () => {
+      const sound = document.querySelector("stored-audio")?.shadowRoot?.querySelector("audio");
+      if (!sound) throw new Error("no sound");
+      const seeked = new Promise((resolve) => sound.addEventListener("seeked", resolve, { once: true }));
+      sound.currentTime = 20;
+      await seeked;
+      return [sound.currentTime, Math.round(sound.duration)];
+    });
+    assert.deepEqual(time, [20, 30]);
+  }
+  const photo = post(page, "photo.heic");
+  await photo.getByText("Most browsers cannot show HEIC pictures").waitFor();
+  assert.equal(await photo.locator("stored-image").count(), 0);
+  await photo.getByRole("button", { name: "Show it here" }).click();
+  await photo.getByText("It cannot be shown here").waitFor();
+  await assertNotWide(other.page);
+  await context.close();
+  await other.context.close();
+});
+
+test("what one page has finished no other page lists as unfinished", async () => {
+  const { page, context } = await scene.enter("Karin", WIDE);
+  await newRoom(page, "Desks");
+  const size = 12 * MB;
+  const path = await scene.file("shared.bin", noise(size));
+  proxy.faults = { bytesPerSecond: 6 * MB, bytesUpMax: proxy.bytesUp + 0.8 * size };
+  await page.setInputFiles("#files", path);
+  await page.waitForFunction((enough) => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > enough, size * 0.4);
+  const address = page.url();
+  await page.goto("about:blank");
+  proxy.faults = {};
+  const second = await context.newPage();
+  for (const each of [page, second]) {
+    await each.goto(address);
+    await each.getByRole("region", { name: "Unfinished uploads" }).waitFor();
+  }
+  await page.getByLabel("Choose file shared.bin").setInputFiles(path);
+  await post(page, "shared.bin").waitFor();
+  for (const each of [page, second]) await each.getByRole("region", { name: "Unfinished uploads" }).waitFor({ state: "hidden" });
+  await context.close();
+});
+
+test("another device lists what is unfinished with the storage that it holds, and gives it up", async () => {
+  const { page, context } = await scene.enter("Lise", WIDE);
+  await newRoom(page, "Luggage");
+  const size = 12 * MB;
+  proxy.faults = { bytesPerSecond: 6 * MB, bytesUpMax: proxy.bytesUp + 0.8 * size };
+  await page.setInputFiles("#files", await scene.file("luggage.bin", noise(size)));
+  await page.waitForFunction((enough) => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > enough, size * 0.4);
+  const address = page.url();
+  await page.goto("about:blank");
+  proxy.faults = {};
+  // The same user elsewhere: the key came along, what the browser remembers of uploads did not.
+  const elsewhere = await scene.browser.newContext({ ...NARROW, storageState: await context.storageState() });
+  const other = await elsewhere.newPage();
+  other.setDefaultTimeout(60_000);
+  await other.goto(address);
+  const list = other.getByRole("region", { name: "Unfinished uploads" });
+  await list.getByText("File from another device").waitFor();
+  await other.goto(`${address.split("#")[0]}#`);
+  await other.getByRole("meter", { name: /MB held by unfinished uploads$/ }).waitFor();
+  await list.getByRole("button", { name: "Discard" }).waitFor({ state: "hidden" });
+  await other.goto(address);
+  await list.getByRole("button", { name: "Discard" }).click();
+  await list.waitFor({ state: "hidden" });
+  await other.goto(`${address.split("#")[0]}#`);
+  await other.getByRole("meter", { name: /^0 B of 1\.1 GB used$/ }).waitFor();
+  await context.close();
+  await elsewhere.close();
 });

@@ -1,6 +1,7 @@
 /** What a step of `tests/conformance/cases.json` makes of the library: in Node and, bundled, in a page. */
 
 import type { HttpAgent } from "@icp-sdk/core/agent";
+import { IDL } from "@icp-sdk/core/candid";
 import {
   agentTransport,
   type BlobReference,
@@ -11,6 +12,7 @@ import {
   type Source,
   type Transport,
 } from "@openstorage/client";
+import { idlFactory as bucketFactory } from "@openstorage/client/candid/bucket";
 
 export interface BlobSpec {
   readonly size: number;
@@ -57,13 +59,18 @@ export interface Outcome {
   reference?: BlobReference;
 }
 
+/** What the device of each user remembers from step to step. */
+const remembered = new WeakMap<HttpAgent, MemoryResumeStore>();
+
 /** Does a step as the agent's user. */
 export async function perform(agent: HttpAgent, index: string, step: Step, given: Given): Promise<Outcome> {
   const line = new Line(agentTransport(agent), step.damage ?? false);
+  const resumeStore = remembered.get(agent) ?? new MemoryResumeStore();
+  remembered.set(agent, resumeStore);
   const storage = new OpenStorage({
     transport: line,
     indexCanisterId: index,
-    resumeStore: new MemoryResumeStore(),
+    resumeStore,
     cache: false,
   });
   const outcome: Outcome = { pushes: 0 };
@@ -90,7 +97,7 @@ async function upload(storage: OpenStorage, step: Step, { accessorIds }: Given, 
     const controller = new AbortController();
     const started = storage.upload(new Made(step), { ...options, signal: controller.signal });
     // At the very end the last chunk is in, and there is nothing to stop.
-    line.onAnswered = (count) => {
+    line.onTaken = (count) => {
       if (count !== step.stop_after) return;
       if (step.discard) void started.abort();
       else controller.abort();
@@ -102,7 +109,7 @@ async function upload(storage: OpenStorage, step: Step, { accessorIds }: Given, 
     const references = await Promise.all(started.map(({ done }) => done));
     const [reference] = references as [BlobReference];
     if (references.some(({ bucket }) => bucket !== reference.bucket)) throw new Error("one blob lies in two buckets");
-    return { ok: { blob_id: reference.blobId, size: reference.size }, reference };
+    return { ok: { blob_id: reference.blobId, size: reference.size, mime_type: reference.mimeType }, reference };
   } finally {
     // What is to be given back has been, before the next step.
     if (step.discard) await Promise.all(started.map((one) => one.abort()));
@@ -135,8 +142,8 @@ function shared({ shared, token }: Given) {
 /** Counts what goes over the line, and may damage what comes back. */
 class Line implements Transport {
   pushes = 0;
-  onAnswered: (count: number) => void = () => {};
-  #answered = 0;
+  onTaken: (count: number) => void = () => {};
+  #taken = 0;
 
   constructor(
     private readonly inner: Transport,
@@ -160,9 +167,16 @@ class Line implements Transport {
     const isPush = method === "push_chunk";
     if (isPush) this.pushes++;
     const answer = await this.inner.update(canister, method, arg, signal);
-    if (isPush) this.onAnswered(++this.#answered);
+    if (isPush && isTaken(answer)) this.onTaken(++this.#taken);
     return answer;
   }
+}
+
+const PUSH = bucketFactory({ IDL })._fields.find(([name]) => name === "push_chunk")?.[1].retTypes ?? [];
+
+function isTaken(answer: Uint8Array): boolean {
+  const [pushed] = IDL.decode(PUSH, answer) as unknown as [object];
+  return "Ok" in pushed;
 }
 
 /** A blob by its formula. */

@@ -13,13 +13,15 @@ pub const WASM_DIR: &str = "OPENSTORAGE_WASM_DIR";
 const MUTE_SERVER: &str = "POCKET_IC_MUTE_SERVER";
 
 /// The test programs of `tests/`.
-const INTEGRATION: [&str; 15] = [
+const INTEGRATION: [&str; 17] = [
     "accounts",
     "buckets",
+    "callers",
     "client",
     "conformance",
     "hash",
     "http",
+    "jobs",
     "journey",
     "keys",
     "large",
@@ -46,9 +48,7 @@ pub fn integration(bench: &mut Bench) -> Result<()> {
 fn test(bench: &mut Bench, args: &[&str]) -> Result<()> {
     let canisters = bench.canisters()?;
     canisters::build_next(bench.workspace)?;
-    if bench.full {
-        canisters::build_mutant(bench.workspace)?;
-    }
+    canisters::build_mutant(bench.workspace)?;
     let tools = bench.tools()?;
     let mut command = bench
         .workspace

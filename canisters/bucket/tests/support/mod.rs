@@ -78,11 +78,16 @@ pub fn bytes(len: u64, seed: u8) -> Vec<u8> {
 
 /// The arguments that push chunk `index` of `data` for the chat.
 pub fn chunk(data: &[u8], index: u64) -> PushChunkArgs {
+    chunk_of(blob_id(data), data, index)
+}
+
+/// The same where the id is known: hashing the data for each chunk of a large blob takes long.
+pub fn chunk_of(blob_id: BlobId, data: &[u8], index: u64) -> PushChunkArgs {
     let size = data.len() as u64;
     let start = (index * CHUNK_BYTES) as usize;
     let len = chunk_len(size, index).expect("there is such a chunk") as usize;
     PushChunkArgs {
-        blob_id: blob_id(data),
+        blob_id,
         size,
         mime_type: MIME_TYPE.into(),
         name: Some("picture.png".into()),
@@ -209,6 +214,7 @@ impl World {
                 incarnation: 1,
                 byte_limit: LIMIT,
                 counters: None,
+                gone: None,
             },
         );
     }
@@ -222,6 +228,7 @@ impl World {
                 granted,
                 ..Counters::default()
             },
+            gone: None,
             version: 5,
         };
         self.bucket.leased(user, &answer, self.now);
@@ -247,6 +254,27 @@ impl World {
         response
     }
 
+    /// The whole body, as a gateway joins the pieces of a stream, and how many there are.
+    pub fn streamed(&self, request: &HttpRequest) -> (HttpResponse, usize) {
+        let mut response = self.answer(request);
+        let certificate = Some(CERTIFICATE);
+        let mut next = self
+            .bucket
+            .http_request(request, certificate, self.now)
+            .next;
+        let mut pieces = 1;
+        while let Some(token) = next {
+            let piece = self.bucket.stream(token, self.now);
+            let (part, token) = piece.expect("the stream goes on");
+            if let Some(part) = part {
+                let look = |window: &[u8]| response.body.extend_from_slice(window);
+                self.bucket.read_part(&part, look);
+            }
+            (next, pieces) = (token, pieces + 1);
+        }
+        (response, pieces)
+    }
+
     /// What is wrong with a push.
     pub fn refusal(&mut self, caller: Principal, args: &PushChunkArgs) -> PushChunkError {
         match self.push(caller, args) {
@@ -265,18 +293,22 @@ impl World {
 
     /// Pushes all chunks in order; panics unless the blob is stored.
     pub fn upload(&mut self, caller: Principal, data: &[u8]) -> BlobId {
-        let count = chunk_count(data.len() as u64);
+        let (count, id) = (chunk_count(data.len() as u64), blob_id(data));
         for i in 0..count {
-            let pushed = self.push(caller, &chunk(data, i)).expect("it is taken");
+            let pushed = self.push(caller, &chunk_of(id, data, i));
+            let pushed = pushed.expect("it is taken");
             assert_eq!(pushed.state == UploadState::Stored, i + 1 == count);
         }
-        blob_id(data)
+        id
     }
 
     pub fn state(&self, caller: Principal, data: &[u8]) -> UploadStatus {
-        self.bucket
-            .upload_status(&caller, &blob_id(data), self.now)
-            .expect("there is an upload")
+        self.status(caller, blob_id(data))
+    }
+
+    pub fn status(&self, caller: Principal, blob: BlobId) -> UploadStatus {
+        let status = self.bucket.upload_status(&caller, &blob, self.now);
+        status.expect("there is an upload")
     }
 
     /// Looks at all that there is.

@@ -228,6 +228,8 @@ pub fn status() -> BucketStatus {
         key: None,
         version: 0,
         closed: false,
+        set_aside: None,
+        overdue_ms: None,
     }
 }
 
@@ -240,6 +242,7 @@ impl World {
 
     pub fn settle_with(&mut self, cloud: &mut Cloud, moment: impl Fn(&Self) -> Moment) {
         for _ in 0..500 {
+            self.index.notice_silence(self.now_ms);
             let Agenda { jobs, next_ms } = self.index.agenda(self.now_ms, &BTreeSet::new());
             let jobs: Vec<_> = jobs.into_iter().filter(of_fleet).collect();
             let mut under_way = Vec::new();

@@ -144,9 +144,18 @@ impl World {
     }
 
     pub fn trust_chat(&mut self) -> RegisterIssuerOk {
+        self.trust_chat_under(1)
+    }
+
+    /// The chat's key has this version.
+    pub fn trust_chat_under(&mut self, version: u16) -> RegisterIssuerOk {
         let context = self.context(operator());
+        let key = PublicKey {
+            version,
+            ..chat_key()
+        };
         self.index
-            .trust_issuer(&context, chat(), chat_key())
+            .trust_issuer(&context, chat(), key)
             .expect("the key is one")
     }
 
@@ -199,6 +208,8 @@ impl World {
             version: Some(1),
             index_version: 0,
             cycles: None,
+            set_aside: None,
+            overdue_ms: None,
         };
         self.hear(bucket, Stamp::default(), vec![], Some(report));
     }
@@ -252,6 +263,8 @@ impl World {
                 version: Some(1),
                 index_version: 0,
                 cycles: None,
+                set_aside: None,
+                overdue_ms: None,
             }),
             counters: vec![],
             version: 1,
@@ -260,14 +273,19 @@ impl World {
 
     /// The chat's token for `user`, to delete the accessor `dn` of the chat.
     pub fn deletion_token(&self, user: Principal, dn: &[u8]) -> String {
-        self.deletion_token_under(user, dn, 1)
+        self.deletion_token_under(user, dn, (1, 1))
     }
 
-    /// The same, sealed for a version of the index's key.
-    pub fn deletion_token_under(&self, user: Principal, dn: &[u8], version: u16) -> String {
+    /// The same, sealed under a version of the chat's key and for one of the index's.
+    pub fn deletion_token_under(
+        &self,
+        user: Principal,
+        dn: &[u8],
+        (issuer_key_version, version): (u16, u16),
+    ) -> String {
         let pair = Pair {
             issuer: chat(),
-            issuer_key_version: 1,
+            issuer_key_version,
             audience: own(),
             audience_key_version: version,
         };

@@ -27,7 +27,7 @@ use crate::fees::Fees;
 pub use image::{Global, Image};
 pub use module::{Compiler, MetadataVisibility, Module, ModuleError, WASM_BYTES_MAX};
 pub use run::{Machine, Scratch, Upgrade};
-pub use stable::{STABLE_PAGE_BYTES, StableMemory};
+pub use stable::{Copied, STABLE_PAGE_BYTES, StableMemory};
 
 /// Pages in which memory is charged when it is written to.
 pub const DIRTY_PAGE_BYTES: u64 = 4_096;

@@ -7,7 +7,7 @@ use super::{
     host::{Kind, Run},
     instance::{Change, Live},
     shape,
-    stable::STABLE_PAGE_BYTES,
+    stable::{Copied, STABLE_PAGE_BYTES},
 };
 
 /// Instructions for each page of the heap or of stable memory that a message writes to.
@@ -193,6 +193,11 @@ impl Machine {
 
     pub fn stable(&self) -> &StableMemory {
         &self.live.host().stable
+    }
+
+    /// See [`StableMemory::copy_into`].
+    pub fn copy_stable_into(&mut self, copied: &mut Copied, bytes: &mut Vec<u8>) -> bool {
+        self.live.host_mut().stable.copy_into(copied, bytes)
     }
 
     pub fn set_stable(&mut self, stable: StableMemory) {

@@ -1,8 +1,9 @@
 //! Stable memory: outside Wasm, sparse, with an undo log.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     io::{self, Read},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use sha2::{Digest, Sha256};
@@ -25,6 +26,21 @@ pub struct StableMemory {
     size_pages: u64,
     /// As it was before the running transaction; none outside of one.
     undo: Option<Undo>,
+    /// What a [`Copied`] of this memory lacks; none where there is no such copy.
+    watch: Option<Watch>,
+}
+
+/// A copy of a stable memory, which is brought up to date at the cost of what was written since the last time.
+#[derive(Debug, Default)]
+pub struct Copied {
+    watch: u64,
+}
+
+struct Watch {
+    /// Which copy: every first look has a number of its own.
+    number: u64,
+    /// Pages that were written to since the last look.
+    pages: BTreeSet<u64>,
 }
 
 #[derive(Default)]
@@ -107,6 +123,35 @@ impl StableMemory {
         bytes
     }
 
+    /// Makes `bytes`, which `copied` was made of before, equal to this memory. False where they were. One copy is
+    /// cheap to renew, the last one that was made: any other is made anew.
+    pub fn copy_into(&mut self, copied: &mut Copied, bytes: &mut Vec<u8>) -> bool {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let size = (self.size_pages * STABLE_PAGE_BYTES) as usize;
+        let known = self.watch.as_mut().filter(|it| it.number == copied.watch);
+        let Some(watch) = known else {
+            *bytes = self.to_bytes();
+            copied.watch = NEXT.fetch_add(1, Ordering::Relaxed);
+            self.watch = Some(Watch {
+                number: copied.watch,
+                pages: BTreeSet::new(),
+            });
+            return true;
+        };
+        let pages = std::mem::take(&mut watch.pages);
+        let is_changed = !pages.is_empty() || bytes.len() != size;
+        bytes.resize(size, 0);
+        for page in pages {
+            let start = (page * DIRTY_PAGE_BYTES) as usize;
+            let part = &mut bytes[start..start + DIRTY_PAGE_BYTES as usize];
+            match self.pages.get(&page) {
+                Some(written) => part.copy_from_slice(written.as_slice()),
+                None => part.fill(0),
+            }
+        }
+        is_changed
+    }
+
     /// In pages of [`STABLE_PAGE_BYTES`].
     pub fn size_pages(&self) -> u64 {
         self.size_pages
@@ -185,6 +230,9 @@ impl StableMemory {
 
     /// Keeps what was written since [`StableMemory::begin`].
     pub fn commit(&mut self) {
+        if let (Some(watch), Some(undo)) = (&mut self.watch, &self.undo) {
+            watch.pages.extend(undo.pages.keys());
+        }
         self.undo = None;
     }
 
@@ -287,4 +335,35 @@ fn span(offset: u64, len: usize) -> (u64, usize, usize) {
         at,
         len.min(DIRTY_PAGE_BYTES as usize - at),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_renewed_with_what_was_kept() {
+        let mut memory = StableMemory::from_bytes(&[7; 10_000]);
+        let (mut copied, mut bytes) = (Copied::default(), vec![]);
+        assert!(memory.copy_into(&mut copied, &mut bytes));
+        assert!(!memory.copy_into(&mut copied, &mut bytes));
+        let mut write = |offset, is_kept: bool| {
+            memory.begin();
+            memory.write(offset, &[9; 5_000]).unwrap();
+            match is_kept {
+                true => memory.commit(),
+                false => memory.roll_back(),
+            }
+            memory.grow(u64::from(is_kept));
+            let changed = memory.copy_into(&mut copied, &mut bytes);
+            (changed, bytes == memory.to_bytes())
+        };
+        assert_eq!(write(4_000, false), (false, true));
+        assert_eq!(write(30_000, true), (true, true));
+        assert_eq!(write(9_000, true), (true, true));
+        // Another copy is whole, and so is the first one again.
+        let (mut other, mut others) = (Copied::default(), vec![]);
+        assert!(memory.copy_into(&mut other, &mut others) && others == memory.to_bytes());
+        assert!(memory.copy_into(&mut copied, &mut bytes) && bytes == memory.to_bytes());
+    }
 }

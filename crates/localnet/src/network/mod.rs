@@ -64,7 +64,7 @@ pub use subnet::{Subnet, SubnetKind, fees_of};
 use crate::{
     cert::SubnetKeys,
     fees::Fees,
-    machine::{Compiler, StableMemory},
+    machine::{Compiler, Copied, StableMemory},
 };
 use account::Accounts;
 use call::{Outstanding, Request, Stream};
@@ -173,15 +173,19 @@ impl Network {
     /// # Panics
     /// Without any subnet.
     pub fn new(config: Config) -> Self {
-        assert!(
-            !config.subnets.is_empty(),
-            "a network has at least one subnet"
-        );
         let compiler = Compiler::new(config.compile_cache.as_deref());
         Self::with_compiler(config, Arc::new(compiler))
     }
 
-    fn with_compiler(config: Config, compiler: Arc<Compiler>) -> Self {
+    /// As [`Network::new`], with modules that may be compiled already.
+    ///
+    /// # Panics
+    /// Without any subnet.
+    pub fn with_compiler(config: Config, compiler: Arc<Compiler>) -> Self {
+        assert!(
+            !config.subnets.is_empty(),
+            "a network has at least one subnet"
+        );
         let keys: Arc<[SubnetKeys]> = (0..config.subnets.len() as u64)
             .map(|index| SubnetKeys::new(config.seed, index))
             .collect();
@@ -298,6 +302,18 @@ impl Network {
                 .stable()
                 .to_bytes(),
         )
+    }
+
+    /// Makes `bytes` the canister's stable memory, as [`StableMemory::copy_into`] does. Whether that changed them;
+    /// none where there is no such canister or no code in it.
+    pub fn copy_stable_memory(
+        &mut self,
+        canister: &Principal,
+        copied: &mut Copied,
+        bytes: &mut Vec<u8>,
+    ) -> Option<bool> {
+        let machine = self.canisters.get_mut(canister)?.machine.as_mut()?;
+        Some(machine.copy_stable_into(copied, bytes))
     }
 
     /// Replaces stable memory; false where there is no such canister or no code in it.

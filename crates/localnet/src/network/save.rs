@@ -101,7 +101,8 @@ impl Network {
         Self::load_with(Arc::new(Compiler::new(compile_cache)), saved)
     }
 
-    pub(super) fn load_with(compiler: Arc<Compiler>, saved: Saved) -> Result<Self, LoadError> {
+    /// As [`Network::load`], with modules that may be compiled already.
+    pub fn load_with(compiler: Arc<Compiler>, saved: Saved) -> Result<Self, LoadError> {
         let state: State = postcard::from_bytes(&saved.state)?;
         let config = Config {
             subnets: state.subnets.iter().map(|subnet| subnet.kind).collect(),

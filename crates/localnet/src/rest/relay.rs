@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, HttpBody, to_bytes},
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
@@ -54,8 +54,8 @@ async fn relay(gate: &Gate, request: Request) -> Result<Response, (StatusCode, S
     Ok(for_browser(asking.send().await, is_head))
 }
 
-/// A canister's answer for the browser. An answer to HEAD keeps its Content-Length: it is that of the
-/// body which is not there.
+/// A canister's answer for the browser. Answers to HEAD, and 304, keep their Content-Length: it is that of the body
+/// which is not there.
 fn for_browser(answer: HttpGatewayResponse, is_head: bool) -> Response {
     let HttpGatewayResponse {
         canister_response,
@@ -70,9 +70,18 @@ fn for_browser(answer: HttpGatewayResponse, is_head: bool) -> Response {
         head.headers.remove(name);
     }
     match &body {
-        HttpGatewayResponseBody::Left(_) => keep_last_length(&mut head.headers),
-        HttpGatewayResponseBody::Right(_) if !is_head => {
-            head.headers.remove(header::CONTENT_LENGTH);
+        // Parts were joined.
+        HttpGatewayResponseBody::Left(_) if head.status == StatusCode::OK => {
+            keep_last_length(&mut head.headers);
+        }
+        // A stream, of which the canister says how long it is. One that ends before is cut off for the client too.
+        HttpGatewayResponseBody::Left(_) => {}
+        // The layers above hand it on frame by frame and know no length.
+        HttpGatewayResponseBody::Right(whole)
+            if !is_head && head.status != StatusCode::NOT_MODIFIED =>
+        {
+            let length = whole.size_hint().exact().unwrap_or_default();
+            head.headers.insert(header::CONTENT_LENGTH, length.into());
         }
         HttpGatewayResponseBody::Right(_) => {}
     }
@@ -80,12 +89,20 @@ fn for_browser(answer: HttpGatewayResponse, is_head: bool) -> Response {
         let text = HeaderValue::from_static("text/plain; charset=utf-8");
         head.headers.insert(header::CONTENT_TYPE, text);
     }
-    // What came as an update was certified by the subnet.
-    let verified = metadata.internal_error.is_none()
-        && (metadata.upgraded_to_update_call || metadata.response_verification_version.is_some());
+    // What came as an update was certified by the subnet. That nothing is certified can be verified too.
+    let is_certified = metadata.response_verification_version.is_some() && !is_loose(&head.headers);
+    let verified =
+        metadata.internal_error.is_none() && (metadata.upgraded_to_update_call || is_certified);
     let verified = HeaderValue::from_static(if verified { "true" } else { "false" });
     head.headers.insert(VERIFIED, verified);
     Response::from_parts(head, Body::new(body))
+}
+
+/// Whether the canister says of an answer that it certifies nothing of it.
+fn is_loose(headers: &HeaderMap) -> bool {
+    let expression = headers.get("ic-certificateexpression");
+    let expression = expression.and_then(|expression| expression.to_str().ok());
+    expression.is_some_and(|expression| expression.contains("no_certification"))
 }
 
 /// Parts were joined: the length is that of the whole, not of the first part, and no range is left.

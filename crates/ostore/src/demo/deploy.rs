@@ -66,7 +66,10 @@ pub async fn deploy(pic: &Arc<PocketIc>, wasms: &Wasms) -> Result<Deployed> {
     let operator = operator();
     let index_args = encode_one(Some(IndexInit::default()))?;
     let index = install(pic, operator, &wasms.index, index_args).await;
-    let chat_args = encode_one(ChatInit { index })?;
+    let chat_args = encode_one(ChatInit {
+        index,
+        origins: None,
+    })?;
     let chat = install(pic, operator, &wasms.chat, chat_args).await;
 
     step("waiting for the index's first bucket");

@@ -214,7 +214,10 @@ async fn store_and_check(
         index: index.to_text(),
         chat: chat.to_text(),
         url,
-        page: format!("http://{chat}.localhost:{port}/"),
+        page: format!(
+            "http://{chat}.localhost:{port}/#/room/{}/{}",
+            room.chat_id, room.invite
+        ),
         sha256_served: sha256_served.to_string(),
         upload_ms,
     })

@@ -148,7 +148,8 @@ fn of_token(problem: TokenProblem) -> Verdict {
             "the bucket does not trust the token's issuer, or not this version of its key",
             "register the app with the index (register_issuer), and wait until the bucket has heard of it, some seconds",
         ),
-        TokenProblem::Expired => ("the token has lapsed or was revoked", AGAIN),
+        TokenProblem::Expired => ("the token has lapsed", AGAIN),
+        TokenProblem::Revoked => ("the token was taken back", AGAIN),
         TokenProblem::InvalidTimes => (
             "the token is from the future, or is to live longer than tokens may",
             "mend the issuer: a read token lives for 24 hours from the moment it is issued",
@@ -171,8 +172,13 @@ fn opened(status: StatusCode, content_range: &str) -> Verdict {
         ),
         416 => Verdict::new(
             416,
-            format!("the range is not one that can be verified here ({content_range})"),
-            "ask for `bytes=n-` with n below the size, which gives the part with n in it, or for any range under /m/{accessor_id}/{blob_id}",
+            format!("nothing of the blob lies in the range ({content_range})"),
+            "ask for a range that begins below the size: `bytes=n-`, `bytes=n-m` or `bytes=-n`",
+        ),
+        413 => Verdict::new(
+            413,
+            "the token is good, but the blob has more parts than a gateway joins",
+            "put /m in front of the path, ask for a range of bytes, or download it by the library or `ostore`, which verify it",
         ),
         200 | 206 | 304 => Verdict::new(
             status.as_u16(),
