@@ -3,6 +3,8 @@
 //!
 //! Only the form that gateways send is read here, every other by Candid itself.
 
+use std::borrow::Cow;
+
 use candid::encode_one;
 use openstorage_canister::{encode_value, write_length};
 use openstorage_types::http::{
@@ -40,8 +42,26 @@ pub enum Unread {
 pub struct Gateway {
     request: Vec<u8>,
     response: Vec<u8>,
-    /// Of a response whose body goes on.
-    streamed: Vec<u8>,
+}
+
+/// Of a value in Candid what stands before its `values` bytes.
+fn types(encoded: candid::Result<Vec<u8>>, values: usize) -> Vec<u8> {
+    let mut bytes = encoded.expect("it has a Candid form");
+    bytes.truncate(bytes.len() - values);
+    bytes
+}
+
+/// What stands before a response whose body goes on. Described anew each time: its bytes cost far more.
+fn streamed() -> Vec<u8> {
+    let streamed = StreamedResponse {
+        status_code: 0,
+        headers: vec![],
+        body: ByteBuf::new(),
+        upgrade: None,
+        streaming_strategy: None,
+    };
+    // Two lengths, no upgrade, no strategy and a status code.
+    types(encode_one(streamed), 6)
 }
 
 impl Default for Gateway {
@@ -59,25 +79,11 @@ impl Default for Gateway {
             body: ByteBuf::new(),
             upgrade: None,
         };
-        let streamed = StreamedResponse {
-            status_code: 0,
-            headers: vec![],
-            body: ByteBuf::new(),
-            upgrade: None,
-            streaming_strategy: None,
-        };
-        let types = |encoded: candid::Result<Vec<u8>>, values: usize| {
-            let mut bytes = encoded.expect("it has a Candid form");
-            bytes.truncate(bytes.len() - values);
-            bytes
-        };
         Self {
             // Four lengths and no version.
             request: types(encode_one(request), 5),
             // Two lengths, no upgrade and a status code.
             response: types(encode_one(response), 5),
-            // And no strategy.
-            streamed: types(encode_one(streamed), 6),
         }
     }
 }
@@ -163,11 +169,11 @@ impl Gateway {
         strategy: Option<&StreamingStrategy>,
     ) -> (Vec<u8>, Vec<u8>) {
         let types = match strategy {
-            None => &self.response,
-            Some(_) => &self.streamed,
+            None => Cow::Borrowed(&self.response[..]),
+            Some(_) => Cow::Owned(streamed()),
         };
         let mut head = Vec::with_capacity(types.len() + 10 + response.body.len());
-        head.extend_from_slice(types);
+        head.extend_from_slice(&types);
         write_length(&mut head, response.body.len() as u64 + len);
         head.extend_from_slice(&response.body);
         let mut tail = Vec::with_capacity(4_096);

@@ -178,10 +178,6 @@ fn prepare_replies() {
         mime_type: String::new(),
         size: 0,
     }));
-    openstorage_canister::encode(&StreamingPiece {
-        body: vec![].into(),
-        token: None,
-    });
     openstorage_canister::encode(&Ok::<(), RemoveBlobReferenceError>(()));
 }
 

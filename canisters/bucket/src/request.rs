@@ -142,6 +142,10 @@ pub fn matches_etag(if_none_match: &str, etag: &str) -> bool {
 /// What a browser does with a blob, `inline` or `attachment`, and the name under which it is saved: in ASCII, and
 /// where that is not all of it as RFC 8187 has it, too.
 pub fn disposition(kind: &str, name: Option<&str>) -> String {
+    // As most are: nothing to change.
+    if let Some(name) = name.filter(|name| is_plain(name)) {
+        return format!("{kind}; filename=\"{name}\"");
+    }
     let Some(name) = name.map(safe_name).filter(|name| !name.is_empty()) else {
         return kind.into();
     };
@@ -152,6 +156,12 @@ pub fn disposition(kind: &str, name: Option<&str>) -> String {
         push_encoded(&mut text, &name);
     }
     text
+}
+
+/// Letters, digits, `-` and `_`, with dots between them.
+fn is_plain(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    name.bytes().all(is_plain) && !name.starts_with('.') && !name.ends_with('.') && !name.is_empty()
 }
 
 /// A name without what leads elsewhere, hides, or shows other than it is: separators of paths, dots in front, and
