@@ -42,7 +42,7 @@ export interface ErrorCatalogue {
   InvalidGateway: { kind: "argument"; fields: { gateway: string } };
   /** Not `type/subtype`, in at most `max` bytes; parameters do not count. */
   InvalidMimeType: { kind: "argument"; fields: { max: number } };
-  /** A file name has 1 to `max` bytes in UTF-8. */
+  /** A file name has at most `max` bytes in UTF-8. */
   InvalidName: { kind: "argument"; fields: { max: number } };
   /** A blob is for 1 to `max` accessors, none of them anonymous or the management canister. */
   InvalidAccessors: { kind: "argument"; fields: { max: number } };

@@ -29,7 +29,7 @@ export function inputOf(data: UploadData, options: UploadOptions): Input {
     source,
     // Nobody chose what a file says of itself: what is none is left out.
     mimeType: options.mimeType === undefined ? (storedType(source.mimeType ?? "") ?? PLAIN_TYPE) : checkMimeType(options.mimeType),
-    name: options.name === undefined && !source.fileName ? undefined : checkName(options.name ?? source.fileName ?? ""),
+    name: checkName(options.name ?? source.fileName),
     accessorIds: accessorsOf(options.accessorIds),
   };
 }
@@ -97,12 +97,11 @@ export function checkMimeType(text: string): string {
   return mimeType;
 }
 
-/** @throws `InvalidName` */
-export function checkName(name: string): string {
-  const text = String(name);
-  const bytes = new TextEncoder().encode(text).byteLength;
-  if (bytes < 1 || bytes > NAME_BYTES_MAX) throw invalidName(NAME_BYTES_MAX);
-  return text;
+/** An empty name is none. @throws `InvalidName` */
+export function checkName(name: string | undefined): string | undefined {
+  const text = String(name ?? "");
+  if (new TextEncoder().encode(text).byteLength > NAME_BYTES_MAX) throw invalidName(NAME_BYTES_MAX);
+  return text || undefined;
 }
 
 /** @throws `InvalidAccessors`, `InvalidPrincipal` */

@@ -39,13 +39,11 @@ export interface UploadsOptions {
 export async function openUploads(context: Context, { signal, onUnreachable }: UploadsOptions): Promise<OpenUpload[]> {
   const { index, parts } = context;
   const options = { signal, patienceMs: parts.patienceMs };
-  const { buckets } = await index.call("status", [], options);
+  const buckets = await index.call("my_buckets", [], options);
   const principal = (await context.principal()).toText();
   const records = new Map((await parts.resumeStore.all()).map((record) => [resumeKey(record), record]));
   const asked = new Semaphore(ASKED_MAX);
-  // One that is being made has nothing yet.
-  const made = buckets.filter(({ state }) => !("Creating" in state));
-  const listed = made.map(async ({ bucket: id }) => {
+  const listed = buckets.map(async (id) => {
     const bucket = id.toText();
     try {
       const found = await asked.run(() => context.bucket(bucket).call("my_uploads", [{ after: [], limit: LIMIT }], options), signal);

@@ -161,7 +161,7 @@ export function invalidMimeType(max: number): OpenStorageError {
 }
 
 export function invalidName(max: number): OpenStorageError {
-  const message = `a file name has 1 to ${max} bytes`;
+  const message = `a file name has at most ${max} bytes`;
   return error("InvalidName", message, { max });
 }
 

@@ -302,11 +302,12 @@ export class OpenStorageOn {
   async forward(reference: BlobReference, options: ForwardOptions): Promise<BlobReference> {
     checkOptions(options);
     const bucket = this.#context.bucket(checkReference(reference).bucket);
+    const name = checkName(options.name);
     const args = {
       blob_id: blobIdToBytes(reference.blobId),
       accessor_ids: [...accessorsOf(options.accessorIds)],
       mime_type: options.mimeType === undefined ? reference.mimeType : checkMimeType(options.mimeType),
-      name: options.name === undefined ? ([] as []) : ([checkName(options.name)] as [string]),
+      name: name === undefined ? ([] as []) : ([name] as [string]),
       from_accessor: toPrincipal(options.from, "from"),
       token: checkToken(options.token),
     };

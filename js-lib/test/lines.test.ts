@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 
 import type { Progress } from "@openstorage/client";
 
-import { Network } from "./network.js";
+import { eventually, Network } from "./network.js";
 import { Proxy } from "./proxy.js";
 import { random } from "./random.js";
 import { sha256 } from "./support.js";
@@ -72,7 +72,7 @@ test("a network that is cut is told of, and the rate falls; what is done only gr
 test("a machine that slept longer than patience lasts has all of it after waking", async (t) => {
   const { user, accessorId, proxy } = await line(t);
   const program = fileURLToPath(new URL("patient.js", import.meta.url));
-  const patienceMs = 5_000;
+  const patienceMs = 10_000;
   const args = [program, proxy.url, network.index, JSON.stringify(user.identity.toJSON()), accessorId, String(20 * MB), String(patienceMs)];
   const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
   t.after(() => child.kill("SIGKILL"));
@@ -92,10 +92,13 @@ test("a machine that slept longer than patience lasts has all of it after waking
     if (!waiting) continue;
     hasSlept = true;
     child.kill("SIGSTOP");
-    await new Promise((resolve) => setTimeout(resolve, 3 * patienceMs));
+    await new Promise((resolve) => setTimeout(resolve, 1.5 * patienceMs));
     child.kill("SIGCONT");
-    // The network is back a little later.
-    setTimeout(() => (proxy.faults = {}), patienceMs / 2);
+    // The network is back later, when tries of all chunks have failed after waking, too.
+    const before = proxy.refusals;
+    void eventually("the program tries again", async () => (proxy.refusals >= before + 8 ? true : undefined)).finally(() => {
+      proxy.faults = {};
+    });
   }
   assert.deepEqual([hasSlept, last, await ended], [true, "done", 0]);
 });

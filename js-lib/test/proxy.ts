@@ -21,6 +21,8 @@ export class Proxy {
   faults: Faults = {};
   /** Connections that were cut. */
   drops = 0;
+  /** Connections that were refused. */
+  refusals = 0;
   /** Bytes that went up. */
   bytesUp = 0;
   readonly #sockets = new Set<Socket>();
@@ -59,7 +61,10 @@ export class Proxy {
 
   #join(down: Socket, up: Socket): void {
     const { dropRate = 0, refuses = false } = this.faults;
-    if (refuses) down.destroy();
+    if (refuses) {
+      this.refusals++;
+      down.destroy();
+    }
     let left = this.random() < dropRate ? Math.floor(this.random() * 1_500_000) : Number.POSITIVE_INFINITY;
     const end = () => {
       down.destroy();

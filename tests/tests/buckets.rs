@@ -426,15 +426,16 @@ fn a_thousand_buckets_make_no_call_dear() {
     let with_one = cost_of_a_call(&setup);
     let bytes = setup.pic.get_stable_memory(setup.index);
     let memory: DefaultMemoryImpl = Rc::new(RefCell::new(bytes));
-    let rows = memory::manager(memory.clone()).get(memory::BUCKETS);
-    let mut buckets = Buckets::init(rows);
+    let manager = memory::manager(memory.clone());
+    let (rows, troubles) = (manager.get(memory::BUCKETS), manager.get(memory::TROUBLES));
+    let mut buckets = Buckets::init(rows, troubles);
     let row = buckets.get(&setup.bucket).unwrap().clone();
     for n in 1..1_000_u16 {
         let n = n.to_be_bytes();
         let id = Principal::from_slice(&[0, 0, 0, 0, 0, 1, n[0], n[1], 1, 1]);
         buckets.set(id, row.clone());
     }
-    drop(buckets);
+    drop((buckets, manager));
     let bytes = memory.take();
     let compression = BlobCompression::NoCompression;
     setup.pic.set_stable_memory(setup.index, bytes, compression);

@@ -21,6 +21,8 @@ use tokio::runtime::Runtime;
 struct Shelf {
     setup: Setup,
     accessor: Principal,
+    /// A chat and one of its messages.
+    room: (u64, u64),
     token: String,
     picture: BlobReference,
     film: BlobReference,
@@ -42,17 +44,24 @@ impl Shelf {
         let picture = setup.upload(alice, &bytes(5_000, 1), accessor);
         let film = upload_film(&setup, alice, accessor);
         let message = chat::post(&setup, alice, room.chat_id, &picture);
-        // So that the token is issued after the blobs came: it is as old as the window of six hours.
-        setup.pic.advance_time(WINDOW);
-        setup.pic.tick();
-        let (_, token) = chat::access(&setup, alice, room.chat_id, message);
-        Self {
+        let mut shelf = Self {
             setup,
             accessor,
-            token,
+            room: (room.chat_id, message),
+            token: String::new(),
             picture,
             film,
-        }
+        };
+        shelf.renew();
+        shelf
+    }
+
+    /// A token that was issued after all blobs came: one is as old as the window of six hours.
+    fn renew(&mut self) {
+        let (setup, (chat, message)) = (&self.setup, self.room);
+        setup.pic.advance_time(WINDOW);
+        setup.pic.tick();
+        self.token = chat::access(setup, user(1), chat, message).1;
     }
 
     /// The accessor sees nothing any more.
@@ -267,10 +276,13 @@ fn references() -> u64 {
 /// verifies at once.
 #[test]
 fn the_tree_is_whole_right_after_an_upgrade_beside_many_references() {
-    let shelf = Shelf::new();
-    let setup = &shelf.setup;
+    let mut shelf = Shelf::new();
     let count = references();
     let alice = user(1);
+    grown::grow(&shelf.setup, alice, shelf.accessor, 0, count);
+    shelf.renew();
+    let setup = &shelf.setup;
+    setup.upgrade(setup.bucket, "bucket").unwrap();
     let shown = |n: u64| blob_id(&grown::small(n));
     let look = |what: &str| {
         // No message has come since: not one that could build anything.
@@ -284,8 +296,6 @@ fn the_tree_is_whole_right_after_an_upgrade_beside_many_references() {
             exchange.assert_certified(setup);
         }
     };
-    // Ends with an upgrade.
-    grown::grow(setup, alice, shelf.accessor, 0, count);
     let held = bucket::status(setup, setup.bucket).references;
     assert_eq!(held, count + 2);
     setup.pic.tick();
@@ -306,11 +316,10 @@ fn the_tree_is_whole_right_after_an_upgrade_beside_many_references() {
 /// without showing what is beside it. So the gateway is told to ask by an update, whose answer is the subnet's.
 #[test]
 fn what_cannot_be_proved_is_asked_again_by_an_update() {
-    let shelf = Shelf::new();
-    let setup = &shelf.setup;
-    let (alice, accessor) = (user(1), shelf.accessor);
+    let mut shelf = Shelf::new();
     shelf.empty();
     let url = shelf.url(shelf.film.blob_id);
+    let setup = &shelf.setup;
     let request = |url: &str, method: &str| HttpRequest {
         method: method.into(),
         url: url.into(),
@@ -341,12 +350,15 @@ fn what_cannot_be_proved_is_asked_again_by_an_update() {
         let refused = again(url, method).unwrap_err();
         assert_eq!(refused.reject_code, RejectCode::CanisterReject, "{refused}");
     }
-    // Where the accessor sees something again, the tree proves it again.
-    setup.upload(alice, b"something", accessor);
-    assert_eq!(ask(&url, "GET").upgrade, None);
-    let refused = again(&url, "GET").unwrap_err();
-    assert_eq!(refused.reject_code, RejectCode::CanisterReject, "{refused}");
-    shelf.ask("GET", url, &[]).assert_certified(setup);
+    // Where the accessor sees something again the tree proves it again, but to nobody whose token is older than that:
+    // the proof would show it.
+    setup.upload(user(1), b"something", shelf.accessor);
+    assert_eq!(ask(&url, "GET").upgrade, Some(true));
+    shelf.renew();
+    let url = shelf.url(shelf.film.blob_id);
+    let missing = shelf.ask("GET", url, &[]);
+    assert_eq!(missing.answer.status_code, 404);
+    missing.assert_certified(&shelf.setup);
 }
 
 /// What a browser gets at `path` through a gateway: status, whether the gateway has verified it, and body.

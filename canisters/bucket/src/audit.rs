@@ -130,13 +130,29 @@ impl Bucket {
         if said != counted {
             return Err(Contradiction::Totals { said, counted });
         }
-        self.audit_certified().map_err(Contradiction::Certified)?;
         Ok(Inventory {
             blobs,
             references,
             uploads,
             accessors_deleted: self.accessors_deleted.iter().map(|it| *it.key()).collect(),
         })
+    }
+
+    /// Open uploads: user and blob.
+    pub fn open_uploads(&self) -> BTreeSet<(Principal, BlobId)> {
+        let sessions = self.uploads.all();
+        sessions.map(|(user, blob, _)| (user, blob)).collect()
+    }
+
+    /// Type and name of a reference; none where it is not there.
+    pub fn kind_of(
+        &self,
+        blob: &BlobId,
+        owner: &Principal,
+        accessor: &Principal,
+    ) -> Option<(String, Option<String>)> {
+        let reference = self.references.get(blob, owner, accessor)?;
+        Some((reference.mime_type, reference.name))
     }
 
     /// Whether the bytes of a stored blob are what its id says. For tests, as above.
@@ -168,7 +184,10 @@ impl Bucket {
         &self,
         sessions: &[(Principal, BlobId, Session)],
     ) -> Result<(), Contradiction> {
-        if let Some((what, user, blob)) = self.uploads.contradiction() {
+        if let Some((what, user, blob)) = self
+            .uploads
+            .contradiction(|user, blob| self.asides.has_upload(user, blob))
+        {
             return Err(Contradiction::Upload { what, user, blob });
         }
         for (user, blob, session) in sessions {
@@ -253,6 +272,11 @@ impl Bucket {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Whether what is certified agrees with what there is. For tests, as above.
+    pub fn check_certified(&self) -> Result<(), Contradiction> {
+        self.audit_certified().map_err(Contradiction::Certified)
     }
 
     /// One page: so many users, or so many of one user's blobs, as a message may count.

@@ -376,8 +376,8 @@ mod tests {
             assert_eq!(request.certificate_version, Some(2));
         }
         let value = "a".repeat(1_024);
-        assert!(read(&[("x", &value); 9]).is_ok());
-        assert_eq!(read(&[("x", &value); 16]), Err(Unread::TooLong));
+        assert!(read(&[("x", value.as_str()); 9]).is_ok());
+        assert_eq!(read(&[("x", value.as_str()); 16]), Err(Unread::TooLong));
         let name = "a".repeat(9_000);
         assert_eq!(read(&[(&name, "x")]), Err(Unread::TooLong));
         // Lengths that promise more than there is.

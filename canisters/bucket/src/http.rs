@@ -329,7 +329,7 @@ impl Bucket {
         let (blob, size) = (&sight.blob, sight.stored.size);
         let shown = |status| shapes.shown(status, shapes.tag(blob), &sight.seen);
         let (head, from, end) = match range {
-            ByteRange::Unsatisfiable => (shapes.unsatisfiable(blob, size), 0, 0),
+            ByteRange::Unsatisfiable => (shapes.length(shapes.unsatisfiable(blob, size), 0), 0, 0),
             ByteRange::Bytes { from, len } => {
                 let head = shapes.range(shown(206), from, len, size);
                 (head, from, from + len)

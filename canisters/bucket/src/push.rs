@@ -162,7 +162,10 @@ impl Bucket {
         now: Now,
     ) -> Result<PushChunkOk, Stop<PushChunkError>> {
         let (blob, size) = (args.blob_id, args.size);
-        let digest = sha256(&[args.bytes]);
+        let digest = match self.is_mutant(Mutant::HashSkipped) {
+            true => blob.0,
+            false => sha256(&[args.bytes]),
+        };
         if digest != blob.0 {
             let reason = GoneReason::HashMismatch;
             self.uploads.bury(&caller, &blob, reason, size, now.ms);
@@ -418,7 +421,8 @@ impl Bucket {
         if attempts_left == 0 {
             return Err(PushChunkError::ChunkMismatch { attempts_left }.into());
         }
-        if !self.store.holds(stored.slot, index, args.bytes) {
+        let is_shown = self.store.holds(stored.slot, index, args.bytes);
+        if !is_shown && !self.is_mutant(Mutant::PossessionSkipped) {
             self.uploads.failed(&caller, &blob, now.ms);
             let attempts_left = attempts_left - 1;
             return Err(PushChunkError::ChunkMismatch { attempts_left }.into());
@@ -614,7 +618,9 @@ impl Bucket {
             return false;
         };
         self.end(user, blob, session.charge());
-        if let Some(slot) = session.phase.slot() {
+        if let Some(slot) = session.phase.slot()
+            && !self.is_mutant(Mutant::UploadKept)
+        {
             self.drop_slot(slot);
         }
         self.uploads.bury(user, blob, reason, session.size, now.ms);
@@ -631,6 +637,9 @@ impl Bucket {
             });
         }
         self.uploads.put(user, blob, session);
+        if self.is_mutant(Mutant::TurnLost) {
+            self.uploads.skip_verifying(user, blob);
+        }
     }
 
     /// An upload is over, which held so much of the user's allowance: that is free, and its room. Its slot is the
@@ -679,6 +688,10 @@ impl Bucket {
     /// them at most.
     pub fn expire(&mut self, now: Now, max: usize) {
         let mut chunks = 0;
+        let now = Now {
+            ms: now.ms + self.early_ms(),
+            ..now
+        };
         for _ in 0..max {
             let due = self.uploads.next_due();
             let Some(due @ (_, user, blob)) = due.filter(|(due_ms, ..)| *due_ms <= now.ms) else {
@@ -704,7 +717,8 @@ impl Bucket {
 
     /// When [`Bucket::expire`] has something to do.
     pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.uploads.next_due().map(|(due_ms, ..)| due_ms)
+        let due = self.uploads.next_due();
+        due.map(|(due_ms, ..)| due_ms.saturating_sub(self.early_ms()))
     }
 }
 

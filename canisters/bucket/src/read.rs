@@ -94,9 +94,11 @@ impl Bucket {
         }
         let (stored, oldest) = (self.stored(blob)?, self.certify.owner(accessor, blob)?);
         let are_several = stored.references > 1 && self.references.some_wait();
-        let own = (are_several && oldest != *viewer && !self.accounts.is_dying(viewer))
-            .then(|| self.references.get(blob, viewer, accessor))
-            .flatten();
+        let is_hidden = self.is_mutant(Mutant::TypeOfAnother);
+        let own =
+            (are_several && !is_hidden && oldest != *viewer && !self.accounts.is_dying(viewer))
+                .then(|| self.references.get(blob, viewer, accessor))
+                .flatten();
         let reference = own.or_else(|| {
             if !self.accounts.is_dying(&oldest) {
                 return self.references.get(blob, &oldest, accessor);

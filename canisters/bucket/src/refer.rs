@@ -56,7 +56,9 @@ impl Bucket {
             if is_new_to {
                 new_to.push((accessor_id, reference));
             } else {
-                self.references.queue(blob, owner, &accessor_id, number);
+                if !self.is_mutant(Mutant::WaitingForgotten) {
+                    self.references.queue(blob, owner, &accessor_id, number);
+                }
                 shared.push((accessor_id, reference));
             }
             let event = Reference {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use openstorage_canister::Row;
 
-use crate::{Bucket, Now};
+use crate::{Bucket, Now, mutants::Mutant};
 
 /// Events that nobody needs any more go a few at a time, and faster than others come.
 const DROPPED_PER_EVENT: usize = 2;
@@ -184,7 +184,9 @@ impl Bucket {
             kind::ACCESSOR_DELETED => self.delete_accessor(read(bytes)?),
             kind::REVOKED => {
                 let revoked: Revoked = read(bytes)?;
-                self.access.revoke(&revoked, now.ms);
+                if !self.is_mutant(Mutant::RevocationIgnored) {
+                    self.access.revoke(&revoked, now.ms);
+                }
             }
             _ => return None,
         }

@@ -434,11 +434,18 @@ impl Uploads {
         None
     }
 
-    /// A row of one of the tables that fits no other, or lacks one; none where all fit together.
-    pub fn contradiction(&self) -> Option<(&'static str, Principal, BlobId)> {
+    /// A row of one of the tables that fits no other, or lacks one; none where all fit together. `is_aside` says of
+    /// which uploads some job has set a row aside.
+    pub fn contradiction(
+        &self,
+        is_aside: impl Fn(&Principal, &BlobId) -> bool,
+    ) -> Option<(&'static str, Principal, BlobId)> {
         let told = |what, key: &Key| Some((what, key.0, BlobId(key.1)));
         for entry in self.sessions.iter() {
             let (key, session) = (*entry.key(), entry.value().0);
+            if is_aside(&key.0, &BlobId(key.1)) {
+                continue;
+            }
             let is_due = |at_ms| self.due.contains_key(&(at_ms, key.0, key.1));
             if !session.due_ms.is_some_and(is_due) {
                 return told("an upload is looked at by nobody", &key);

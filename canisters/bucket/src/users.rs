@@ -180,6 +180,8 @@ impl Bucket {
 
     /// Gives back some of the leases of which nothing was used for long, looking at `max` of them at most.
     pub fn give_back_idle(&mut self, now: Now, max: usize) {
-        self.accounts.give_back_idle(now.ms, max);
+        if !self.is_mutant(Mutant::LeaseKept) {
+            self.accounts.give_back_idle(now.ms, max);
+        }
     }
 }

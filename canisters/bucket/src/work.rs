@@ -134,6 +134,16 @@ impl Asides {
         self.rows.len()
     }
 
+    /// Whether a row about this upload is set aside.
+    pub fn has_upload(&self, user: &Principal, blob: &BlobId) -> bool {
+        self.rows.iter().any(|entry| match entry.value().0.row {
+            WorkRow::Upload(whose, what) | WorkRow::Due(_, whose, what) => {
+                whose == *user && what == *blob
+            }
+            _ => false,
+        })
+    }
+
     fn find(&self, job: Job, row: &WorkRow) -> Option<u64> {
         let entries = self
             .rows

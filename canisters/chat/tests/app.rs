@@ -1055,7 +1055,7 @@ fn types_and_names_are_kept_as_the_bucket_keeps_them() {
         let seen = read(&app, 1, chat_id, Some(sent.message_id - 1), 1)?;
         let message = &seen[0];
         let mime_type = message.blob.clone().unwrap().reference.mime_type;
-        Ok((mime_type, message.name.clone().unwrap()))
+        Ok::<_, ChatError>((mime_type, message.name.clone().unwrap()))
     };
     let plain = Ok(("video/mp4".to_string(), ".._a_gpj.exe".to_string()));
     assert_eq!(kept("VIDEO/MP4; codecs=x", "../a\u{202e}gpj.exe"), plain);

@@ -10,6 +10,7 @@ use openstorage_types::{
 use crate::{
     Context, Index,
     buckets::Doubt,
+    mutants::Mutant,
     recalls::Verdict,
     sync::user_event,
     users::{Heard, User},
@@ -79,7 +80,9 @@ impl Index {
         if let Some(row) = self.users.delete(user, fixed, context.version, is_unsure) {
             self.recalls.forget(&user);
             self.sweeps.leases_of(user);
-            self.tell(context, user_event(user, &row, None));
+            if !self.is_mutant(Mutant::DeletionUntold) {
+                self.tell(context, user_event(user, &row, None));
+            }
         }
         Ok(())
     }
@@ -92,6 +95,11 @@ impl Index {
         }
         let row = self.users.get(&user).ok_or(UserError::NotRegistered)?;
         Ok(row.info())
+    }
+
+    /// The buckets in which a user has, or had, something.
+    pub fn my_buckets(&self, user: Principal) -> Vec<Principal> {
+        self.users.buckets_of(user)
     }
 
     /// A bucket needs more of a user's allowance, or asks who the user is.

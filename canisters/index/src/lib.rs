@@ -52,6 +52,7 @@ pub mod forget;
 pub mod health;
 pub mod issuers;
 pub mod memory;
+mod mutants;
 pub mod page;
 pub mod recalls;
 pub mod reports;

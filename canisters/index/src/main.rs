@@ -197,6 +197,11 @@ fn user(user: Option<Principal>) -> Result<UserInfo, UserError> {
     read(|index| index.user(&context(), user))
 }
 
+#[query]
+fn my_buckets() -> Vec<Principal> {
+    read(|index| index.my_buckets(ic_cdk::api::msg_caller()))
+}
+
 #[candid_method(query)]
 #[query(hidden = true, guard = "is_welcome", decode_with = "decode")]
 fn allocated_bucket(args: AllocatedBucketArgs) -> Result<AllocatedBucketOk, AllocatedBucketError> {

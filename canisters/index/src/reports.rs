@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     Context, Index,
     buckets::{Bucket, Doubt},
+    mutants::Mutant,
 };
 
 impl Index {
@@ -90,10 +91,12 @@ impl Index {
                     true => ChangeKind::Deleted,
                     false => ChangeKind::Unreferenced,
                 };
-                if removed.with_blob {
+                if removed.with_blob && !self.is_mutant(Mutant::HomeKept) {
                     self.blobs.remove(&removed.blob_id, bucket);
                 }
-                self.feed.push(context, what, bucket, removed);
+                if !self.is_mutant(Mutant::FeedRowLost) {
+                    self.feed.push(context, what, bucket, removed);
+                }
             }
             kind::STATE_PAGE => {
                 let page: StatePage = decode(&event.bytes)?;

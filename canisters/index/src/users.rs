@@ -214,6 +214,15 @@ impl Users {
             .unwrap_or_default()
     }
 
+    /// The buckets that the user has, or had, something in.
+    pub fn buckets_of(&self, user: Principal) -> Vec<Principal> {
+        let all = (user, Principal::management_canister())..=(user, LAST);
+        self.leases
+            .keys_range(all)
+            .map(|(_, bucket)| bucket)
+            .collect()
+    }
+
     /// (user, bucket), and the user's incarnation and counters there.
     pub fn all_counters(&self) -> impl Iterator<Item = ((Principal, Principal), (u64, Counters))> {
         self.leases.iter().map(|entry| {

@@ -2,10 +2,7 @@
 
 use candid::Principal;
 use futures_util::{StreamExt as _, stream};
-use openstorage_types::{
-    bucket::{MyUploadsArgs, OpenUpload},
-    index::{BucketState, IndexStatus},
-};
+use openstorage_types::bucket::{MyUploadsArgs, OpenUpload};
 
 use crate::{
     Client, Error, Transport,
@@ -31,16 +28,11 @@ impl<T: Transport> Client<T> {
     /// the allowance. [`Client::discard`] gives one up.
     ///
     /// # Errors
-    /// [`Error`], where the index does not say which buckets there are.
+    /// [`Error`], where the index does not say in which buckets the caller has something.
     pub async fn unfinished(&self) -> Result<Unfinished, Error> {
-        let ask = || self.query::<IndexStatus>(self.index, "status", ());
-        let buckets = again(PATIENCE, ask).await?.buckets;
-        // One that is being made has nothing yet.
-        let made = buckets
-            .into_iter()
-            .filter(|info| info.state != BucketState::Creating)
-            .map(|info| info.bucket);
-        let asked = stream::iter(made).map(|bucket| async move {
+        let ask = || self.query::<Vec<Principal>>(self.index, "my_buckets", ());
+        let buckets = again(PATIENCE, ask).await?;
+        let asked = stream::iter(buckets).map(|bucket| async move {
             let args = MyUploadsArgs {
                 after: None,
                 limit: LIMIT,

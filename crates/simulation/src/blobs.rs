@@ -35,16 +35,25 @@ impl Blob {
     }
 }
 
-/// Nine small blobs, the empty one among them, and three of two or three chunks.
+/// Blobs of less than a chunk; they come first.
+pub const SMALL: usize = 9;
+/// One run in so many has a blob of [`CHUNKS_MAX`] chunks: hashing it takes as long as the rest of the run.
+const LONG_ONE_IN: usize = 8;
+const CHUNKS_MAX: usize = 12;
+
+/// [`SMALL`] small blobs, the empty one among them, three of one to three chunks, and at times a long one.
 pub fn of(dice: &mut Dice) -> Vec<Blob> {
     let mut sizes = vec![0, 1, 64, 4_096];
-    sizes.extend((0..5).map(|_| 100 + dice.below(150_000)));
+    sizes.extend((4..SMALL).map(|_| 100 + dice.below(150_000)));
     let chunk = CHUNK_BYTES as usize;
     sizes.extend([
         chunk,
         chunk + 1 + dice.below(60_000),
         2 * chunk + 1 + dice.below(50_000),
     ]);
+    if dice.one_in(LONG_ONE_IN) {
+        sizes.push((CHUNKS_MAX - 1) * chunk + 1 + dice.below(1_000));
+    }
     sizes
         .into_iter()
         .map(|len| {

@@ -1,5 +1,7 @@
 //! What users do, and what the answers mean.
 
+use std::collections::BTreeSet;
+
 use candid::{CandidType, Principal, decode_one};
 use openstorage_localnet::network::{MessageId, Reject};
 use openstorage_types::{
@@ -17,7 +19,7 @@ use openstorage_types::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Violation, ensure,
+    Violation, blobs, ensure,
     model::{self, Fact, Mark, Ref},
     run::Run,
     stage::{Room, USERS, user},
@@ -79,6 +81,14 @@ pub enum Op {
     },
     DeleteMessage(Principal),
     DeleteRoom(Principal),
+    /// By the other app.
+    Revoke {
+        room: usize,
+        user: Principal,
+        min_iat_ms: u64,
+    },
+    /// What must be refused.
+    Forged,
     /// Nothing follows from the answer.
     Other,
 }
@@ -192,11 +202,36 @@ impl Run<'_> {
         }
     }
 
+    /// Sends a message that is no Candid.
+    pub fn send_raw(
+        &mut self,
+        canister: Principal,
+        sender: Principal,
+        method: &str,
+        arg: Vec<u8>,
+        op: Op,
+    ) {
+        let what = format!(
+            "{method} by {} at {}",
+            self.name(&sender),
+            self.name(&canister)
+        );
+        if let Ok(id) = self.stage.send_raw(canister, sender, method, arg) {
+            self.note(format!("-> {what}"));
+            self.pending.push(Pending { id, op, what });
+        }
+    }
+
     fn begin_upload(&mut self) {
         if self.uploads.len() >= UPLOADS_MAX {
             return self.send_chunks();
         }
-        let (user, blob) = (self.any_user(), self.dice.below(self.blobs.len()));
+        let user = self.any_user();
+        // Mostly a small one: what is hashed takes time.
+        let blob = match self.dice.one_in(7) {
+            true => blobs::SMALL + self.dice.below(self.blobs.len() - blobs::SMALL),
+            false => self.dice.below(blobs::SMALL),
+        };
         let exclude = match self.dice.one_in(4) {
             true => vec![self.any_bucket()],
             false => vec![],
@@ -255,7 +290,7 @@ impl Run<'_> {
     /// One to three, each once: rooms, and somebody who is none.
     fn some_accessors(&mut self) -> Vec<Principal> {
         let mut all: Vec<_> = self.rooms.iter().map(|room| room.accessor).collect();
-        all.push(Principal::self_authenticating("an app"));
+        all.extend(self.foreign_rooms());
         let count = 1 + self.dice.below(3);
         let mut some = vec![];
         for _ in 0..count.min(all.len()) {
@@ -528,6 +563,8 @@ impl Run<'_> {
                 Ok(Ok(ok)) => {
                     let is_same = ok.bytes == self.blobs[blob].chunk(chunk_index);
                     ensure(is_same && ok.size == self.blobs[blob].size(), 1, what)?;
+                    let own = (bucket, blob, member, accessor);
+                    self.check_type(own, &ok.mime_type, is_rest)?;
                     ensure(!is_gone, 14, what)?;
                     self.summary.reads += 1;
                 }
@@ -538,6 +575,29 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Who has a reference sees its type, whatever others say; everybody sees that of some reference.
+    fn check_type(&self, own: Ref, shown: &str, is_rest: bool) -> Result<(), Violation> {
+        let is_of = |asked: &BTreeSet<(String, Option<String>)>| {
+            asked.iter().any(|(it, _)| plain(it) == plain(shown))
+        };
+        let (bucket, blob, _, accessor) = own;
+        let is_own = is_rest
+            && self
+                .model
+                .refs()
+                .any(|(it, fact)| *it == own && fact == Fact::Present);
+        let is_right = match is_own {
+            true => self.types.get(&own).is_some_and(is_of),
+            false => self
+                .types
+                .iter()
+                .any(|(it, asked)| (it.0, it.1, it.3) == (bucket, blob, accessor) && is_of(asked)),
+        };
+        ensure(is_right, 13, || {
+            format!("blob {blob} in {bucket} is shown to {} as {shown}", own.2)
+        })
     }
 
     /// An author, or the owner of the room, deletes a message: the answer says what is to be deleted with it.
@@ -594,7 +654,8 @@ impl Run<'_> {
     fn intrude(&mut self) {
         let stranger = Principal::self_authenticating(self.dice.below(1_000).to_le_bytes());
         let bucket = self.any_bucket();
-        match self.dice.below(4) {
+        match self.dice.below(6) {
+            4 | 5 => self.foreign_calls(),
             0 => self.ensure_registered(stranger, bucket),
             1 => {
                 let blob = &self.blobs[self.dice.below(self.blobs.len())];
@@ -766,6 +827,21 @@ impl Run<'_> {
             Op::EnsureRegistered => {
                 self.understand::<Result<(), EnsureRegisteredError>>(what, answer);
             }
+            Op::Revoke {
+                room,
+                user,
+                min_iat_ms,
+            } => {
+                if let Ok(reply) = answer {
+                    self.revoked(room, user, min_iat_ms, &reply);
+                }
+            }
+            Op::Forged => {
+                let wrong = answer.ok().and_then(|reply| self.forged(&reply));
+                if let Some(what) = wrong {
+                    self.breaks(13, what);
+                }
+            }
             Op::Limit { .. } | Op::Other => {
                 let text = match answer {
                     Ok(reply) => format!("{} bytes", reply.len()),
@@ -896,4 +972,10 @@ impl Run<'_> {
             self.remove((bucket, blob, owner, accessor_id), sender, Some(token));
         }
     }
+}
+
+/// A type as it may be written in several ways: buckets keep no parameters.
+pub fn plain(mime_type: &str) -> String {
+    let essence = mime_type.split(';').next().unwrap_or_default();
+    essence.trim().to_ascii_lowercase()
 }

@@ -12,6 +12,7 @@
 //! | `model` | what clients were told, and so what must be there |
 //! | `run` | one run: steps, faults, rests |
 //! | `clients`, `operators` | what they do, and what the answers mean |
+//! | `foreign` | an app of which the simulation has the keys, and a canister that calls what only canisters may |
 //! | `procedures` | what an operator does in several calls: stop, upgrade, restore |
 //! | `trouble` | the faults of a run |
 //! | `pulse` | what holds after every step |
@@ -24,6 +25,7 @@
 mod blobs;
 mod clients;
 mod dice;
+mod foreign;
 mod model;
 mod operators;
 mod probes;

@@ -223,7 +223,9 @@ impl Run<'_> {
     /// All canisters have plenty of cycles.
     pub fn refill(&mut self) {
         let known = self.known.iter().copied();
-        let all: Vec<_> = known.chain([self.stage.index, self.stage.chat]).collect();
+        let all: Vec<_> = known
+            .chain([self.stage.index, self.stage.chat, self.stage.foreign])
+            .collect();
         for canister in all {
             let has = self.stage.network.cycles(&canister).unwrap_or(PLENTY);
             let lacks = PLENTY.saturating_sub(has);

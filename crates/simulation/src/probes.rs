@@ -237,7 +237,7 @@ impl Run<'_> {
 
     fn some_accessor(&mut self) -> Principal {
         let rooms: Vec<_> = self.rooms.iter().map(|room| room.accessor).collect();
-        let nobody = Principal::self_authenticating("an app");
+        let nobody = Principal::self_authenticating("nobody");
         self.dice.pick(&rooms).unwrap_or(nobody)
     }
 

@@ -197,6 +197,7 @@ impl Run<'_> {
                     self.chat_forgot();
                 } else if canister == self.stage.index {
                     self.forgot_keys = true;
+                    self.foreign.forget();
                     self.model.index_restored(taken.then.at());
                 } else {
                     self.model.restored(canister, &taken.then);

@@ -1,16 +1,21 @@
 //! What holds after every step, whatever goes wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candid::Principal;
-use data_bucket::Bucket;
+use data_bucket::{Bucket, Now};
 use data_bucket_index::audit::Inventory;
 use openstorage_types::{
+    BlobId,
+    bucket::{GoneReason, UploadState},
     channel::{AuditArgs, AuditedUser},
-    limits::CHAT_PREMIUM_USER_BYTES,
+    limits::{CHAT_PREMIUM_USER_BYTES, UPLOAD_IDLE_MS},
 };
 
 use crate::{Violation, clients::Op, ensure, run::Run};
+
+/// What may pass between the beginning of an upload and the first look at it.
+const SLACK_MS: u64 = 3_600_000;
 
 /// What was seen before.
 #[derive(Default)]
@@ -22,6 +27,10 @@ pub struct Pulse {
     /// What buckets and the index had when they were looked at last, and how often they had changed by then.
     users: BTreeMap<Principal, (u64, Vec<AuditedUser>)>,
     index: Option<(u64, Inventory)>,
+    /// (bucket, user, blob) → since when an upload is seen to be open; 0 where it may have been before.
+    uploads: BTreeMap<(Principal, Principal, BlobId), u64>,
+    /// Buckets that were restored: what is open in them may have been for long.
+    unsure: BTreeSet<Principal>,
 }
 
 impl Pulse {
@@ -30,6 +39,8 @@ impl Pulse {
         self.incarnations
             .retain(|(bucket, _), _| *bucket != canister);
         self.held.clear();
+        self.uploads.retain(|(bucket, ..), _| *bucket != canister);
+        self.unsure.insert(canister);
     }
 }
 
@@ -57,8 +68,11 @@ impl Run<'_> {
             if self.pulse.users.get(&id).is_some_and(|it| it.0 == changes) {
                 continue;
             }
-            let users = self.stage.bucket(id).map(|bucket| users_of(&bucket));
-            let users = users.unwrap_or_default();
+            let Some(bucket) = self.stage.bucket(id) else {
+                continue;
+            };
+            self.check_uploads(id, &bucket)?;
+            let users = users_of(&bucket);
             for user in &users {
                 self.check_account(id, user)?;
             }
@@ -79,6 +93,37 @@ impl Run<'_> {
         self.pulse.users = users;
         self.pulse.index = Some((changes, index));
         checked
+    }
+
+    /// No upload lapses before a day has passed.
+    fn check_uploads(&mut self, id: Principal, bucket: &Bucket) -> Result<(), Violation> {
+        let now_ms = self.stage.now_ms();
+        let open = bucket.open_uploads();
+        let seen = &mut self.pulse.uploads;
+        let since_ms = match self.pulse.unsure.remove(&id) {
+            true => 0,
+            false => now_ms,
+        };
+        let over = seen.extract_if(.., |(in_bucket, user, blob), _| {
+            *in_bucket == id && !open.contains(&(*user, *blob))
+        });
+        for ((_, user, blob), since_ms) in over.collect::<Vec<_>>() {
+            let now = Now {
+                ms: now_ms,
+                version: 0,
+            };
+            let status = bucket.upload_status(&user, &blob, now);
+            let state = status.map(|status| status.state);
+            let is_early = since_ms > 0 && now_ms < since_ms + UPLOAD_IDLE_MS - SLACK_MS;
+            let has_lapsed = state == Ok(UploadState::Gone(GoneReason::Expired));
+            ensure(!(has_lapsed && is_early), 8, || {
+                format!("in bucket {id} the upload of {blob} by {user} lapsed within a day")
+            })?;
+        }
+        for (user, blob) in open {
+            seen.entry((id, user, blob)).or_insert(since_ms);
+        }
+        Ok(())
     }
 
     /// In a bucket, everything about a user agrees in every message.

@@ -15,13 +15,13 @@ use openstorage_types::{
     bucket::{BucketStatus, UploadArgs},
     channel::{AuditedUser, Counters},
     chat::{ChatError, RegisterOk},
-    index::{BucketInfo, BucketState, IndexStatus},
+    index::{BucketInfo, BucketState, ChangeKind, FeedArgs, IndexStatus},
     limits::KEY_REFRESH_MS,
 };
 
 use crate::{
     Violation,
-    clients::Op,
+    clients::{Op, plain},
     ensure,
     model::Ref,
     procedures::Stage,
@@ -103,9 +103,86 @@ impl Run<'_> {
         self.is_loose = false;
         self.forgot_keys = false;
         self.chat_limits.clear();
+        self.check_kinds(held)?;
+        self.check_feed(&there)?;
         self.check_fleet()?;
+        self.check_revocations()?;
         self.check_reads()?;
         self.probe(held)
+    }
+
+    /// References are of the types and names with which they were asked for, and what is certified is what there is.
+    fn check_kinds(&mut self, held: &Held) -> Result<(), Violation> {
+        for (id, holding) in held {
+            let Some(bucket) = self.stage.bucket(*id) else {
+                return Err(Violation::new(23, format!("bucket {id} has no code")));
+            };
+            let certified = bucket.check_certified();
+            certified.map_err(|error| Violation::new(27, format!("bucket {id}: {error}")))?;
+            for (blob, owner, accessor) in &holding.inventory.references {
+                let Some(place) = self.blobs.iter().position(|it| it.id == *blob) else {
+                    continue;
+                };
+                let kind = bucket.kind_of(blob, owner, accessor);
+                let asked = self.types.get(&(*id, place, *owner, *accessor));
+                let is_asked = kind.as_ref().zip(asked).is_some_and(|((is, name), asked)| {
+                    asked
+                        .iter()
+                        .any(|(it, of)| plain(it) == plain(is) && of == name)
+                });
+                ensure(is_asked, 4, || {
+                    format!("blob {place} of {owner} in bucket {id} is {kind:?}, not {asked:?}")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever follows the feed knows which references there are, unless it is told that it has missed something.
+    fn check_feed(&mut self, there: &BTreeSet<Ref>) -> Result<(), Violation> {
+        let context = Context {
+            own: self.stage.index,
+            caller: operator(),
+            is_controller: true,
+            now_ms: self.stage.now_ms(),
+            version: 0,
+        };
+        let Some(index) = self.stage.index_image() else {
+            return Err(Violation::new(12, "the index has no code"));
+        };
+        let mut has_missed = false;
+        loop {
+            let args = FeedArgs {
+                after: self.feed_until,
+                limit: 1_000,
+                owner: None,
+            };
+            let page = index.feed(&context, &args);
+            let page = page.map_err(|error| Violation::new(12, format!("feed: {error:?}")))?;
+            has_missed |= page.forgotten_until > self.feed_until;
+            let Some(last) = page.changes.last() else {
+                self.feed_until = self.feed_until.max(page.forgotten_until);
+                break;
+            };
+            self.feed_until = last.id;
+            for change in page.changes {
+                let place = self.blobs.iter().position(|it| it.id == change.blob_id);
+                let place = place.unwrap_or(usize::MAX);
+                let it = (change.bucket, place, change.owner, change.accessor_id);
+                match change.what {
+                    ChangeKind::Added | ChangeKind::Referenced => self.followed.insert(it),
+                    ChangeKind::Deleted | ChangeKind::Unreferenced => self.followed.remove(&it),
+                };
+            }
+        }
+        if has_missed {
+            self.followed = there.clone();
+        }
+        ensure(self.followed == *there, 10, || {
+            let wrong = self.followed.symmetric_difference(there);
+            let wrong: Vec<_> = wrong.map(crate::model::name).collect();
+            format!("the feed and the buckets disagree about {wrong:?}")
+        })
     }
 
     /// Waits, without faults, until everybody has heard everything.
@@ -342,6 +419,7 @@ impl Run<'_> {
         let Some(index) = self.stage.index_image() else {
             return Err(Violation::new(12, "the index has no code"));
         };
+        index.check().map_err(|why| Violation::new(5, why))?;
         let index = index.inventory();
         let homes: BTreeMap<(BlobId, Principal), u64> = held
             .iter()

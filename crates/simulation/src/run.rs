@@ -12,6 +12,7 @@ use crate::{
     blobs::{self, Blob},
     clients::{Pending, Upload},
     dice::Dice,
+    foreign::Foreign,
     model::{Model, Ref},
     probes::Read,
     procedures::{Procedure, Taken},
@@ -117,6 +118,10 @@ pub(crate) struct Run<'a> {
     pub accessors: BTreeSet<Principal>,
     /// The types and names with which each reference was asked for.
     pub types: BTreeMap<Ref, BTreeSet<(String, Option<String>)>>,
+    /// Up to which change the feed was followed, and the references that there are by it.
+    pub feed_until: u64,
+    pub followed: BTreeSet<Ref>,
+    pub foreign: Foreign,
     /// What an answer has shown not to hold.
     pub broken: Option<Violation>,
     /// Calls that are not answered yet.
@@ -166,6 +171,9 @@ pub fn run(base: &Base, seed: u64, options: &Options) -> Result<Summary, Box<Fai
         rooms: base.rooms.clone(),
         accessors: base.rooms.iter().map(|room| room.accessor).collect(),
         types: BTreeMap::new(),
+        foreign: Foreign::default(),
+        feed_until: 0,
+        followed: BTreeSet::new(),
         broken: None,
         pending: vec![],
         uploads: vec![],

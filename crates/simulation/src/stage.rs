@@ -20,9 +20,14 @@ use openstorage_localnet::{
 use openstorage_types::{
     chat::{ChatError, ChatInfo, CreateChatArgs, InitArgs as ChatInit, JoinArgs, RegisterOk},
     http::{HttpRequest, HttpResponse},
-    index::{BucketInfo, BucketState, FleetError, IndexStatus, InitArgs as IndexInit, Issuer},
+    index::{
+        BucketInfo, BucketState, FleetError, IndexStatus, InitArgs as IndexInit, Issuer,
+        IssuerError, RegisterIssuerArgs, RegisterIssuerOk,
+    },
 };
 use serde::de::DeserializeOwned;
+
+use crate::foreign;
 
 /// So many users there are; the last is a member of no room but its own.
 pub const USERS: usize = 5;
@@ -90,6 +95,7 @@ pub struct Base {
     pub(crate) wasms: Wasms,
     pub(crate) index: Principal,
     pub(crate) chat: Principal,
+    foreign: Principal,
     pub(crate) rooms: Vec<Room>,
 }
 
@@ -98,6 +104,8 @@ pub struct Stage {
     pub network: Network,
     pub index: Principal,
     pub chat: Principal,
+    /// Another app.
+    pub foreign: Principal,
     images: BTreeMap<Principal, Image>,
 }
 
@@ -153,6 +161,7 @@ impl Base {
             network: Network::with_compiler(config, Arc::clone(&compiler)),
             index: Principal::anonymous(),
             chat: Principal::anonymous(),
+            foreign: Principal::anonymous(),
             images: BTreeMap::new(),
         };
         stage.index = stage.create(0, vec![operator()]);
@@ -188,6 +197,16 @@ impl Base {
             let active = |info: &&BucketInfo| info.state == BucketState::Active;
             (buckets.iter().filter(active).count() >= 3).then_some(())
         });
+        stage.foreign = stage.create(1, vec![operator()]);
+        let foreign = stage.foreign;
+        stage.install(foreign, openstorage_universal::WASM, vec![]);
+        let args = RegisterIssuerArgs {
+            issuer: Some(foreign),
+            key: foreign::key(),
+        };
+        let trusted: Result<RegisterIssuerOk, IssuerError> =
+            stage.call(index, operator(), "register_issuer", (args,));
+        trusted.expect("the operator says who is trusted");
         let rooms = stage.people();
         Ok(Self {
             saved: stage.network.save(),
@@ -195,6 +214,7 @@ impl Base {
             wasms,
             index,
             chat,
+            foreign: stage.foreign,
             rooms,
         })
     }
@@ -206,6 +226,7 @@ impl Base {
             network: network.expect("what was saved can be loaded"),
             index: self.index,
             chat: self.chat,
+            foreign: self.foreign,
             images: BTreeMap::new(),
         }
     }
@@ -315,12 +336,24 @@ impl Stage {
         method: &str,
         args: impl ArgumentEncoder,
     ) -> Result<MessageId, Reject> {
+        let arg = encode_args(args).expect("arguments have a Candid form");
+        self.send_raw(canister, sender, method, arg)
+    }
+
+    /// Sends an update call with an argument in whatever form.
+    pub fn send_raw(
+        &mut self,
+        canister: Principal,
+        sender: Principal,
+        method: &str,
+        arg: Vec<u8>,
+    ) -> Result<MessageId, Reject> {
         self.network.submit(Ingress {
             sender,
             sender_info: None,
             canister,
             method: method.into(),
-            arg: encode_args(args).expect("arguments have a Candid form"),
+            arg,
             effective: None,
         })
     }

@@ -174,10 +174,29 @@ fn an_answer_whose_message_traps_ends_no_other_job() {
     stage.until("all buckets have heard of the user", told);
 }
 
-/// The bugs of `canisters/bucket/src/mutants.rs`, and the invariants one of which finds each.
-const MUTANTS: [(u32, &[u8]); 5] = [(1, &[6]), (2, &[7]), (3, &[4]), (4, &[13]), (5, &[6, 22])];
+/// The bugs of `mutants.rs` in `canisters/bucket/src` and `canisters/index/src`, and the invariants one of which finds
+/// each.
+const MUTANTS: [(u32, &[u8]); 17] = [
+    (1, &[6]),
+    (2, &[7]),
+    (3, &[4]),
+    (4, &[13]),
+    (5, &[6, 22]),
+    (6, &[1, 4]),
+    (7, &[1, 27]),
+    (8, &[4, 12]),
+    (9, &[4]),
+    (10, &[8]),
+    (11, &[13]),
+    (12, &[13]),
+    (13, &[14]),
+    (14, &[8]),
+    (21, &[10]),
+    (22, &[3, 5]),
+    (23, &[6, 22]),
+];
 /// Each is found in one of the first so many seeds.
-const MUTANT_SEEDS: u64 = 20;
+const MUTANT_SEEDS: u64 = 100;
 
 /// In a full run only: the canisters with these bugs are another build.
 #[test]
@@ -185,15 +204,28 @@ fn every_bug_that_is_planted_on_purpose_is_found() {
     if !in_full() {
         return;
     }
-    for (mutant, invariants) in MUTANTS {
-        let base = base(Some(mutant));
-        let options = Options::default();
-        let found = (1..=MUTANT_SEEDS).find_map(|seed| run(&base, seed, &options).err());
-        let violation = found.expect("some seed finds it").violation;
-        assert!(
-            invariants.contains(&violation.invariant),
-            "mutant {mutant}: {violation}"
-        );
-        println!("mutant {mutant}: {violation}");
-    }
+    let mutants = Mutex::new(MUTANTS.iter());
+    let some = || {
+        while let Some((mutant, invariants)) = { mutants.lock().ok().and_then(|mut it| it.next()) }
+        {
+            let base = base(Some(*mutant));
+            let options = Options::default();
+            let found = (1..=MUTANT_SEEDS).find_map(|seed| run(&base, seed, &options).err());
+            let failure = found.unwrap_or_else(|| panic!("no seed finds mutant {mutant}"));
+            let (seed, violation) = (failure.seed, failure.violation);
+            assert!(
+                invariants.contains(&violation.invariant),
+                "mutant {mutant}: {violation}"
+            );
+            println!("mutant {mutant}, seed {seed}: {violation}");
+        }
+    };
+    thread::scope(|scope| {
+        let threads = [scope.spawn(some), scope.spawn(some)];
+        for thread in threads {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
 }

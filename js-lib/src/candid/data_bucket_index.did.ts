@@ -1116,6 +1116,10 @@ export interface _SERVICE {
   'http_request' : ActorMethod<[HttpRequest], HttpResponse>,
   'issuers' : ActorMethod<[], Array<Issuer>>,
   /**
+   * The buckets in which the caller has, or had, bytes or uploads: my_uploads and my_blobs of each list them.
+   */
+  'my_buckets' : ActorMethod<[], Array<Principal>>,
+  /**
    * Issuers: canisters whose tokens are believed.
    */
   'register_issuer' : ActorMethod<
@@ -1619,6 +1623,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
       ),
     'http_request' : IDL.Func([HttpRequest], [HttpResponse], ['query']),
     'issuers' : IDL.Func([], [IDL.Vec(Issuer)], ['query']),
+    'my_buckets' : IDL.Func([], [IDL.Vec(IDL.Principal)], ['query']),
     'register_issuer' : IDL.Func(
         [RegisterIssuerArgs],
         [IDL.Variant({ 'Ok' : RegisterIssuerOk, 'Err' : IssuerError })],

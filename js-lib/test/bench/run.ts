@@ -79,13 +79,12 @@ async function uploadVsAgent(network: Network): Promise<number> {
   // The bucket knows the user from here on, on both sides.
   await storage.upload(fresh(1), { accessorIds: [user.accessorId] }).done;
   const rate = (ms: number) => `${(size / MB / (ms / 1000)).toFixed(0)} MB/s`;
-  const bucket = await bucketOf(network);
   const bare = new Map([2, 4, 8, 16].map((concurrency) => [concurrency, Number.POSITIVE_INFINITY]));
   let library = Number.POSITIVE_INFINITY;
   // In turns, so that a busy minute of the machine hits both.
   for (let round = 0; round < UPLOAD_ROUNDS; round++) {
     for (const [concurrency, best] of bare) {
-      const upload = { agent: user.user.agent, bucket, accessorId: user.accessorId, bytes: fresh(size), concurrency };
+      const upload = { agent: user.user.agent, index: network.index, accessorId: user.accessorId, bytes: fresh(size), concurrency };
       bare.set(concurrency, Math.min(best, await bareUploadMs(upload)));
     }
     const bytes = fresh(size);
@@ -96,20 +95,15 @@ async function uploadVsAgent(network: Network): Promise<number> {
   return library / Math.min(...bare.values());
 }
 
-async function bucketOf(network: Network): Promise<string> {
-  const { buckets } = await network.status();
-  return buckets[0]!.bucket.toText();
-}
-
-type UploadMs = (bare?: { readonly bucket: string; readonly concurrency: number }) => Promise<number>;
+/** The library's upload, or the bare agent's, so many chunks at a time. */
+type UploadMs = (concurrency?: number) => Promise<number>;
 
 /** The library's time to that of the bare agent's best fixed concurrency, on a line on which a call takes 2 s. */
-async function slowVsAgent(network: Network, where: string, uploadMs: UploadMs): Promise<number> {
-  const bucket = await bucketOf(network);
+async function slowVsAgent(where: string, uploadMs: UploadMs): Promise<number> {
   const bare = new Map([4, 8, 16, 32].map((concurrency) => [concurrency, Number.POSITIVE_INFINITY]));
   let library = Number.POSITIVE_INFINITY;
   for (let round = 0; round < SLOW_ROUNDS; round++) {
-    for (const [concurrency, best] of bare) bare.set(concurrency, Math.min(best, await uploadMs({ bucket, concurrency })));
+    for (const [concurrency, best] of bare) bare.set(concurrency, Math.min(best, await uploadMs(concurrency)));
     library = Math.min(library, await uploadMs());
   }
   const seconds = (ms: number) => `${(ms / 1_000).toFixed(1)} s`;
@@ -128,9 +122,9 @@ async function slowInNode(network: Network): Promise<number> {
     const storage = await user.storage({ agent });
     await storage.upload(fresh(1), { accessorIds: [accessorId] }).done;
     proxy.faults = { delayMs: SLOW_DELAY_MS };
-    return await slowVsAgent(network, "Node", async (bare) => {
+    return await slowVsAgent("Node", async (concurrency) => {
       const bytes = fresh(SLOW_BYTES);
-      if (bare) return bareUploadMs({ agent, accessorId, bytes, ...bare });
+      if (concurrency !== undefined) return bareUploadMs({ agent, index: network.index, accessorId, bytes, concurrency });
       return timeMs(() => storage.upload(bytes, { accessorIds: [accessorId] }).done);
     });
   } finally {
@@ -149,11 +143,11 @@ async function slowInBrowser(network: Network): Promise<number> {
     // What is routed goes through this program.
     await context.unrouteAll();
     await page.evaluate(([index, identity]) => window.kit.open(index, identity), [network.index, JSON.stringify(user.identity.toJSON())] as const);
-    const upload = (size: number) => async (bare?: Parameters<UploadMs>[0]) =>
-      page.evaluate(([size, accessorId, bare]) => window.kit.uploadMs(size, accessorId, bare), [size, accessorId, bare] as const);
+    const upload = (size: number) => async (concurrency?: number) =>
+      page.evaluate(([size, accessorId, concurrency]) => window.kit.uploadMs(size, accessorId, concurrency), [size, accessorId, concurrency] as const);
     await upload(1)();
     proxy.faults = { delayMs: SLOW_DELAY_MS };
-    return await slowVsAgent(network, "Chromium, which opens six connections", upload(SLOW_BYTES));
+    return await slowVsAgent("Chromium, which opens six connections", upload(SLOW_BYTES));
   } finally {
     await browser.close();
     await proxy.stop();

@@ -71,10 +71,10 @@ const kit = {
   },
 
   /** Milliseconds of an upload of so many random bytes: by the library, or by the agent alone, so many chunks at a time. */
-  async uploadMs(size: number, accessorId: string, bare?: { readonly bucket: string; readonly concurrency: number }): Promise<number> {
-    const { agent, storage } = opened();
+  async uploadMs(size: number, accessorId: string, concurrency?: number): Promise<number> {
+    const { agent, index, storage } = opened();
     const bytes = random(size);
-    if (bare) return bareUploadMs({ agent, accessorId, bytes, ...bare });
+    if (concurrency !== undefined) return bareUploadMs({ agent, index, accessorId, bytes, concurrency });
     const began = performance.now();
     await storage.upload(bytes, { accessorIds: [accessorId] }).done;
     return performance.now() - began;

@@ -148,7 +148,7 @@ test("an upload pauses, goes on, outlives a reload, and sends only what is missi
 
   // Another file is recognised as another.
   await page.getByLabel("Choose file large.bin").setInputFiles(await scene.file("other.bin", noise(1_000)));
-  await page.getByRole("alert").getByText("Choose the same file again").waitFor();
+  await page.getByRole("alert").getByText("This is another file").waitFor();
 
   proxy.faults = { dropRate: 0.2 };
   const before = proxy.bytesUp;
@@ -424,7 +424,7 @@ test("a full allowance says what is full and what to do, and gives way to more",
 test("what was cancelled is given back, the rest goes on, and a network that is gone is told of", async () => {
   const { page, context } = await scene.enter("Emmy");
   await newRoom(page, "Patience");
-  proxy.faults = { bytesPerSecond: 4 * MB };
+  proxy.faults = { bytesPerSecond: 1 * MB };
   const names = ["one.bin", "two.bin", "three.bin"];
   await page.setInputFiles("#files", await Promise.all(names.map((name) => scene.file(name, noise(5 * MB)))));
   const all = page.getByRole("group", { name: "All uploads" });
@@ -708,6 +708,7 @@ test("another device lists what is unfinished with the storage that it holds, an
   // The same user elsewhere: the key came along, what the browser remembers of uploads did not.
   const elsewhere = await scene.browser.newContext({ ...NARROW, storageState: await context.storageState() });
   const other = await elsewhere.newPage();
+  other.setDefaultTimeout(60_000);
   await other.goto(address);
   const list = other.getByRole("region", { name: "Unfinished uploads" });
   await list.getByText("File from another device").waitFor();

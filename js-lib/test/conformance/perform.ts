@@ -59,13 +59,18 @@ export interface Outcome {
   reference?: BlobReference;
 }
 
+/** What the device of each user remembers from step to step. */
+const remembered = new WeakMap<HttpAgent, MemoryResumeStore>();
+
 /** Does a step as the agent's user. */
 export async function perform(agent: HttpAgent, index: string, step: Step, given: Given): Promise<Outcome> {
   const line = new Line(agentTransport(agent), step.damage ?? false);
+  const resumeStore = remembered.get(agent) ?? new MemoryResumeStore();
+  remembered.set(agent, resumeStore);
   const storage = new OpenStorage({
     transport: line,
     indexCanisterId: index,
-    resumeStore: new MemoryResumeStore(),
+    resumeStore,
     cache: false,
   });
   const outcome: Outcome = { pushes: 0 };

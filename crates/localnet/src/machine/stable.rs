@@ -336,3 +336,34 @@ fn span(offset: u64, len: usize) -> (u64, usize, usize) {
         len.min(DIRTY_PAGE_BYTES as usize - at),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_renewed_with_what_was_kept() {
+        let mut memory = StableMemory::from_bytes(&[7; 10_000]);
+        let (mut copied, mut bytes) = (Copied::default(), vec![]);
+        assert!(memory.copy_into(&mut copied, &mut bytes));
+        assert!(!memory.copy_into(&mut copied, &mut bytes));
+        let mut write = |offset, is_kept: bool| {
+            memory.begin();
+            memory.write(offset, &[9; 5_000]).unwrap();
+            match is_kept {
+                true => memory.commit(),
+                false => memory.roll_back(),
+            }
+            memory.grow(u64::from(is_kept));
+            let changed = memory.copy_into(&mut copied, &mut bytes);
+            (changed, bytes == memory.to_bytes())
+        };
+        assert_eq!(write(4_000, false), (false, true));
+        assert_eq!(write(30_000, true), (true, true));
+        assert_eq!(write(9_000, true), (true, true));
+        // Another copy is whole, and so is the first one again.
+        let (mut other, mut others) = (Copied::default(), vec![]);
+        assert!(memory.copy_into(&mut other, &mut others) && others == memory.to_bytes());
+        assert!(memory.copy_into(&mut copied, &mut bytes) && bytes == memory.to_bytes());
+    }
+}
