@@ -8,7 +8,7 @@ use openstorage_localnet::network::Reject;
 use openstorage_types::{
     BlobId, BlobReference,
     bucket::*,
-    channel::PublicKey,
+    channel::{PublicKey, RotateKeyError},
     chat::{BlobAccess, Message},
     http::{HttpRequest, HttpResponse},
     index::{
@@ -36,6 +36,8 @@ pub struct Read {
     args: ReadChunkArgs,
 }
 
+/// The chat has drawn another key by then.
+const KEY_SECONDS: usize = 60;
 /// Longer than any token lives.
 const LAPSED_MS: u64 = openstorage_types::limits::READ_TOKEN_LIFE_MS;
 
@@ -418,25 +420,44 @@ impl Run<'_> {
         ensure(removed.is_ok(), 9, || format!("remove_issuer: {removed:?}"))?;
         self.told()?;
         self.must_not_read("a token of an issuer that is not trusted", &read)?;
-        let key: Result<Option<PublicKey>, Reject> =
-            self.stage.ask(chat, operator(), "public_key", ());
-        let Ok(Some(key)) = key else {
-            return Err(Violation::new(16, "the chat has lost its key"));
-        };
-        let args = RegisterIssuerArgs {
-            issuer: Some(chat),
-            key,
-        };
-        let trusted: Result<RegisterIssuerOk, IssuerError> =
-            self.stage
-                .call(index, operator(), "register_issuer", (args,));
+        // It comes back with another key only: what was issued under this one stays worth nothing.
+        let old = self.chat_key()?;
+        let again = self.trust(old);
+        ensure(again.is_err(), 13, || {
+            format!("a removed key is taken: {again:?}")
+        })?;
+        let wanted: Result<(), RotateKeyError> =
+            self.stage.call(chat, operator(), "rotate_key", ());
+        ensure(wanted.is_ok(), 9, || format!("rotate_key: {wanted:?}"))?;
+        self.is_rotated = true;
+        let mut new = old;
+        for _ in 0..KEY_SECONDS {
+            self.stage.pass(1_000);
+            new = self.chat_key()?;
+            if new.version != old.version {
+                break;
+            }
+        }
+        let trusted = self.trust(new);
         ensure(trusted.is_ok(), 9, || {
             format!("register_issuer: {trusted:?}")
         })?;
         self.told()?;
-        let answer = self.try_read(&read);
-        ensure(matches!(answer, Ok(Ok(_))), 13, || {
-            format!("{read:?}, once the chat is trusted again: {answer:?}")
-        })
+        self.must_not_read("a token of before its issuer was removed", &read)
+    }
+
+    fn chat_key(&mut self) -> Result<PublicKey, Violation> {
+        let chat = self.stage.chat;
+        let key: Result<Option<PublicKey>, Reject> =
+            self.stage.ask(chat, operator(), "public_key", ());
+        let no_key = || Violation::new(16, "the chat has lost its key");
+        key.ok().flatten().ok_or_else(no_key)
+    }
+
+    fn trust(&mut self, key: PublicKey) -> Result<RegisterIssuerOk, IssuerError> {
+        let (index, issuer) = (self.stage.index, Some(self.stage.chat));
+        let args = RegisterIssuerArgs { issuer, key };
+        self.stage
+            .call(index, operator(), "register_issuer", (args,))
     }
 }

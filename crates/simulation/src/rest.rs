@@ -8,7 +8,7 @@ use std::{
 use candid::Principal;
 use chat::work::Lane;
 use data_bucket::Inventory;
-use data_bucket_index::Context;
+use data_bucket_index::{Context, Index};
 use openstorage_localnet::network::Plan;
 use openstorage_types::{
     BlobId,
@@ -297,8 +297,9 @@ impl Run<'_> {
             held.insert(info.bucket, self.holding(info.bucket)?);
         }
         self.agree(&held)?;
+        let mut index = None;
         for id in held.keys() {
-            self.nothing_to_tell(*id)?;
+            self.nothing_to_tell(*id, &mut index)?;
         }
         Ok(held)
     }
@@ -385,14 +386,21 @@ impl Run<'_> {
 
     /// Did the bucket speak now, the index would have nothing to ask it, and nothing to say: both stand where
     /// the other believes. Copies of both say so.
-    fn nothing_to_tell(&mut self, id: Principal) -> Result<(), Violation> {
+    fn nothing_to_tell(
+        &mut self,
+        id: Principal,
+        copy: &mut Option<Index>,
+    ) -> Result<(), Violation> {
         let stage = &mut self.stage;
         let changes = stage.changes(id).zip(stage.changes(stage.index));
         if changes.is_some() && self.seen.agreed.get(&id).copied() == changes {
             return Ok(());
         }
-        let copies = stage.bucket_copy(id).zip(stage.index_copy());
-        let (Some(changes), Some((mut bucket, mut index))) = (changes, copies) else {
+        if copy.is_none() {
+            *copy = stage.index_copy();
+        }
+        let copies = stage.bucket_copy(id).zip(copy.as_mut());
+        let (Some(changes), Some((mut bucket, index))) = (changes, copies) else {
             return Err(Violation::new(12, "index or bucket have no code"));
         };
         let context = Context {

@@ -495,9 +495,9 @@ impl Stage {
         Some(Index::open(self.image(self.index)?, self.index, None))
     }
 
-    /// The chat likewise.
+    /// The chat likewise. A copy: one of another version lacks memories, which are made when it is opened.
     pub fn chat_image(&mut self) -> Option<App> {
-        App::open(self.image(self.chat)?, self.chat, None).ok()
+        App::open(copy(&self.image(self.chat)?), self.chat, None).ok()
     }
 
     /// A copy of a bucket, to be changed.
