@@ -85,6 +85,9 @@ fn methods(interface: &str) -> Vec<&str> {
     methods
 }
 
+/// A canister's name and id, its interface, and who is let in with which method.
+type Interface<'a> = (&'a str, Principal, &'a str, &'a [(&'a str, &'a [Who])]);
+
 /// Each method of each canister, by each kind of caller. Canisters are not asked at the door, so that nothing they send
 /// may cost much: the instructions of the most expensive refusal are printed and bounded.
 #[test]
@@ -92,7 +95,7 @@ fn only_who_may_usefully_call_a_method_is_let_in() {
     let setup = Setup::new();
     let (alice, _) = setup.user_with_chat(1);
     bucket::ensure_registered(&setup, setup.bucket, alice).unwrap();
-    let canisters: [(&str, Principal, &str, &[(&str, &[Who])]); 3] = [
+    let canisters: [Interface; 3] = [
         (
             "bucket",
             setup.bucket,

@@ -438,12 +438,15 @@ fn set_freezing_threshold(setup: &Setup, bucket: Principal, seconds: u128) {
         .unwrap();
 }
 
+/// What makes a bucket well again.
+type Mend<'a> = &'a dyn Fn(&Setup, Principal);
+
 /// A bucket in which something is wrong is given nothing new after a bounded time, and is back by itself.
 fn out_and_back(
     name: &str,
     breaks: impl Fn(&Setup, Principal),
     is_cause: impl Fn(TroubleCause) -> bool,
-    mend: Option<&dyn Fn(&Setup, Principal)>,
+    mend: Option<Mend>,
 ) {
     for has_news in [true, false] {
         let setup = with_two_buckets();

@@ -179,7 +179,7 @@ fn an_upload_outlives_an_upgrade_at_every_step() {
     let pushed = world.push(alice(), &chunk(&data, 2)).unwrap();
     assert_eq!(pushed.state, UploadState::Verifying);
     world.upgrade();
-    assert!(world.bucket.verify_slice(world.now));
+    assert!(world.bucket.verify_slice(world.now, 100));
     assert_eq!(world.state(alice(), &data).state, UploadState::Stored);
     assert_eq!(world.figures(), [1, 1, 0, 7_000_000, 0]);
 }
@@ -339,13 +339,13 @@ fn a_large_blob_is_verified_over_several_messages() {
         world.audit();
         world.upgrade();
         assert_eq!(world.status(alice(), id).state, UploadState::Verifying);
-        assert!(world.bucket.verify_slice(world.now));
+        assert!(world.bucket.verify_slice(world.now, 100));
         slices += 1;
     }
     // 3.2 MB with the last chunk, then 5 MB in each.
     assert_eq!(slices, 10);
     assert_eq!(world.status(alice(), id).state, UploadState::Stored);
-    assert!(!world.bucket.verify_slice(world.now));
+    assert!(!world.bucket.verify_slice(world.now, 100));
     assert_eq!(world.figures(), [1, 1, 0, 52_000_000, 0]);
     world.audit();
 }
@@ -361,11 +361,11 @@ fn uploads_that_are_verified_take_turns() {
         }
     }
     for _ in 0..7 {
-        assert!(world.bucket.verify_slice(world.now));
+        assert!(world.bucket.verify_slice(world.now, 100));
     }
     assert_eq!(world.state(alice(), &data[0]).state, UploadState::Stored);
     for _ in 0..2 {
-        assert!(world.bucket.verify_slice(world.now));
+        assert!(world.bucket.verify_slice(world.now, 100));
     }
     assert_eq!(world.state(bob(), &data[1]).state, UploadState::Stored);
     world.audit();
@@ -412,7 +412,7 @@ fn garbage_under_a_true_blobs_id_stops_no_verification() {
         }
         let mut slices = 0;
         while world.bucket.is_verifying() {
-            assert!(world.bucket.verify_slice(world.now));
+            assert!(world.bucket.verify_slice(world.now, 100));
             slices += 1;
             assert!(slices < 30);
         }
@@ -795,6 +795,7 @@ fn half_of_a_blob_is_no_proof_of_the_whole() {
                 ..Counters::default()
             },
             version: 5,
+            gone: None,
         };
         world.bucket.leased(user, &answer, world.now);
         world.push(user, &last).unwrap();

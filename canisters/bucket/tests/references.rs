@@ -419,7 +419,7 @@ fn references_to_the_empty_blob_are_paid_for() {
     let mut args = chunk(&[], 0);
     args.accessor_ids = (0..4)
         .map(principal)
-        .map(|it| Principal::self_authenticating(it))
+        .map(Principal::self_authenticating)
         .collect();
     let lease = world.shortage(alice(), &args);
     assert_eq!(lease.wanted, REFERENCE_BYTES_MIN);

@@ -356,6 +356,8 @@ fn a_report_that_a_bucket_is_low_brings_the_look_forward() {
             freezing_at: 30 * T,
             burned_per_day: T,
         }),
+        overdue_ms: None,
+        set_aside: None,
     };
     world.hear(canister(1), Stamp::default(), vec![], Some(report));
     assert!(world.index.agenda(world.now_ms, &idle).jobs.contains(&job));

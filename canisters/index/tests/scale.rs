@@ -78,7 +78,7 @@ fn push(world: &mut World, buckets: usize) -> (usize, usize) {
 fn add_buckets(world: &mut World, from: usize, to: usize, told: bool) {
     let memory = memory::manager(world.memory.clone());
     let log = Log::init(memory.get(memory::LOG_EVENTS), memory.get(memory::LOG_ENDS));
-    let mut buckets = Buckets::init(memory.get(memory::BUCKETS));
+    let mut buckets = Buckets::init(memory.get(memory::BUCKETS), memory.get(memory::TROUBLES));
     for n in from..to {
         let mut row = Bucket::new(BUCKET_BYTES);
         row.installed = true;

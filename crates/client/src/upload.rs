@@ -480,10 +480,8 @@ impl<T: Transport, S: Source> Work<'_, T, S> {
                 .query(self.bucket, "upload_status", (args.clone(),))
         };
         let answer: Result<UploadStatus, UploadError> = again(self.upload.patience, ask).await?;
-        Ok(match answer {
-            Ok(status) => Some(status),
-            Err(UploadError::NotFound) => None,
-        })
+        // The only error: there is no such upload.
+        Ok(answer.ok())
     }
 
     async fn chunk(&self, chunk_index: u32) -> Result<PushChunkArgs, Error> {
