@@ -219,7 +219,7 @@ fn a_higher_incarnation_keeps_a_lower_one_that_was_never_deleted() {
     let told = batch.args.counters.iter().find(|it| it.user == alice());
     assert_eq!(
         told.map(|it| (it.incarnation, it.counters.used())),
-        Some((9, 503))
+        Some((9, charge(500, 1) + charge(3, 1)))
     );
     // Deleted, and registered again.
     upsert(&mut world, 12, 10);
@@ -427,9 +427,9 @@ fn whoever_is_told_the_state_is_told_what_was_deleted() {
     let kinds: Vec<_> = page.rows.iter().map(|row| row.kind).collect();
     assert_eq!(
         kinds,
-        [kind::USER_HELD, kind::USER_DELETED, kind::ACCESSOR_DELETED]
+        [kind::USER_DELETED, kind::USER_HELD, kind::ACCESSOR_DELETED]
     );
-    let gone: UserDeleted = decode_one(&page.rows[1].bytes).unwrap();
+    let gone: UserDeleted = decode_one(&page.rows[0].bytes).unwrap();
     assert_eq!((gone.user, gone.incarnation), (alice(), 1));
     assert!(page.last);
 }

@@ -700,7 +700,12 @@ export type LeaseError = { 'NotRegistered' : null } |
 export interface LeaseOk {
   'byte_limit' : bigint,
   /**
-   * A higher one than the bucket's: the user was deleted and registered again.
+   * Every incarnation up to this one is deleted. One above it is the same user, whom a restored index had forgotten
+   * when it was registered. None means all below the incarnation.
+   */
+  'gone' : [] | [bigint],
+  /**
+   * A higher one than the bucket's: the user was registered again.
    */
   'incarnation' : bigint,
   /**
@@ -1390,6 +1395,7 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
   });
   const LeaseOk = IDL.Record({
     'byte_limit' : IDL.Nat64,
+    'gone' : IDL.Opt(IDL.Nat64),
     'incarnation' : IDL.Nat64,
     'version' : IDL.Nat64,
     'counters' : Counters,

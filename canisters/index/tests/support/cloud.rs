@@ -275,8 +275,20 @@ impl World {
                 }
                 self.check(cloud);
             }
+            self.let_buckets_answer(cloud);
         }
         panic!("the fleet does not come to rest");
+    }
+
+    /// A bucket that runs says how it is when it is asked.
+    fn let_buckets_answer(&mut self, cloud: &Cloud) {
+        for info in self.index.buckets() {
+            let canister = cloud.canisters.get(&info.bucket);
+            let runs = canister.is_some_and(|it| it.running && it.module.is_some());
+            if runs && info.trouble.is_some() {
+                self.index.heard_from(info.bucket, self.now_ms);
+            }
+        }
     }
 
     /// Nothing is allocated to a bucket that does not run the expected code.
