@@ -158,18 +158,30 @@ impl Grown {
         }
     }
 
-    /// Each tells the other everything.
+    /// Each tells the other everything, in turns: what one has heard may be what the other asks for.
     fn exchange(&mut self) {
-        while let Some(sending) = self.index.next_batch(self.bucket_id, self.index_version) {
-            let answer = self.bucket.receive(&self.index_id, &sending.args, self.now);
-            let answer = answer.expect("the index is heard");
-            self.index.batch_answered(&sending, answer);
-        }
-        while let Some(sending) = self.bucket.next_batch(self.now.version) {
-            let context = self.context(self.bucket_id);
-            let answer = self.index.events(&context, &sending.args);
-            let answer = answer.expect("the bucket is heard");
-            self.bucket.acknowledged(&sending, &answer, self.now);
-        }
+        while self.index_tells() | self.bucket_tells() {}
+    }
+
+    /// False where there is nothing to tell.
+    fn index_tells(&mut self) -> bool {
+        let Some(sending) = self.index.next_batch(self.bucket_id, self.index_version) else {
+            return false;
+        };
+        let answer = self.bucket.receive(&self.index_id, &sending.args, self.now);
+        let answer = answer.expect("the index is heard");
+        self.index.batch_answered(&sending, answer);
+        true
+    }
+
+    fn bucket_tells(&mut self) -> bool {
+        let Some(sending) = self.bucket.next_batch(self.now.version) else {
+            return false;
+        };
+        let context = self.context(self.bucket_id);
+        let answer = self.index.events(&context, &sending.args);
+        let answer = answer.expect("the bucket is heard");
+        self.bucket.acknowledged(&sending, &answer, self.now);
+        true
     }
 }

@@ -255,7 +255,8 @@ fn a_bucket_that_runs_low_is_topped_up_once() {
         setup.pic.tick();
     }
     let balance = setup.pic.cycle_balance(setup.bucket);
-    assert!(balance <= 10 * T, "{balance}");
+    // What a call of the bucket's own holds back while the index looks comes on top: 42 G at most.
+    assert!(balance <= 10 * T + T / 20, "{balance}");
     let info = index::bucket(&setup, integration_tests::operator(), setup.bucket).unwrap();
     assert!(info.cycles_deposited <= 10 * T && info.cycles_deposited >= 8 * T);
     assert_eq!(
