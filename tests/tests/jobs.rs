@@ -247,6 +247,8 @@ fn an_upload_whose_expiry_traps_holds_up_no_other() {
             let data = bytes(5_000_000, 30 + seed);
             let first = chunk(&data, 0, room.accessor_id);
             bucket::push_chunk(&setup, setup.bucket, alice, first).unwrap();
+            // Each is due at a time of its own, the first one first.
+            setup.pic.advance_time(Duration::from_secs(1));
             blob_id(&data)
         })
         .collect();
@@ -267,6 +269,8 @@ fn a_lease_whose_return_traps_holds_up_no_other() {
     let (bob, _) = setup.user_with_chat(2);
     for (seed, user) in [alice, bob].into_iter().enumerate() {
         setup.upload(user, &bytes(2_000, 40 + seed as u64), room.accessor_id);
+        // Each is due at a time of its own, the first one first.
+        setup.pic.advance_time(Duration::from_secs(1));
     }
     setup.rest();
     let poison = alice.to_text();
@@ -302,7 +306,8 @@ fn an_issuer_whose_key_traps_holds_up_no_other() {
         .collect();
     setup.rest();
     issuers.sort();
-    let poison = issuers[25].to_text();
+    // A message takes twenty, of which the chat is the first: the second message begins with this one.
+    let poison = issuers[19].to_text();
     set_trap(&setup, Some(("derive", Some(poison.clone()))));
     let rotated: Result<(), RotateKeyError> =
         setup.call(setup.bucket, operator(), "rotate_key", ());

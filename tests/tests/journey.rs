@@ -203,7 +203,8 @@ fn a_deleted_chat_takes_all_its_blobs_along() {
         chat_id: deleted.0,
         token: deleted.2,
     };
-    assert!(index::delete_chat(&setup, user(9), args.clone()).is_err());
+    let (other, _) = setup.user_with_chat(9);
+    assert!(index::delete_chat(&setup, other, args.clone()).is_err());
     index::delete_chat(&setup, alice, args.clone()).unwrap();
     index::delete_chat(&setup, alice, args).expect("deleting again is no error");
 

@@ -264,6 +264,8 @@ fn only_the_right_token_opens_a_blob() {
     assert_eq!(get(&format!("{path}?token={token}")).status_code, 200);
     let refused = get(&path);
     assert_eq!(refused.status_code, 401);
+    let endless = format!("{path}?token={}", "A".repeat(65_536));
+    assert_eq!(get(&endless).status_code, 431);
     let last = if token.ends_with('A') { 'B' } else { 'A' };
     for url in [
         format!("{path}?token="),
@@ -271,7 +273,6 @@ fn only_the_right_token_opens_a_blob() {
         format!("{path}?token={}{last}", &token[..token.len() - 1]),
         format!("{path}?token={}", &token[1..]),
         format!("{path}?token={token}&token={token}"),
-        format!("{path}?token={}", "A".repeat(65_536)),
         format!("/{}/{}?token={token}", other.accessor_id, reference.blob_id),
         format!(
             "/{}/{}?token={token}",
@@ -325,7 +326,7 @@ fn only_the_right_token_opens_a_blob() {
         .pic
         .advance_time(std::time::Duration::from_secs(24 * 3_600));
     setup.pic.tick();
-    assert_eq!(get(&url), refused);
+    assert_eq!(get(&url).status_code, 401);
 }
 
 #[test]

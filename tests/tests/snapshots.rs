@@ -10,7 +10,7 @@ use openstorage_types::{
     bucket::*,
     chat::{ChatError, ChatInfo, CreateChatArgs, InitArgs as ChatInit},
     index::{AllocatedBucketArgs, BucketState, InitArgs, UserArgs, UserError},
-    limits::{CHAT_USER_BYTES, USER_REFRESH_MS},
+    limits::{CHAT_USER_BYTES, USER_REFRESH_MS, charge},
 };
 
 fn snapshot(setup: &Setup, canister: Principal) -> Vec<u8> {
@@ -150,9 +150,15 @@ fn a_user_registered_again_by_an_index_that_forgot_it_keeps_what_it_stored() {
         register(2_000_000);
         setup.rest();
         let info = index::user(&setup, bob).unwrap();
-        assert_eq!((info.byte_limit, info.bytes_used), (2_000_000, 500));
+        assert_eq!(
+            (info.byte_limit, info.bytes_used),
+            (2_000_000, charge(500, 1))
+        );
         stores(&bytes(40, 3));
-        assert_eq!(index::user(&setup, bob).unwrap().bytes_used, 540);
+        assert_eq!(
+            index::user(&setup, bob).unwrap().bytes_used,
+            charge(500, 1) + charge(40, 1)
+        );
         assert_eq!(index::status(&setup).blobs, 2);
         // A deletion takes all of it.
         index::delete_user(&setup, operator(), bob).unwrap();
