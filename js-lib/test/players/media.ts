@@ -42,10 +42,13 @@ const MADE: readonly (readonly [name: string, mimeType: string, args: readonly s
   ["sound.wav", "audio/wav", [...NOISE, "-c:a", "pcm_s16le"]],
 ];
 
-/** Makes them all in `folder`. Each is longer than a part of 2,000,000 bytes. */
-export async function media(folder: string): Promise<Medium[]> {
+/**
+ * Makes those of these names in `folder`, all without any; what is copied from another needs that one named too. Each is
+ * longer than a part of 2,000,000 bytes.
+ */
+export async function media(folder: string, names?: readonly string[]): Promise<Medium[]> {
   const made: Medium[] = [];
-  for (const [name, mimeType, args] of MADE) {
+  for (const [name, mimeType, args] of MADE.filter(([name]) => names?.includes(name) ?? true)) {
     await promisify(execFile)("ffmpeg", ["-v", "error", "-y", ...args, name], { cwd: folder });
     const bytes = await readFile(join(folder, name));
     if (bytes.byteLength <= 2_000_000) throw new Error(`${name} has ${bytes.byteLength} bytes: it fits a part`);

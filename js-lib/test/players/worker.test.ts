@@ -32,9 +32,8 @@ after(async () => {
 });
 
 const NAMES = ["tail.mp4", "film.webm", "sound.mp3"];
-const made = (await media(folder)).filter(({ name }) => NAMES.includes(name));
 const stored: (Medium & { readonly at: Stored })[] = [];
-for (const medium of made) stored.push({ ...medium, at: await shelf.store(new Uint8Array(medium.bytes), medium.mimeType) });
+for (const medium of await media(folder, NAMES)) stored.push({ ...medium, at: await shelf.store(new Uint8Array(medium.bytes), medium.mimeType) });
 
 /** The example's page with a blob; the URL that it gives its player, and what it says of it. */
 async function shown(engine: Engine, { at: { reference, url } }: { at: Stored }): Promise<{ src: string; status: string }> {
