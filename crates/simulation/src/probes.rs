@@ -286,8 +286,13 @@ impl Run<'_> {
                 owner,
                 token: None,
             };
-            let answer: Result<(), RemoveBlobReferenceError> =
-                self.stage.call(bucket, owner, "delete_blob", (args,));
+            type Error = RemoveBlobReferenceError;
+            // A bucket turns away whom it does not know: a user who was deleted, or whom it has forgotten.
+            let image = self.stage.bucket(bucket);
+            if !image.is_some_and(|image| image.knows(&owner)) {
+                return self.refused::<(), Error>(bucket, owner, "delete_blob", (args,));
+            }
+            let answer: Result<(), Error> = self.stage.call(bucket, owner, "delete_blob", (args,));
             ensure(answer == Ok(()), 9, || {
                 format!("a reference that is gone is deleted again: {answer:?}")
             })?;
