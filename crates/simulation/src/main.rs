@@ -144,7 +144,7 @@ fn main() -> ExitCode {
                         if seed >= last {
                             break;
                         }
-                        one(&base, seed, &options, &progress, flags.keep_going);
+                        one(&base, seed, &options, &progress, &flags);
                     }
                 })
             })
@@ -231,15 +231,23 @@ fn shrunk(base: &Base, failure: &Failure, options: &Options) -> Failure {
     shortest
 }
 
-fn one(base: &Base, seed: u64, options: &Options, progress: &Progress, keep_going: bool) {
+fn one(base: &Base, seed: u64, options: &Options, progress: &Progress, flags: &Flags) {
     let outcome = tried(base, seed, options);
     progress.done.fetch_add(1, Ordering::Relaxed);
     let mut so_far = progress.so_far.lock().expect("no run panics holding it");
     match outcome {
         Ok(summary) => so_far.0 = so_far.0.and(&summary),
         Err(failure) => {
+            // To find the shortest run takes longer than this one took.
+            let Failure {
+                step, violation, ..
+            } = &*failure;
+            eprintln!("\rseed {seed}, step {step}: {violation}");
+            if let Err(error) = keep_log(&failure, &flags.out) {
+                eprintln!("error: its log could not be written: {error}");
+            }
             so_far.1.push(*failure);
-            progress.stop.store(!keep_going, Ordering::Relaxed);
+            progress.stop.store(!flags.keep_going, Ordering::Relaxed);
         }
     }
 }
@@ -254,25 +262,27 @@ fn show(progress: &Progress, start: Instant) {
     let _ = std::io::stderr().flush();
 }
 
+/// Writes the log of a run that failed; the one of a longer run of the same seed goes.
+fn keep_log(failure: &Failure, out: &Path) -> io::Result<PathBuf> {
+    let path = out.join(format!("seed-{}.log", failure.seed));
+    fs::create_dir_all(out)?;
+    fs::write(&path, failure.log.join("\n") + "\n")?;
+    Ok(path)
+}
+
 /// What broke, how it breaks soonest, where the log of that is, and how to see it again.
 fn tell(failure: &Failure, shortest: &Failure, flags: &Flags) {
     let Failure {
         seed,
         step,
         violation,
-        log,
+        ..
     } = shortest;
     println!("seed {seed}, step {}: {}", failure.step, failure.violation);
     println!("  with {step} steps: {violation}");
-    let path = flags.out.join(format!("seed-{seed}.log"));
-    let written =
-        fs::create_dir_all(&flags.out).and_then(|()| fs::write(&path, log.join("\n") + "\n"));
-    match written {
-        Ok(()) => println!("  its log: {}", path.display()),
-        Err(error) => println!(
-            "  its log could not be written to {}: {error}",
-            path.display()
-        ),
+    match keep_log(shortest, &flags.out) {
+        Ok(path) => println!("  its log: {}", path.display()),
+        Err(error) => println!("  its log could not be written: {error}"),
     }
     // A panic has no step.
     let steps = if *step == 0 { flags.steps } else { *step };
