@@ -107,6 +107,8 @@ pub struct Stage {
     /// Another app.
     pub foreign: Principal,
     images: BTreeMap<Principal, Image>,
+    /// The chat, opened, and how often its memory had changed by then: to open it takes long.
+    opened_chat: Option<(u64, App)>,
 }
 
 /// A canister's stable memory, copied.
@@ -163,6 +165,7 @@ impl Base {
             chat: Principal::anonymous(),
             foreign: Principal::anonymous(),
             images: BTreeMap::new(),
+            opened_chat: None,
         };
         stage.index = stage.create(0, vec![operator()]);
         stage.chat = stage.create(2, vec![operator()]);
@@ -228,6 +231,7 @@ impl Base {
             chat: self.chat,
             foreign: self.foreign,
             images: BTreeMap::new(),
+            opened_chat: None,
         }
     }
 }
@@ -496,8 +500,13 @@ impl Stage {
     }
 
     /// The chat likewise. A copy: one of another version lacks memories, which are made when it is opened.
-    pub fn chat_image(&mut self) -> Option<App> {
-        App::open(copy(&self.image(self.chat)?), self.chat, None).ok()
+    pub fn chat_image(&mut self) -> Option<&App> {
+        let changes = self.changes(self.chat)?;
+        if self.opened_chat.as_ref().map(|(of, _)| *of) != Some(changes) {
+            let app = App::open(copy(&self.image(self.chat)?), self.chat, None).ok()?;
+            self.opened_chat = Some((changes, app));
+        }
+        self.opened_chat.as_ref().map(|(_, app)| app)
     }
 
     /// A copy of a bucket, to be changed.
