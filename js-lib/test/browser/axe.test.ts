@@ -12,7 +12,7 @@ import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
 import axe from "axe-core";
 import type { Page } from "playwright-core";
 
-import { bitmap, inviteTo, MB, newRoom, noise, post, Scene, wav } from "./scene.js";
+import { arrived, bitmap, inviteTo, MB, newRoom, noise, post, Scene, wav } from "./scene.js";
 
 const scene = await Scene.start();
 const { network, proxy } = scene;
@@ -115,7 +115,7 @@ test("axe-core finds nothing serious in any state of the page", async () => {
   await page.getByRole("button", { name: "Pause storm.bmp" }).click();
   await page.locator('[data-stage="failed"]').waitFor();
   // One chunk has arrived: there is something to go on with later.
-  await page.waitForFunction(() => (document.querySelector<HTMLProgressElement>(".uploads progress")?.value ?? 0) > 0);
+  await arrived(scene, page, 1);
   proxy.faults = { bytesPerSecond: 0.1 * MB };
   await look(page, "uploads");
   const room = page.url();

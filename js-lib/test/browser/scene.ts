@@ -5,9 +5,11 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { Ed25519KeyIdentity } from "@icp-sdk/core/identity";
+import { MemoryResumeStore, OpenStorage } from "@openstorage/client";
 import type { Browser, BrowserContext, BrowserContextOptions, Page } from "playwright-core";
 
-import { Network } from "../network.js";
+import { agentOf, eventually, Network } from "../network.js";
 import { Proxy } from "../proxy.js";
 import { launch } from "./page.js";
 
@@ -89,6 +91,20 @@ export class Scene {
     await writeFile(path, bytes);
     return path;
   }
+}
+
+/**
+ * Resolves once so many bytes of a user's unfinished upload have arrived. What the page tells of counts parts of chunks
+ * too, which go with the page.
+ */
+export async function arrived({ network }: Scene, page: Page, bytes: number): Promise<void> {
+  const identity = Ed25519KeyIdentity.fromJSON((await page.evaluate(() => localStorage.getItem("openstorage.identity"))) ?? "");
+  const agent = await agentOf(network.url, identity);
+  const storage = new OpenStorage({ agent, indexCanisterId: network.index, resumeStore: new MemoryResumeStore(), cache: false });
+  await eventually(`${bytes} bytes have arrived`, async () => {
+    const uploads = await storage.uploads();
+    return uploads.some(({ bytesDone }) => bytesDone >= bytes) || undefined;
+  });
 }
 
 export async function newRoom(page: Page, name: string): Promise<void> {
