@@ -13,6 +13,9 @@ import { allowance, attempt, isAnswering, loadAllowance, loadNewest, messages, n
 import { confirmed, type Session } from "./session.js";
 import { words } from "./words.js";
 
+/** What a message that is posted waits for its picture to be in the cache. */
+const KEEP_WAIT_MS = 2_000;
+
 export type Stage = "running" | "paused" | "posting" | "failed";
 
 export interface Item {
@@ -128,7 +131,7 @@ async function run({ key, file, folder, room }: Item): Promise<void> {
     tellOthers();
     change(key, { stage: "posting" });
     // Whoever has sent a picture, sound or film does not load it to see it.
-    if (kindOf(reference.mimeType)) await storage.keep(reference, file);
+    const kept = kindOf(reference.mimeType) ? storage.keep(reference, file).catch(() => {}) : undefined;
     const message = {
       chat_id: room.chat_id,
       text: folder,
@@ -137,6 +140,8 @@ async function run({ key, file, folder, room }: Item): Promise<void> {
       preview: (preview ? [preview] : []) as [] | [Uint8Array],
     };
     await postOnce(current, message);
+    // A cache that takes long is no reason to wait.
+    await Promise.race([kept, new Promise((done) => setTimeout(done, KEEP_WAIT_MS))]);
     // The message takes the place of what was on its way.
     await refreshed(current).catch(() => {});
     sent.value = { count: sent.value.count + 1, bytes: sent.value.bytes + file.size };

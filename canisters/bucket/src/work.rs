@@ -271,9 +271,9 @@ impl Bucket {
         self.overdue_ms = overdue_ms;
     }
 
-    /// Work on a row has ended well.
+    /// Work on a row has ended well. An event that is set aside is told as nothing, and stays listed with what it said.
     pub fn worked(&mut self, job: Job, row: Option<&WorkRow>) {
-        if self.asides.rows.is_empty() {
+        if self.asides.rows.is_empty() || job == Job::Tell {
             return;
         }
         if let Some(number) = row.and_then(|row| self.asides.find(job, row)) {
