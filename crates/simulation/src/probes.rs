@@ -448,7 +448,12 @@ impl Run<'_> {
             format!("register_issuer: {trusted:?}")
         })?;
         self.told()?;
-        self.must_not_read("a token of before its issuer was removed", &read)
+        self.must_not_read("a token of before its issuer was removed", &read)?;
+        // The chat seals with the new key from its next window on.
+        self.refill();
+        self.stage
+            .pass(2 * openstorage_types::limits::READ_TOKEN_WINDOW_MS);
+        self.told()
     }
 
     fn chat_key(&mut self) -> Result<PublicKey, Violation> {
