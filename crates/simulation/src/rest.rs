@@ -39,6 +39,8 @@ const KEY_MINUTES: usize = (KEY_REFRESH_MS / MINUTE_MS) as usize + 2;
 const LOOK_EVERY: usize = 20;
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
+/// Turns after an hour that passes at once, with the one in which it does.
+const PER_HOUR: usize = 60;
 /// The index believes so many versions of a key; the chat's next one waits until the oldest is over.
 const KEY_WAITS: &str = "the chat has yet to do Some(RegisterIssuer";
 
@@ -66,7 +68,9 @@ fn turn_ms(turn: usize) -> u64 {
     match turn {
         _ if turn < SECONDS => 1_000,
         _ if turn < SECONDS + MINUTES => MINUTE_MS,
-        _ => HOUR_MS,
+        _ if (turn - SECONDS - MINUTES).is_multiple_of(PER_HOUR) => HOUR_MS,
+        // What the hour has brought about is done before it is looked at.
+        _ => 1_000,
     }
 }
 
@@ -77,8 +81,11 @@ impl Run<'_> {
         self.set_faults(Plan::default());
         let mut why = Violation::new(12, "nothing was looked at");
         let hours = (KEY_OVERLAP_MS / HOUR_MS) as usize + 2;
-        for turn in 0..SECONDS + MINUTES + hours {
-            if turn >= SECONDS + MINUTES && !why.what.starts_with(KEY_WAITS) {
+        for turn in 0..SECONDS + MINUTES + hours * PER_HOUR {
+            if turn >= SECONDS + MINUTES
+                && (turn - SECONDS - MINUTES).is_multiple_of(PER_HOUR)
+                && !why.what.starts_with(KEY_WAITS)
+            {
                 break;
             }
             if turn % LOOK_EVERY == 0 {
@@ -94,7 +101,11 @@ impl Run<'_> {
             self.stage.network.tick();
             self.collect();
             // Until the chat has had its keys confirmed, nothing is over; to look at everything takes long.
-            if !self.forgot_keys || turn >= SECONDS + KEY_MINUTES {
+            let has_keys = !self.forgot_keys || turn >= SECONDS + KEY_MINUTES;
+            let ends_an_hour = (turn + 1)
+                .saturating_sub(SECONDS + MINUTES)
+                .is_multiple_of(PER_HOUR);
+            if has_keys && ends_an_hour | (turn < SECONDS + MINUTES) {
                 match self.at_rest() {
                     Ok(held) => return self.rested(&held),
                     Err(violation) => why = violation,
