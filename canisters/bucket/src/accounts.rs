@@ -1,7 +1,7 @@
 //! What the bucket knows of its users: the bytes that the index has leased to it for each, and what of
 //! them is spent, freed, or promised to open uploads.
 
-use std::{borrow::Cow, cell::Cell};
+use std::{borrow::Cow, cell::Cell, collections::BTreeMap};
 
 use candid::Principal;
 use ic_stable_structures::{StableBTreeMap, StableCell, StableVec, Storable, storable::Bound};
@@ -134,6 +134,9 @@ pub struct Accounts {
     rows: Rows,
     /// Users whose counters the index has not seen yet.
     changed: StableBTreeMap<Principal, (), Memory>,
+    /// Users for whom the index is being asked (true), or has been since the batch under way was put together: it may
+    /// have granted after it heard that batch. On the heap: no call is under way in an upgrade.
+    asked: BTreeMap<Principal, bool>,
     /// Users that are being removed.
     dying: StableBTreeMap<Principal, bool, Memory>,
     /// When to look whether a lease is idle.
@@ -184,6 +187,7 @@ impl Accounts {
                 latest: Cell::new(None),
             },
             changed: StableBTreeMap::init(memories.get(memory::USERS_CHANGED)),
+            asked: BTreeMap::new(),
             dying: StableBTreeMap::init(memories.get(memory::USERS_DYING)),
             idle: StableBTreeMap::init(memories.get(memory::LEASES_IDLE)),
             doubts: StableCell::init(memories.get(memory::DOUBTS), 0),
@@ -234,6 +238,8 @@ impl Accounts {
     pub fn doubt(&mut self) {
         let doubts = *self.doubts.get();
         self.doubts.set(doubts + 1);
+        // A snapshot holds the heap too, with calls that are over.
+        self.asked.clear();
     }
 
     /// The index has such a user.
@@ -275,7 +281,15 @@ impl Accounts {
     /// The index is being asked. Should its answer get lost, with what it granted, the next batch brings the
     /// counters to its mind again. True where no batch would have done so anyway.
     pub fn asked(&mut self, user: &Principal) -> bool {
+        self.asked.insert(*user, true);
         self.knows(user) && self.changed.insert(*user, ()).is_none()
+    }
+
+    /// The question is over, answered or not.
+    pub fn ask_is_over(&mut self, user: &Principal) {
+        if let Some(is_asking) = self.asked.get_mut(user) {
+            *is_asking = false;
+        }
     }
 
     /// The index has these counters: where they are what is here, it has nothing to hear.
@@ -596,16 +610,19 @@ impl Accounts {
         }
     }
 
-    /// Counters that the index has not seen, at most `max` of them.
-    pub fn unsent(&self, max: usize) -> Vec<UserCounters> {
+    /// Counters that the index has not seen, at most `max` of them, for the next batch.
+    pub fn unsent(&mut self, max: usize) -> Vec<UserCounters> {
+        self.asked.retain(|_, is_asking| *is_asking);
         let users = self.changed.iter().take(max).map(|entry| *entry.key());
         users
             .filter_map(|user| Some(told(user, &self.get(&user)?)))
             .collect()
     }
 
+    /// Whether there is something to tell. Of users for whom the index is being asked there is once that is over.
     pub fn has_unsent(&self) -> bool {
-        !self.changed.is_empty()
+        let is_asking = |user: &Principal| self.asked.get(user) == Some(&true);
+        self.changed.iter().any(|entry| !is_asking(entry.key()))
     }
 
     /// The index has these, and has answered where it knows more; what has changed meanwhile is sent
@@ -617,7 +634,7 @@ impl Accounts {
             let is_heard = |account: Account| {
                 account.incarnation == sent.incarnation && account.escrow.counters == sent.counters
             };
-            if account.is_none_or(is_heard) {
+            if account.is_none_or(is_heard) && !self.asked.contains_key(&sent.user) {
                 self.changed.remove(&sent.user);
             }
             if let Some(account) = account.filter(|account| account.confirmed != doubts) {

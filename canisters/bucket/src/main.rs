@@ -617,6 +617,8 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         LEASES.with_borrow_mut(|leases| leases.remove(&self.0));
+        with(|bucket| bucket.ask_is_over(&self.0));
+        jobs::wake();
     }
 }
 

@@ -76,6 +76,11 @@ impl Bucket {
         self.accounts.asked(&question.user)
     }
 
+    /// The question is over, whatever became of it: the last step, after the answer was taken in.
+    pub fn ask_is_over(&mut self, user: &Principal) {
+        self.accounts.ask_is_over(user);
+    }
+
     /// The index has heard the question and granted nothing.
     pub fn refused(&mut self, question: &LeaseArgs) {
         self.accounts.agreed(&question.user, &question.counters);

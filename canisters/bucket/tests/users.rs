@@ -333,6 +333,7 @@ fn a_lease_whose_answer_was_lost_is_heard_of_with_the_next_batch() {
     let question = world.shortage(alice(), &large);
     assert!(world.bucket.asks(&question) && !world.bucket.asks(&question));
     // The index has granted, and its answer was lost.
+    world.bucket.ask_is_over(&alice());
     let batch = world.bucket.next_batch(world.now.version).unwrap();
     let asked: Vec<_> = batch.args.counters.iter().map(|row| row.user).collect();
     assert_eq!(asked, [alice()]);
@@ -358,10 +359,42 @@ fn a_lease_whose_answer_was_lost_is_heard_of_with_the_next_batch() {
     world.drain();
     assert!(world.bucket.asks(&question));
     world.bucket.refused(&question);
+    world.bucket.ask_is_over(&alice());
     assert_eq!(world.bucket.next_batch(world.now.version), None);
     assert!(world.bucket.asks(&question));
     world.lease(alice(), GRANTED);
+    world.bucket.ask_is_over(&alice());
     assert_eq!(world.bucket.next_batch(world.now.version), None);
+}
+
+/// The index hears a batch, and then grants; its answer to the batch arrives, what it granted does not. To the bucket it
+/// looks as though the index knew all.
+#[test]
+fn a_lease_that_was_granted_behind_a_batch_is_heard_of_with_the_next() {
+    for is_lost_first in [false, true] {
+        let mut world = World::new();
+        world.drain();
+        let large = PushChunkArgs {
+            size: 2 * GRANTED,
+            ..chunk(&bytes(CHUNK_BYTES, 1), 0)
+        };
+        let question = world.shortage(alice(), &large);
+        world.upload(bob(), b"small");
+        world.bucket.asks(&question);
+        let batch = world.bucket.next_batch(world.now.version).unwrap();
+        if is_lost_first {
+            world.bucket.ask_is_over(&alice());
+        }
+        world.acknowledge(&batch);
+        if !is_lost_first {
+            world.bucket.ask_is_over(&alice());
+        }
+        let batch = world.bucket.next_batch(world.now.version).unwrap();
+        let told: Vec<_> = batch.args.counters.iter().map(|row| row.user).collect();
+        assert_eq!(told, [alice()]);
+        world.acknowledge(&batch);
+        assert_eq!(world.bucket.next_batch(world.now.version), None);
+    }
 }
 
 #[test]

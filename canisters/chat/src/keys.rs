@@ -16,7 +16,7 @@ use openstorage_tokens::{Grant, PAIR_KEY_BYTES, Pair, PairKey, SecretKey, issue}
 use openstorage_types::{
     BlobId,
     channel::{PublicKey, RevokeKeyError, RotateKeyError},
-    index::BucketKey,
+    index::{BucketKey, RegisterIssuerOk},
     limits::{
         CLOCK_SKEW_MS, KEY_HEARD_MS, KEY_LIFE_MS, KEY_OVERLAP_MS, KEY_REFRESH_MS,
         READ_TOKEN_LIFE_MS, READ_TOKEN_WINDOW_MS,
@@ -250,9 +250,17 @@ impl Keys {
         }
     }
 
-    /// A version that the index has to revoke.
+    /// A version that the index has to revoke. It does so only once it knows the one that has replaced it.
     pub fn to_revoke(&self) -> Option<u16> {
-        self.ring().revoked.first().copied()
+        let ring = self.ring();
+        let newest = ring.keys.last();
+        let known = newest.map_or(0, |newest| match newest.from_ms {
+            Some(_) => newest.version,
+            // Versions rise by one.
+            None => newest.version.saturating_sub(1),
+        });
+        let mut revoked = ring.revoked.iter().copied();
+        revoked.find(|version| *version < known)
     }
 
     /// A controller wants a new key. Wanting one that is about to be drawn is no error.
@@ -295,15 +303,17 @@ impl Keys {
         });
     }
 
-    /// The index trusts `key`, and has told its own. False when that is of no use: tokens cannot be issued.
+    /// The index trusts `key`, and has told its own, and which versions of the chat's are believed. False when that is of
+    /// no use: tokens cannot be issued.
     pub fn confirmed(
         &mut self,
         index: Principal,
         key: &PublicKey,
-        index_key: &PublicKey,
+        told: &RegisterIssuerOk,
         now_ms: u64,
     ) -> bool {
         let own = self.own;
+        let index_key = &told.index_key;
         let Some(newest) = self.ring().keys.last().filter(|own| own.public() == *key) else {
             // It is about a key that has been replaced since: ask again.
             return true;
@@ -316,13 +326,21 @@ impl Keys {
             return false;
         };
         let is_new = newest.from_ms.is_none();
+        let oldest = told.oldest_version.unwrap_or(0).min(key.version);
         self.change(|ring| {
+            ring.keys.retain(|key| key.version >= oldest);
             let is_only = ring.keys.len() == 1;
-            let newest = ring.keys.last_mut().expect("it was there");
-            newest.index = Some((*index_key, shared));
+            if let Some(newest) = ring.keys.last_mut() {
+                newest.index = Some((*index_key, shared));
+                // Nothing else is left to seal with, or all of this window's tokens are sealed with the version before.
+                newest.from_ms = match newest.from_ms {
+                    _ if is_only => Some(0),
+                    None => Some(next_window(now_ms)),
+                    known => known,
+                };
+            }
             ring.confirmed_ms = now_ms;
             if is_new {
-                newest.from_ms = Some(if is_only { 0 } else { next_window(now_ms) });
                 ring.derived_until = Some(Principal::management_canister());
             }
         });
@@ -347,6 +365,19 @@ impl Keys {
                 }
             }
             ring.keys.extend(newest);
+        });
+    }
+
+    /// The index believes as many versions as it may, of which `oldest` goes first. Where none of them is left here, they
+    /// are of a chat that was made anew or restored: it gives one up rather than wait two days for its next key.
+    pub fn make_room(&mut self, oldest: u16) {
+        self.change(|ring| {
+            ring.keys
+                .retain(|key| key.from_ms.is_none() || key.version >= oldest);
+            if ring.keys.iter().all(|key| key.from_ms.is_none()) && !ring.revoked.contains(&oldest)
+            {
+                ring.revoked.push(oldest);
+            }
         });
     }
 

@@ -448,11 +448,8 @@ impl App {
         let Some(key) = key else {
             return Some(Work::DrawSecret);
         };
-        // A version can be revoked only once the index knows the one that has replaced it.
-        let revoked = self.keys.to_revoke();
-        let revoked = revoked.filter(|_| !self.keys.is_unconfirmed());
         let issuer = None;
-        Some(match revoked {
+        Some(match self.keys.to_revoke() {
             Some(version) => Work::RevokeIssuerKey(RevokeIssuerKeyArgs { issuer, version }),
             None => Work::RegisterIssuer(RegisterIssuerArgs { issuer, key }),
         })
@@ -487,9 +484,16 @@ impl App {
         now_ms: u64,
     ) -> bool {
         match answer {
-            Ok(ok) => self.keys.confirmed(self.index, key, &ok.index_key, now_ms),
+            Ok(ok) => self.keys.confirmed(self.index, key, ok, now_ms),
             Err(IssuerError::InvalidKeyVersion { expected }) => {
                 self.keys.renumber(*expected);
+                false
+            }
+            Err(IssuerError::TooManyKeyVersions {
+                oldest: Some(oldest),
+                ..
+            }) => {
+                self.keys.make_room(*oldest);
                 false
             }
             Err(_) => false,

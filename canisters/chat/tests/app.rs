@@ -84,6 +84,7 @@ fn set_up(app: &mut App) {
 fn registered() -> Result<RegisterIssuerOk, IssuerError> {
     Ok(RegisterIssuerOk {
         index_key: key_of(index()),
+        oldest_version: Some(1),
     })
 }
 
@@ -1011,6 +1012,59 @@ fn versions_that_the_index_has_forgotten_are_used_no_more() {
     assert_eq!(app.next_work(Lane::Setup, now_ms), Some(Work::DrawSecret));
     assert_eq!(rotate(&mut app, 10, now_ms).version, 2);
     assert_eq!(opened(&app, chat_id, now_ms, (2, 1)), Some(now_ms));
+}
+
+/// An admin has withdrawn its trust in the chat and given it back: nobody believes the version in use any more, so the
+/// next one is not put off to the next window.
+#[test]
+fn a_chat_that_is_trusted_again_seals_with_its_next_key_at_once() {
+    let (mut app, room) = with_chat();
+    let ChatInfo { chat_id, .. } = room;
+    send(&mut app, 1, chat_id, Some(reference())).unwrap();
+    let key = app.public_key().unwrap();
+    let begins_anew = IssuerError::InvalidKeyVersion { expected: 2 };
+    assert!(!app.issuer_registered(&key, &Err(begins_anew), NOW_MS));
+    app.secret_drawn([8; 32], NOW_MS);
+    let key = app.public_key().unwrap();
+    let told = registered().map(|ok| RegisterIssuerOk {
+        oldest_version: Some(2),
+        ..ok
+    });
+    assert!(app.issuer_registered(&key, &told, NOW_MS));
+    app.derive_keys();
+    assert_eq!(opened(&app, chat_id, NOW_MS, (2, 1)), Some(NOW_MS));
+}
+
+/// The index believes three keys of the chat of before, and has no room for another for two days.
+#[test]
+fn a_chat_that_was_made_anew_gives_up_the_oldest_of_too_many_keys() {
+    let mut app = empty();
+    app.secret_drawn([7; 32], NOW_MS);
+    let first = app.public_key().unwrap();
+    let expected = IssuerError::InvalidKeyVersion { expected: 4 };
+    assert!(!app.issuer_registered(&first, &Err(expected), NOW_MS));
+    let key = app.public_key().unwrap();
+    let full = Err(IssuerError::TooManyKeyVersions {
+        max: 3,
+        ms: NOW_MS + KEY_OVERLAP_MS,
+        oldest: Some(1),
+    });
+    assert!(!app.issuer_registered(&key, &full, NOW_MS));
+    let work = app.next_work(Lane::Setup, NOW_MS);
+    assert!(matches!(work, Some(Work::RevokeIssuerKey(args)) if args.version == 1));
+    app.issuer_key_revoked(1, &Ok(()));
+    let work = app.next_work(Lane::Setup, NOW_MS);
+    assert!(matches!(work, Some(Work::RegisterIssuer(args)) if args.key == key));
+    assert!(app.issuer_registered(&key, &registered(), NOW_MS));
+
+    // One whose key is among them has something to seal with, and waits.
+    let (mut app, _) = with_chat();
+    app.rotate_key(true, NOW_MS).unwrap();
+    app.secret_drawn([8; 32], NOW_MS);
+    let key = app.public_key().unwrap();
+    assert!(!app.issuer_registered(&key, &full, NOW_MS));
+    let work = app.next_work(Lane::Setup, NOW_MS);
+    assert!(matches!(work, Some(Work::RegisterIssuer(args)) if args.key == key));
 }
 
 #[test]

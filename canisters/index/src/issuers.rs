@@ -14,7 +14,7 @@ use openstorage_types::{
     bucket::TokenProblem,
     channel::{IssuerUpserted, OldKey, PublicKey, RevokeKeyError},
     index::IssuerError,
-    limits::{KEY_OVERLAP_MS, KEY_VERSIONS_MAX},
+    limits::{CLOCK_SKEW_MS, KEY_OVERLAP_MS, KEY_VERSIONS_MAX, READ_TOKEN_LIFE_MS},
 };
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +75,16 @@ impl Issuers {
 
     pub fn key(&self, issuer: &Principal) -> Option<PublicKey> {
         Some(self.trusted(issuer)?.key)
+    }
+
+    /// The oldest version under which a token that is issued now opens for its whole life.
+    pub fn oldest_version(&self, issuer: &Principal, now_ms: u64) -> Option<u16> {
+        let row = self.trusted(issuer)?;
+        let lapses_ms = now_ms + READ_TOKEN_LIFE_MS + CLOCK_SKEW_MS;
+        let older = row.older.iter().flatten();
+        let older = older.filter(|older| lapses_ms <= older.until_ms);
+        let versions = older.map(|older| older.key.version);
+        versions.chain([row.key.version]).min()
     }
 
     /// Whether a key of `version` may be an issuer's: its first, the next, or another of the newest version. Of one that
@@ -256,6 +266,7 @@ fn older_beside(row: &Known, version: u16, now_ms: u64) -> Result<Vec<OldKey>, I
         return Err(IssuerError::TooManyKeyVersions {
             max: KEY_VERSIONS_MAX as u32,
             ms: older[0].until_ms,
+            oldest: Some(older[0].key.version),
         });
     }
     Ok(older)

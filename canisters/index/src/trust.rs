@@ -53,7 +53,11 @@ impl Index {
         let index_key = self.public_key().ok_or(IssuerError::KeysNotReady)?;
         let known = self.issuers.key(&issuer);
         if known == Some(args.key) {
-            return Ok(Registration::Done(RegisterIssuerOk { index_key }));
+            let ok = RegisterIssuerOk {
+                index_key,
+                oldest_version: self.issuers.oldest_version(&issuer, context.now_ms),
+            };
+            return Ok(Registration::Done(ok));
         }
         self.issuers.check_version(&issuer, args.key.version)?;
         // Who is trusted may rotate its key, whoever controls it by now.
@@ -81,7 +85,10 @@ impl Index {
             self.issuers.insert(issuer, key, context.now_ms)?;
             self.tell(context, issuer_event(issuer, self.issuers.told(&issuer)));
         }
-        Ok(RegisterIssuerOk { index_key })
+        Ok(RegisterIssuerOk {
+            index_key,
+            oldest_version: self.issuers.oldest_version(&issuer, context.now_ms),
+        })
     }
 
     /// Believes an issuer's tokens no longer. By an admin, or by the issuer itself; whom an admin has removed

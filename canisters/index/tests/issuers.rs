@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use candid::Principal;
+use data_bucket_index::Context;
 use data_bucket_index::agenda::Job;
 use data_bucket_index::trust::{Origin, Registration, is_of};
 use openstorage_tokens::derived_accessor;
@@ -18,7 +19,7 @@ use openstorage_types::{
         BucketKey, BucketKeysArgs, BucketKeysError, DeleteChatArgs, DeleteChatError, Issuer,
         IssuerError, RegisterIssuerArgs, RevokeIssuerKeyArgs,
     },
-    limits::{HOUR_MS, KEY_LIFE_MS, KEY_OVERLAP_MS},
+    limits::{HOUR_MS, KEY_LIFE_MS, KEY_OVERLAP_MS, READ_TOKEN_LIFE_MS},
 };
 use support::*;
 
@@ -160,7 +161,15 @@ fn whom_an_admin_removed_only_an_admin_registers_again() {
     };
     world.index.register_issuer(&admin, &by_admin).unwrap();
     let again = world.index.register_issuer(&itself, &next);
-    assert!(matches!(again, Ok(Registration::Done(_))), "{again:?}");
+    assert_eq!(oldest(again), Some(2), "it seals with the new key alone");
+}
+
+/// The oldest version with which an issuer that is trusted may seal.
+fn oldest(answer: Result<Registration, IssuerError>) -> Option<u16> {
+    match answer {
+        Ok(Registration::Done(ok)) => ok.oldest_version,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -283,10 +292,17 @@ fn an_issuer_replaces_its_key_and_buckets_hear_of_all_that_count() {
     let second = chat_key_of(2);
     // It is trusted: its controllers are not looked at again.
     let done = world.index.register_issuer(&itself, &second);
-    assert!(matches!(done, Ok(Registration::Done(_))), "{done:?}");
+    assert_eq!(oldest(done), Some(1));
     world.upgrade();
     let done = world.index.register_issuer(&itself, &second);
-    assert!(matches!(done, Ok(Registration::Done(_))), "{done:?}");
+    assert_eq!(oldest(done), Some(1));
+    // Soon a token under the first key would not open for its whole life.
+    let later = Context {
+        now_ms: itself.now_ms + KEY_OVERLAP_MS - READ_TOKEN_LIFE_MS,
+        ..itself.clone()
+    };
+    let done = world.index.register_issuer(&later, &second);
+    assert_eq!(oldest(done), Some(2));
     let old = OldKey {
         key: chat_key(),
         until_ms: itself.now_ms + KEY_OVERLAP_MS,
@@ -319,7 +335,11 @@ fn an_issuer_replaces_its_key_and_buckets_hear_of_all_that_count() {
     let ms = itself.now_ms + KEY_OVERLAP_MS;
     assert_eq!(
         world.index.register_issuer(&itself, &chat_key_of(4)),
-        Err(IssuerError::TooManyKeyVersions { max, ms })
+        Err(IssuerError::TooManyKeyVersions {
+            max,
+            ms,
+            oldest: Some(1)
+        })
     );
     world.drain(canister(1));
     let revoke = |world: &mut World, caller, version| {

@@ -366,6 +366,8 @@ impl Run<'_> {
             ensure(info.events_behind == 0, 12, what)?;
             let is_ready = !matches!(info.state, BucketState::Creating | BucketState::Upgrading);
             ensure(is_ready, 23, what)?;
+            // A bucket that was started again is asked within a minute, and given new blobs from then on.
+            ensure(info.trouble.is_none(), 12, what)?;
             let answer = self.stage.ask(info.bucket, operator(), "status", ());
             let bucket: BucketStatus = answer.map_err(|reject| {
                 Violation::new(12, format!("{}: {}", info.bucket, reject.message))
@@ -433,6 +435,10 @@ impl Run<'_> {
             version: 0,
         };
         if let Some(batch) = bucket.next_batch(0) {
+            let events = &batch.args.events;
+            ensure(events.is_empty(), 12, || {
+                format!("bucket {id} has yet to tell {} events", events.len())
+            })?;
             let heard = index.events(&context, &batch.args);
             ensure(heard.is_ok(), 12, || format!("bucket {id}: {heard:?}"))?;
         }

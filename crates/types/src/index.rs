@@ -261,6 +261,9 @@ pub struct RegisterIssuerArgs {
 pub struct RegisterIssuerOk {
     /// The index's own key, for tokens that the index checks.
     pub index_key: PublicKey,
+    /// The issuer seals with no older version of its key than this: buckets refuse those tokens, or will before they lapse.
+    /// For example, an issuer that was removed and is trusted again begins anew. None from an index that does not say.
+    pub oldest_version: Option<u16>,
 }
 
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -272,10 +275,12 @@ pub enum IssuerError {
     InvalidKeyVersion {
         expected: u16,
     },
-    /// Tokens of `max` versions are believed already; at `ms` since 1970 there is room for another.
+    /// Tokens of `max` versions are believed already; at `ms` since 1970 there is room for another. `oldest` is the version
+    /// that goes first: `revoke_issuer_key` makes room at once.
     TooManyKeyVersions {
         max: u32,
         ms: u64,
+        oldest: Option<u16>,
     },
     /// No secret can be shared under this key: its point is of small order.
     InvalidKey,

@@ -658,9 +658,14 @@ export type IssuerError = {
   } |
   {
     /**
-     * Tokens of max versions are believed already; at ms since 1970 there is room for another.
+     * Tokens of max versions are believed already; at ms since 1970 there is room for another. oldest is the version that
+     * goes first: revoke_issuer_key makes room at once.
      */
-    'TooManyKeyVersions' : { 'ms' : bigint, 'max' : number }
+    'TooManyKeyVersions' : {
+      'ms' : bigint,
+      'max' : number,
+      'oldest' : [] | [number],
+    }
   } |
   {
     /**
@@ -739,6 +744,11 @@ export interface RegisterIssuerArgs {
   'issuer' : [] | [Principal],
 }
 export interface RegisterIssuerOk {
+  /**
+   * The issuer seals with no older version of its key than this: buckets refuse those tokens, or will before they lapse.
+   * For example, an issuer that was removed and is trusted again begins anew. None from an index that does not say.
+   */
+  'oldest_version' : [] | [number],
   /**
    * The index's own key, for tokens that the index checks.
    */
@@ -1493,13 +1503,20 @@ export const idlFactory: IDL.InterfaceFactory = ({ IDL }) => {
     'key' : PublicKey,
     'issuer' : IDL.Opt(IDL.Principal),
   });
-  const RegisterIssuerOk = IDL.Record({ 'index_key' : PublicKey });
+  const RegisterIssuerOk = IDL.Record({
+    'oldest_version' : IDL.Opt(IDL.Nat16),
+    'index_key' : PublicKey,
+  });
   const IssuerError = IDL.Variant({
     'KeysNotReady' : IDL.Null,
     'Retry' : IDL.Record({ 'ms' : IDL.Nat64 }),
     'NotAuthorized' : IDL.Null,
     'InvalidKey' : IDL.Null,
-    'TooManyKeyVersions' : IDL.Record({ 'ms' : IDL.Nat64, 'max' : IDL.Nat32 }),
+    'TooManyKeyVersions' : IDL.Record({
+      'ms' : IDL.Nat64,
+      'max' : IDL.Nat32,
+      'oldest' : IDL.Opt(IDL.Nat16),
+    }),
     'InvalidKeyVersion' : IDL.Record({ 'expected' : IDL.Nat16 }),
   });
   const UserArgs = IDL.Record({
