@@ -35,10 +35,14 @@ export const CACHE_BYTES_MAX = 256_000_000;
 const ENTRY_SHARE = 1 / 4;
 
 const IV_BYTES = 12;
+/** How long who wants a blob waits for a copy that is on its way into the cache: about as long as a slow line takes to answer. */
+const COMING_MS = 2_000;
 
 /** One principal's view of a {@link CacheStore}. A store that fails, or never answers, is no cache: nothing here throws. */
 export class BlobCache {
   #room: Promise<void> = Promise.resolve();
+  /** Copies that are on their way into the cache. */
+  readonly #coming = new Map<BlobId, Promise<void>>();
   readonly #hints = new Hints();
 
   constructor(
@@ -54,11 +58,24 @@ export class BlobCache {
   }
 
   async get(blobId: BlobId): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    const coming = this.#coming.get(blobId);
+    if (coming) await within(COMING_MS, coming);
     const sealed = await this.#hints.ask(() => this.store.get(this.#name(blobId)), undefined);
     const bytes = sealed && (await this.#hints.ask(() => this.#open(blobId, sealed), undefined));
     // Damaged, or of another key.
     if (sealed && !bytes) await this.delete(blobId);
     return bytes;
+  }
+
+  /** While `work` hashes and puts a blob, {@link get} waits for it, for a while. */
+  async whileComing(blobId: BlobId, work: () => Promise<void>): Promise<void> {
+    const coming = work();
+    this.#coming.set(blobId, coming);
+    try {
+      await coming;
+    } finally {
+      if (this.#coming.get(blobId) === coming) this.#coming.delete(blobId);
+    }
   }
 
   /** Keeps a blob whose hash has been checked. */
@@ -117,6 +134,14 @@ export class BlobCache {
     const additionalData = new TextEncoder().encode(this.#name(blobId));
     return { name: "AES-GCM", iv, additionalData };
   }
+}
+
+/** Resolves once `work` has ended, well or not, and after `ms` at the latest. */
+async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)));
+  await Promise.race([work.then(() => {}, () => {}), late]);
+  clearTimeout(timer);
 }
 
 /** A fresh AES-GCM key that cannot be exported. */

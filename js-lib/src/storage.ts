@@ -212,14 +212,16 @@ export class OpenStorageOn {
   }
 
   /**
-   * Keeps the bytes of a blob that the app has: what it has uploaded is shown without being downloaded. Where they are
-   * other bytes, or more than the cache takes, nothing is kept.
+   * Keeps the bytes of a blob that the app has: what it has uploaded is shown without being downloaded, also while this is
+   * under way. Where they are other bytes, or more than the cache takes, nothing is kept.
    */
   async keep(reference: Pick<BlobReference, "blobId">, data: Blob): Promise<void> {
     const cache = await this.#context.cache();
     if (!cache?.takes(data.size)) return;
-    const blobId = await this.#platform.hash(anySource(data, undefined), {}).catch(() => undefined);
-    if (blobId === reference.blobId) await cache.put(blobId, new Uint8Array(await data.arrayBuffer()));
+    await cache.whileComing(reference.blobId, async () => {
+      const blobId = await this.#platform.hash(anySource(data, undefined), {}).catch(() => undefined);
+      if (blobId === reference.blobId) await cache.put(blobId, new Uint8Array(await data.arrayBuffer()));
+    });
   }
 
   /** Forgets every blob in the cache and the keys they are encrypted under: for signing out. */

@@ -92,6 +92,30 @@ for (const [what, make] of STORES) {
   });
 }
 
+test("who asks for a blob that is on its way into the cache gets it, or goes on without it after two seconds", async (t) => {
+  const cache = new BlobCache(new MemoryCacheStore(), "alice");
+  const [kept, stuck] = [blob(1_000), blob(2_000)];
+  let hashed = () => {};
+  const keeping = cache.whileComing(kept.id, async () => {
+    await new Promise<void>((resolve) => (hashed = resolve));
+    await cache.put(kept.id, kept.bytes);
+  });
+  const getting = cache.get(kept.id);
+  hashed();
+  assert.deepEqual(await getting, kept.bytes);
+  await keeping;
+
+  const failing = cache.whileComing(stuck.id, () => Promise.reject(new Error("the file is gone")));
+  assert.equal(await cache.get(stuck.id), undefined);
+  await assert.rejects(failing, /gone/);
+
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  void cache.whileComing(stuck.id, () => new Promise(() => {}));
+  const waiting = cache.get(stuck.id);
+  t.mock.timers.tick(2_000);
+  assert.equal(await waiting, undefined);
+});
+
 test("a store that fails is no cache, and no failure", async () => {
   const broken = new Proxy({} as CacheStore, { get: () => async () => Promise.reject(new Error("quota")) });
   const cache = new BlobCache(broken, "alice");

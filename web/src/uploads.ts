@@ -13,9 +13,6 @@ import { allowance, attempt, isAnswering, loadAllowance, loadNewest, messages, n
 import { confirmed, type Session } from "./session.js";
 import { words } from "./words.js";
 
-/** What a message that is posted waits for its picture to be in the cache. */
-const KEEP_WAIT_MS = 2_000;
-
 export type Stage = "running" | "paused" | "posting" | "failed";
 
 export interface Item {
@@ -130,8 +127,8 @@ async function run({ key, file, folder, room }: Item): Promise<void> {
     running.delete(key);
     tellOthers();
     change(key, { stage: "posting" });
-    // Whoever has sent a picture, sound or film does not load it to see it.
-    const kept = kindOf(reference.mimeType) ? storage.keep(reference, file).catch(() => {}) : undefined;
+    // Whoever has sent a picture, sound or film does not load it to see it. Nobody waits for a slow cache.
+    if (kindOf(reference.mimeType)) void storage.keep(reference, file).catch(() => {});
     const message = {
       chat_id: room.chat_id,
       text: folder,
@@ -140,8 +137,6 @@ async function run({ key, file, folder, room }: Item): Promise<void> {
       preview: (preview ? [preview] : []) as [] | [Uint8Array],
     };
     await postOnce(current, message);
-    // A cache that takes long is no reason to wait.
-    await Promise.race([kept, new Promise((done) => setTimeout(done, KEEP_WAIT_MS))]);
     // The message takes the place of what was on its way.
     await refreshed(current).catch(() => {});
     sent.value = { count: sent.value.count + 1, bytes: sent.value.bytes + file.size };
