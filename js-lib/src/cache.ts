@@ -7,7 +7,7 @@
  */
 
 import type { BlobId } from "./blob.js";
-import { Hints } from "./hints.js";
+import { Hints, SILENT_MS } from "./hints.js";
 
 /** Where encrypted entries and keys are kept. What is lost is downloaded again. */
 export interface CacheStore {
@@ -35,8 +35,8 @@ export const CACHE_BYTES_MAX = 256_000_000;
 const ENTRY_SHARE = 1 / 4;
 
 const IV_BYTES = 12;
-/** How long who wants a blob waits for a copy that is on its way into the cache: about as long as a slow line takes to answer. */
-const COMING_MS = 2_000;
+/** How long who wants a blob waits for a copy that is on its way into the cache: as long as for a store that says nothing. */
+const COMING_MS = SILENT_MS;
 
 /** One principal's view of a {@link CacheStore}. A store that fails, or never answers, is no cache: nothing here throws. */
 export class BlobCache {

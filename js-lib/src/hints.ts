@@ -3,7 +3,7 @@
 import type { ResumeRecord, ResumeStore } from "./resume.js";
 
 /** A store that has not answered by then is not asked again. Browsers have let an open database wait for ever. */
-const SILENT_MS = 10_000;
+export const SILENT_MS = 10_000;
 
 /** Questions to one store. */
 export class Hints {
