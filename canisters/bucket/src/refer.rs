@@ -342,8 +342,9 @@ impl Bucket {
             if self.certify.owner(&accessor, blob) == Some(*owner) {
                 // There is no such reference: what is shown by it goes too, or this would never end.
                 self.certify.set(&accessor, blob, None);
-                let text = format!("fault: {accessor} saw {blob} without a reference of {owner}");
-                self.note(now.ms, &text);
+                // Anybody reads these lines: they name nobody.
+                let text = "fault: a blob was shown without a reference; it is shown no more";
+                self.note(now.ms, text);
             }
             if chunks >= CHUNKS_PER_TURN {
                 break;

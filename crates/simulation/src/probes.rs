@@ -141,7 +141,7 @@ impl Run<'_> {
                 format!("bucket {id} counted {was:?}, and now {is:?}")
             })?;
         }
-        // Whoever is trusted anew is trusted with its newest key only, which is not used at once.
+        // A chat whose newest key is not in use yet draws no other.
         if self.dice.one_in(6) && !self.is_rotated {
             self.revoke()?;
         }
@@ -449,11 +449,8 @@ impl Run<'_> {
         })?;
         self.told()?;
         self.must_not_read("a token of before its issuer was removed", &read)?;
-        // The chat seals with the new key from its next window on.
-        self.refill();
-        self.stage
-            .pass(2 * openstorage_types::limits::READ_TOKEN_WINDOW_MS);
-        self.told()
+        // What the chat issues from now on opens at once.
+        self.check_reads()
     }
 
     fn chat_key(&mut self) -> Result<PublicKey, Violation> {

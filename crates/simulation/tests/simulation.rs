@@ -95,7 +95,7 @@ fn the_fixed_seeds_hold_and_a_seed_is_the_same_run_each_time() {
 
 /// Seeds that nobody has run: they follow from the time, or from `OPENSTORAGE_SEED`.
 #[test]
-fn fresh_seeds_are_tried_and_what_breaks_is_told() {
+fn fresh_seeds_hold() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let given = std::env::var("OPENSTORAGE_SEED").ok();
     let first = match given.and_then(|seed| seed.parse().ok()) {
@@ -105,18 +105,8 @@ fn fresh_seeds_are_tried_and_what_breaks_is_told() {
     println!("fresh seeds from {first} on; each again: cargo xtask simulate --seed N");
     let base = base(None);
     let begun = Instant::now();
-    let mut held = 0;
-    for seed in (first..).take_while(|_| begun.elapsed() < FRESH) {
-        match run(&base, seed, &Options::default()) {
-            Ok(_) => held += 1,
-            Err(failure) => println!(
-                "BROKEN: seed {seed}, step {}: {}",
-                failure.step, failure.violation
-            ),
-        }
-    }
-    println!("{held} fresh seeds hold");
-    assert!(held > 0);
+    let seeds = (first..).take_while(|_| begun.elapsed() < FRESH);
+    println!("{}", all(&base, seeds));
 }
 
 /// The index has told two buckets of a user, in one message of its timer. The first answer's message traps: the other
