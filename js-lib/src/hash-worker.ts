@@ -31,8 +31,12 @@ scope.onmessage = async ({ data }) => {
   }
 };
 
+/** What is being read: Chromium collects a stream to which nothing refers, with all that waits for it. */
+const reading = new Set<unknown>();
+
 async function hash(blob: Blob, hasher: IHasher): Promise<void> {
   const reader = blob.stream().getReader();
+  reading.add(reader);
   let bytesDone = 0;
   let told = 0;
   for (;;) {
@@ -48,6 +52,7 @@ async function hash(blob: Blob, hasher: IHasher): Promise<void> {
       scope.postMessage({ bytesDone });
     }
   }
+  reading.delete(reader);
   if (bytesDone !== blob.size) throw new Error(`read ${bytesDone} of ${blob.size} bytes`);
   scope.postMessage({ digest: hasher.digest("binary") });
 }

@@ -41,6 +41,12 @@ export async function readInto(source: Source, start: number, into: Uint8Array<A
   into.set(await source.slice(start, start + into.byteLength));
 }
 
+/**
+ * Readers of streams that are being read. Nothing else refers to one while it waits for its next piece, where nobody holds
+ * what is done with the pieces: Chromium collects such a stream with all that waits for it, and the read never ends.
+ */
+const reading = new Set<Reader>();
+
 /** Pieces in which bytes are streamed: 1 MB, a few milliseconds of hashing. */
 const PIECE_BYTES = 1_000_000;
 
@@ -123,6 +129,7 @@ export async function* readPieces(
   // to anyone any more.
   const cancel = () => void reader.cancel(signal?.reason).catch(() => {});
   signal?.addEventListener("abort", cancel, { once: true });
+  reading.add(reader);
   try {
     let received = 0;
     for (;;) {
@@ -136,6 +143,7 @@ export async function* readPieces(
     }
     if (received < source.size) throw sizeMismatch(source, received);
   } finally {
+    reading.delete(reader);
     signal?.removeEventListener("abort", cancel);
     cancel();
   }

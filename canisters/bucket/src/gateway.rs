@@ -7,9 +7,7 @@ use std::borrow::Cow;
 
 use candid::encode_one;
 use openstorage_canister::{encode_value, write_length};
-use openstorage_types::http::{
-    HttpRequest, HttpResponse, StreamedResponse, StreamingStrategy, UpgradableResponse,
-};
+use openstorage_types::http::{HttpRequest, HttpResponse, StreamedResponse, StreamingStrategy};
 use serde_bytes::ByteBuf;
 
 /// Bytes of a request that is read as it comes: browsers send some 2 KB of headers, and the URL may have 1 KiB.
@@ -38,11 +36,15 @@ pub enum Unread {
     TooLong,
 }
 
-/// What stands before the values: the magic, and the types. Computed once after each upgrade.
-pub struct Gateway {
-    request: Vec<u8>,
-    response: Vec<u8>,
-}
+/// What stands before the values of a request: Candid's magic, and the types. A test compares it with what Candid writes.
+const REQUEST: &[u8] = b"\
+    DIDL\x05l\x05\xef\xd6\xe4\x02q\xe1\xed\xebJq\xa2\xf5\xed\x88\x04\x01\xc6\xa4\xa1\x98\x06\x02\xb0\
+    \xf1\xb9\x98\x06\x04m\x7bm\x03l\x02\x00q\x01qnz\x01\x00";
+
+/// The same of an [`UpgradableResponse`](openstorage_types::http::UpgradableResponse).
+const RESPONSE: &[u8] = b"\
+    DIDL\x05l\x04\xa2\xf5\xed\x88\x04\x01\xc6\xa4\xa1\x98\x06\x02\x9c\xe9\xc6\x99\x06\x04\x9a\xa1\
+    \xb2\xf9\x0czm\x7bm\x03l\x02\x00q\x01qn\x7e\x01\x00";
 
 /// Of a value in Candid what stands before its `values` bytes.
 fn types(encoded: candid::Result<Vec<u8>>, values: usize) -> Vec<u8> {
@@ -64,137 +66,109 @@ fn streamed() -> Vec<u8> {
     types(encode_one(streamed), 6)
 }
 
-impl Default for Gateway {
-    fn default() -> Self {
-        let request = HttpRequest {
-            method: String::new(),
-            url: String::new(),
-            headers: vec![],
-            body: ByteBuf::new(),
-            certificate_version: None,
-        };
-        let response = UpgradableResponse {
-            status_code: 0,
-            headers: vec![],
-            body: ByteBuf::new(),
-            upgrade: None,
-        };
-        Self {
-            // Four lengths and no version.
-            request: types(encode_one(request), 5),
-            // Two lengths, no upgrade and a status code.
-            response: types(encode_one(response), 5),
-        }
+/// A request, with the headers that count.
+pub fn read(bytes: &[u8]) -> Result<HttpRequest, Unread> {
+    let values = bytes.strip_prefix(REQUEST);
+    let mut rest = Reader(values.ok_or(Unread::OtherForm)?);
+    let (url, method, headers) = rest.before_headers().ok_or(Unread::OtherForm)?;
+    if headers > HEADERS_MAX {
+        return Err(Unread::TooLong);
     }
+    let (headers, certificate_version) = rest.headers(headers).ok_or(Unread::OtherForm)?;
+    Ok(HttpRequest {
+        method,
+        url,
+        headers,
+        body: ByteBuf::new(),
+        certificate_version,
+    })
 }
 
-impl Gateway {
-    /// A request, with the headers that count.
-    pub fn read(&self, bytes: &[u8]) -> Result<HttpRequest, Unread> {
-        let values = bytes.strip_prefix(self.request.as_slice());
-        let mut rest = Reader(values.ok_or(Unread::OtherForm)?);
-        let (url, method, headers) = rest.before_headers().ok_or(Unread::OtherForm)?;
-        if headers > HEADERS_MAX {
-            return Err(Unread::TooLong);
-        }
-        let (headers, certificate_version) = rest.headers(headers).ok_or(Unread::OtherForm)?;
-        Ok(HttpRequest {
-            method,
-            url,
-            headers,
-            body: ByteBuf::new(),
-            certificate_version,
-        })
+/// As [`read`], a request of `len` bytes of which `copy` gives as many as are wanted, from where they
+/// are wanted. Long values of headers are skipped: they count as empty ones.
+pub fn read_long(
+    len: usize,
+    copy: impl Fn(usize, usize) -> Vec<u8>,
+) -> Result<HttpRequest, Unread> {
+    let mut windows = LONG_WINDOWS_MAX;
+    let mut window = |at: usize| {
+        let left = len.checked_sub(at).ok_or(Unread::OtherForm)?;
+        windows = windows.checked_sub(1).ok_or(Unread::TooLong)?;
+        Ok(copy(at, left.min(WINDOW_BYTES)))
+    };
+    let mut bytes = window(0)?;
+    let values = bytes.strip_prefix(REQUEST);
+    let mut rest = Reader(values.ok_or(Unread::OtherForm)?);
+    let (url, method, headers) = rest.before_headers().ok_or(Unread::TooLong)?;
+    if headers > HEADERS_MAX {
+        return Err(Unread::TooLong);
     }
-
-    /// As [`Gateway::read`], a request of `len` bytes of which `copy` gives as many as are wanted, from where they
-    /// are wanted. Long values of headers are skipped: they count as empty ones.
-    pub fn read_long(
-        &self,
-        len: usize,
-        copy: impl Fn(usize, usize) -> Vec<u8>,
-    ) -> Result<HttpRequest, Unread> {
-        let mut windows = LONG_WINDOWS_MAX;
-        let mut window = |at: usize| {
-            let left = len.checked_sub(at).ok_or(Unread::OtherForm)?;
-            windows = windows.checked_sub(1).ok_or(Unread::TooLong)?;
-            Ok(copy(at, left.min(WINDOW_BYTES)))
-        };
-        let mut bytes = window(0)?;
-        let values = bytes.strip_prefix(self.request.as_slice());
-        let mut rest = Reader(values.ok_or(Unread::OtherForm)?);
-        let (url, method, headers) = rest.before_headers().ok_or(Unread::TooLong)?;
-        if headers > HEADERS_MAX {
-            return Err(Unread::TooLong);
-        }
-        let mut found = Found::default();
-        // Where the window begins, and what of it was read.
-        let (mut at, mut read) = (0, bytes.len() - rest.0.len());
-        for _ in 0..headers {
-            let (name, value, whole) = match header(&bytes[read..]) {
-                Some(header) => header,
-                None => {
-                    (at, read) = (at + read, 0);
-                    bytes = window(at)?;
-                    header(&bytes).ok_or(Unread::TooLong)?
-                }
-            };
-            found.look(name, value);
-            read += whole;
-            if read > bytes.len() {
+    let mut found = Found::default();
+    // Where the window begins, and what of it was read.
+    let (mut at, mut read) = (0, bytes.len() - rest.0.len());
+    for _ in 0..headers {
+        let (name, value, whole) = match header(&bytes[read..]) {
+            Some(header) => header,
+            None => {
                 (at, read) = (at + read, 0);
                 bytes = window(at)?;
+                header(&bytes).ok_or(Unread::TooLong)?
             }
-        }
-        let end = at + read;
-        let tail = len.checked_sub(end).filter(|tail| *tail <= 3);
-        let tail = tail.map(|tail| copy(end, tail));
-        let certificate_version = tail.and_then(|tail| Reader(&tail).version());
-        Ok(HttpRequest {
-            method,
-            url,
-            headers: found.texts().ok_or(Unread::OtherForm)?,
-            body: ByteBuf::new(),
-            certificate_version: certificate_version.ok_or(Unread::OtherForm)?,
-        })
-    }
-
-    /// A response, before and after a body of `len` more bytes than it has. With `upgrade` the gateway is to ask
-    /// again by an update; with `strategy` for what follows.
-    pub fn write(
-        &self,
-        response: &HttpResponse,
-        len: u64,
-        upgrade: bool,
-        strategy: Option<&StreamingStrategy>,
-    ) -> (Vec<u8>, Vec<u8>) {
-        let types = match strategy {
-            None => Cow::Borrowed(&self.response[..]),
-            Some(_) => Cow::Owned(streamed()),
         };
-        let mut head = Vec::with_capacity(types.len() + 10 + response.body.len());
-        head.extend_from_slice(&types);
-        write_length(&mut head, response.body.len() as u64 + len);
-        head.extend_from_slice(&response.body);
-        let mut tail = Vec::with_capacity(4_096);
-        write_length(&mut tail, response.headers.len() as u64);
-        for text in response
-            .headers
-            .iter()
-            .flat_map(|(name, value)| [name, value])
-        {
-            write_length(&mut tail, text.len() as u64);
-            tail.extend_from_slice(text.as_bytes());
+        found.look(name, value);
+        read += whole;
+        if read > bytes.len() {
+            (at, read) = (at + read, 0);
+            bytes = window(at)?;
         }
-        // As an option.
-        tail.extend_from_slice(if upgrade { &[1, 1] } else { &[0] });
-        if let Some(strategy) = strategy {
-            tail.push(1);
-            tail = encode_value(strategy, tail);
-        }
-        tail.extend_from_slice(&response.status_code.to_le_bytes());
-        (head, tail)
     }
+    let end = at + read;
+    let tail = len.checked_sub(end).filter(|tail| *tail <= 3);
+    let tail = tail.map(|tail| copy(end, tail));
+    let certificate_version = tail.and_then(|tail| Reader(&tail).version());
+    Ok(HttpRequest {
+        method,
+        url,
+        headers: found.texts().ok_or(Unread::OtherForm)?,
+        body: ByteBuf::new(),
+        certificate_version: certificate_version.ok_or(Unread::OtherForm)?,
+    })
+}
+
+/// A response, before and after a body of `len` more bytes than it has. With `upgrade` the gateway is to ask
+/// again by an update; with `strategy` for what follows.
+pub fn write(
+    response: &HttpResponse,
+    len: u64,
+    upgrade: bool,
+    strategy: Option<&StreamingStrategy>,
+) -> (Vec<u8>, Vec<u8>) {
+    let types = match strategy {
+        None => Cow::Borrowed(RESPONSE),
+        Some(_) => Cow::Owned(streamed()),
+    };
+    let mut head = Vec::with_capacity(types.len() + 10 + response.body.len());
+    head.extend_from_slice(&types);
+    write_length(&mut head, response.body.len() as u64 + len);
+    head.extend_from_slice(&response.body);
+    let mut tail = Vec::with_capacity(4_096);
+    write_length(&mut tail, response.headers.len() as u64);
+    for text in response
+        .headers
+        .iter()
+        .flat_map(|(name, value)| [name, value])
+    {
+        write_length(&mut tail, text.len() as u64);
+        tail.extend_from_slice(text.as_bytes());
+    }
+    // As an option.
+    tail.extend_from_slice(if upgrade { &[1, 1] } else { &[0] });
+    if let Some(strategy) = strategy {
+        tail.push(1);
+        tail = encode_value(strategy, tail);
+    }
+    tail.extend_from_slice(&response.status_code.to_le_bytes());
+    (head, tail)
 }
 
 /// Names and values.
@@ -277,12 +251,16 @@ struct Found([Option<(Vec<u8>, Vec<u8>)>; HEADERS.len()]);
 
 impl Found {
     fn look(&mut self, name: &[u8], value: &[u8]) {
-        let is_wanted = |wanted: &&str| wanted.as_bytes().eq_ignore_ascii_case(name);
-        if let Some(which) = HEADERS.iter().position(is_wanted) {
+        // The first of a name counts.
+        let mut wanted = HEADERS.iter().zip(&mut self.0);
+        let place = wanted.find_map(|(wanted, place)| {
+            let is_new = place.is_none() && wanted.as_bytes().eq_ignore_ascii_case(name);
+            is_new.then_some(place)
+        });
+        if let Some(place) = place {
             let is_long = value.len() > VALUE_BYTES_MAX;
             let value = if is_long { b"" } else { value };
-            // The first of a name counts.
-            self.0[which].get_or_insert_with(|| (name.to_vec(), value.to_vec()));
+            *place = Some((name.to_vec(), value.to_vec()));
         }
     }
 
@@ -297,7 +275,7 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use candid::Principal;
-    use openstorage_types::http::{StreamingCallback, StreamingToken};
+    use openstorage_types::http::{StreamingCallback, StreamingToken, UpgradableResponse};
 
     use super::*;
 
@@ -315,8 +293,28 @@ mod tests {
     }
 
     #[test]
+    fn types_are_as_candid_writes_them() {
+        let request = HttpRequest {
+            method: String::new(),
+            url: String::new(),
+            headers: vec![],
+            body: ByteBuf::new(),
+            certificate_version: None,
+        };
+        // Four lengths and no version.
+        assert_eq!(types(encode_one(request), 5), REQUEST);
+        let response = UpgradableResponse {
+            status_code: 0,
+            headers: vec![],
+            body: ByteBuf::new(),
+            upgrade: None,
+        };
+        // Two lengths, no upgrade and a status code.
+        assert_eq!(types(encode_one(response), 5), RESPONSE);
+    }
+
+    #[test]
     fn what_candid_writes_is_read_but_for_what_does_not_count() {
-        let gateway = Gateway::default();
         for version in [None, Some(2), Some(u16::MAX)] {
             for headers in [
                 &[][..],
@@ -327,7 +325,7 @@ mod tests {
                 ],
             ] {
                 let sent = request(headers, version);
-                let read = gateway.read(&encode_one(&sent).unwrap()).unwrap();
+                let read = super::read(&encode_one(&sent).unwrap()).unwrap();
                 assert_eq!((&read.url, &read.method), (&sent.url, &sent.method));
                 assert_eq!(read.certificate_version, version);
                 for name in HEADERS {
@@ -340,23 +338,21 @@ mod tests {
 
     #[test]
     fn a_long_header_counts_as_empty() {
-        let gateway = Gateway::default();
         for (len, read) in [(1_024, 1_024), (1_025, 0)] {
             let value = "a".repeat(len);
             let bytes = encode_one(request(&[("If-Range", &value)], Some(2))).unwrap();
-            let request = gateway.read(&bytes).unwrap();
+            let request = super::read(&bytes).unwrap();
             assert_eq!(request.header("if-range").map(str::len), Some(read));
         }
     }
 
     #[test]
     fn long_values_do_not_count_and_the_rest_is_bounded() {
-        let gateway = Gateway::default();
         let read = |headers: &[(&str, &str)]| {
             let bytes = encode_one(request(headers, Some(2))).unwrap();
             assert!(bytes.len() > REQUEST_BYTES_MAX);
             let copied = std::cell::Cell::new(0);
-            let read = gateway.read_long(bytes.len(), |at, len| {
+            let read = read_long(bytes.len(), |at, len| {
                 copied.set(copied.get() + len);
                 bytes[at..at + len].to_vec()
             });
@@ -390,18 +386,17 @@ mod tests {
         let bytes = encode_one(request(&[("cookie", &"a".repeat(9_000))], Some(2))).unwrap();
         for len in [bytes.len() / 2, bytes.len() - 1] {
             let cut = |at: usize, n: usize| bytes[at..at + n].to_vec();
-            assert_eq!(gateway.read_long(len, cut), Err(Unread::OtherForm), "{len}");
+            assert_eq!(read_long(len, cut), Err(Unread::OtherForm), "{len}");
         }
     }
 
     #[test]
     fn so_many_headers_are_read_and_no_more() {
-        let gateway = Gateway::default();
         let mut headers = vec![("x", "y"); HEADERS_MAX - 1];
         headers.push(("range", "bytes=0-"));
         let read = |headers: &[(&str, &str)]| {
             let bytes = encode_one(request(headers, Some(2))).unwrap();
-            gateway.read(&bytes)
+            super::read(&bytes)
         };
         let known = read(&headers).unwrap();
         assert_eq!(known.header("range"), Some("bytes=0-"));
@@ -411,26 +406,24 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_or_of_another_form_is_left_to_candid() {
-        let gateway = Gateway::default();
         let bytes = encode_one(request(&[("range", "bytes=0-")], Some(2))).unwrap();
         for len in 0..bytes.len() {
-            assert_eq!(gateway.read(&bytes[..len]), Err(Unread::OtherForm), "{len}");
+            assert_eq!(super::read(&bytes[..len]), Err(Unread::OtherForm), "{len}");
         }
         let longer = [&bytes[..], &[0]].concat();
-        assert_eq!(gateway.read(&longer), Err(Unread::OtherForm));
+        assert_eq!(super::read(&longer), Err(Unread::OtherForm));
         for other in [encode_one("GET"), encode_one(None::<u16>)] {
-            assert_eq!(gateway.read(&other.unwrap()), Err(Unread::OtherForm));
+            assert_eq!(super::read(&other.unwrap()), Err(Unread::OtherForm));
         }
         // Lengths that promise more than there is, or never end.
         for length in [&[0xff; 5][..], &[0xff, 0xff, 0xff, 0x7f]] {
-            let bomb = [&gateway.request[..], length].concat();
-            assert_eq!(gateway.read(&bomb), Err(Unread::OtherForm));
+            let bomb = [REQUEST, length].concat();
+            assert_eq!(super::read(&bomb), Err(Unread::OtherForm));
         }
     }
 
     #[test]
     fn what_is_written_is_what_candid_would_write() {
-        let gateway = Gateway::default();
         for len in [0, 1, 127, 128, 70_000] {
             for upgrade in [None, Some(true)] {
                 let headers = vec![("A".into(), "b".repeat(300))];
@@ -447,11 +440,11 @@ mod tests {
                     upgrade,
                 });
                 let expected = expected.unwrap();
-                let write =
-                    |body: &[u8], len| gateway.write(&response(body), len, upgrade.is_some(), None);
-                let (head, tail) = write(&[], len as u64);
+                let written =
+                    |body: &[u8], len| write(&response(body), len, upgrade.is_some(), None);
+                let (head, tail) = written(&[], len as u64);
                 assert_eq!([&head[..], &bytes[..], &tail[..]].concat(), expected);
-                let (head, tail) = write(&bytes, 0);
+                let (head, tail) = written(&bytes, 0);
                 assert_eq!([head, tail].concat(), expected);
                 let strategy = StreamingStrategy::Callback {
                     callback: StreamingCallback::new(Principal::anonymous(), "more".into()),
@@ -469,8 +462,7 @@ mod tests {
                     upgrade,
                     streaming_strategy: Some(strategy.clone()),
                 });
-                let (head, tail) =
-                    gateway.write(&response(&bytes), 0, upgrade.is_some(), Some(&strategy));
+                let (head, tail) = write(&response(&bytes), 0, upgrade.is_some(), Some(&strategy));
                 assert_eq!([head, tail].concat(), expected.unwrap());
             }
         }

@@ -11,8 +11,9 @@ use std::{
 
 use candid::{CandidType, Principal, candid_method};
 use data_bucket::{
-    Answer, Bucket, Chunk, Gateway, Now, REQUEST_BYTES_MAX, Stop, Unread,
+    Answer, Bucket, Chunk, Now, Stop,
     callers::{self, Callers},
+    gateway::{self, REQUEST_BYTES_MAX, Unread},
 };
 use ic_cdk::{
     api::{
@@ -20,7 +21,7 @@ use ic_cdk::{
         msg_caller, time,
     },
     call::Call,
-    futures::internals::in_executor_context,
+    futures::{internals::in_executor_context, is_recovering_from_trap},
 };
 use ic_cdk_macros::{init, inspect_message, post_upgrade, pre_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
@@ -67,7 +68,6 @@ thread_local! {
     static LEASES: RefCell<BTreeMap<Principal, bool>> = const { RefCell::new(BTreeMap::new()) };
     /// Callers whom the index does not know, and until when that is believed. The first lapses first.
     static UNKNOWN: RefCell<VecDeque<(Principal, u64)>> = const { RefCell::new(VecDeque::new()) };
-    static GATEWAY: Gateway = Gateway::default();
     /// What the subnet was told to certify. An upgrade forgets it here and there.
     static CERTIFIED: Cell<Option<[u8; 32]>> = const { Cell::new(None) };
 }
@@ -116,10 +116,10 @@ fn encode<T: CandidType + 'static>(reply: T) -> Vec<u8> {
 fn http_argument() -> Option<HttpRequest> {
     let len = ic0::msg_arg_data_size();
     if len > REQUEST_BYTES_MAX {
-        return GATEWAY.with(|gateway| gateway.read_long(len, argument_at).ok());
+        return gateway::read_long(len, argument_at).ok();
     }
     let bytes = argument();
-    match GATEWAY.with(|gateway| gateway.read(&bytes)) {
+    match gateway::read(&bytes) {
         Ok(request) => Some(request),
         Err(Unread::TooLong) => None,
         Err(Unread::OtherForm) => Some(decode(bytes)),
@@ -159,8 +159,6 @@ fn open(args: Option<InitArgs>) {
     bucket.bring_back();
     bucket.note(now().ms, &format!("version {VERSION} begins"));
     BUCKET.set(Some(bucket));
-    // Made here, and not in each query, which forgets it.
-    GATEWAY.with(|_| ());
     update(|_| ());
     prepare_replies();
     jobs::wake();
@@ -398,8 +396,7 @@ fn answer_http(bucket: &Bucket, certificate: Option<Vec<u8>>) {
         callback: StreamingCallback::new(canister_self(), "http_request_streaming_callback".into()),
         token,
     });
-    let (head, tail) =
-        GATEWAY.with(|gateway| gateway.write(&response, len, upgrade, strategy.as_ref()));
+    let (head, tail) = gateway::write(&response, len, upgrade, strategy.as_ref());
     ic0::msg_reply_data_append(&head);
     if let Some(part) = part {
         bucket.read_part(&part, ic0::msg_reply_data_append);
@@ -531,6 +528,15 @@ async fn with_allowance<T, E>(
 }
 
 async fn ask_for(lease: LeaseArgs) -> Result<(), LeaseFailed> {
+    let asked = ask(lease).await;
+    if asked.is_err() {
+        // The index may have granted all the same: it hears what is known here.
+        jobs::wake();
+    }
+    asked
+}
+
+async fn ask(lease: LeaseArgs) -> Result<(), LeaseFailed> {
     let user = lease.user;
     let retry = LeaseFailed::Retry { ms: LEASE_RETRY_MS };
     let Some(_in_flight) = InFlight::begin(user) else {
@@ -618,7 +624,9 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         LEASES.with_borrow_mut(|leases| leases.remove(&self.0));
         with(|bucket| bucket.ask_is_over(&self.0));
-        jobs::wake();
+        if is_recovering_from_trap() {
+            jobs::wake();
+        }
     }
 }
 

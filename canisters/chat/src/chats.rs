@@ -4,7 +4,7 @@ use candid::{CandidType, Principal};
 use ic_stable_structures::StableBTreeMap;
 use openstorage_types::{
     chat::ChatError,
-    limits::{CHAT_NAME_BYTES_MAX, CHATS_PER_USER_MAX, DERIVED_NAME_BYTES_MAX, PAGE_ROWS_MAX},
+    limits::{CHAT_NAME_BYTES_MAX, CHATS_PER_USER_MAX, PAGE_ROWS_MAX},
 };
 use serde::Deserialize;
 use serde_bytes::ByteArray;
@@ -25,9 +25,13 @@ pub struct Chat {
     /// Stays for good: whoever asks again gets the same answer.
     pub deleted: bool,
     /// What its accessor id is made of, besides the canister's own.
-    pub derived_name: ByteArray<DERIVED_NAME_BYTES_MAX>,
+    pub derived_name: ByteArray<DERIVED_NAME_BYTES>,
     pub invite: ByteArray<INVITE_BYTES>,
 }
+
+/// Random bytes of a derived name. Of a million chats two have the same with a chance of one in forty millions; each byte
+/// more is one more in every token.
+const DERIVED_NAME_BYTES: usize = 8;
 
 /// Random bytes of an invite: nobody guesses it.
 const INVITE_BYTES: usize = 16;
@@ -38,16 +42,12 @@ const INVITE_BYTES: usize = 16;
 pub struct Random(pub [u8; 32]);
 
 impl Random {
-    fn derived_name(&self) -> ByteArray<DERIVED_NAME_BYTES_MAX> {
-        ByteArray::new(self.half(0))
+    fn derived_name(&self) -> ByteArray<DERIVED_NAME_BYTES> {
+        ByteArray::new(self.0.as_chunks().0[0])
     }
 
     fn invite(&self) -> ByteArray<INVITE_BYTES> {
-        ByteArray::new(self.half(1))
-    }
-
-    fn half(&self, n: usize) -> [u8; 16] {
-        self.0.as_chunks().0[n]
+        ByteArray::new(self.0.as_chunks().0[1])
     }
 }
 

@@ -3,13 +3,12 @@
 use std::sync::LazyLock;
 
 use candid::{decode_one, encode_one};
-use data_bucket::Gateway;
+use data_bucket::gateway::read;
 use openstorage_types::http::HttpRequest;
 
 /// A request without anything: five bytes of values, with the types before them.
 const VALUES_BYTES: usize = 5;
 
-static GATEWAY: LazyLock<Gateway> = LazyLock::new(Gateway::default);
 static TYPES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let request = HttpRequest {
         method: String::new(),
@@ -27,7 +26,7 @@ static TYPES: LazyLock<Vec<u8>> = LazyLock::new(|| {
 /// too short for a header that is too long.)
 pub fn gateway(data: &[u8]) {
     let bytes = [&TYPES[..], data].concat();
-    let read = GATEWAY.read(&bytes);
+    let read = read(&bytes);
     // Headers that do not count may be no text.
     let Ok(meant) = decode_one::<HttpRequest>(&bytes) else {
         return;
