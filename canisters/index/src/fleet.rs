@@ -304,6 +304,8 @@ impl Index {
         ] {
             backoffs.remove(&bucket);
         }
+        // Nobody tells what was in it.
+        self.feed.gap(context);
         self.note(context.now_ms, &format!("bucket {bucket} is given up"));
         Ok(())
     }

@@ -413,6 +413,24 @@ fn operators_calls_are_for_admins_and_may_be_repeated() {
     );
 }
 
+/// Nobody tells that what a lost bucket had is gone: whoever follows the feed has to look anew.
+#[test]
+fn a_bucket_that_is_given_up_leaves_a_gap_in_the_feed() {
+    let mut world = World::new(1);
+    let admin = world.context(admin());
+    let args = FeedArgs {
+        after: 0,
+        limit: 10,
+        owner: None,
+    };
+    let forgotten = |world: &World| world.index.feed(&admin, &args).unwrap().forgotten_until;
+    let before = forgotten(&world);
+    world.index.retire_bucket(&admin, canister(1)).unwrap();
+    assert_eq!(forgotten(&world), before);
+    world.index.forget_bucket(&admin, canister(1)).unwrap();
+    assert!(forgotten(&world) > before);
+}
+
 #[test]
 fn a_closed_bucket_hears_of_it_and_gets_no_new_blob() {
     let (mut world, mut cloud) = (World::new(2), Cloud::default());

@@ -250,6 +250,10 @@ impl Run<'_> {
             _ if self.dice.one_in(3) => self.any_bucket(),
             _ => return,
         };
+        if self.lost.contains(&bucket) {
+            // The index may not have noticed yet: whoever tries is told that there is no code.
+            return;
+        }
         self.known.insert(bucket);
         let number = self.model.moment();
         let accessors = self.some_accessors();
@@ -537,6 +541,9 @@ impl Run<'_> {
         let Some(access) = &message.blob else {
             return Ok(());
         };
+        if self.lost.contains(&access.reference.bucket) {
+            return Ok(());
+        }
         let (Some(token), Some(blob)) = (&access.token, self.blob_of(&access.reference)) else {
             return ensure(!is_rest, 12, || format!("no token for {access:?} at rest"));
         };

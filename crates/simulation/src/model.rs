@@ -237,6 +237,14 @@ impl Model {
         }
     }
 
+    /// The bucket is gone with all that was in it.
+    pub fn lost(&mut self, bucket: Principal) {
+        *self.epochs.entry(bucket).or_default() += 1;
+        for (_, row) in self.rows.iter_mut().filter(|(it, _)| it.0 == bucket) {
+            row.fact = Fact::Absent;
+        }
+    }
+
     /// The index is again as it was then: it may have forgotten deletions.
     pub fn index_restored(&mut self, then: u64) {
         for row in self.rows.values_mut() {

@@ -29,9 +29,10 @@ enum Deed {
     Audit,
     RotateKey,
     Next,
+    Lose,
 }
 
-const DEEDS: [(u32, Deed); 14] = [
+const DEEDS: [(u32, Deed); 15] = [
     (20, Deed::Limit),
     (5, Deed::DeleteUser),
     (10, Deed::TopUp),
@@ -46,6 +47,7 @@ const DEEDS: [(u32, Deed); 14] = [
     (4, Deed::Audit),
     (3, Deed::RotateKey),
     (1, Deed::Next),
+    (1, Deed::Lose),
 ];
 
 /// Limits that bind, and such that do not.
@@ -140,6 +142,13 @@ impl Run<'_> {
                     self.send(canister, operator(), "rotate_key", (), |_| Op::Other);
                 }
             }
+            Some(Deed::Lose) => {
+                // Some must be left.
+                if self.lost.is_empty() && self.known.len() > 2 {
+                    let bucket = self.any_bucket();
+                    self.begin_procedure(bucket, Stage::Uninstall);
+                }
+            }
             Some(Deed::Next) => {
                 let index = self.stage.index;
                 let may = self.base.wasms.index_next.is_some() && !self.is_doing(Stage::Load);
@@ -153,6 +162,12 @@ impl Run<'_> {
     /// A call to the index.
     pub fn order<A: candid::utils::ArgumentEncoder + Clone>(&mut self, method: &str, args: A) {
         self.send(self.stage.index, operator(), method, args, |_| Op::Other);
+    }
+
+    /// A bucket is given up.
+    pub fn give_up(&mut self, bucket: Principal) {
+        self.order("retire_bucket", (bucket,));
+        self.order("forget_bucket", (bucket,));
     }
 
     /// Registers a user with a limit, or changes its limit.

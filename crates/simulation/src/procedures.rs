@@ -22,6 +22,8 @@ pub enum Stage {
     Reinstall,
     Take,
     Load,
+    /// A bucket's code and memory are gone.
+    Uninstall,
     Start,
 }
 
@@ -144,6 +146,7 @@ impl Run<'_> {
                 };
                 stage_of.manage(canister_id, "install_code", &args)
             }
+            Stage::Uninstall => stage_of.manage(canister_id, "uninstall_code", &record),
             Stage::Take => {
                 let args = TakeCanisterSnapshotArgs {
                     canister_id,
@@ -209,6 +212,17 @@ impl Run<'_> {
                 // What it was before is not to come back: its key is another.
                 self.snapshots.remove(&canister);
                 self.chat_forgot();
+            }
+            Stage::Uninstall => {
+                self.snapshots.remove(&canister);
+                self.pulse.forget(canister);
+                self.model.lost(canister);
+                self.known.remove(&canister);
+                self.lost.insert(canister);
+                // Else the index finds out by itself, and operators see to it when they look.
+                if self.dice.one_in(2) {
+                    self.give_up(canister);
+                }
             }
             Stage::Stop | Stage::Start => {}
         }

@@ -57,8 +57,10 @@ impl Run<'_> {
         let known = money.burned + money.balances + money.in_flight;
         ensure(money.minted == known, 19, || format!("{money:?}"))?;
         if let Some(status) = self.stage.status() {
+            let named = status.buckets.iter().map(|info| info.bucket);
+            let lost = &self.lost;
             self.known
-                .extend(status.buckets.iter().map(|info| info.bucket));
+                .extend(named.filter(|bucket| !lost.contains(bucket)));
         }
         for id in self.known.clone() {
             let Some(changes) = self.stage.changes(id) else {

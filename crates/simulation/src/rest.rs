@@ -278,6 +278,9 @@ impl Run<'_> {
             self.order("upgrade_buckets", ());
         }
         let named: BTreeSet<_> = status.buckets.iter().map(|info| info.bucket).collect();
+        for bucket in self.lost.clone().intersection(&named) {
+            self.give_up(*bucket);
+        }
         for bucket in self.known.clone() {
             if !named.contains(&bucket) {
                 // An index that was restored has forgotten it.
@@ -363,6 +366,7 @@ impl Run<'_> {
         }
         for info in &status.buckets {
             let what = || format!("{info:?}");
+            ensure(!self.lost.contains(&info.bucket), 23, what)?;
             ensure(info.events_behind == 0, 12, what)?;
             let is_ready = !matches!(info.state, BucketState::Creating | BucketState::Upgrading);
             ensure(is_ready, 23, what)?;

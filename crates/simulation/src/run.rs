@@ -130,8 +130,10 @@ pub(crate) struct Run<'a> {
     pub procedures: Vec<Procedure>,
     /// The snapshots that can be restored.
     pub snapshots: BTreeMap<Principal, Taken>,
-    /// Every bucket that the index has ever named.
+    /// Every bucket that the index has ever named, without those that are lost.
     pub known: BTreeSet<Principal>,
+    /// Buckets without code and memory.
+    pub lost: BTreeSet<Principal>,
     /// Users to whom the chat may give a limit of its own at any time until the next rest.
     pub chat_limits: BTreeSet<Principal>,
     /// The highest limit that may have been in force since the last pulse.
@@ -180,6 +182,7 @@ pub fn run(base: &Base, seed: u64, options: &Options) -> Result<Summary, Box<Fai
         procedures: vec![],
         snapshots: BTreeMap::new(),
         known: BTreeSet::new(),
+        lost: BTreeSet::new(),
         chat_limits: BTreeSet::new(),
         ceilings: BTreeMap::new(),
         is_loose: false,
