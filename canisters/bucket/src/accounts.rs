@@ -622,7 +622,13 @@ impl Accounts {
     /// Whether there is something to tell. Of users for whom the index is being asked there is once that is over.
     pub fn has_unsent(&self) -> bool {
         let is_asking = |user: &Principal| self.asked.get(user) == Some(&true);
-        self.changed.iter().any(|entry| !is_asking(entry.key()))
+        let asking = self.asked.values().filter(|is_asking| **is_asking).count();
+        // To count is cheap, to look is not.
+        match self.changed.len() {
+            0 => false,
+            changed if changed > asking as u64 => true,
+            _ => self.changed.iter().any(|entry| !is_asking(entry.key())),
+        }
     }
 
     /// The index has these, and has answered where it knows more; what has changed meanwhile is sent

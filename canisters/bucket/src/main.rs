@@ -548,18 +548,17 @@ async fn ask(lease: LeaseArgs) -> Result<(), LeaseFailed> {
     let reply = Call::bounded_wait(index, "c2c_lease")
         .with_arg(&lease)
         .await;
-    update(|_| ());
     let answer = reply
         .ok()
         .and_then(|reply| reply.candid::<Result<LeaseOk, LeaseError>>().ok());
-    if is_noted && matches!(answer, Some(Err(_))) {
-        update(|bucket| bucket.refused(&lease));
-    }
+    // A snapshot that was restored meanwhile is noticed first.
+    update(|bucket| match &answer {
+        Some(Ok(granted)) => bucket.leased(user, granted, now()),
+        Some(Err(_)) if is_noted => bucket.refused(&lease),
+        _ => {}
+    });
     match answer {
-        Some(Ok(granted)) => {
-            update(|bucket| bucket.leased(user, &granted, now()));
-            Ok(())
-        }
+        Some(Ok(_)) => Ok(()),
         Some(Err(LeaseError::NotRegistered)) => {
             if with(|bucket| !bucket.knows(&user)) {
                 note_unknown(user);

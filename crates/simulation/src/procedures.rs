@@ -215,7 +215,7 @@ impl Run<'_> {
             }
             Stage::Uninstall => {
                 self.snapshots.remove(&canister);
-                self.pulse.forget(canister);
+                self.pulse.lost(canister);
                 self.model.lost(canister);
                 self.known.remove(&canister);
                 self.lost.insert(canister);

@@ -36,11 +36,17 @@ pub struct Pulse {
 impl Pulse {
     /// The canister is as it was before.
     pub fn forget(&mut self, canister: Principal) {
+        self.lost(canister);
+        self.held.clear();
+        self.unsure.insert(canister);
+    }
+
+    /// The canister has lost all that it had.
+    pub fn lost(&mut self, canister: Principal) {
         self.incarnations
             .retain(|(bucket, _), _| *bucket != canister);
-        self.held.clear();
         self.uploads.retain(|(bucket, ..), _| *bucket != canister);
-        self.unsure.insert(canister);
+        self.users.remove(&canister);
     }
 }
 
