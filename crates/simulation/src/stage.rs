@@ -499,11 +499,18 @@ impl Stage {
         Some(Index::open(self.image(self.index)?, self.index, None))
     }
 
-    /// The chat likewise. A copy: one of another version lacks memories, which are made when it is opened.
+    /// The chat likewise.
     pub fn chat_image(&mut self) -> Option<&App> {
         let changes = self.changes(self.chat)?;
         if self.opened_chat.as_ref().map(|(of, _)| *of) != Some(changes) {
-            let app = App::open(copy(&self.image(self.chat)?), self.chat, None).ok()?;
+            let image = self.image(self.chat)?;
+            let len = image.borrow().len();
+            let app = App::open(Rc::clone(&image), self.chat, None).ok()?;
+            if image.borrow().len() != len {
+                // One of another build lacks memories, which are made when it is opened: the next copy begins anew.
+                let seen = self.images.get_mut(&self.chat)?;
+                (seen.copied, seen.bytes) = Default::default();
+            }
             self.opened_chat = Some((changes, app));
         }
         self.opened_chat.as_ref().map(|(_, app)| app)
