@@ -50,9 +50,14 @@ pub fn wake() {
     if timer::is_lost(time()) {
         lanes(|lanes| lanes.be_careful(now().ms));
     }
-    if let Some((_, due_ms)) = next() {
-        arm(due_ms);
-    }
+    let now_ms = now().ms;
+    // Mostly there is something to tell, and nothing can be due before that: to look at the other jobs costs more.
+    let tells = with(|bucket| bucket.due_ms(Job::Tell)).is_some();
+    let due_ms = match tells && lanes(|lanes| lanes.is_free(Job::Tell.lane(), now_ms)) {
+        true => Some(now_ms),
+        false => next().map(|(_, due_ms)| due_ms),
+    };
+    due_ms.into_iter().for_each(arm);
 }
 
 fn arm(at_ms: u64) {

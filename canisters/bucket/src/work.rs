@@ -44,6 +44,9 @@ pub enum Job {
     GiveBack,
 }
 
+/// Lanes are in the order of the jobs.
+const _: () = assert!(matches!(Job::ALL[Job::Tell.lane()], Job::Tell));
+
 impl Job {
     pub const ALL: [Self; 8] = [
         Self::Draw,
@@ -55,6 +58,11 @@ impl Job {
         Self::Expire,
         Self::GiveBack,
     ];
+
+    /// Its lane.
+    pub const fn lane(self) -> usize {
+        self as usize
+    }
 
     /// It calls another canister, and its work is done in the message of the answer anyway.
     pub fn calls(self) -> bool {

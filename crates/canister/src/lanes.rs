@@ -143,6 +143,12 @@ impl<R: PartialEq, const N: usize> Lanes<R, N> {
         next
     }
 
+    /// Whether a lane could begin with work that is due.
+    pub fn is_free(&self, lane: usize, now_ms: u64) -> bool {
+        let lane = &self.lanes[lane];
+        !lane.busy && lane.back_off.due_ms() <= now_ms
+    }
+
     /// Work of a lane is under way, until [`Lanes::end`].
     pub fn begin(&mut self, lane: usize) {
         self.latest = lane;

@@ -32,7 +32,7 @@ use crate::{
 pub struct Read {
     at_ms: u64,
     member: Principal,
-    bucket: Principal,
+    pub bucket: Principal,
     args: ReadChunkArgs,
 }
 

@@ -216,6 +216,7 @@ impl Run<'_> {
             Stage::Uninstall => {
                 self.snapshots.remove(&canister);
                 self.pulse.lost(canister);
+                self.old_read.take_if(|read| read.bucket == canister);
                 self.model.lost(canister);
                 self.known.remove(&canister);
                 self.lost.insert(canister);

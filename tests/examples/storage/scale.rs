@@ -85,8 +85,16 @@ pub fn measure(report: &mut Report, sizes: Vec<u64>) {
 
 impl Bench {
     /// Until nothing happens any more by itself. A canister whose memory was replaced takes itself for one that
-    /// was restored, and is told everything anew: a thousand rows in some rounds.
+    /// was restored, and is told everything anew: a thousand rows in some rounds. Then the index looks at every blob of the
+    /// bucket, two thousand in a message.
     fn quiet(&mut self) {
+        const TIMES: u64 = 1_000;
+        let quiet = (0..TIMES).any(|_| self.told() == 0);
+        assert!(quiet, "nothing runs any more");
+    }
+
+    /// Until both have told each other everything, and for a while. The instructions of what ran in the while after that.
+    fn told(&mut self) -> u64 {
         const ROUNDS: u64 = 100_000;
         const CALM_ROUNDS: u64 = 100;
         let setup = &self.setup;
@@ -104,10 +112,11 @@ impl Bench {
                 calm == CALM_ROUNDS
             });
             assert!(quiet, "both have told each other everything");
-            for _ in 0..10 {
-                setup.pic.tick();
-            }
         });
+        let ((), accounts) = self
+            .meter
+            .of(|| (0..CALM_ROUNDS).for_each(|_| setup.pic.tick()));
+        of_updates(&accounts)
     }
 
     /// The mean of what `count` calls use; `work` is given the number of each.
