@@ -176,7 +176,7 @@ fn an_answer_whose_message_traps_ends_no_other_job() {
 /// each.
 const MUTANTS: [(u32, &[u8]); 17] = [
     (1, &[6]),
-    (2, &[7]),
+    (2, &[7, 8]),
     (3, &[4]),
     (4, &[13]),
     (5, &[6, 22]),
