@@ -2,8 +2,9 @@
  * How many chunks are on their way at the same time: as many as make the whole faster.
  *
  * One pace is shared by all chunks of an `OpenStorage` that go the same way, so that ten files dropped at once do not
- * push ten times as hard as one. The number starts low and doubles: before the first answer, twice a second, since all
- * that a line is known to cost then is latency; after it, as long as that brings more bytes a second. What was given
+ * push ten times as hard as one. The number starts low and doubles: before the first answer, five times a second, since all
+ * that a line is known to cost then is latency; after it, as long as that brings more bytes a second. A line that was idle
+ * before its number was found is opened up like a new one: a small file has told nothing about a large one. What was given
  * before the first answer is halved as long as that costs nothing. From there on the pace tries one more, or one fewer,
  * and takes back what was for nothing. A chunk that got lost halves the number. A thin line is given no more than it
  * carries away in a few seconds.
@@ -16,7 +17,7 @@ import { CHUNK_BYTES } from "./limits.js";
 
 const LIMIT_FIRST = 4;
 /** Before the first answer the number doubles after so long. */
-const DOUBLE_MS = 400;
+const DOUBLE_MS = 200;
 /** Chunks whose bytes have not all gone out keep further ones back: so many fill any line. */
 const LEAVING_MAX = 4;
 /** Twice as many must bring so much more, or the line was full before. */
@@ -183,12 +184,19 @@ export class Pace {
 
   #depart(bytes: number): Flight {
     const now = this.nowMs();
-    // The line was idle: what is measured begins now.
-    if (this.#flights.size === 0) this.#newTrip(now);
+    if (this.#flights.size === 0) this.#begin(now);
     const flight: Flight = { bytes, startMs: now, movedMs: now, sent: undefined, isCrowded: false };
     this.#flights.add(flight);
     this.#bytesInFlight += bytes;
     return flight;
+  }
+
+  /** The line was idle: what is measured begins now. */
+  #begin(now: number): void {
+    this.#newTrip(now);
+    if (this.#phase !== "doubling") return;
+    this.#phase = "opening";
+    this.#before = { rate: 0, limit: 0 };
   }
 
   #turn(bytes: number, signal?: AbortSignal): Promise<Flight> {

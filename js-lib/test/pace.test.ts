@@ -19,6 +19,8 @@ interface Line {
   readonly hears?: "each" | "nothing" | "all";
   /** Every so manieth chunk is lost. */
   readonly lostEvery?: number;
+  /** A small file has gone over the line before. */
+  readonly afterSmall?: boolean;
 }
 
 interface Run {
@@ -33,10 +35,14 @@ interface Run {
 }
 
 /** Chunks over a line that is shared equally by all that are on it, in virtual time. */
-async function run(t: TestContext, { bytesPerMs, latencyMs, limitMax, chunks, hears = "each", lostEvery = 0 }: Line): Promise<Run> {
+async function run(t: TestContext, { bytesPerMs, latencyMs, limitMax, chunks, hears = "each", lostEvery = 0, afterSmall = false }: Line): Promise<Run> {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   let now = 0;
   const pace = new Pace(limitMax, undefined, () => now);
+  if (afterSmall) {
+    const slot = await pace.slot(1);
+    slot.done({ end: "arrived", bytes: 1 });
+  }
   const flying = new Set<{ slot: Slot; startMs: number; left: number; answerMs: number }>();
   const limits: number[] = [];
   let [waiting, arrived, carried, mostInFlight, longestMs, ended] = [0, 0, 0, 0, 0, 0];
@@ -92,6 +98,11 @@ function mean(numbers: readonly number[]): number {
 for (const hears of ["each", "nothing", "all"] as const) {
   test(`60 MB over a fast line on which a call takes 2 s are one trip and what the line takes (hears ${hears})`, async (t) => {
     const { tookMs } = await run(t, { bytesPerMs: 20_000, latencyMs: 2_000, limitMax: 32, chunks: 30, hears });
+    assert.ok(tookMs <= 1.1 * (2_000 + 3_000), `${tookMs} ms`);
+  });
+
+  test(`a small file before makes a large one no slower (hears ${hears})`, async (t) => {
+    const { tookMs } = await run(t, { bytesPerMs: 20_000, latencyMs: 2_000, limitMax: 32, chunks: 30, hears, afterSmall: true });
     assert.ok(tookMs <= 1.1 * (2_000 + 3_000), `${tookMs} ms`);
   });
 
