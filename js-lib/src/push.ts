@@ -19,7 +19,7 @@ import { POSSESSION_CHUNKS_MAX } from "./limits.js";
 import type { Pace, Slot } from "./pace.js";
 import type { Phase } from "./progress.js";
 import { caseOf, payloadOf, refusal, type Subject, uploadGone } from "./refusals.js";
-import { Patience } from "./retry.js";
+import { Patience, sleep } from "./retry.js";
 import { readInto, type Source } from "./source.js";
 import { CallError, orAborted } from "./transport.js";
 
@@ -111,11 +111,17 @@ class Push {
   #toldMs = 0;
   /** A chunk got lost, and none has arrived since. */
   #isWaiting = false;
+  /** A push has shown that the bucket had not the whole yet: once it says that it has, that is this upload's doing. */
+  #wasOpen = false;
+  /** The bucket has said so. */
+  readonly #storedHeard: Promise<void>;
+  #hearStored!: () => void;
 
   constructor(private readonly job: PushJob) {
     const { bucket, blobId, source } = job;
     this.#subject = { canister: bucket.id, method: "push_chunk", blobId, size: source.size };
     this.#count = chunkCount(source.size);
+    this.#storedHeard = new Promise((resolve) => (this.#hearStored = resolve));
   }
 
   async run(): Promise<void> {
@@ -250,12 +256,20 @@ class Push {
     let outcome: Step = { what: "open" };
     let failure: { readonly error: unknown } | undefined;
     const end = () => turn.abort();
+    let isStored = false;
     const take = (step: Step) => {
+      if (signal.aborted) return;
+      this.#wasOpen ||= step.what === "open" || step.what === "verifying";
+      if (isStored && this.#wasOpen) step = { what: "stored" };
       // Answers may overtake each other: Open after Stored says nothing.
-      if (signal.aborted || step.what === "open") return;
+      if (step.what === "open") return;
       outcome = step;
       if (step.what !== "verifying") end();
     };
+    void this.#storedHeard.then(() => {
+      isStored = true;
+      if (this.#wasOpen) take({ what: "stored" });
+    });
     const fail = (error: unknown) => {
       if (signal.aborted) return;
       failure = { error };
@@ -279,11 +293,30 @@ class Push {
         inFlight.delete(pushing);
       });
     }
+    const asking = signal.aborted || indexes.length === 1 ? undefined : linked(signal);
+    if (asking) void this.#askOn(asking.signal).catch(() => {});
     await Promise.all(inFlight);
+    asking?.abort();
+    asking?.release();
     turn.release();
     this.#signal?.throwIfAborted();
     if (failure) throw failure.error;
     return outcome;
+  }
+
+  /**
+   * Asks again and again, without waiting for the answers, whether the bucket has the whole, while the last chunks are on
+   * their way: where an answer takes seconds, none more has to be waited for at the end. @throws the signal's reason
+   */
+  async #askOn(signal: AbortSignal): Promise<void> {
+    const hear = (status: UploadStatus | undefined) => {
+      if (status && caseOf(status.state) === "Stored") this.#hearStored();
+    };
+    for (let n = 0, ms = ASK_MS; n < ASKS_MAX; n++, ms *= ASK_GROWTH) {
+      await sleep(ms, signal);
+      // What goes wrong here goes wrong at the end too, and is told there.
+      this.#status().then(hear, () => {});
+    }
   }
 
   /** Pushes one chunk until it is in, or until it is clear that it will not be. */
@@ -420,7 +453,10 @@ class Push {
     const patience = new Patience(this.job.options.patienceMs);
     let slices = 0;
     for (;;) {
-      const status = await this.#status();
+      const asked = this.#status();
+      asked.catch(() => {});
+      const status = await Promise.race([asked, this.#storedHeard.then((): typeof STORED => STORED)]);
+      if (status === STORED) return undefined;
       // Nothing is left of it, not even a reason: the bucket was installed anew.
       if (!status) return this.#all();
       const gone = payloadOf(status.state, "Gone");
@@ -452,6 +488,14 @@ export async function statusOf(bucket: Canister<Bucket>, blobId: BlobId, options
 
 /** Chunks that may be on their way before it is known which ones the bucket has. */
 const UNASKED_MAX = 4;
+
+/** While the last chunks are on their way the bucket is asked whether it has the whole: at first after so long. */
+const ASK_MS = 500;
+/** Each further time comes later by this factor: ten times are a minute. */
+const ASK_GROWTH = 1.5;
+const ASKS_MAX = 10;
+/** The bucket has said so. */
+const STORED = "stored" as const;
 
 /** Bytes that go out are told of this often. */
 const TELL_MS = 100;

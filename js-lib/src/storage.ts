@@ -45,8 +45,8 @@ export interface OpenStorageOptions {
   readonly concurrencyMax?: number;
   /**
    * Bytes of those chunks, at most; one alone always goes. Each takes about twice its size of memory until it has been
-   * answered. A line of R bytes a second on which a call takes T seconds is filled by R × T. Without it 64 MB, in Node
-   * 32 MB; less is used where more makes nothing faster.
+   * answered. A line of R bytes a second on which a call takes T seconds is filled by R × T. Without it 64 MB; less is
+   * used where more makes nothing faster.
    */
   readonly bytesInFlightMax?: number;
   /** How long something is tried again without any progress, in milliseconds. */

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Violation, blobs, ensure,
-    model::{self, Fact, Mark, Ref},
+    model::{self, Added, Fact, Mark, Ref},
     run::Run,
     stage::{Room, USERS, user},
 };
@@ -765,14 +765,25 @@ impl Run<'_> {
                 if is_stored && is_thief {
                     self.breaks(13, format!("{what} without the bytes: {answer:?}"));
                 }
-                self.model.add_done(&mark, is_stored);
+                let added = match &answer {
+                    Some(Ok(ok)) if ok.state == UploadState::Stored => Added::Acknowledged,
+                    Some(Ok(ok)) if ok.state == UploadState::Open => Added::No,
+                    Some(Err(_)) => Added::No,
+                    _ => Added::Perhaps,
+                };
+                self.model.add_done(&mark, added);
                 self.summary.stored += usize::from(is_stored);
                 self.pushed(upload, chunk, answer);
             }
             Op::Add(mark) => {
                 type Answer = Result<BlobReference, AddBlobReferenceError>;
                 let answer = self.understand::<Answer>(what, answer);
-                self.model.add_done(&mark, matches!(answer, Some(Ok(_))));
+                let added = match answer {
+                    Some(Ok(_)) => Added::Acknowledged,
+                    Some(Err(_)) => Added::No,
+                    None => Added::Perhaps,
+                };
+                self.model.add_done(&mark, added);
             }
             Op::Remove(mark) => {
                 type Answer = Result<(), RemoveBlobReferenceError>;

@@ -25,6 +25,16 @@ pub enum Fact {
     Unknown,
 }
 
+/// What became of a call that adds a reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    Acknowledged,
+    /// Nothing was heard, or the upload is being verified.
+    Perhaps,
+    /// By this call nothing comes.
+    No,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Row {
     fact: Fact,
@@ -34,6 +44,8 @@ struct Row {
     adding: u32,
     removing: u32,
     last_add: u64,
+    /// An upload for it may have all of its chunks, and be verified later.
+    may_come: bool,
 }
 
 const NEW: Row = Row {
@@ -43,6 +55,7 @@ const NEW: Row = Row {
     adding: 0,
     removing: 0,
     last_add: 0,
+    may_come: false,
 };
 
 /// In a [`Mark`]: calls of the other sort were under way when it was sent.
@@ -119,8 +132,8 @@ impl Model {
         self.mark(marked, first.0)
     }
 
-    /// Whether it was acknowledged.
-    pub fn add_done(&mut self, mark: &Mark, acknowledged: bool) {
+    /// What became of it.
+    pub fn add_done(&mut self, mark: &Mark, added: Added) {
         for (it, removes) in &mark.refs {
             let is_same = self.epoch(&it.0) == mark.epoch;
             let is_settled = !self.unsettled.contains(&it.2)
@@ -128,7 +141,8 @@ impl Model {
                 && !self.dead.contains_key(&it.3);
             let row = self.rows.entry(*it).or_insert(NEW);
             row.adding -= 1;
-            if acknowledged && is_same {
+            row.may_come |= added == Added::Perhaps;
+            if added == Added::Acknowledged && is_same {
                 let is_certain = is_settled && row.removing == 0 && row.removes == *removes;
                 row.fact = match is_certain {
                     true => Fact::Present,
@@ -155,7 +169,9 @@ impl Model {
     pub fn remove_done(&mut self, mark: &Mark, acknowledged: bool) {
         for (it, adds) in &mark.refs {
             let is_same = self.epoch(&it.0) == mark.epoch;
-            let is_adding = self.siblings(*it).any(|(_, row)| row.adding > 0);
+            let is_adding = self
+                .siblings(*it)
+                .any(|(_, row)| row.adding > 0 || row.may_come);
             let row = self.rows.entry(*it).or_insert(NEW);
             row.removing -= 1;
             let is_certain = is_same && !is_adding && row.adds == *adds;
@@ -283,6 +299,7 @@ impl Model {
                 true => Fact::Present,
                 false => Fact::Absent,
             };
+            row.may_come = false;
         }
         for (it, _) in self.rows.iter().filter(|(it, _)| there.contains(it)) {
             ensure(!self.dead.contains_key(&it.3), 22, || {
@@ -325,7 +342,7 @@ mod tests {
         let mut model = Model::default();
         let add = model.add_sent(&[it(3)]);
         let remove = model.remove_sent(it(3));
-        model.add_done(&add, true);
+        model.add_done(&add, Added::Acknowledged);
         assert_eq!(fact(&model, it(3)), Some(Fact::Unknown));
         model.remove_done(&remove, true);
         assert_eq!(fact(&model, it(3)), Some(Fact::Unknown));
@@ -338,10 +355,22 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_verified_still_may_come_after_it_was_deleted() {
+        for (added, certain) in [(Added::Perhaps, Fact::Unknown), (Added::No, Fact::Absent)] {
+            let mut model = Model::default();
+            let add = model.add_sent(&[it(3)]);
+            model.add_done(&add, added);
+            let remove = model.remove_sent(it(3));
+            model.remove_done(&remove, true);
+            assert_eq!(fact(&model, it(3)), Some(certain));
+        }
+    }
+
+    #[test]
     fn what_was_acknowledged_is_there_at_rest_and_what_was_deleted_is_not() {
         let mut model = Model::default();
         let add = model.add_sent(&[it(3)]);
-        model.add_done(&add, true);
+        model.add_done(&add, Added::Acknowledged);
         assert_eq!(model.settle(&BTreeSet::new()).unwrap_err().invariant, 1);
         model.settle(&[it(3)].into()).unwrap();
         let sent = model.deletion_sent(it(3).2);
