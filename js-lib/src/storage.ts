@@ -28,6 +28,8 @@ import { type BlobUrlOptions, blobUrl, checkToken, type PrincipalLike } from "./
 
 /** Chunks on their way at the same time, at most. */
 const CONCURRENCY_MAX = 32;
+/** Bytes of those chunks, unless the app says how many: what a line of 32 MB a second takes in 2 s. */
+const BYTES_IN_FLIGHT_MAX = 64_000_000;
 /** Uploads that do something at the same time. */
 const UPLOADS_ACTIVE_MAX = 16;
 /** Files hashed at the same time: one in one go is held in memory. */
@@ -122,7 +124,7 @@ export class OpenStorageOn {
     const indexId = toPrincipal(options.indexCanisterId, "indexCanisterId").toText();
     const transport = options.transport ?? agentTransport(options.agent);
     const concurrencyMax = options.concurrencyMax ?? CONCURRENCY_MAX;
-    const bytesMax = options.bytesInFlightMax ?? platform.bytesInFlightMax;
+    const bytesMax = options.bytesInFlightMax ?? BYTES_IN_FLIGHT_MAX;
     if (!Number.isInteger(concurrencyMax) || concurrencyMax < 1 || concurrencyMax > CONCURRENCY_MAX) {
       throw invalidOption("concurrencyMax", `chunks in flight are 1 to ${CONCURRENCY_MAX}`);
     }

@@ -8,8 +8,6 @@ import type { Hasher, Platform } from "./platform.js";
 import { hashInWorker, NoWorker } from "./worker.js";
 
 export const platform: Platform = {
-  bytesInFlightMax: 64_000_000,
-
   async hash(source, options): Promise<BlobId> {
     const { blob } = source;
     // WebCrypto hashes in a thread of its own already.

@@ -28,8 +28,6 @@ function folder(variable: string, fallback: string): string {
 }
 
 export const platform: Platform = {
-  bytesInFlightMax: 64_000_000,
-
   // OpenSSL hashes with the processor's own instructions; the reads in between let other work run.
   async hash(source, { signal, onProgress }): Promise<BlobId> {
     const hash = hasher();

@@ -20,8 +20,6 @@ export interface Spooled {
 }
 
 export interface Platform {
-  /** Bytes of chunks on their way at the same time, at most, unless the app says how many. */
-  readonly bytesInFlightMax: number;
   /** As `hashSource`, as fast as the platform can and out of the way of everything else. */
   hash(source: StreamSource, options: HashOptions): Promise<BlobId>;
   /** Of `size` bytes. */
