@@ -299,7 +299,7 @@ fn an_issuer_replaces_its_key_and_buckets_hear_of_all_that_count() {
     // Soon a token under the first key would not open for its whole life.
     let later = Context {
         now_ms: itself.now_ms + KEY_OVERLAP_MS - READ_TOKEN_LIFE_MS,
-        ..itself.clone()
+        ..itself
     };
     let done = world.index.register_issuer(&later, &second);
     assert_eq!(oldest(done), Some(2));
