@@ -1,7 +1,9 @@
 //! What operators do.
 
+use std::collections::BTreeSet;
+
 use candid::Principal;
-use openstorage_types::index::{SetBucketFullArgs, UserArgs};
+use openstorage_types::index::{IndexStatus, SetBucketFullArgs, UserArgs};
 
 use crate::{
     clients::Op,
@@ -152,7 +154,13 @@ impl Run<'_> {
             Some(Deed::Next) => {
                 let index = self.stage.index;
                 let may = self.base.wasms.index_next.is_some() && !self.is_doing(Stage::Load);
-                if !self.is_next && may {
+                // A bucket that a restored index has forgotten is added before the roll: later its code is unknown.
+                let status = self.stage.status();
+                let names = |status: IndexStatus| {
+                    let named = status.buckets.iter().map(|info| info.bucket);
+                    named.collect::<BTreeSet<_>>().is_superset(&self.known)
+                };
+                if !self.is_next && may && status.is_some_and(names) {
                     self.begin_procedure(index, Stage::Upgrade(Code::IndexNext));
                 }
             }
