@@ -194,6 +194,7 @@ impl Run<'_> {
                     return;
                 };
                 self.summary.restored += 1;
+                self.just_restored = true;
                 self.is_loose = true;
                 self.pulse.forget(canister);
                 if canister == self.stage.chat {

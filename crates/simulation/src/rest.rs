@@ -91,6 +91,10 @@ impl Run<'_> {
             if turn % LOOK_EVERY == 0 {
                 self.refill();
                 self.look_after();
+            }
+            // While a procedure lasts, the canister that is restored takes no message.
+            let is_back = self.procedures.is_empty() && std::mem::take(&mut self.just_restored);
+            if turn % LOOK_EVERY == 0 || is_back {
                 self.nudge();
             }
             if self.forgot_rooms && self.pending.is_empty() && self.procedures.is_empty() {

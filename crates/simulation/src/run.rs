@@ -143,6 +143,8 @@ pub(crate) struct Run<'a> {
     /// The index was restored since the last rest: it may believe older keys of the chat than the chat uses, until
     /// that has them confirmed.
     pub forgot_keys: bool,
+    /// A canister was restored, and has run no message since: it finds out with the next.
+    pub just_restored: bool,
     /// The chat was restored or begun anew: its rooms have to be looked up.
     pub forgot_rooms: bool,
     pub pulse: Pulse,
@@ -187,6 +189,7 @@ pub fn run(base: &Base, seed: u64, options: &Options) -> Result<Summary, Box<Fai
         ceilings: BTreeMap::new(),
         is_loose: false,
         forgot_keys: false,
+        just_restored: false,
         forgot_rooms: false,
         pulse: Pulse::default(),
         seen: Seen::default(),
