@@ -281,8 +281,12 @@ impl Accounts {
     /// The index is being asked. Should its answer get lost, with what it granted, the next batch brings the
     /// counters to its mind again. True where no batch would have done so anyway.
     pub fn asked(&mut self, user: &Principal) -> bool {
+        // Of strangers nothing is kept: they would be as many as they like.
+        if !self.knows(user) {
+            return false;
+        }
         self.asked.insert(*user, true);
-        self.knows(user) && self.changed.insert(*user, ()).is_none()
+        self.changed.insert(*user, ()).is_none()
     }
 
     /// The question is over, answered or not.

@@ -322,14 +322,19 @@ fn a_doubted_upload_is_verified_once_the_index_has_confirmed_the_counters() {
     world.upload(alice(), b"small");
 }
 
+/// The first chunk of a blob for which nobody has a lease.
+fn large() -> PushChunkArgs {
+    PushChunkArgs {
+        size: 2 * GRANTED,
+        ..chunk(&bytes(CHUNK_BYTES, 1), 0)
+    }
+}
+
 #[test]
 fn a_lease_whose_answer_was_lost_is_heard_of_with_the_next_batch() {
     let mut world = World::new();
     world.drain();
-    let large = PushChunkArgs {
-        size: 2 * GRANTED,
-        ..chunk(&bytes(CHUNK_BYTES, 1), 0)
-    };
+    let large = large();
     let question = world.shortage(alice(), &large);
     assert!(world.bucket.asks(&question) && !world.bucket.asks(&question));
     // The index has granted, and its answer was lost.
@@ -374,11 +379,7 @@ fn a_lease_that_was_granted_behind_a_batch_is_heard_of_with_the_next() {
     for is_lost_first in [false, true] {
         let mut world = World::new();
         world.drain();
-        let large = PushChunkArgs {
-            size: 2 * GRANTED,
-            ..chunk(&bytes(CHUNK_BYTES, 1), 0)
-        };
-        let question = world.shortage(alice(), &large);
+        let question = world.shortage(alice(), &large());
         world.upload(bob(), b"small");
         world.bucket.asks(&question);
         let batch = world.bucket.next_batch(world.now.version).unwrap();

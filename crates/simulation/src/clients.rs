@@ -251,7 +251,7 @@ impl Run<'_> {
             _ => return,
         };
         if self.lost.contains(&bucket) {
-            // The index may not have noticed yet: whoever tries is told that there is no code.
+            // The index may not have noticed yet. There is nobody to send it to.
             return;
         }
         self.known.insert(bucket);
